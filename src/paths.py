@@ -1,0 +1,187 @@
+"""Every folder and artifact name of the project: the only file that spells one.
+
+Pure functions from folders and prefixes to paths; nothing here creates, opens or reads anything.
+Folders given on a command line default to the layout of README, relative to the working directory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# --- default folders, as a user types them ---------------------------------------------------------
+DATA_DIR = "./data/processed"
+SYNTHETIC_DIR = "./data/synthetic"
+MODEL_DIR = "./models"
+OUTPUT_DIR = "./results"
+METRICS_DIR = "./results/metrics"
+FIGURES_DIR = "./results/figures"
+ANALYSIS_DIR = "./results/analysis"
+DEMO_DIR = "./demo"
+KAGGLE_DIR = "./.kaggle"
+
+# --- the dataset, as Kaggle delivers it ------------------------------------------------------------
+TRAIN_METADATA = "stage2_train_metadata.csv"
+TEST_METADATA = "stage2_test_metadata.csv"
+PATIENT_MAP = "pneumonia-challenge-dataset-mappings_2018.json"
+SPLITS = "splits.json"
+
+
+def training_images(data_dir: str | Path) -> Path:
+    return Path(data_dir) / "Training" / "Images"
+
+
+def training_masks(data_dir: str | Path) -> Path:
+    return Path(data_dir) / "Training" / "Masks"
+
+
+def test_images(data_dir: str | Path) -> Path:
+    return Path(data_dir) / "Test"
+
+
+# --- classifier ------------------------------------------------------------------------------------
+BASELINE_PREFIX = "baseline_"
+AUGMENTED_PREFIX = "augmented_"
+CV_COMPARISON = "cv_comparison.png"
+
+
+def classifier_model(model_dir: str | Path, prefix: str) -> Path:
+    """The final model, fitted on all training images."""
+    return Path(model_dir) / f"{prefix}resnet50.pth"
+
+
+def best_fold_model(model_dir: str | Path, prefix: str) -> Path:
+    """The cross-validation fold with the lowest validation loss."""
+    return Path(model_dir) / f"best_overall_{prefix}resnet50.pth"
+
+
+def classifier_state(model_dir: str | Path, prefix: str) -> Path:
+    """Folder of an unfinished run, for --resume; gone once the run is finished."""
+    return Path(model_dir) / f"{prefix}unfinished"
+
+
+def training_history(metrics_dir: str | Path, prefix: str) -> Path:
+    return Path(metrics_dir) / f"{prefix}training_history.json"
+
+
+def cv_summary(metrics_dir: str | Path, prefix: str) -> Path:
+    return Path(metrics_dir) / f"{prefix}cv_summary.json"
+
+
+def final_metrics(metrics_dir: str | Path, prefix: str) -> Path:
+    return Path(metrics_dir) / f"{prefix}final_metrics.json"
+
+
+def test_predictions(metrics_dir: str | Path, prefix: str) -> Path:
+    return Path(metrics_dir) / f"{prefix}test_predictions.csv"
+
+
+def cv_predictions(metrics_dir: str | Path, prefix: str) -> Path:
+    return Path(metrics_dir) / f"{prefix}cv_predictions.csv"
+
+
+def unlabelled_predictions(metrics_dir: str | Path, prefix: str) -> Path:
+    return Path(metrics_dir) / f"{prefix}unlabelled_predictions.csv"
+
+
+def loss_figure(figures_dir: str | Path, prefix: str) -> Path:
+    return Path(figures_dir) / f"{prefix}loss.png"
+
+
+def acc_figure(figures_dir: str | Path, prefix: str) -> Path:
+    return Path(figures_dir) / f"{prefix}acc.png"
+
+
+def cv_comparison_figure(folder: str | Path) -> Path:
+    return Path(folder) / CV_COMPARISON
+
+
+# --- GAN -------------------------------------------------------------------------------------------
+def gan_dir(model_dir: str | Path) -> Path:
+    return Path(model_dir) / "gan"
+
+
+def generator_final(model_dir: str | Path) -> Path:
+    return gan_dir(model_dir) / "generator_final.pth"
+
+
+def discriminator_final(model_dir: str | Path) -> Path:
+    return gan_dir(model_dir) / "discriminator_final.pth"
+
+
+def gan_state(model_dir: str | Path) -> Path:
+    """The last full training state, for --resume."""
+    return gan_dir(model_dir) / "training_state.pth"
+
+
+def generator_epoch(model_dir: str | Path, epoch: int) -> Path:
+    return gan_dir(model_dir) / f"generator_epoch_{epoch:04d}.pth"
+
+
+def discriminator_epoch(model_dir: str | Path, epoch: int) -> Path:
+    return gan_dir(model_dir) / f"discriminator_epoch_{epoch:04d}.pth"
+
+
+def gan_history(metrics_dir: str | Path) -> Path:
+    return Path(metrics_dir) / "gan_training_history.json"
+
+
+def gan_loss_figure(figures_dir: str | Path) -> Path:
+    return Path(figures_dir) / "gan_loss_curve.png"
+
+
+def gan_images(output_dir: str | Path) -> Path:
+    return Path(output_dir) / "gan_images"
+
+
+def gan_sample_grid(output_dir: str | Path, step: int) -> Path:
+    return gan_images(output_dir) / f"samples_step_{step:07d}.png"
+
+
+def gan_final_grid(output_dir: str | Path) -> Path:
+    return gan_images(output_dir) / "samples_final.png"
+
+
+def gan_real_grid(output_dir: str | Path) -> Path:
+    """Real training positives: shows patients, so it never leaves the machine by itself."""
+    return gan_images(output_dir) / "reals.png"
+
+
+# --- synthetic images ------------------------------------------------------------------------------
+def synthetic_image(synthetic_dir: str | Path, index: int) -> Path:
+    """Image ``index``, counted from 1."""
+    return Path(synthetic_dir) / f"synthetic_{index:05d}.png"
+
+
+SYNTHETIC_PATTERN = "synthetic_*.png"
+
+
+def synthetic_manifest(synthetic_dir: str | Path) -> Path:
+    return Path(synthetic_dir) / "manifest.json"
+
+
+# --- analysis --------------------------------------------------------------------------------------
+def comparison_figure(analysis_dir: str | Path, quantity: str) -> Path:
+    """``quantity`` is "acc" or "loss"."""
+    return Path(analysis_dir) / f"comparison_{quantity}.png"
+
+
+def comparison_report(analysis_dir: str | Path) -> Path:
+    return Path(analysis_dir) / "comparison_report.txt"
+
+
+def ssim_analysis(analysis_dir: str | Path) -> Path:
+    return Path(analysis_dir) / "ssim_analysis.json"
+
+
+def fid_score(analysis_dir: str | Path) -> Path:
+    return Path(analysis_dir) / "fid_score.json"
+
+
+def real_vs_synthetic_figure(analysis_dir: str | Path) -> Path:
+    return Path(analysis_dir) / "real_vs_synthetic_comparison.png"
+
+
+# --- pipeline --------------------------------------------------------------------------------------
+def pipeline_log(output_dir: str | Path) -> Path:
+    """Which steps of run_pipeline.py are finished, and with which command."""
+    return Path(output_dir) / "pipeline.json"

@@ -1,0 +1,362 @@
+"""Ground under every script: errors, command lines, seeding, devices, and files that appear whole or not at all.
+
+Knows no folder, class or model. torch, numpy and matplotlib are imported inside the functions that need
+them, so that ``--help`` of every script is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import math
+import os
+import platform
+import random
+import signal
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from matplotlib.figure import Figure
+
+
+# --- errors ----------------------------------------------------------------------------------------
+class UserError(Exception):
+    """Something the user can put right: one line that says what was wrong, what is allowed, what fixes it."""
+
+
+class WeightsUnavailableError(UserError):
+    """Pretrained weights are neither in the cache nor reachable."""
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run ``main``; a ``UserError`` ends in one line and exit code 1, Ctrl-C in one line and 130.
+
+    SIGTERM is treated like Ctrl-C, so that temporary files are removed when a scheduler stops a job.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted: finished files are kept, unfinished ones were removed", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        # A full disk, a folder that cannot be written: the user's to mend, and the message says which.
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        sys.exit(1)
+
+
+# --- command lines ---------------------------------------------------------------------------------
+class HelpFormatter(argparse.HelpFormatter):
+    """Ends the help of every option with ``(default: X)`` unless the text already says it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=100)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if isinstance(action, argparse._HelpAction) or "(default:" in text:
+            return text
+        if isinstance(action, argparse._StoreTrueAction):
+            return f"{text} (default: off)"
+        return f"{text} (default: %(default)s)"
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the project's help style; flags must be written out in full."""
+    return argparse.ArgumentParser(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+
+
+def number(
+    kind: type, low: float | None = None, high: float | None = None, *, above: float | None = None
+) -> Callable[[str], Any]:
+    """An argparse type: ``kind`` (int or float) with low <= value <= high and value > above, finite."""
+
+    def parse(text: str) -> Any:
+        allowed = " and ".join(
+            part
+            for part in (
+                f"at least {low}" if low is not None else "",
+                f"above {above}" if above is not None else "",
+                f"at most {high}" if high is not None else "",
+            )
+            if part
+        )
+        name = "a whole number" if kind is int else "a number"
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {name}") from None
+        bad = not math.isfinite(value)
+        bad |= low is not None and value < low
+        bad |= high is not None and value > high
+        bad |= above is not None and value <= above
+        if bad:
+            raise argparse.ArgumentTypeError(f"{text} is not allowed: {name} {allowed} is".strip())
+        return value
+
+    return parse
+
+
+def public_config(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of a run as plain types for a result file, with no absolute path in them."""
+    return {
+        key: public_path(value) if isinstance(value, str | Path) and os.path.isabs(value) else _plain(value)
+        for key, value in sorted(vars(args).items())
+    }
+
+
+def public_path(path: str | Path) -> str:
+    """``path`` relative to the working directory, or its last part if it lies elsewhere."""
+    resolved = Path(path).resolve()
+    with contextlib.suppress(ValueError):
+        return resolved.relative_to(Path.cwd()).as_posix()
+    return resolved.name
+
+
+# --- seeding, device, precision --------------------------------------------------------------------
+def set_seed(seed: int) -> None:
+    """Seed Python, NumPy and torch (all devices)."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  libraries still draw from the global generator
+    torch.manual_seed(seed)
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed that is a pure function of ``parts``: independent streams without shared state."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def select_device(cpu: bool = False) -> torch.device:
+    """CUDA, else Apple MPS, else CPU; the CPU whenever ``cpu`` is set."""
+    import torch
+
+    if not cpu and torch.cuda.is_available():
+        return torch.device("cuda")
+    if not cpu and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Does ``device`` multiply bfloat16 matrices in hardware? Detected, not assumed."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, name, lambda: False)() for name in probes)
+    return False
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """"auto" -> "bf16" where the hardware does it, else "fp32"; the others unchanged."""
+    if precision == "auto":
+        return "bf16" if fast_bf16(device) else "fp32"
+    return precision
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """bfloat16 autocast for ``precision`` "bf16", nothing for "fp32"."""
+    import torch
+
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def environment(device: torch.device | None = None) -> dict[str, Any]:
+    """Versions and hardware that a result depends on; no host name, user name or path."""
+    import numpy as np
+    import torch
+    import torchvision
+
+    gpu = device is not None and device.type == "cuda"
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "device": torch.cuda.get_device_name(device) if gpu else str(device or "cpu"),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+# --- files -----------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary sibling of ``path`` to write to; it replaces ``path`` only if the block succeeds.
+
+    Parent folders are created. On any failure, Ctrl-C included, the temporary file is removed and
+    ``path`` is what it was before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix + ".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_text(path: str | Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def save_json(path: str | Path, content: Any) -> None:
+    """Write ``content`` as JSON; NumPy scalars and arrays become plain numbers and lists, NaN becomes null."""
+    save_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def load_json(path: str | Path, made_by: str = "") -> Any:
+    """Read JSON. ``UserError`` if it is missing (naming the command that makes it) or broken."""
+    path = Path(path)
+    hint = f"; {made_by} writes it" if made_by else ""
+    if not path.is_file():
+        raise UserError(f"{path} is missing{hint}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); delete it and make it again{hint}") from None
+
+
+def save_csv(path: str | Path, table: pd.DataFrame) -> None:
+    """Write ``table`` with full-precision numbers and no index column."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def save_figure(path: str | Path, figure: Figure) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=figure.get_dpi(), metadata={"Software": None})
+
+
+def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
+    """Write a dict of tensors and plain types, so that ``torch.load(weights_only=True)`` takes it back."""
+    import torch
+
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_checkpoint(path: str | Path, made_by: str = "") -> dict[str, Any]:
+    """Read a checkpoint onto the CPU without running any code in it.
+
+    ``UserError`` if it is missing, truncated, damaged (its stored checksums are verified: torch itself
+    loads a flipped byte silently), not a checkpoint, or holds anything but tensors and plain types.
+    """
+    import pickle
+
+    import torch
+
+    path = Path(path)
+    hint = f"; {made_by} writes it" if made_by else ""
+    if not path.is_file():
+        raise UserError(f"{path} is missing{hint}")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:
+                    raise UserError(f"{path} is damaged (checksum mismatch); make it again{hint}")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path} was refused: it is damaged, or holds Python objects besides tensors and plain types"
+        ) from None
+    except (OSError, EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile):
+        raise UserError(f"{path} is not a readable checkpoint (truncated or damaged); make it again{hint}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a checkpoint: it holds a {type(content).__name__}, not a dict")
+    return content
+
+
+def hub_weights(url: str, what: str, remedy: str) -> dict[str, torch.Tensor]:
+    """Pretrained weights from torch's own cache folder, or downloaded there from ``url`` (hash checked).
+
+    ``what`` names the weights and ``remedy`` what else the user can do, for the error that is raised
+    (``WeightsUnavailableError``) when they are neither cached nor reachable.
+    """
+    import urllib.error
+
+    import torch
+
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    file = folder / url.rsplit("/", 1)[1]
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        # torch.hub reads the first characters of the hash from the file name: resnet50-0676ba61.pth.
+        prefix = file.stem.rsplit("-", 1)[1]
+        try:
+            torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=True)
+        except (urllib.error.URLError, OSError, RuntimeError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise WeightsUnavailableError(
+                f"{what}: {file.name} is not in {folder} and could not be downloaded ({reason}); "
+                f"put the file from {url} there, or {remedy}"
+            ) from None
+    return load_checkpoint(file)
+
+
+def sha256_file(path: str | Path) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(content: Any) -> str:
+    """Hash of the canonical JSON text of ``content``: the same whoever wrote it, however indented."""
+    text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with NumPy and torch scalars, arrays, paths and non-finite floats made into plain types."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "tolist"):  # NumPy and torch scalars and arrays
+        return _plain(value.tolist())
+    raise TypeError(f"{type(value).__name__} does not go into a result file")
