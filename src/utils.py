@@ -1,4 +1,4 @@
-"""Ground under every script: errors, command lines, seeding, devices, and files that appear whole or not at all.
+"""Ground under every script: errors, command lines, seeding, devices, files that appear whole or not at all.
 
 Knows no folder, class or model. torch, numpy and matplotlib are imported inside the functions that need
 them, so that ``--help`` of every script is instant.
@@ -113,7 +113,7 @@ def number(
 def public_config(args: argparse.Namespace) -> dict[str, Any]:
     """The options of a run as plain types for a result file, with no absolute path in them."""
     return {
-        key: public_path(value) if isinstance(value, str | Path) and os.path.isabs(value) else _plain(value)
+        key: public_path(value) if isinstance(value, str | Path) and Path(value).is_absolute() else _plain(value)
         for key, value in sorted(vars(args).items())
     }
 
@@ -241,7 +241,7 @@ def save_text(path: str | Path, text: str) -> None:
 
 
 def save_json(path: str | Path, content: Any) -> None:
-    """Write ``content`` as JSON; NumPy scalars and arrays become plain numbers and lists, NaN becomes null."""
+    """Write ``content`` as JSON; NumPy scalars and arrays become plain numbers and lists, NaN null."""
     save_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
@@ -301,7 +301,7 @@ def load_checkpoint(path: str | Path, made_by: str = "") -> dict[str, Any]:
             f"{path} was refused: it is damaged, or holds Python objects besides tensors and plain types"
         ) from None
     except (OSError, EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile):
-        raise UserError(f"{path} is not a readable checkpoint (truncated or damaged); make it again{hint}") from None
+        raise UserError(f"{path} is truncated or damaged, not a readable checkpoint; make it again{hint}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a checkpoint: it holds a {type(content).__name__}, not a dict")
     return content
