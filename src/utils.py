@@ -112,10 +112,13 @@ def number(
 
 def public_config(args: argparse.Namespace) -> dict[str, Any]:
     """The options of a run as plain types for a result file, with no absolute path in them."""
-    return {
-        key: public_path(value) if isinstance(value, str | Path) and Path(value).is_absolute() else _plain(value)
-        for key, value in sorted(vars(args).items())
-    }
+
+
+    def public(value: Any) -> Any:
+        is_absolute = isinstance(value, str | Path) and Path(value).is_absolute()
+        return public_path(value) if is_absolute else _plain(value)
+
+    return {key: public(value) for key, value in sorted(vars(args).items())}
 
 
 def public_path(path: str | Path) -> str:
@@ -301,7 +304,7 @@ def load_checkpoint(path: str | Path, made_by: str = "") -> dict[str, Any]:
             f"{path} was refused: it is damaged, or holds Python objects besides tensors and plain types"
         ) from None
     except (OSError, EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile):
-        raise UserError(f"{path} is truncated or damaged, not a readable checkpoint; make it again{hint}") from None
+        raise UserError(f"{path} is truncated or damaged; delete it and make it again{hint}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a checkpoint: it holds a {type(content).__name__}, not a dict")
     return content
