@@ -406,7 +406,7 @@ def to_gan_range(pixels: torch.Tensor, channels: int = 1) -> torch.Tensor:
 def from_gan_range(images: torch.Tensor) -> torch.Tensor:
     """float [N, C, S, S] in [-1, 1] -> uint8 [N, S, S]: mean over channels, rounded, clipped."""
     gray = images.float().mean(dim=1)  # [N, S, S]
-    return ((gray + 1.0) * 127.5).round().clamp(0, 255).to(dtype=_uint8())
+    return ((gray + 1.0) * 127.5).round().clamp(0, 255).byte()
 
 
 def to_classifier_range(pixels: torch.Tensor) -> torch.Tensor:
@@ -419,10 +419,32 @@ def to_classifier_range(pixels: torch.Tensor) -> torch.Tensor:
     return (gray - mean) / std
 
 
-def _uint8() -> torch.dtype:
+def augment_light(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Training only: the same image a little moved, turned, scaled, brighter or flatter; uint8 in and out.
+
+    Each image of [N, S, S] gets its own rotation (+-8 degrees), shift (+-6 % of the side), scale
+    (0.9 to 1.1), contrast (0.8 to 1.2 about its mean) and brightness (+-10 % of the range). Never
+    mirrored: the heart has a side. Borders are continued outwards.
+    """
     import torch
 
-    return torch.uint8
+    n = len(pixels)
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return (low + (high - low) * torch.rand(n, generator=generator)).to(pixels.device)
+
+    angle, scale = torch.deg2rad(uniform(-8.0, 8.0)), uniform(0.9, 1.1)
+    cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+    # affine_grid works in [-1, 1] coordinates: a shift of 6 % of the side is 0.12 there.
+    rows = [cos, -sin, uniform(-0.12, 0.12), sin, cos, uniform(-0.12, 0.12)]
+    theta = torch.stack(rows, dim=1).view(n, 2, 3)
+    images = pixels.unsqueeze(1).float()  # [N, 1, S, S]
+    grid = torch.nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
+    images = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    contrast, brightness = uniform(0.8, 1.2).view(n, 1, 1, 1), uniform(-25.5, 25.5).view(n, 1, 1, 1)
+    images = (images - mean) * contrast + mean + brightness
+    return images.squeeze(1).round().clamp(0, 255).byte()
 
 
 # --- checker ---------------------------------------------------------------------------------------

@@ -1,0 +1,240 @@
+"""ResNet-50 with one logit: building, loading, training, predicting.
+
+Two ways to train. Frozen (the default): the backbone stays in eval mode, its BatchNorm statistics never
+move, and only the head learns. Unfrozen: everything learns. Owns no path and no flag; tensors in, numbers out.
+
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torchvision.models import ResNet50_Weights, resnet50
+
+from data_loader import augment_light, to_classifier_range
+from utils import UserError, autocast, derive_seed, hub_weights, load_checkpoint
+
+FEATURES = 2048
+CHECKPOINT_FORMAT = "pneumonia-resnet50-1"
+# The first ImageNet weights rather than the newer ones: label smoothing and mixup, with which those were
+# trained, make features transfer worse to a linear head (Kornblith et al., NeurIPS 2021).
+IMAGENET_URL = ResNet50_Weights.IMAGENET1K_V1.url
+
+
+class PneumoniaClassifier(nn.Module):
+    """ResNet-50 whose last layer is one logit: [N, 3, S, S] (ImageNet mean/std) -> logits [N]."""
+
+    def __init__(self, frozen: bool) -> None:
+        super().__init__()
+        self.backbone = resnet50(weights=None)
+        self.backbone.fc = nn.Identity()
+        self.head = nn.Linear(FEATURES, 1)
+        self.frozen = frozen
+        self.backbone.requires_grad_(not frozen)
+
+    def train(self, mode: bool = True) -> PneumoniaClassifier:
+        """As usual, but a frozen backbone stays in eval mode: in train mode its BatchNorm statistics
+        would follow the batches although no weight learns."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """[N, 3, S, S] -> globally pooled features [N, 2048]."""
+        return self.backbone(images)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(images)).squeeze(1)
+
+
+# --- building, saving, loading ---------------------------------------------------------------------
+def build_classifier(weights: str, frozen: bool) -> PneumoniaClassifier:
+    """A fresh classifier; ``weights`` is "imagenet", "none" or a file with a ResNet-50 state dict.
+
+    ``UserError`` if weights cannot be had or do not fit.
+    """
+    model = PneumoniaClassifier(frozen)
+    if weights == "none":
+        return model
+    if weights == "imagenet":
+        remedy = "use --weights PATH (a ResNet-50 state dict) or --weights none --unfreeze (from scratch)"
+        state = hub_weights(IMAGENET_URL, "ImageNet weights of ResNet-50", remedy)
+    else:
+        state = load_checkpoint(weights)
+    _load_backbone(model, state, weights)
+    return model
+
+
+def _load_backbone(model: PneumoniaClassifier, state: dict[str, Any], source: str) -> None:
+    """Load torchvision's ResNet-50 names, or those of our own checkpoints; any last layer is left out."""
+    state = state.get("state_dict", state)
+    state = {key.removeprefix("module.").removeprefix("backbone."): value for key, value in state.items()}
+    state = {key: value for key, value in state.items() if not key.startswith(("fc.", "head."))}
+    own = model.backbone.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise UserError(f"{source} is not a ResNet-50 state dict: it lacks {missing[0]}")
+    for key, value in own.items():
+        if key in state and state[key].shape != value.shape:
+            raise UserError(f"{source} does not fit ResNet-50: {key} is {list(state[key].shape)}, "
+                            f"not {list(value.shape)}")  # fmt: skip
+    model.backbone.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
+
+
+def load_classifier(path: str | Path) -> tuple[PneumoniaClassifier, dict[str, Any]]:
+    """The classifier of a checkpoint, in eval mode, and the checkpoint. ``UserError`` if it is not one."""
+    checkpoint = load_checkpoint(path, "`python src/train_classifier.py`")
+    if checkpoint.get("format") != CHECKPOINT_FORMAT:
+        raise UserError(f"{path} is not a classifier of this project; `python src/train_classifier.py` writes one")
+    model = PneumoniaClassifier(checkpoint["frozen"])
+    model.load_state_dict(checkpoint["state_dict"])
+    return model.eval(), checkpoint
+
+
+def cpu_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A real copy of the weights: ``state_dict()`` alone would go on changing with training."""
+    return {key: value.detach().to("cpu", copy=True) for key, value in module.state_dict().items()}
+
+
+# --- batches ---------------------------------------------------------------------------------------
+def steps_per_epoch(n_real: int, batch_size: int) -> int:
+    """Optimiser steps of an epoch, in every arm: synthetic images change what is drawn, not how often."""
+    return math.ceil(n_real / batch_size)
+
+
+def epoch_batches(pool: np.ndarray, steps: int, batch_size: int, seed: int) -> np.ndarray:
+    """Rows to draw, int64 [steps, min(batch_size, len(pool))]: shuffled ``pool`` without replacement.
+
+    Where the pool runs out within the epoch, a fresh shuffle continues it, so that every batch is full:
+    a left-over batch of one image would break BatchNorm.
+    """
+    rng = np.random.default_rng(seed)
+    width = min(batch_size, len(pool))
+    shuffles = [rng.permutation(pool) for _ in range(math.ceil(steps * width / len(pool)))]
+    return np.concatenate(shuffles)[: steps * width].reshape(steps, width)
+
+
+# --- training --------------------------------------------------------------------------------------
+class InputPipeline:
+    """Stored inputs -> what the trained module takes: features as they are, pixels normalised (and varied).
+
+    ``inputs``: float [N, 2048] features, or uint8 [N, S, S] pixels, on the training device.
+    """
+
+    def __init__(self, inputs: torch.Tensor, augment: str = "none") -> None:
+        self.inputs = inputs
+        self.is_pixels = inputs.dtype == torch.uint8
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def train_batch(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        batch = self.inputs[rows]
+        if self.is_pixels and self.augment == "light":
+            batch = augment_light(batch, generator)
+        return self._finish(batch)
+
+    def eval_batch(self, rows: torch.Tensor) -> torch.Tensor:
+        """As for training, but never augmented."""
+        return self._finish(self.inputs[rows])
+
+    def _finish(self, batch: torch.Tensor) -> torch.Tensor:
+        if not self.is_pixels:
+            return batch
+        return to_classifier_range(batch).contiguous(memory_format=torch.channels_last)
+
+
+def train_one_epoch(
+    model: Callable[[torch.Tensor], torch.Tensor],
+    data: InputPipeline,
+    labels: torch.Tensor,
+    batches: np.ndarray,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None,
+    *,
+    precision: str,
+    seed: int,
+    on_step: Callable[[], object] = lambda: None,
+) -> dict[str, float]:
+    """One epoch over ``batches`` [steps, B] (rows of ``data``); labels float [N] on the device.
+
+    Returns mean binary cross-entropy (nats) and accuracy over the images drawn, as seen while learning.
+    ``UserError`` naming the step if the loss is not finite.
+    """
+    device = labels.device
+    generator = torch.Generator().manual_seed(derive_seed(seed, "augment"))
+    losses = torch.zeros(len(batches), device=device)
+    correct = torch.zeros((), device=device)
+    for step, rows in enumerate(torch.from_numpy(batches).to(device)):
+        target = labels[rows]
+        with autocast(device, precision):
+            logits = model(data.train_batch(rows, generator))
+        loss = binary_cross_entropy_with_logits(logits.float(), target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        losses[step] = loss.detach()
+        correct += ((logits.detach() >= 0) == (target > 0.5)).sum()
+        on_step()
+    bad = (~torch.isfinite(losses)).nonzero()
+    if len(bad):
+        raise UserError(f"the loss is not finite at step {int(bad[0]) + 1} of the epoch; lower --lr")
+    return {"loss": losses.mean().item(), "acc": correct.item() / batches.size}
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: Callable[[torch.Tensor], torch.Tensor],
+    data: InputPipeline,
+    rows: np.ndarray,
+    *,
+    batch_size: int,
+    precision: str,
+) -> torch.Tensor:
+    """float32 [len(rows)] on the CPU; ``model`` must be in eval mode."""
+    device = data.inputs.device
+    parts = []
+    for chunk in np.array_split(rows, max(1, math.ceil(len(rows) / batch_size))):
+        with autocast(device, precision):
+            parts.append(model(data.eval_batch(torch.from_numpy(chunk).to(device))).float().cpu())
+    return torch.cat(parts)
+
+
+def extract_features(
+    model: PneumoniaClassifier,
+    pixels: np.ndarray,
+    *,
+    batch_size: int = 64,
+    device: torch.device,
+    precision: str = "fp32",
+    progress: Callable[..., Any] = lambda chunks, **_: chunks,
+) -> np.ndarray:
+    """Backbone features in eval mode: uint8 [N, S, S] -> float32 [N, 2048]. ``progress`` wraps the batches."""
+    model = model.eval().to(device, memory_format=torch.channels_last)
+    data = InputPipeline(torch.from_numpy(pixels).to(device))
+    chunks = np.array_split(np.arange(len(pixels)), max(1, math.ceil(len(pixels) / batch_size)))
+    with torch.inference_mode():
+        parts = []
+        for chunk in progress(chunks, desc="features", unit="batch"):
+            with autocast(device, precision):
+                parts.append(model.features(data.eval_batch(torch.from_numpy(chunk).to(device))).float().cpu())
+    return torch.cat(parts).numpy()
+
+
+def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """Mean binary cross-entropy (nats) and accuracy at probability 0.5 of float [N] against 0/1 [N]."""
+    target = labels.float()
+    loss = binary_cross_entropy_with_logits(logits, target).item()
+    return {"loss": loss, "acc": ((logits >= 0) == (target > 0.5)).float().mean().item()}
