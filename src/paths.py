@@ -38,6 +38,11 @@ def test_images(data_dir: str | Path) -> Path:
     return Path(data_dir) / "Test"
 
 
+def phantom_marker(data_dir: str | Path) -> Path:
+    """Says that the dataset is made of phantoms, and with which settings."""
+    return Path(data_dir) / "phantoms.json"
+
+
 # --- classifier ------------------------------------------------------------------------------------
 BASELINE_PREFIX = "baseline_"
 AUGMENTED_PREFIX = "augmented_"
