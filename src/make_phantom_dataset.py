@@ -12,18 +12,30 @@ from utils import argument_parser, number, run_script
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argument_parser("Make a dataset of procedural chest phantoms, in the layout of the RSNA set.")
-    parser.add_argument("--output-dir", required=True, metavar="PATH",
-                        help="folder of the dataset; one that holds real data is refused (default: none, required)")
-    parser.add_argument("--num-images", type=number(int, 1, 1_000_000), default=1000, metavar="N",
-                        help="labelled training images")
-    parser.add_argument("--num-test-images", type=number(int, 0, 1_000_000), metavar="N",
-                        help="unlabelled test images (default: a quarter of --num-images)")
-    parser.add_argument("--image-size", type=number(int, 32, 2048), default=224, metavar="PIXELS",
-                        help="width and height of the images, 32 to 2048")
-    parser.add_argument("--seed", type=number(int, 0), default=42, metavar="N",
-                        help="the dataset is a function of this number")
-    parser.add_argument("--workers", type=number(int, 1, 256), metavar="N",
-                        help="processes; the images do not depend on it (default: one per core, 1 if few images)")
+    parser.add_argument(
+        "--output-dir", required=True, metavar="PATH", help="folder of the dataset (default: none, required)"
+    )
+    parser.add_argument(
+        "--num-images", type=number(int, 1, 1_000_000), default=1000, metavar="N", help="labelled training images"
+    )
+    parser.add_argument(
+        "--num-test-images",
+        type=number(int, 0, 1_000_000),
+        metavar="N",
+        help="unlabelled test images, of other people (default: a quarter of --num-images)",
+    )
+    parser.add_argument(
+        "--image-size", type=number(int, 32, 2048), default=224, metavar="N", help="width and height in pixels"
+    )
+    parser.add_argument(
+        "--seed", type=number(int, 0), default=42, metavar="N", help="the dataset is a function of this number"
+    )
+    parser.add_argument(
+        "--workers",
+        type=number(int, 1, 256),
+        metavar="N",
+        help="processes; the images do not depend on it (default: one per core, 1 for a small dataset)",
+    )
     return parser
 
 
@@ -40,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         workers=args.workers,
         progress=True,
     )
-    print(f"phantom dataset in {folder}; look at it with: python src/data_loader.py --data-dir {folder}")
+    print(f"phantoms are in {folder}; look at them with: python src/data_loader.py --data-dir {folder}")
 
 
 if __name__ == "__main__":

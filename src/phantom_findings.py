@@ -3,21 +3,35 @@
 An opacity, the only finding of class "Lung Opacity", is a soft-edged patch of mottled texture inside a lung.
 The findings of "No Lung Opacity / Not Normal" brighten the image just as much, but are smooth, sharp-edged,
 linear or everywhere. So the label is in the local texture more than in the brightness of a region.
-Units are those of ``phantom_anatomy``.
+Units are those of ``phantom_anatomy``; a finding is a field of attenuation [H, W] to be added in the lungs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from phantom_anatomy import Anatomy, Lungs, Pose, draw_lines, ellipse, lung_fields, smooth_noise, soft_step
+from phantom_anatomy import (
+    Anatomy,
+    Chest,
+    Lungs,
+    Pose,
+    draw_lines,
+    ellipse,
+    lung_fields,
+    smooth_noise,
+    soft_step,
+)
 
 FRAME = 1024  # pixels; boxes are given in a frame of this size, as in the RSNA set, at every image size
 BOX_GRID = 128  # pixels; boxes are measured on a grid of this size, so that they don't depend on image size
-SMALLEST_BOX = 5  # grid cells
+SMALLEST_BOX = 6  # grid cells
+
+Box = tuple[int, int, int, int]  # x, y, width, height in pixels of the 1024 frame
+Finding = Callable[[Chest, np.random.Generator], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -25,173 +39,171 @@ class Patch:
     """An elliptic region of one lung."""
 
     centre: tuple[float, float]
-    axes: tuple[float, float]
-    angle: float
+    axes: tuple[float, float]  # half axes
+    angle: float  # radians
     contrast: float
 
-    def shape(self, lungs: Lungs, wobble: np.ndarray) -> np.ndarray:
-        """Coverage in [0, 1] inside the lung, the outline made irregular by the noise field ``wobble``."""
+    def shape(self, lungs: Lungs, wobble: np.ndarray | float = 0.0) -> np.ndarray:
+        """Coverage in [0, 1] on its side of the chest; the field ``wobble`` makes the outline irregular."""
         distance = np.sqrt(ellipse(lungs.x, lungs.y, self.centre, self.axes, self.angle))
-        same_side = (lungs.x < 0) == (self.centre[0] < 0)
-        return soft_step(0.9 - distance + 0.16 * wobble, 0.75) * lungs.mask * same_side
+        return soft_step(0.9 - distance + 0.16 * wobble, 0.75) * ((lungs.x < 0) == (self.centre[0] < 0))
+
+
+def draw_side(rng: np.random.Generator) -> int:
+    """-1 for the patient's right, +1 for the left."""
+    return int(rng.choice((-1, 1)))
+
+
+def draw_patch(rng: np.random.Generator, anatomy: Anatomy, side: int, size: float = 1.0) -> Patch:
+    """A region of one lung, as big as the boxes of the RSNA set when ``size`` is 1."""
+    axes = (size * rng.uniform(0.15, 0.27), size * rng.lognormal(-1.25, 0.32))
+    width, dome = (values[side > 0] for values in (anatomy.lung_width, anatomy.dome))
+    y = rng.uniform(anatomy.apex + 0.38, dome - 0.08)
+    reach = width * np.sqrt(1 - 0.8 * max(0.3 - y, 0) ** 2 / (0.3 - anatomy.apex) ** 2)
+    x = rng.uniform(anatomy.mediastinum + 0.12, reach - 0.08)
+    contrast = float(np.clip(rng.lognormal(-1.75, 0.33), 0.07, 0.32))
+    return Patch((side * x, y), axes, rng.normal(0, 0.35), contrast)
 
 
 # --- opacities -------------------------------------------------------------------------------------
-def draw_patch(rng: np.random.Generator, anatomy: Anatomy, side: int, size: float = 1.0) -> Patch:
-    """A place for an opacity in the right (``side`` -1) or left (+1) lung."""
-    half_width, half_height = size * rng.uniform(0.15, 0.27), size * rng.lognormal(-1.25, 0.32)
-    width = anatomy.lung_width[0 if side < 0 else 1]
-    dome = anatomy.dome[0 if side < 0 else 1]
-    y = rng.uniform(anatomy.apex + 0.38, dome - 0.08)
-    reach = width * np.sqrt(1 - 0.8 * max(0.3 - y, 0) ** 2 / (0.3 - anatomy.apex) ** 2)
-    inner, outer = anatomy.mediastinum + 0.12, reach - 0.08
-    contrast = float(np.clip(rng.lognormal(-1.75, 0.33), 0.07, 0.32))
-    return Patch((side * rng.uniform(inner, outer), y), (half_width, half_height), rng.normal(0, 0.35), contrast)
-
-
-def draw_opacities(rng: np.random.Generator, anatomy: Anatomy, pose: Pose, count: int) -> list[Patch]:
-    """``count`` opacities, in both lungs when there are several, each big enough to see in the frame."""
-    first = rng.choice((-1, 1))
+def draw_opacities(
+    rng: np.random.Generator, anatomy: Anatomy, pose: Pose, count: int
+) -> tuple[list[Patch], list[Box]]:
+    """``count`` opacities, in both lungs when there are several, and the boxes around them."""
     lungs = lung_fields(anatomy, *pose.body_grid(BOX_GRID))
+    side = draw_side(rng)
     patches: list[Patch] = []
+    boxes: list[Box] = []
     while len(patches) < count:
-        patch = draw_patch(rng, anatomy, first * (-1) ** len(patches), 1.0 if count <= 2 else 0.7)
-        if _extent(patch, lungs) is not None:
+        patch = draw_patch(rng, anatomy, side * (-1) ** len(patches), 1.0 if count <= 2 else 0.7)
+        box = bounding_box(patch, lungs)
+        if box is not None:
             patches.append(patch)
-    return patches
+            boxes.append(box)
+    return patches, boxes
 
 
-def bounding_boxes(patches: list[Patch], anatomy: Anatomy, pose: Pose) -> list[tuple[int, int, int, int]]:
-    """Boxes (x, y, width, height) around ``patches`` in whole pixels of a 1024 x 1024 frame."""
-    lungs = lung_fields(anatomy, *pose.body_grid(BOX_GRID))
-    cell = FRAME // BOX_GRID
-    boxes = []
-    for patch in patches:
-        top, bottom, left, right = _extent(patch, lungs)
-        boxes.append((left * cell, top * cell, (right - left) * cell, (bottom - top) * cell))
-    return boxes
+def bounding_box(patch: Patch, lungs: Lungs) -> Box | None:
+    """The box around the visible part of a patch; None if too little of it is in the lungs or the frame.
 
-
-def _extent(patch: Patch, lungs: Lungs) -> tuple[int, int, int, int] | None:
-    """First and last row, first and last column (ends excluded) of a patch; None if hardly in the frame."""
-    inside = patch.shape(lungs, np.float32(0)) > 0.25
+    The fields of ``lungs`` are those of a [BOX_GRID, BOX_GRID] frame.
+    """
+    inside = patch.shape(lungs) * lungs.mask > 0.25
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     if min(len(rows), len(columns)) < SMALLEST_BOX:
         return None
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    cell = FRAME // BOX_GRID
+    left, top = int(columns[0]) * cell, int(rows[0]) * cell
+    return left, top, (int(columns[-1]) + 1) * cell - left, (int(rows[-1]) + 1) * cell - top
 
 
-def add_opacities(total: np.ndarray, patches: list[Patch], lungs: Lungs, rng: np.random.Generator) -> None:
-    """Add consolidations: mottled, with dark streaks (air bronchograms) where bronchi stay open."""
-    size = len(total)
-    wobble, mottle = smooth_noise(rng, 9, size), smooth_noise(rng, 44, size)
-    streaks = np.abs(smooth_noise(rng, 22, size))
-    texture = 1 + 0.75 * mottle - 0.5 * soft_step(0.22 - streaks, 0.3)
-    for patch in patches:
-        total += patch.contrast * patch.shape(lungs, wobble) * texture
+def consolidation(chest: Chest, patches: list[Patch], rng: np.random.Generator) -> np.ndarray:
+    """Mottled patches, darker where bronchi stay open in them (air bronchograms)."""
+    size = len(chest.attenuation)
+    wobble = smooth_noise(rng, 9, size)
+    mottle = 0.5 * smooth_noise(rng, 56, size) + 0.5 * smooth_noise(rng, 28, size)
+    texture = np.maximum(1 + 0.8 * mottle - 0.9 * chest.vessels, 0)
+    return texture * sum(patch.contrast * patch.shape(chest.lungs, wobble) for patch in patches)
 
 
 # --- other findings --------------------------------------------------------------------------------
-def add_effusion(total: np.ndarray, anatomy: Anatomy, lungs: Lungs, rng: np.random.Generator) -> None:
+def effusion(chest: Chest, rng: np.random.Generator) -> np.ndarray:
     """Fluid at one base, climbing the chest wall (meniscus)."""
-    side = rng.choice((-1, 1))
-    dome = anatomy.dome[0 if side < 0 else 1]
-    level = dome + rng.uniform(-0.22, 0.10) - 0.55 * np.maximum(lungs.radius - 0.55, 0) ** 2 * 3
-    total += rng.uniform(0.22, 0.36) * soft_step(lungs.y - level, 0.16) * lungs.mask * (lungs.x * side > 0)
+    side, lungs = draw_side(rng), chest.lungs
+    climb = 1.6 * np.maximum(lungs.radius - 0.55, 0) ** 2
+    level = chest.anatomy.dome[side > 0] + rng.uniform(-0.22, 0.10) - climb
+    return rng.uniform(0.22, 0.36) * soft_step(lungs.y - level, 0.16) * (lungs.x * side > 0)
 
 
-def add_nodules(total: np.ndarray, anatomy: Anatomy, lungs: Lungs, rng: np.random.Generator) -> None:
+def nodules(chest: Chest, rng: np.random.Generator) -> np.ndarray:
     """Round, smooth, sharply outlined: one mass, or some small nodules."""
     count = 1 if rng.random() < 0.4 else int(rng.integers(2, 7))
+    field = np.zeros_like(chest.attenuation)
     for _ in range(count):
-        patch = draw_patch(rng, anatomy, rng.choice((-1, 1)))
+        centre = draw_patch(rng, chest.anatomy, draw_side(rng)).centre
         radius = rng.uniform(0.09, 0.19) if count == 1 else rng.uniform(0.03, 0.06)
-        inside = ellipse(lungs.x, lungs.y, patch.centre, (radius, radius * rng.uniform(0.8, 1.2)))
-        total += rng.uniform(0.12, 0.24) * soft_step(1 - inside, 0.5) * lungs.mask
+        inside = ellipse(chest.lungs.x, chest.lungs.y, centre, (radius, radius * rng.uniform(0.8, 1.2)))
+        field += rng.uniform(0.10, 0.20) * soft_step(1 - inside, 0.9)
+    return field
 
 
-def add_atelectasis(total: np.ndarray, anatomy: Anatomy, lungs: Lungs, rng: np.random.Generator) -> None:
+def atelectasis(chest: Chest, rng: np.random.Generator) -> np.ndarray:
     """Plate-like bands above the diaphragm."""
+    field = np.zeros_like(chest.attenuation)
     for _ in range(int(rng.integers(1, 4))):
-        side = rng.choice((-1, 1))
-        dome = anatomy.dome[0 if side < 0 else 1]
-        centre = (side * rng.uniform(0.28, 0.55), dome - rng.uniform(0.04, 0.35))
-        inside = ellipse(lungs.x, lungs.y, centre, (rng.uniform(0.12, 0.25), 0.016), side * rng.normal(0.1, 0.3))
-        total += rng.uniform(0.10, 0.20) * soft_step(1 - inside, 1.2) * lungs.mask
+        side = draw_side(rng)
+        centre = (side * rng.uniform(0.28, 0.55), chest.anatomy.dome[side > 0] - rng.uniform(0.04, 0.35))
+        axes, angle = (rng.uniform(0.12, 0.25), 0.016), side * rng.normal(0.1, 0.3)
+        inside = ellipse(chest.lungs.x, chest.lungs.y, centre, axes, angle)
+        field += rng.uniform(0.10, 0.20) * soft_step(1 - inside, 1.2)
+    return field
 
 
-def add_haze(total: np.ndarray, anatomy: Anatomy, lungs: Lungs, rng: np.random.Generator) -> None:
+def haze(chest: Chest, rng: np.random.Generator) -> np.ndarray:
     """Diffuse interstitial haze of both lungs, denser near the hila or the bases, with a fine network."""
-    del anatomy
-    size = len(total)
-    network = 1 - np.minimum(np.abs(smooth_noise(rng, 90, size)), 1)
-    spread = 1 - rng.uniform(0.2, 0.7) * lungs.radius + rng.uniform(0, 0.4) * lungs.y
-    total += rng.uniform(0.06, 0.16) * (0.75 + 0.35 * network) * spread * lungs.mask
+    network = 1 - np.minimum(np.abs(smooth_noise(rng, 90, len(chest.attenuation))), 1)
+    spread = 1 - rng.uniform(0.2, 0.7) * chest.lungs.radius + rng.uniform(0, 0.4) * chest.lungs.y
+    return rng.uniform(0.06, 0.16) * (0.75 + 0.35 * network) * spread
 
 
-def add_smooth_veil(total: np.ndarray, anatomy: Anatomy, lungs: Lungs, rng: np.random.Generator) -> None:
+def veil(chest: Chest, rng: np.random.Generator) -> np.ndarray:
     """A big soft shadow without texture, as of pleural thickening or of fluid behind a supine lung."""
-    patch = draw_patch(rng, anatomy, rng.choice((-1, 1)), 1.2)
-    total += 0.8 * patch.contrast * patch.shape(lungs, smooth_noise(rng, 5, len(total)))
+    patch = draw_patch(rng, chest.anatomy, draw_side(rng), 1.2)
+    return 0.8 * patch.contrast * patch.shape(chest.lungs, smooth_noise(rng, 5, len(chest.attenuation)))
 
 
-def add_faint_patch(total: np.ndarray, anatomy: Anatomy, lungs: Lungs, rng: np.random.Generator) -> None:
+def doubtful_patch(chest: Chest, rng: np.random.Generator) -> np.ndarray:
     """What one reader calls an opacity and another does not: the errors of the labels."""
-    patch = draw_patch(rng, anatomy, rng.choice((-1, 1)), rng.uniform(0.5, 0.9))
-    add_opacities(total, [Patch(patch.centre, patch.axes, patch.angle, 0.6 * patch.contrast)], lungs, rng)
+    patch = draw_patch(rng, chest.anatomy, draw_side(rng), rng.uniform(0.5, 0.9))
+    return consolidation(chest, [replace(patch, contrast=0.6 * patch.contrast)], rng)
 
 
-MIMICS = {
-    add_effusion: 0.30,
-    add_nodules: 0.25,
-    add_atelectasis: 0.25,
-    add_haze: 0.25,
-    add_smooth_veil: 0.30,
-    add_faint_patch: 0.07,
-}  # finding of "Not Normal" -> how often
-COMPANIONS = {add_effusion: 0.25, add_atelectasis: 0.15, add_haze: 0.12, add_nodules: 0.05}  # beside opacities
+# How often each finding is seen in an image of class "Not Normal", and beside an opacity.
+MIMICS: dict[Finding, float] = {
+    effusion: 0.30,
+    nodules: 0.25,
+    atelectasis: 0.25,
+    haze: 0.25,
+    veil: 0.30,
+    doubtful_patch: 0.07,
+}
+COMPANIONS: dict[Finding, float] = {effusion: 0.25, atelectasis: 0.15, haze: 0.12, nodules: 0.05}
 
 
-def add_findings(
-    total: np.ndarray,
-    frequencies: dict,
-    anatomy: Anatomy,
-    lungs: Lungs,
-    rng: np.random.Generator,
-) -> None:
+def add_findings(chest: Chest, frequencies: dict[Finding, float], rng: np.random.Generator) -> None:
     """Add each finding of the table with its frequency."""
-    for add, frequency in frequencies.items():
+    for finding, frequency in frequencies.items():
         if rng.random() < frequency:
-            add(total, anatomy, lungs, rng)
+            chest.attenuation[...] += finding(chest, rng) * chest.lungs.mask
 
 
-# --- devices and markers ---------------------------------------------------------------------------
-def draw_devices(rng: np.random.Generator, anatomy: Anatomy, pose: Pose, size: int, busy: float) -> np.ndarray:
-    """Electrode leads, a central line, a tube in the windpipe: coverage in [0, 1], [size, size].
-
-    ``busy`` is the probability of each kind.
-    """
+# --- devices, markers, collimation -----------------------------------------------------------------
+def draw_devices(
+    rng: np.random.Generator, anatomy: Anatomy, pose: Pose, size: int, frequency: float
+) -> np.ndarray:
+    """Electrode leads, a central line, a tube in the windpipe: coverage in [0, 1], [size, size]."""
     lines: list[tuple[np.ndarray, float]] = []
     t = np.linspace(0, 1, 24)
-    if rng.random() < busy:
+    if rng.random() < frequency:
         for _ in range(int(rng.integers(2, 5))):
             lines += _electrode(rng, t)
-    if rng.random() < 0.7 * busy:
-        side = rng.choice((-1, 1))
-        entry, tip = np.array([side * 0.45, -0.62]), np.array([-anatomy.mediastinum * 0.6, rng.uniform(-0.2, 0.15)])
+    if rng.random() < 0.7 * frequency:
+        entry = np.array([draw_side(rng) * 0.45, -0.62])
+        tip = np.array([-0.6 * anatomy.mediastinum, rng.uniform(-0.2, 0.15)])
         path = entry + (tip - entry) * t[:, None]
         path[:, 1] -= 0.12 * np.sin(np.pi * t) * (1 - t)
         lines.append((path, 0.010))
-    if rng.random() < 0.5 * busy:
-        tip = rng.uniform(-0.42, -0.28)
-        lines.append((np.column_stack((0.012 + 0.01 * np.sin(3 * t), -1.3 + (tip + 1.3) * t)), 0.016))
+    if rng.random() < 0.5 * frequency:
+        tip_y = rng.uniform(-0.42, -0.28)
+        lines.append((np.column_stack((0.012 + 0.01 * np.sin(3 * t), -1.3 + (tip_y + 1.3) * t)), 0.014))
     return draw_lines(lines, pose, size, blur=0.6) if lines else np.zeros((size, size), np.float32)
 
 
 def _electrode(rng: np.random.Generator, t: np.ndarray) -> list[tuple[np.ndarray, float]]:
     """A lead that hangs in a curve from its electrode on the chest to the edge of the frame."""
-    start = np.array([rng.choice((-1, 1)) * rng.uniform(0.2, 0.8), rng.uniform(-0.6, 0.6)])
-    end = np.array([rng.choice((-1, 1)) * 1.3, rng.uniform(-0.9, 1.2)])
+    side = draw_side(rng)
+    start = np.array([side * rng.uniform(0.2, 0.8), rng.uniform(-0.6, 0.6)])
+    end = np.array([side * 1.3, rng.uniform(-0.9, 1.2)])
     path = start + (end - start) * t[:, None]
     path += np.sin(np.pi * t)[:, None] * rng.normal(0, 0.15, 2)
     turn = np.linspace(0, 2 * np.pi, 12)
@@ -210,12 +222,12 @@ def draw_markers(rng: np.random.Generator, view: str, size: int) -> np.ndarray:
 
     def write(text: str, x: float, y: float, height: float) -> None:
         font = ImageFont.load_default(height * canvas_size)
-        brush.text((x * canvas_size, y * canvas_size), text, fill=235, font=font, anchor="mm")
+        brush.text((x * canvas_size, y * canvas_size), text, fill=245, font=font, anchor="mm")
 
     left = rng.random() < 0.6
     if rng.random() < 0.85:
         x = rng.uniform(0.90, 0.95) if left else rng.uniform(0.05, 0.10)
-        write("L" if left else "R", x, rng.uniform(0.05, 0.14), rng.uniform(0.04, 0.06))
+        write("L" if left else "R", x, rng.uniform(0.06, 0.14), rng.uniform(0.04, 0.06))
     if rng.random() < (0.5 if view == "AP" else 0.02):
         x, y = (rng.uniform(0.10, 0.16) if left else rng.uniform(0.84, 0.90)), rng.uniform(0.03, 0.12)
         write("PORTABLE", x, y, 0.028)
@@ -223,3 +235,11 @@ def draw_markers(rng: np.random.Generator, view: str, size: int) -> np.ndarray:
     if canvas_size != size:
         canvas = canvas.resize((size, size), Image.Resampling.BOX)
     return np.asarray(canvas, dtype=np.float32) / 255
+
+
+def collimation(rng: np.random.Generator, size: int) -> np.ndarray:
+    """1 inside the field of the X-ray tube's shutters, 0 outside: [size, size]."""
+    frame = Pose(angle=rng.normal(0, 0.03), scale=1.0, shift=(0.0, 0.0))
+    x, y = frame.body_grid(size)
+    width, height = rng.uniform(0.90, 1.0, 2)
+    return soft_step(width - np.abs(x), 0.01) * soft_step(height - np.abs(y), 0.01)
