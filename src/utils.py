@@ -323,11 +323,12 @@ def hub_weights(url: str, what: str, remedy: str) -> dict[str, torch.Tensor]:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = folder / url.rsplit("/", 1)[1]
     if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         # torch.hub reads the first characters of the hash from the file name: resnet50-0676ba61.pth.
         prefix = file.stem.rsplit("-", 1)[1]
         try:
-            torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            with _network_timeout(10.0):
+                torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=True)
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             reason = getattr(error, "reason", None) or error
             raise WeightsUnavailableError(
@@ -335,6 +336,19 @@ def hub_weights(url: str, what: str, remedy: str) -> dict[str, torch.Tensor]:
                 f"put the file from {url} there, or {remedy}"
             ) from None
     return load_checkpoint(file)
+
+
+@contextlib.contextmanager
+def _network_timeout(seconds: float) -> Iterator[None]:
+    """torch.hub sets no timeout of its own, and would wait for minutes behind a silent firewall."""
+    import socket
+
+    previous = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(previous)
 
 
 def sha256_file(path: str | Path) -> str:
