@@ -1,7 +1,7 @@
 """ResNet-50 with one logit: building, loading, training, predicting.
 
 Two ways to train. Frozen (the default): the backbone stays in eval mode, its BatchNorm statistics never
-move, and only the head learns. Unfrozen: everything learns. Owns no path and no flag; tensors in, numbers out.
+move, and only the head learns. Unfrozen: everything learns. Owns no path and no flag.
 
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 """
@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.models import ResNet50_Weights, resnet50
 
 from data_loader import augment_light, to_classifier_range
-from utils import UserError, autocast, derive_seed, hub_weights, load_checkpoint
+from utils import UserError, autocast, hub_weights, load_checkpoint
 
 FEATURES = 2048
 CHECKPOINT_FORMAT = "pneumonia-resnet50-1"
@@ -54,6 +53,18 @@ class PneumoniaClassifier(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(images)).squeeze(1)
+
+
+class ClassifierHead(nn.Module):
+    """The last layer alone: frozen features [N, 2048] -> logits [N]. Its weights bear the whole
+    classifier's names, so that they can be put back into one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(FEATURES, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.head(features).squeeze(1)
 
 
 # --- building, saving, loading ---------------------------------------------------------------------
@@ -94,7 +105,7 @@ def load_classifier(path: str | Path) -> tuple[PneumoniaClassifier, dict[str, An
     """The classifier of a checkpoint, in eval mode, and the checkpoint. ``UserError`` if it is not one."""
     checkpoint = load_checkpoint(path, "`python src/train_classifier.py`")
     if checkpoint.get("format") != CHECKPOINT_FORMAT:
-        raise UserError(f"{path} is not a classifier of this project; `python src/train_classifier.py` writes one")
+        raise UserError(f"{path} is not a classifier that `python src/train_classifier.py` wrote")
     model = PneumoniaClassifier(checkpoint["frozen"])
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval(), checkpoint
@@ -105,25 +116,7 @@ def cpu_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
     return {key: value.detach().to("cpu", copy=True) for key, value in module.state_dict().items()}
 
 
-# --- batches ---------------------------------------------------------------------------------------
-def steps_per_epoch(n_real: int, batch_size: int) -> int:
-    """Optimiser steps of an epoch, in every arm: synthetic images change what is drawn, not how often."""
-    return math.ceil(n_real / batch_size)
-
-
-def epoch_batches(pool: np.ndarray, steps: int, batch_size: int, seed: int) -> np.ndarray:
-    """Rows to draw, int64 [steps, min(batch_size, len(pool))]: shuffled ``pool`` without replacement.
-
-    Where the pool runs out within the epoch, a fresh shuffle continues it, so that every batch is full:
-    a left-over batch of one image would break BatchNorm.
-    """
-    rng = np.random.default_rng(seed)
-    width = min(batch_size, len(pool))
-    shuffles = [rng.permutation(pool) for _ in range(math.ceil(steps * width / len(pool)))]
-    return np.concatenate(shuffles)[: steps * width].reshape(steps, width)
-
-
-# --- training --------------------------------------------------------------------------------------
+# --- inputs and predictions --------------------------------------------------------------------------
 class InputPipeline:
     """Stored inputs -> what the trained module takes: features as they are, pixels normalised (and varied).
 
@@ -154,46 +147,6 @@ class InputPipeline:
         return to_classifier_range(batch).contiguous(memory_format=torch.channels_last)
 
 
-def train_one_epoch(
-    model: Callable[[torch.Tensor], torch.Tensor],
-    data: InputPipeline,
-    labels: torch.Tensor,
-    batches: np.ndarray,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None,
-    *,
-    precision: str,
-    seed: int,
-    on_step: Callable[[], object] = lambda: None,
-) -> dict[str, float]:
-    """One epoch over ``batches`` [steps, B] (rows of ``data``); labels float [N] on the device.
-
-    Returns mean binary cross-entropy (nats) and accuracy over the images drawn, as seen while learning.
-    ``UserError`` naming the step if the loss is not finite.
-    """
-    device = labels.device
-    generator = torch.Generator().manual_seed(derive_seed(seed, "augment"))
-    losses = torch.zeros(len(batches), device=device)
-    correct = torch.zeros((), device=device)
-    for step, rows in enumerate(torch.from_numpy(batches).to(device)):
-        target = labels[rows]
-        with autocast(device, precision):
-            logits = model(data.train_batch(rows, generator))
-        loss = binary_cross_entropy_with_logits(logits.float(), target)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
-        losses[step] = loss.detach()
-        correct += ((logits.detach() >= 0) == (target > 0.5)).sum()
-        on_step()
-    bad = (~torch.isfinite(losses)).nonzero()
-    if len(bad):
-        raise UserError(f"the loss is not finite at step {int(bad[0]) + 1} of the epoch; lower --lr")
-    return {"loss": losses.mean().item(), "acc": correct.item() / batches.size}
-
-
 @torch.inference_mode()
 def predict_logits(
     model: Callable[[torch.Tensor], torch.Tensor],
@@ -221,7 +174,7 @@ def extract_features(
     precision: str = "fp32",
     progress: Callable[..., Any] = lambda chunks, **_: chunks,
 ) -> np.ndarray:
-    """Backbone features in eval mode: uint8 [N, S, S] -> float32 [N, 2048]. ``progress`` wraps the batches."""
+    """Features in eval mode: uint8 [N, S, S] -> float32 [N, 2048]. ``progress`` wraps the batches."""
     model = model.eval().to(device, memory_format=torch.channels_last)
     data = InputPipeline(torch.from_numpy(pixels).to(device))
     chunks = np.array_split(np.arange(len(pixels)), max(1, math.ceil(len(pixels) / batch_size)))
@@ -233,8 +186,3 @@ def extract_features(
     return torch.cat(parts).numpy()
 
 
-def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Mean binary cross-entropy (nats) and accuracy at probability 0.5 of float [N] against 0/1 [N]."""
-    target = labels.float()
-    loss = binary_cross_entropy_with_logits(logits, target).item()
-    return {"loss": loss, "acc": ((logits >= 0) == (target > 0.5)).float().mean().item()}

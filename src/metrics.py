@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest, rankdata
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
@@ -19,8 +18,6 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
     roc_auc_score,
 )
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 THRESHOLD = 0.5
 RESAMPLES = 2000
@@ -152,35 +149,3 @@ def mean_and_std(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, float | None
         mean[name] = float(np.mean(values)) if values else None
         std[name] = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return mean, std
-
-
-# --- references: what can be had without looking closely -------------------------------------------
-def always_negative_accuracy(labels: np.ndarray) -> float:
-    return float(1.0 - np.mean(labels))
-
-
-def metadata_features(view: Sequence[str], sex: Sequence[str], age: Sequence[float]) -> np.ndarray:
-    """float [N, 5]: AP, view unknown, male, sex unknown, age in decades (unknown: 5)."""
-    view, sex = np.asarray(view, dtype=str), np.asarray(sex, dtype=str)
-    age = np.nan_to_num(np.asarray(age, dtype=float), nan=50.0) / 10.0
-    columns = [view == "AP", ~np.isin(view, ["AP", "PA"]), sex == "M", ~np.isin(sex, ["M", "F"]), age]
-    return np.stack([np.asarray(column, dtype=float) for column in columns], axis=1)
-
-
-def thumbnail_features(pixels: np.ndarray, side: int = 16) -> np.ndarray:
-    """uint8 [N, S, S] -> float [N, side * side]: area averages, scaled to [0, 1]."""
-    import torch
-
-    small = [
-        torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(batch.astype(np.float32))[:, None], side)
-        for batch in np.array_split(pixels, max(1, len(pixels) // 256))
-    ]
-    return torch.cat(small).flatten(1).numpy() / 255.0
-
-
-def logistic_probabilities(
-    train_features: np.ndarray, train_labels: np.ndarray, features: np.ndarray, c: float
-) -> np.ndarray:
-    """Probabilities [M] of a standardised, L2-penalised (inverse strength ``c``) logistic regression."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000))
-    return model.fit(train_features, train_labels).predict_proba(features)[:, 1]

@@ -1,0 +1,264 @@
+"""Fitting a classifier: equal optimiser steps in every arm, the best epoch kept, resumable to the bit.
+
+Everything random is a pure function of (seed, epoch), so a run that was interrupted and resumed ends with
+the numbers of one that was not (same machine, same thread count).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
+
+from classifier import InputPipeline, cpu_state_dict, predict_logits
+from utils import UserError, autocast, derive_seed, load_checkpoint, save_checkpoint
+
+SAVE_EVERY_SECONDS = 60.0  # a ResNet-50's training state is 380 MB
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to fit: the same in every arm of a comparison."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    schedule: str  # "none" or "onecycle"
+    precision: str  # "fp32" or "bf16"
+
+
+@dataclass
+class Fit:
+    """What fitting gives: histories per epoch, and the weights and validation logits of the best epoch.
+
+    Without validation images the best epoch is the last, and ``val_loss``, ``val_acc``, ``val_logits``
+    are None.
+    """
+
+    best_epoch: int = 0
+    steps: int = 0
+    state_dict: dict[str, torch.Tensor] = field(default_factory=dict)
+    val_logits: torch.Tensor | None = None
+    history: dict[str, list[float]] = field(default_factory=dict)
+
+    def curves(self) -> dict[str, list[float] | None]:
+        """train_loss, train_acc, val_loss, val_acc per epoch; None where nothing was validated."""
+        names = ("train_loss", "train_acc", "val_loss", "val_acc")
+        return {name: self.history.get(name) for name in names}
+
+
+# --- batches ---------------------------------------------------------------------------------------
+def steps_per_epoch(n_real: int, batch_size: int) -> int:
+    """Optimiser steps of an epoch, in every arm: synthetic images change what is drawn, not how often."""
+    return math.ceil(n_real / batch_size)
+
+
+def epoch_batches(pool: np.ndarray, steps: int, batch_size: int, seed: int) -> np.ndarray:
+    """Rows to draw, int64 [steps, min(batch_size, len(pool))]: shuffled ``pool`` without replacement.
+
+    Where the pool runs out within the epoch, a fresh shuffle continues it, so that every batch is full:
+    a left-over batch of one image would break BatchNorm.
+    """
+    rng = np.random.default_rng(seed)
+    width = min(batch_size, len(pool))
+    shuffles = [rng.permutation(pool) for _ in range(math.ceil(steps * width / len(pool)))]
+    return np.concatenate(shuffles)[: steps * width].reshape(steps, width)
+
+
+# --- one epoch -------------------------------------------------------------------------------------
+def train_one_epoch(
+    model: Callable[[torch.Tensor], torch.Tensor],
+    data: InputPipeline,
+    labels: torch.Tensor,
+    batches: np.ndarray,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None,
+    *,
+    precision: str,
+    seed: int,
+    on_step: Callable[[], object] = lambda: None,
+) -> dict[str, float]:
+    """One epoch over ``batches`` [steps, B] (rows of ``data``); labels float [N] on the device.
+
+    Returns mean binary cross-entropy (nats) and accuracy over the images drawn, as seen while learning.
+    ``UserError`` naming the step if the loss is not finite.
+    """
+    device = labels.device
+    generator = torch.Generator().manual_seed(derive_seed(seed, "augment"))
+    losses = torch.zeros(len(batches), device=device)
+    correct = torch.zeros((), device=device)
+    for step, rows in enumerate(torch.from_numpy(batches).to(device)):
+        target = labels[rows]
+        with autocast(device, precision):
+            logits = model(data.train_batch(rows, generator))
+        loss = binary_cross_entropy_with_logits(logits.float(), target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        losses[step] = loss.detach()
+        correct += ((logits.detach() >= 0) == (target > 0.5)).sum()
+        on_step()
+    bad = (~torch.isfinite(losses)).nonzero()
+    if len(bad):
+        raise UserError(f"the loss is not finite at step {int(bad[0]) + 1} of the epoch; lower --lr")
+    return {"loss": losses.mean().item(), "acc": correct.item() / batches.size}
+
+
+def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """Mean binary cross-entropy (nats) and accuracy at probability 0.5 of float [N] against 0/1 [N]."""
+    target = labels.float()
+    loss = binary_cross_entropy_with_logits(logits, target).item()
+    return {"loss": loss, "acc": ((logits >= 0) == (target > 0.5)).float().mean().item()}
+
+
+# --- a whole fit -----------------------------------------------------------------------------------
+def fit(
+    module: nn.Module,
+    data: InputPipeline,
+    labels: torch.Tensor,
+    *,
+    pool: np.ndarray,
+    n_real: int,
+    recipe: Recipe,
+    seed: int,
+    stop_after: int | None = None,
+    val_rows: np.ndarray | None = None,
+    state_file: Path | None = None,
+    resume: bool = False,
+    desc: str = "training",
+) -> Fit:
+    """Train ``module`` on the rows ``pool`` of ``data`` for ``recipe.epochs`` epochs.
+
+    An epoch is ceil(n_real / batch_size) steps, whatever the size of ``pool``. ``stop_after`` ends training
+    earlier without changing the learning-rate schedule, so that a refit walks the path that the folds
+    walked. With ``val_rows`` the epoch of lowest validation loss is kept. ``state_file`` is written at most
+    once a minute; with ``resume`` training goes on from it.
+    """
+    steps = steps_per_epoch(n_real, recipe.batch_size)
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in module.parameters() if parameter.requires_grad],
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+    scheduler = None
+    if recipe.schedule == "onecycle":
+        total = steps * recipe.epochs
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=total)
+    last = stop_after or recipe.epochs
+    result, first = Fit(), 1
+    if resume and state_file is not None and state_file.is_file():
+        result, first = _restore(state_file, module, optimizer, scheduler)
+        tqdm.write(f"{desc}: resumed after epoch {first - 1}")
+
+    saved = time.monotonic()
+    with tqdm(total=steps * last, initial=steps * (first - 1), desc=desc, unit="step") as bar:
+        for epoch in range(first, last + 1):
+            module.train()
+            batches = epoch_batches(pool, steps, recipe.batch_size, derive_seed(seed, epoch))
+            try:
+                train = train_one_epoch(
+                    module, data, labels, batches, optimizer, scheduler,
+                    precision=recipe.precision, seed=derive_seed(seed, epoch), on_step=bar.update,
+                )  # fmt: skip
+            except UserError as error:
+                raise UserError(f"{desc}, epoch {epoch}: {error}") from None
+            result.steps += steps
+            _record(result, epoch, module, train, _validate(module, data, labels, val_rows, recipe))
+            bar.set_postfix(epoch=f"{epoch}/{last}", loss=f"{train['loss']:.3f}", best=result.best_epoch)
+            if state_file is not None and time.monotonic() - saved > SAVE_EVERY_SECONDS and epoch < last:
+                _save(state_file, epoch, result, module, optimizer, scheduler)
+                saved = time.monotonic()
+    if val_rows is None:
+        result.best_epoch, result.state_dict = last, cpu_state_dict(module)
+    return result
+
+
+def _validate(
+    module: nn.Module,
+    data: InputPipeline,
+    labels: torch.Tensor,
+    val_rows: np.ndarray | None,
+    recipe: Recipe,
+) -> tuple[torch.Tensor, dict[str, float]] | None:
+    if val_rows is None:
+        return None
+    module.eval()
+    batch_size, precision = 2 * recipe.batch_size, recipe.precision
+    logits = predict_logits(module, data, val_rows, batch_size=batch_size, precision=precision)
+    return logits, loss_and_accuracy(logits, labels.cpu()[val_rows])
+
+
+def _record(
+    result: Fit,
+    epoch: int,
+    module: nn.Module,
+    train: dict[str, float],
+    validation: tuple[torch.Tensor, dict[str, float]] | None,
+) -> None:
+    """Append an epoch to the history; copy the weights if it is the best so far by validation loss."""
+    row = {"train_loss": train["loss"], "train_acc": train["acc"]}
+    if validation is not None:
+        logits, val = validation
+        row |= {"val_loss": val["loss"], "val_acc": val["acc"]}
+        if not math.isfinite(val["loss"]):
+            raise UserError(f"the validation loss is not finite after epoch {epoch}; lower --lr")
+        if val["loss"] < min(result.history.get("val_loss", [math.inf])):
+            result.best_epoch, result.val_logits = epoch, logits
+            result.state_dict = cpu_state_dict(module)
+    for name, value in row.items():
+        result.history.setdefault(name, []).append(value)
+
+
+# --- resuming --------------------------------------------------------------------------------------
+def _save(
+    path: Path,
+    epoch: int,
+    result: Fit,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None,
+) -> None:
+    state = {
+        "epoch": epoch,
+        "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict() if scheduler else None,
+        "fit": fit_to_dict(result),
+    }
+    save_checkpoint(path, state)
+
+
+def _restore(
+    path: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None,
+) -> tuple[Fit, int]:
+    state: dict[str, Any] = load_checkpoint(path)
+    module.load_state_dict(state["module"])
+    optimizer.load_state_dict(state["optimizer"])
+    if scheduler is not None:
+        scheduler.load_state_dict(state["scheduler"])
+    return fit_from_dict(state["fit"]), state["epoch"] + 1
+
+
+def fit_to_dict(result: Fit) -> dict[str, Any]:
+    """A ``Fit`` as tensors and plain types, for a checkpoint."""
+    return dict(vars(result))
+
+
+def fit_from_dict(content: dict[str, Any]) -> Fit:
+    return Fit(**content)
