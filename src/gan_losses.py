@@ -1,0 +1,147 @@
+"""Losses of the GAN: tensors in, scalars out; nothing here steps an optimizer.
+
+Real and generated images are not pairs. The mean squared distance of each fake to an arbitrary real is
+E||f(G) - f(x)||^2 = ||mu_G - mu_x||^2 + tr(S_G) + tr(S_x): its middle term punishes the generator's variety,
+so that one blurred mean X-ray would be optimal. The perceptual and the feature-matching loss therefore
+compare the *moments* of the features (mean and standard deviation over the images), as in generative
+feature matching networks (dos Santos et al. 2019, arXiv 1904.02762).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+REAL_LABEL = 0.9  # one-sided label smoothing (Salimans et al. 2016, arXiv 1606.03498), in D only
+
+Moments = tuple[Tensor, Tensor]  # mean and standard deviation over a batch, each [C, H, W]
+
+
+# --- adversarial -----------------------------------------------------------------------------------
+def discriminator_losses(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy (nats) of D on reals (target 0.9) and on fakes (target 0); D's loss is the sum."""
+    return _cross_entropy(real_logits, REAL_LABEL), _cross_entropy(fake_logits, 0.0)
+
+
+def generator_adversarial_loss(fake_logits: Tensor) -> Tensor:
+    """Non-saturating loss of G (nats): -log D(G(z)), target 1 without smoothing."""
+    return _cross_entropy(fake_logits, 1.0)
+
+
+def _cross_entropy(logits: Tensor, target: float) -> Tensor:
+    logits = logits.float()
+    return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+
+# --- feature matching ------------------------------------------------------------------------------
+def batch_moments(features: Tensor) -> Moments:
+    """Mean and standard deviation [C, H, W] over the images of features [N, C, H, W], in float32."""
+    features = features.float()
+    variance = features.var(dim=0, correction=0)
+    return features.mean(dim=0), (variance + 1e-8).sqrt()  # the gradient of a bare sqrt is infinite at 0
+
+
+def feature_matching_loss(real: list[Moments], fake: list[Moments]) -> Tensor:
+    """Squared difference of D's feature maps in mean and spread, averaged over layers (Salimans et al. 2016).
+
+    Per layer mean((mu_G - mu_R)^2) + mean((sd_G - sd_R)^2), divided by the real features' mean square
+    mean(mu_R^2 + sd_R^2), so that layers count alike whatever their scale. 0 if all moments agree, 1 if G's
+    features are all zero. D's features drift with training; ``real`` must come from D as it is now.
+    """
+    losses = []
+    for (real_mean, real_sd), (fake_mean, fake_sd) in zip(real, fake, strict=True):
+        difference = (fake_mean - real_mean).square().mean() + (fake_sd - real_sd).square().mean()
+        losses.append(difference / (real_mean.square() + real_sd.square()).mean().clamp_min(1e-12))
+    return torch.stack(losses).mean()
+
+
+# --- perceptual ------------------------------------------------------------------------------------
+VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
+VGG16_BLOCKS = ((3, 64, 64), (64, 128, 128), (128, 256, 256, 256))  # channels up to relu3_3
+GRID = 7  # features are averaged over a 7x7 grid of cells: coarse anatomy is kept, exact position is not
+MAX_SIDE = 128  # larger images are halved first: VGG at 224 costs five times VGG at 112
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class VGG16Features(nn.Module):
+    """torchvision's VGG16 up to relu3_3; images [N, 1 or 3, S, S] in [-1, 1] -> three maps [N, C, 7, 7].
+
+    The maps are relu1_2 (64 channels), relu2_2 (128) and relu3_3 (256), frozen. ``state_dict`` is that of the
+    published model; its classifier and deeper layers are not used.
+    """
+
+    def __init__(self, state_dict: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.layers, self.outputs = nn.Sequential(), []
+        for channels in VGG16_BLOCKS:
+            if len(self.layers):
+                self.layers.append(nn.MaxPool2d(2))
+            for before, after in zip(channels, channels[1:], strict=False):
+                self.layers.extend([nn.Conv2d(before, after, 3, padding=1), nn.ReLU()])
+            self.outputs.append(len(self.layers) - 1)
+        own = {f"layers.{name}": state_dict[f"features.{name}"] for name in self.layers.state_dict()}
+        self.load_state_dict(own)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = images.float()
+        while x.shape[-1] > MAX_SIDE:
+            x = functional.avg_pool2d(x, 2)
+        x = ((x + 1) / 2 - self.mean) / self.std  # one channel becomes three by broadcasting
+        maps = []
+        for index, layer in enumerate(self.layers):
+            x = layer(x)
+            if index in self.outputs:
+                maps.append(functional.adaptive_avg_pool2d(x.float(), GRID))
+        return maps
+
+
+class PerceptualLoss(nn.Module):
+    """Distance of a batch of fakes from the *whole training set* in the moments of VGG16's features.
+
+    L = 1/3 sum over layers of mean over channels and cells of
+    [(mu_G - mu_R)^2 + (sd_G - sd_R)^2] / (sd_R + eps)^2, with eps a tenth of the layer's mean sd_R: a channel
+    that never fires would otherwise divide by zero. The real moments are computed once, here.
+    """
+
+    def __init__(self, network: nn.Module, real_batches: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self.real = population_moments(network(batch) for batch in real_batches)
+
+    def forward(self, fake: Tensor) -> Tensor:
+        """Scalar loss of generated images [N, C, S, S] in [-1, 1]; 0 if all moments agree."""
+        losses = []
+        for (real_mean, real_sd), features in zip(self.real, self.network(fake), strict=True):
+            fake_mean, fake_sd = batch_moments(features)
+            scale = real_sd + 0.1 * real_sd.mean() + 1e-8
+            difference = (fake_mean - real_mean).square() + (fake_sd - real_sd).square()
+            losses.append((difference / scale.square()).mean())
+        return torch.stack(losses).mean()
+
+
+@torch.no_grad()
+def population_moments(batches: Iterable[list[Tensor]]) -> list[Moments]:
+    """Moments over all images of several batches of feature maps; one batch after another is in memory.
+
+    Sums are kept in float64: the variance is a small difference of large numbers.
+    """
+    count, totals, squares = 0, [], []
+    for features in batches:
+        wide = [maps.double() for maps in features]
+        sums = [maps.sum(dim=0) for maps in wide]
+        square_sums = [maps.square().sum(dim=0) for maps in wide]
+        totals = [a + b for a, b in zip(totals, sums, strict=True)] if count else sums
+        squares = [a + b for a, b in zip(squares, square_sums, strict=True)] if count else square_sums
+        count += len(features[0])
+    means = [total / count for total in totals]
+    variances = [square / count - mean.square() for square, mean in zip(squares, means, strict=True)]
+    return [
+        (mean.float(), variance.clamp_min(0).sqrt().float())
+        for mean, variance in zip(means, variances, strict=True)
+    ]

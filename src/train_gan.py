@@ -1,0 +1,273 @@
+"""Train a DCGAN on the pneumonia images of the training split; its averaged generator makes new ones.
+
+    python src/train_gan.py --data-dir ./data/processed
+
+Writes generator_final.pth, discriminator_final.pth, checkpoints and the state for --resume to
+<model-dir>/gan, grids of images to <output-dir>/gan_images, gan_training_history.json and
+gan_loss_curve.png. Test images are never read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import paths
+from data_loader import add_data_arguments
+from utils import UserError, WeightsUnavailableError, argument_parser, number, run_script
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from gan_losses import PerceptualLoss
+    from gan_run import Run, TrainingSet
+    from gan_training import Objective
+
+IMAGE_SIZES = (32, 64, 112, 128, 224, 256)
+POSITIVE, ALL = "positive", "all"
+PERCEPTUAL_EVERY = {"cpu": 8, "gpu": 4}  # steps; VGG16 makes a step several times as dear
+
+
+# --- command line ----------------------------------------------------------------------------------
+def build_parser() -> argparse.ArgumentParser:
+    parser = argument_parser("Train a DCGAN on the pneumonia images of the training split.")
+    add_data_arguments(parser)
+    add = parser.add_argument
+    add("--model-dir", default=paths.MODEL_DIR, metavar="PATH", help="checkpoints go to its subfolder gan/")
+    add("--output-dir", default=paths.OUTPUT_DIR, metavar="PATH", help="base folder of the outputs")
+    add("--results-dir", metavar="PATH", help="folder of the history (default: <output-dir>/metrics)")
+    add("--figures-dir", metavar="PATH", help="folder of the loss curve (default: <output-dir>/figures)")
+    _add_model_arguments(parser.add_argument_group("model"))
+    _add_training_arguments(parser.add_argument_group("training"))
+    _add_saving_arguments(parser.add_argument_group("logging and saving"))
+    return parser
+
+
+def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--image-size", type=int, choices=IMAGE_SIZES, default=224, help="pixels a side")
+    add("--num-channels", type=int, choices=(1, 3), default=3, help="channels; X-rays are gray: 3 replicates")
+    add("--latent-dim", type=number(int, 1), default=100, metavar="N", help="length of the noise vector z")
+    for letter, name in (("g", "generator"), ("d", "discriminator")):
+        add(
+            f"--feature-maps-{letter}", type=number(int, 1), default=32, metavar="N",
+            help=f"channels of the {name}'s layer next to the image",
+        )  # fmt: skip
+
+
+def _add_training_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    length = group.add_mutually_exclusive_group().add_argument
+    length("--epochs", type=number(int, 1), default=50, metavar="N", help="passes over the images")
+    length(
+        "--kimg", type=number(float, above=0), metavar="N",
+        help="thousands of images to show, rounded up to whole epochs (default: as --epochs says)",
+    )  # fmt: skip
+    add("--batch-size", type=number(int, 2), default=32, metavar="N", help="images per step")
+    add("--lr", type=number(float, above=0), default=0.0002, help="learning rate of both Adam optimizers")
+    add("--beta1", type=number(float, 0, 0.9999), default=0.5, help="decay of Adam's first moment")
+    add("--classes", choices=(POSITIVE, ALL), default=POSITIVE, help="images to learn from")
+    weight = number(float, 0)
+    add("--lambda-adv", type=weight, default=1.0, metavar="X", help="weight of the adversarial loss")
+    add("--lambda-perceptual", type=weight, default=0.1, metavar="X", help="weight of the perceptual loss")
+    add("--lambda-fm", type=weight, default=1.0, metavar="X", help="weight of feature matching")
+    add(
+        "--perceptual", choices=("auto", "on", "off"), default="auto",
+        help="perceptual loss on VGG16 features; auto: only if its ImageNet weights can be had",
+    )  # fmt: skip
+    add(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto",
+        help="arithmetic of the networks; auto: bf16 where the hardware multiplies it, else fp32",
+    )  # fmt: skip
+    add("--seed", type=number(int, 0), default=42, metavar="N", help="seed of weights, noise and order")
+    add("--workers", type=number(int, 0), default=4, metavar="N", help="threads that decode images")
+    add("--cpu", action="store_true", help="use the CPU even if a GPU is there")
+
+
+def _add_saving_arguments(group: argparse._ArgumentGroup) -> None:
+    add, count = group.add_argument, number(int, 1)
+    add("--vis-batch-size", type=count, default=32, metavar="N", help="images in a sample grid")
+    add("--save-interval", type=count, default=1000, metavar="N", help="steps between sample grids")
+    add("--checkpoint-interval", type=count, default=5, metavar="N", help="epochs between checkpoints")
+    add(
+        "--resume", nargs="?", const="auto", metavar="auto|PATH",
+        help="go on from the last state in <model-dir>/gan, or from the state file PATH; nothing there: "
+        "start from the beginning (default: start from the beginning)",
+    )  # fmt: skip
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    args = build_parser().parse_args(argv)
+    args.results_dir = args.results_dir or str(Path(args.output_dir) / "metrics")
+    args.figures_dir = args.figures_dir or str(Path(args.output_dir) / "figures")
+    return args
+
+
+# --- data ------------------------------------------------------------------------------------------
+def load_training_set(args: argparse.Namespace, device: torch.device) -> TrainingSet:
+    """Decode the images of the training split, one per record; ``UserError`` if there are fewer than two."""
+    import torch
+
+    from data_loader import grouping_sentence, load_dataset, load_images
+    from gan_run import TrainingSet
+    from splits import describe_splits, load_or_create_splits, select
+
+    dataset = load_dataset(args.data_dir, args.patient_map)
+    splits = load_or_create_splits(dataset, args.splits)
+    print(describe_splits(splits))
+    label = 1 if args.classes == POSITIVE else None
+    records = select(dataset, splits, "train", label)
+    images = load_images(records, args.image_size, workers=args.workers, skip_bad=args.skip_bad_images)
+    what = f"{len(images.records):,} {'pneumonia images' if label else 'images'}"
+    if len(images.records) < 2:
+        raise UserError(
+            f"a GAN needs at least 2 images; the training split has {what} ({len(images.skipped)} skipped): "
+            f"`python src/data_loader.py --data-dir {args.data_dir}` shows what is there"
+        )
+    origin = origin_of(images.records, args.classes, label) | {
+        "data_sha256": dataset.data_sha256,
+        "split_sha256": splits.sha256,
+        "grouped_by": dataset.grouped_by,
+    }
+    patients = f"{len(origin['train_patients']):,} patients or groups"
+    print(f"training on {what} of {patients}; {grouping_sentence(dataset.grouped_by)}")
+    return TrainingSet(torch.from_numpy(images.pixels).to(device), origin, images.skipped)
+
+
+def origin_of(records: pd.DataFrame, classes: str, label: int | None) -> dict[str, Any]:
+    """Whose images a generator has seen: what later steps need to keep it away from test patients."""
+    return {
+        "classes": classes,
+        "label": label,
+        "train_image_ids": [str(name) for name in records["image_id"]],
+        "train_patients": sorted({str(name) for name in records["patient"]}),
+    }
+
+
+def fit_batch_size(batch_size: int, n_images: int) -> int:
+    """``batch_size``, or the number of images if that is smaller, with a notice."""
+    if batch_size > n_images:
+        print(f"--batch-size {batch_size} is larger than the training set: reduced to {n_images}")
+    return min(batch_size, n_images)
+
+
+def count_epochs(epochs: int, kimg: float | None, n_images: int, batch_size: int) -> int:
+    """``epochs``, or as many as show ``kimg`` thousand images; an epoch leaves out an incomplete batch."""
+    images_per_epoch = n_images // batch_size * batch_size
+    return epochs if kimg is None else math.ceil(kimg * 1000 / images_per_epoch)
+
+
+# --- objective -------------------------------------------------------------------------------------
+def load_perceptual_loss(pixels: torch.Tensor, num_channels: int, precision: str) -> PerceptualLoss:
+    """VGG16 with its ImageNet weights and its moments over all ``pixels``; ``WeightsUnavailableError``."""
+    from tqdm import tqdm
+
+    from data_loader import to_gan_range
+    from gan_losses import VGG16_URL, PerceptualLoss, VGG16Features
+    from utils import autocast, hub_weights
+
+    weights = hub_weights(VGG16_URL, "the perceptual loss", "use --perceptual off")
+    network = VGG16Features(weights).to(pixels.device)
+    batches = tqdm(pixels.split(32), desc="VGG16 features of the reals", unit="batch")
+    with autocast(pixels.device, precision):
+        return PerceptualLoss(network, (to_gan_range(batch, num_channels) for batch in batches))
+
+
+def build_objective(args: argparse.Namespace, pixels: torch.Tensor, precision: str) -> tuple[Objective, str]:
+    """The terms of G's loss and what became of the perceptual one: "on", "off" or "unavailable"."""
+    from gan_training import Objective
+
+    perceptual_loss, outcome = None, "off"
+    if args.perceptual != "off" and args.lambda_perceptual > 0:
+        try:
+            perceptual_loss = load_perceptual_loss(pixels, args.num_channels, precision)
+            outcome = "on"
+        except WeightsUnavailableError as error:
+            if args.perceptual == "on":
+                raise
+            print(f"training without the perceptual loss: {error}")
+            outcome = "unavailable"
+    every = PERCEPTUAL_EVERY["cpu" if pixels.device.type == "cpu" else "gpu"]
+    objective = Objective(args.lambda_adv, args.lambda_perceptual, args.lambda_fm, perceptual_loss, every)
+    return objective, outcome
+
+
+# --- the run ---------------------------------------------------------------------------------------
+def fixed_settings(
+    args: argparse.Namespace, data: TrainingSet, batch_size: int, precision: str, perceptual: str
+) -> dict[str, Any]:
+    """What may not change between a state and its continuation, by the flag that sets it."""
+    from utils import sha256_json
+
+    flags = (
+        "image_size", "num_channels", "latent_dim", "feature_maps_g", "feature_maps_d", "lr", "beta1",
+        "classes", "lambda_adv", "lambda_perceptual", "lambda_fm", "seed",
+    )  # fmt: skip
+    return {f"--{name.replace('_', '-')}": getattr(args, name) for name in flags} | {
+        "--batch-size": batch_size,
+        "--precision": precision,
+        "--perceptual": perceptual,
+        "metadata sha256": data.origin["data_sha256"],
+        "split sha256": data.origin["split_sha256"],
+        "training images": f"{len(data.pixels)} ({sha256_json(data.origin['train_image_ids'])[:12]})",
+    }
+
+
+def describe(run: Run) -> str:
+    from dcgan import count_parameters
+
+    G, D, schedule = run.gan.G, run.gan.D, run.schedule
+    millions = f"generator {count_parameters(G) / 1e6:.2f} M, discriminator {count_parameters(D) / 1e6:.2f} M"
+    return (
+        f"DCGAN {G.image_size} px, {millions} parameters; perceptual loss {run.settings['--perceptual']}; "
+        f"{run.data.pixels.device.type}, {run.precision}; {schedule.epochs:,} epochs of "
+        f"{run.steps_per_epoch:,} steps, batch size {schedule.batch_size}"
+    )
+
+
+def build_run(args: argparse.Namespace) -> Run:
+    """Data, networks, losses and schedule as the flags say, with nothing trained yet."""
+    from gan_run import Folders, Run, Schedule
+    from gan_training import build_gan
+    from utils import environment, public_config, resolve_precision, select_device
+
+    device = select_device(args.cpu)
+    precision = resolve_precision(args.precision, device)
+    data = load_training_set(args, device)
+    batch_size = fit_batch_size(args.batch_size, len(data.pixels))
+    epochs = count_epochs(args.epochs, args.kimg, len(data.pixels), batch_size)
+    feature_maps = (args.feature_maps_g, args.feature_maps_d)
+    sizes = (args.image_size, args.num_channels, args.latent_dim, feature_maps)
+    gan = build_gan(*sizes, args.lr, args.beta1, args.seed, device)
+    objective, perceptual = build_objective(args, data.pixels, precision)
+    return Run(
+        gan, data, objective,
+        Schedule(epochs, batch_size, args.save_interval, args.checkpoint_interval),
+        Folders(args.model_dir, args.output_dir, args.results_dir, args.figures_dir),
+        settings=fixed_settings(args, data, batch_size, precision, perceptual),
+        facts={"config": public_config(args), "environment": environment(device), "seed": args.seed},
+        vis_batch_size=args.vis_batch_size,
+    )  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    from utils import public_path, set_seed
+
+    set_seed(args.seed)
+    run = build_run(args)
+    print(describe(run))
+    if args.resume:
+        run.resume(args.resume)
+    elif paths.gan_state(args.model_dir).exists():
+        folder = public_path(paths.gan_dir(args.model_dir))
+        print(f"{folder} holds an earlier run: its files are overwritten as new ones are made")
+    run.train()
+    print(f"averaged generator after {run.gan.step:,} steps: {paths.generator_final(args.model_dir)}")
+
+
+if __name__ == "__main__":
+    run_script(main)
