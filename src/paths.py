@@ -6,6 +6,7 @@ Folders given on a command line default to the layout of README, relative to the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 # --- default folders, as a user types them ---------------------------------------------------------
@@ -18,6 +19,30 @@ FIGURES_DIR = "./results/figures"
 ANALYSIS_DIR = "./results/analysis"
 DEMO_DIR = "./demo"
 KAGGLE_DIR = "./.kaggle"
+
+# --- Kaggle credentials and the download under way -------------------------------------------------
+KAGGLE_TOKEN_FILES = ("access_token", "access_token.txt")
+KAGGLE_KEY_FILE = "kaggle.json"
+KAGGLE_LOGIN_FILE = "credentials.json"  # of `kaggle auth login`
+DOWNLOADED_ARCHIVE = "archive.zip"
+EXTRACTING_DATASET = "extracting"
+EXTRACTED_DATASET = "extracted"
+
+
+def downloads_dir(data_dir: str | Path) -> Path:
+    """Holds unfinished downloads; inside the data folder, so that moving into place is always a rename."""
+    return Path(data_dir) / ".download"
+
+
+def download_dir(data_dir: str | Path, dataset: str) -> Path:
+    """The unfinished download of ``dataset`` ("owner/name" or "owner/name/version")."""
+    return downloads_dir(data_dir) / dataset.replace("/", "_")
+
+
+def download_marker(data_dir: str | Path) -> Path:
+    """Says which dataset lies in the folder; written once all of it is there."""
+    return Path(data_dir) / ".download_complete.json"
+
 
 # --- the dataset, as Kaggle delivers it ------------------------------------------------------------
 TRAIN_METADATA = "stage2_train_metadata.csv"
@@ -86,6 +111,15 @@ def cv_predictions(metrics_dir: str | Path, prefix: str) -> Path:
 
 def unlabelled_predictions(metrics_dir: str | Path, prefix: str) -> Path:
     return Path(metrics_dir) / f"{prefix}unlabelled_predictions.csv"
+
+
+def prefixes_with(metrics_dir: str | Path, artifact: Callable[[str | Path, str], Path]) -> list[str]:
+    """Prefixes of the arms that have ``artifact`` (``cv_summary``, ``final_metrics``, ...): baseline first,
+    then augmented, then the others by name. Lists the folder; opens nothing."""
+    suffix = artifact("", "").name
+    found = {file.name.removesuffix(suffix) for file in Path(metrics_dir).glob(f"*_{suffix}")}
+    first = [prefix for prefix in (BASELINE_PREFIX, AUGMENTED_PREFIX) if prefix in found]
+    return first + sorted(found.difference(first))
 
 
 def loss_figure(figures_dir: str | Path, prefix: str) -> Path:
