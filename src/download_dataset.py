@@ -91,6 +91,8 @@ def obtain_dataset(dataset: str, data_dir: Path, force: bool) -> None:
     install(extracted, data_dir)
     marker = {"dataset": dataset, "train_metadata_sha256": sha256_file(data_dir / paths.TRAIN_METADATA)}
     save_json(paths.download_marker(data_dir), marker)
+    # The archive goes before the folder that says "unpacked", so that no interruption leaves it lying there.
+    (work / paths.DOWNLOADED_ARCHIVE).unlink(missing_ok=True)
     shutil.rmtree(paths.downloads_dir(data_dir))
 
 

@@ -252,6 +252,24 @@ def test_an_interrupted_move_is_finished_by_the_next_run(kaggle, monkeypatch, mo
     assert kaggle.count("DownloadDataset") == 0
 
 
+def test_an_interrupted_clean_up_is_finished_by_the_next_run(kaggle, monkeypatch):
+    def interrupted_removal(folder, ignore_errors=False):
+        if folder == paths.downloads_dir(DATA_DIR):
+            raise KeyboardInterrupt
+        remove(folder, ignore_errors)
+
+    remove = shutil.rmtree
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupted_removal)
+        with pytest.raises(SystemExit):
+            download(kaggle)
+    assert not (WORK / paths.DOWNLOADED_ARCHIVE).exists()
+    kaggle.requests.clear()
+    download(kaggle)
+    assert_installed()
+    assert kaggle.count("DownloadDataset") == 0
+
+
 def test_ctrl_c_while_unpacking_leaves_nothing_half_done(kaggle, monkeypatch, capsys):
     copy, calls = shutil.copyfileobj, []
 
