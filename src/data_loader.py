@@ -221,6 +221,8 @@ def read_patient_map(path: Path) -> dict[str, str]:
             f"{path} is not the official mapping: a list of objects with subset_img_id and img_id is expected"
         ) from None
     patient_of = dict(pairs)
+    if not patient_of:
+        raise UserError(f"{path} is empty: the official mapping names 26,684 images")
     for image_id, patient in pairs:
         if patient_of[image_id] != patient:
             raise UserError(f"{path}: image {image_id} is mapped to two patients")
@@ -238,8 +240,8 @@ def find_patient_map(data_dir: Path, patient_map: str | Path | None) -> Path | N
 def _with_patients(images: pd.DataFrame, patient_of: dict[str, str] | None) -> pd.DataFrame:
     """Add ``patient``; an image that the mapping lacks is its own group."""
     ids = images["image_id"]
-    patients = ids if patient_of is None else ids.map(patient_of).fillna(ids)
-    return images.assign(patient=patients.astype(str))
+    known = patient_of or {}
+    return images.assign(patient=[known.get(image_id, image_id) for image_id in ids])
 
 
 def grouping_sentence(grouped_by: str) -> str:

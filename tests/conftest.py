@@ -1,0 +1,95 @@
+"""Fixtures that several test files share: tiny datasets in the real layout, made anew for every test run."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import paths
+
+COLUMNS = ["patientId", "x", "y", "width", "height", "Target", "class", "age", "sex", "modality", "position"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_each() -> None:
+    """Tests run side by side: one thread each is faster, and keeps sums in one order."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, so that the scripts' default folders lie inside it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_csv(
+    path: Path, rows: list[dict[str, Any]], columns: list[str] | None = None, **options: Any
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding=options.pop("encoding", "utf-8")) as file:
+        writer = csv.DictWriter(file, columns or list(rows[0]), restval="", **options)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def metadata_row(image_id: str, kind: str, **extra: Any) -> dict[str, Any]:
+    """One metadata row; ``kind`` is a class name. Positives get a box."""
+    positive = kind == "Lung Opacity"
+    box = {"x": 100, "y": 200, "width": 300, "height": 250} if positive else {}
+    return {"patientId": image_id, **box, "Target": int(positive), "class": kind, "age": 50, "sex": "F",
+            "modality": "CR", "position": "AP", **extra}  # fmt: skip
+
+
+def blob_image(rng: np.random.Generator, size: int, positive: bool) -> np.ndarray:
+    """uint8 [size, size]: noise, with a bright square at a random place if ``positive``: easily learned."""
+    pixels = rng.integers(60, 120, (size, size))
+    if positive:
+        top, left = rng.integers(0, size // 2, 2)
+        pixels[top : top + size // 2, left : left + size // 2] += 100
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a small dataset: ``n`` images, two per patient, a quarter positive."""
+
+    def make(
+        folder: str = "data/processed", n: int = 96, size: int = 40, with_map: bool = True, seed: int = 0
+    ) -> Path:
+        rng = np.random.default_rng(seed)
+        data_dir = tmp_path / folder
+        images = paths.training_images(data_dir)
+        images.mkdir(parents=True)
+        classes = ["Lung Opacity", "Normal", "No Lung Opacity / Not Normal", "Normal"]
+        rows, mapping = [], []
+        for index in range(n):
+            kind = classes[(index // 2) % 4]  # both images of a patient share a class
+            name = f"img-{index:04d}"
+            box_rows = 2 if kind == "Lung Opacity" and index % 3 == 0 else 1
+            view = "PA" if index % 3 == 0 else "AP"
+            row = metadata_row(name, kind, age=20 + index % 60, sex="MF"[index // 2 % 2], position=view)
+            rows += [row] * box_rows
+            mapping.append({"subset_img_id": name, "img_id": f"{index // 2:08d}_{index % 2:03d}.png"})
+            Image.fromarray(blob_image(rng, size, kind == "Lung Opacity")).save(images / f"{name}.png")
+        write_csv(data_dir / paths.TRAIN_METADATA, rows, COLUMNS)
+        tests = [{"patientId": f"test-{i}", "PredictionString": "0.5 0 0 100 100"} for i in range(4)]
+        write_csv(data_dir / paths.TEST_METADATA, tests)
+        paths.test_images(data_dir).mkdir()
+        for row in tests:
+            pixels = blob_image(rng, size, positive=False)
+            Image.fromarray(pixels).save(paths.test_images(data_dir) / f"{row['patientId']}.png")
+        if with_map:
+            (data_dir / paths.PATIENT_MAP).write_text(json.dumps(mapping))
+        return data_dir
+
+    return make
