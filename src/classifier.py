@@ -182,7 +182,7 @@ def extract_features(
         parts = []
         for chunk in progress(chunks, desc="features", unit="batch"):
             with autocast(device, precision):
-                parts.append(model.features(data.eval_batch(torch.from_numpy(chunk).to(device))).float().cpu())
+                parts.append(
+                    model.features(data.eval_batch(torch.from_numpy(chunk).to(device))).float().cpu()
+                )
     return torch.cat(parts).numpy()
-
-

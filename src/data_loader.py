@@ -393,7 +393,7 @@ def load_images(
 
 
 def name_some(image_ids: list[str], limit: int = 10) -> str:
-    """"3 images (a, b, c)": the count and the first ``limit`` names."""
+    """ "3 images (a, b, c)": the count and the first ``limit`` names."""
     count = f"{len(image_ids)} image{'s' if len(image_ids) != 1 else ''}"
     more = ", ..." if len(image_ids) > limit else ""
     return f"{count} ({', '.join(image_ids[:limit])}{more})"

@@ -156,5 +156,3 @@ def _check_fit(images: pd.DataFrame, grouped_by: str, dataset: Dataset, path: Pa
             differences.append(f"{column} differs for {name_some(list(common[differ]), 3)}")
     if differences:
         raise UserError(f"{path} does not fit {dataset.data_dir}: {'; '.join(differences)}; {remedy}")
-
-

@@ -49,7 +49,7 @@ def run_script(main: Callable[[], None]) -> None:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted: finished files are kept, unfinished ones were removed", file=sys.stderr)
+        print("interrupted: finished files are kept, unfinished removed", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         # A full disk, a folder that cannot be written: the user's to mend, and the message says which.
@@ -113,7 +113,6 @@ def number(
 def public_config(args: argparse.Namespace) -> dict[str, Any]:
     """The options of a run as plain types for a result file, with no absolute path in them."""
 
-
     def public(value: Any) -> Any:
         is_absolute = isinstance(value, str | Path) and Path(value).is_absolute()
         return public_path(value) if is_absolute else _plain(value)
@@ -170,7 +169,7 @@ def fast_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """"auto" -> "bf16" where the hardware does it, else "fp32"; the others unchanged."""
+    """ "auto" -> "bf16" where the hardware does it, else "fp32"; the others unchanged."""
     if precision == "auto":
         return "bf16" if fast_bf16(device) else "fp32"
     return precision

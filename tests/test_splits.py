@@ -28,7 +28,7 @@ def dataset(tmp_path):
 
 def test_split_is_grouped_stratified_and_of_the_stated_size(dataset):
     splits = load_or_create_splits(dataset)
-    sides = dict(splits.images.groupby("role"))
+    sides = dict(list(splits.images.groupby("role")))
     assert set(sides) == {TRAIN, TEST}
     assert not set(sides[TRAIN]["patient"]) & set(sides[TEST]["patient"])
     assert abs(len(sides[TEST]) / 400 - 0.25) < 0.03

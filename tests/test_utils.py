@@ -1,0 +1,204 @@
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import utils
+from utils import UserError, atomic_path, load_checkpoint, load_json, save_checkpoint, save_json
+
+SRC = Path(utils.__file__).parent
+
+
+class TestAtomicFiles:
+    def test_a_failure_leaves_what_was_there(self, tmp_path):
+        file = tmp_path / "deep" / "a.json"
+        save_json(file, {"a": 1})
+        for failure in (RuntimeError, KeyboardInterrupt):
+            with pytest.raises(failure), atomic_path(file) as temporary:
+                temporary.write_text("half")
+                raise failure
+            assert load_json(file) == {"a": 1}
+            assert list(file.parent.iterdir()) == [file], "the temporary file is gone"
+
+    def test_others_may_read_the_result(self, tmp_path):
+        save_json(tmp_path / "a.json", [])
+        umask = os.umask(0)
+        os.umask(umask)
+        assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o666 & ~umask
+
+    def test_a_killed_writer_leaves_the_old_file(self, tmp_path):
+        save_json(tmp_path / "a.json", "old")
+        code = (
+            "import os, signal, sys; from pathlib import Path; from utils import atomic_path\n"
+            "with atomic_path(sys.argv[1]) as temporary:\n"
+            "    temporary.write_text('half')\n"
+            "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.json"], cwd=SRC)
+        assert done.returncode == -signal.SIGKILL
+        assert load_json(tmp_path / "a.json") == "old"
+
+
+class TestJson:
+    def test_numpy_torch_and_nan_become_plain(self, tmp_path):
+        content = {
+            "a": np.float32(0.5),
+            "b": np.arange(2),
+            "c": torch.tensor(3),
+            "d": float("nan"),
+            5: Path("x/y"),
+        }
+        save_json(tmp_path / "a.json", content)
+        assert load_json(tmp_path / "a.json") == {"a": 0.5, "b": [0, 1], "c": 3, "d": None, "5": "x/y"}
+
+    def test_missing_and_broken(self, tmp_path):
+        with pytest.raises(UserError, match=r"a.json is missing; `make it` writes it"):
+            load_json(tmp_path / "a.json", "`make it`")
+        (tmp_path / "a.json").write_text('{"a": 1')
+        with pytest.raises(UserError, match="not valid JSON"):
+            load_json(tmp_path / "a.json")
+
+    def test_hash_does_not_depend_on_order_or_layout(self):
+        assert utils.sha256_json({"a": 1, "b": [2.0]}) == utils.sha256_json({"b": [2.0], "a": 1})
+        assert utils.sha256_json({"a": 1}) != utils.sha256_json({"a": 2})
+
+
+class Malicious:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.target}",))
+
+
+class TestCheckpoints:
+    def test_round_trip(self, tmp_path):
+        save_checkpoint(tmp_path / "a.pth", {"weights": torch.arange(3), "name": "x", "ids": ["1", "2"]})
+        content = load_checkpoint(tmp_path / "a.pth")
+        assert torch.equal(content["weights"], torch.arange(3)) and content["ids"] == ["1", "2"]
+
+    def test_loading_never_runs_code(self, tmp_path):
+        torch.save({"a": Malicious(tmp_path / "pwned")}, tmp_path / "a.pth")
+        with pytest.raises(UserError, match="refused"):
+            load_checkpoint(tmp_path / "a.pth")
+        assert not (tmp_path / "pwned").exists()
+
+    def test_damage_is_noticed(self, tmp_path):
+        file = tmp_path / "a.pth"
+        save_checkpoint(file, {"weights": torch.zeros(1000)})
+        whole = file.read_bytes()
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 1  # inside the tensor: torch itself would load it silently
+        for content in (whole[: len(whole) // 2], b"", b"garbage", bytes(flipped)):
+            file.write_bytes(content)
+            with pytest.raises(UserError, match="damaged"):
+                load_checkpoint(file)
+        with pytest.raises(UserError, match="is missing"):
+            load_checkpoint(tmp_path / "none.pth")
+        torch.save([1, 2], file)
+        with pytest.raises(UserError, match="holds a list"):
+            load_checkpoint(file)
+
+
+class TestPretrainedWeights:
+    def test_cached_file_is_used_and_absence_is_explained(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        url = "http://127.0.0.1:9/models/small-12345678.pth"  # nobody listens on the discard port
+        with pytest.raises(utils.WeightsUnavailableError) as error:
+            utils.hub_weights(url, "some weights", "use --flag")
+        for part in (
+            "some weights",
+            "small-12345678.pth",
+            str(tmp_path / "hub" / "checkpoints"),
+            "use --flag",
+        ):
+            assert part in str(error.value)
+        save_checkpoint(tmp_path / "hub" / "checkpoints" / "small-12345678.pth", {"w": torch.ones(2)})
+        assert torch.equal(utils.hub_weights(url, "some weights", "")["w"], torch.ones(2))
+
+
+class TestCommandLine:
+    @pytest.mark.parametrize(
+        ("kind", "limits", "good", "bad"),
+        [
+            (int, {"low": 1}, ["1", "7"], ["0", "-1", "1.5", "x", ""]),
+            (float, {"above": 0}, ["0.1", "1e-4"], ["0", "-1", "nan", "inf", "x"]),
+            (float, {"low": 0, "high": 1}, ["0", "1"], ["1.1", "-0.1"]),
+        ],
+    )
+    def test_numbers(self, kind, limits, good, bad):
+        parse = utils.number(kind, low=limits.get("low"), high=limits.get("high"), above=limits.get("above"))
+        assert [parse(text) for text in good] == [kind(text) for text in good]
+        for text in bad:
+            with pytest.raises(argparse.ArgumentTypeError):
+                parse(text)
+
+    def test_configuration_shows_no_absolute_path(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        args = argparse.Namespace(a=str(tmp_path / "data" / "x"), b="/somewhere/else/y", c=1, d=None, e="./z")
+        assert utils.public_config(args) == {"a": "data/x", "b": "y", "c": 1, "d": None, "e": "./z"}
+
+    @pytest.mark.parametrize(
+        ("body", "code", "text"),
+        [
+            ("raise UserError('the file\\nis bad')", 1, "error: the file is bad\n"),
+            ("raise KeyboardInterrupt", 130, "interrupted: finished files are kept, unfinished removed\n"),
+            ("open('/none/such', 'w')", 1, "error: No such file or directory: /none/such\n"),
+        ],
+    )
+    def test_errors_end_in_one_line(self, body, code, text):
+        program = f"from utils import *\ndef main():\n    {body}\nrun_script(main)"
+        done = subprocess.run([sys.executable, "-c", program], cwd=SRC, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (code, text)
+
+    def test_bugs_keep_their_traceback(self):
+        done = subprocess.run(
+            [sys.executable, "-c", "from utils import *\nrun_script(lambda: 1 / 0)"],
+            cwd=SRC, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+
+
+class TestSeedsAndDevices:
+    def test_derived_seeds_are_pure_and_differ(self):
+        assert utils.derive_seed(42, "fold", 1) == utils.derive_seed(42, "fold", 1)
+        seeds = {utils.derive_seed(a, b) for a in range(20) for b in range(20)}
+        assert len(seeds) == 400 and all(0 <= seed < 2**63 for seed in seeds)
+
+    def test_set_seed_fixes_every_generator(self):
+        import random
+
+        draws = []
+        for _ in range(2):
+            utils.set_seed(5)
+            draws.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002
+        assert draws[0] == draws[1]
+
+    def test_precision(self, monkeypatch):
+        cpu = utils.select_device(cpu=True)
+        assert cpu.type == "cpu"
+        monkeypatch.setattr(utils, "fast_bf16", lambda _: False)
+        assert (
+            utils.resolve_precision("auto", cpu) == "fp32" and utils.resolve_precision("bf16", cpu) == "bf16"
+        )
+        monkeypatch.setattr(utils, "fast_bf16", lambda _: True)
+        assert utils.resolve_precision("auto", cpu) == "bf16"
+        with utils.autocast(cpu, "bf16"):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+        with utils.autocast(cpu, "fp32"):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+    def test_environment_names_no_host_or_user(self):
+        import getpass
+        import socket
+
+        text = str(utils.environment())
+        assert torch.__version__ in text
+        assert socket.gethostname() not in text and str(Path.home()) not in text
+        assert f"'{getpass.getuser()}'" not in text
