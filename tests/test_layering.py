@@ -20,7 +20,9 @@ def imports(name: str) -> set[str]:
     """Top-level names that ``name`` imports anywhere, type-checking blocks left out."""
     tree = ast.parse((SRC / f"{name}.py").read_text(encoding="utf-8"))
     typing_only = {
-        node for block in ast.walk(tree) if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
         for node in ast.walk(block)
     }  # fmt: skip
     found = set()

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+import torch
+from torchvision.models import resnet50
+
+import classifier
+from classifier import (
+    ClassifierHead,
+    InputPipeline,
+    PneumoniaClassifier,
+    build_classifier,
+    extract_features,
+    load_classifier,
+    predict_logits,
+)
+from fitting import train_one_epoch
+from utils import UserError, WeightsUnavailableError, save_checkpoint
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (6, 40, 40), dtype=np.uint8)
+
+
+def train_two_steps(model: PneumoniaClassifier, pixels: np.ndarray) -> None:
+    model.train()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    labels = torch.tensor([0.0, 1.0] * 3)
+    batches = np.arange(6).reshape(2, 3)
+    data = InputPipeline(torch.from_numpy(pixels))
+    train_one_epoch(model, data, labels, batches, optimizer, None, precision="fp32", seed=1)
+
+
+class TestFrozenBackbone:
+    def test_batchnorm_buffers_and_weights_never_move(self, pixels):
+        torch.manual_seed(0)
+        model = PneumoniaClassifier(frozen=True)
+        before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
+        head = model.head.weight.clone()
+        train_two_steps(model, pixels)
+        for key, value in model.backbone.state_dict().items():
+            assert torch.equal(value, before[key]), key
+        assert not torch.equal(model.head.weight, head), "the head learns"
+
+    def test_unfrozen_everything_learns(self, pixels):
+        torch.manual_seed(0)
+        model = PneumoniaClassifier(frozen=False)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        train_two_steps(model, pixels)
+        after = model.state_dict()
+        for key in ("backbone.conv1.weight", "backbone.bn1.running_mean", "head.weight"):
+            assert not torch.equal(after[key], before[key]), key
+
+    def test_head_on_cached_features_gives_the_logits_of_the_whole(self, pixels):
+        torch.manual_seed(0)
+        model = PneumoniaClassifier(frozen=True).eval()
+        head = ClassifierHead().eval()
+        head.load_state_dict(
+            {key: value for key, value in model.state_dict().items() if key.startswith("head.")}
+        )
+        features = extract_features(model, pixels, device=CPU, batch_size=4)
+        assert features.shape == (6, 2048) and features.dtype == np.float32
+        rows = np.arange(6)
+        whole = predict_logits(
+            model, InputPipeline(torch.from_numpy(pixels)), rows, batch_size=6, precision="fp32"
+        )
+        cached = predict_logits(
+            head, InputPipeline(torch.from_numpy(features)), rows, batch_size=6, precision="fp32"
+        )
+        assert torch.allclose(whole, cached, atol=1e-3)
+
+
+class TestWeights:
+    def test_a_resnet50_state_dict_is_loaded_whatever_its_last_layer(self, tmp_path):
+        torch.manual_seed(1)
+        state = resnet50(num_classes=7).state_dict()
+        save_checkpoint(tmp_path / "plain.pth", state)
+        save_checkpoint(
+            tmp_path / "wrapped.pth", {"state_dict": {f"module.{k}": v for k, v in state.items()}}
+        )
+        for name in ("plain.pth", "wrapped.pth"):
+            model = build_classifier(str(tmp_path / name), frozen=True)
+            for key, value in model.backbone.state_dict().items():
+                assert torch.equal(value, state[key]), key
+
+    def test_what_does_not_fit_is_refused(self, tmp_path):
+        state = resnet50().state_dict()
+        del state["layer3.0.conv1.weight"]
+        save_checkpoint(tmp_path / "lacks.pth", state)
+        with pytest.raises(UserError, match=r"lacks layer3.0.conv1.weight"):
+            build_classifier(str(tmp_path / "lacks.pth"), frozen=True)
+        state["layer3.0.conv1.weight"] = torch.zeros(3, 3)
+        save_checkpoint(tmp_path / "shape.pth", state)
+        with pytest.raises(UserError, match=r"layer3.0.conv1.weight is \[3, 3\], not"):
+            build_classifier(str(tmp_path / "shape.pth"), frozen=True)
+        with pytest.raises(UserError, match="is missing"):
+            build_classifier(str(tmp_path / "absent.pth"), frozen=True)
+
+    def test_imagenet_weights_come_from_the_cache_or_are_explained(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        monkeypatch.setattr(classifier, "IMAGENET_URL", "http://127.0.0.1:9/resnet50-0676ba61.pth")
+        with pytest.raises(WeightsUnavailableError) as error:
+            build_classifier("imagenet", frozen=True)
+        for part in ("resnet50-0676ba61.pth", str(tmp_path), "--weights PATH", "--weights none --unfreeze"):
+            assert part in str(error.value)
+        torch.manual_seed(2)
+        state = resnet50().state_dict()
+        save_checkpoint(tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth", state)
+        model = build_classifier("imagenet", frozen=True)
+        assert torch.equal(model.backbone.conv1.weight, state["conv1.weight"])
+
+
+def test_own_checkpoints_are_loaded_and_others_refused(tmp_path):
+    model = PneumoniaClassifier(frozen=False)
+    content = {"format": classifier.CHECKPOINT_FORMAT, "frozen": False, "state_dict": model.state_dict()}
+    save_checkpoint(tmp_path / "own.pth", content)
+    loaded, _ = load_classifier(tmp_path / "own.pth")
+    assert not loaded.training
+    assert torch.equal(loaded.head.weight, model.head.weight)
+    save_checkpoint(tmp_path / "other.pth", {"state_dict": {}})
+    with pytest.raises(UserError, match="not a classifier"):
+        load_classifier(tmp_path / "other.pth")
+
+
+def test_evaluation_inputs_are_never_augmented(pixels):
+    data = InputPipeline(torch.from_numpy(pixels), augment="light")
+    rows = torch.arange(6)
+    assert torch.equal(data.eval_batch(rows), data.eval_batch(rows))
+    varied = data.train_batch(rows, torch.Generator().manual_seed(0))
+    assert not torch.equal(varied, data.eval_batch(rows))
