@@ -64,7 +64,7 @@ def make_dataset(tmp_path: Path) -> Callable[..., Path]:
     """A function that writes a small dataset: ``n`` images, two per patient, a quarter positive."""
 
     def make(
-        folder: str = "data/processed", n: int = 96, size: int = 40, with_map: bool = True, seed: int = 0
+        folder: str = "data/processed", n: int = 128, size: int = 40, with_map: bool = True, seed: int = 0
     ) -> Path:
         rng = np.random.default_rng(seed)
         data_dir = tmp_path / folder

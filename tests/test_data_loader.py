@@ -242,7 +242,7 @@ class TestChecker:
         return subprocess.run([sys.executable, script, *argv], capture_output=True, text=True)
 
     def test_reports_and_freezes_the_split(self, make_dataset, capsys):
-        data_dir = make_dataset()
+        data_dir = make_dataset(n=96)
         data_loader.main(["--data-dir", str(data_dir)])
         out = capsys.readouterr().out
         expected = [

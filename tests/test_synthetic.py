@@ -1,0 +1,97 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import paths
+from synthetic import load_synthetic, overlaps
+from utils import UserError
+
+PATIENT_OF = {"train-1": "p1", "train-2": "p2", "test-1": "p9", "test-2": "p2x"}
+TEST_IMAGES = {"test-1": "p9", "test-2": "p2x"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three synthetic images with an honest manifest."""
+    for index in (1, 2, 3):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(paths.synthetic_image(tmp_path, index))
+    write_manifest(tmp_path)
+    return tmp_path
+
+
+def write_manifest(folder, **changes) -> None:
+    manifest = {
+        "generator_sha256": "g", "split_sha256": "s", "label": 1, "count": 3,
+        "train_image_ids": ["train-1", "train-2"], "train_patients": ["p1", "p2"], **changes,
+    }  # fmt: skip
+    paths.synthetic_manifest(folder).write_text(json.dumps(manifest))
+
+
+def load(folder, allow=False):
+    return load_synthetic(folder, PATIENT_OF, TEST_IMAGES, allow_unverified=allow)
+
+
+def test_honest_images_are_taken(folder):
+    synthetic = load(folder)
+    assert list(synthetic.records["image_id"]) == ["synthetic_00001", "synthetic_00002", "synthetic_00003"]
+    assert synthetic.label == 1 and synthetic.verified and not synthetic.red_flags
+    assert synthetic.generator_patients == {"p1", "p2"}
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [
+        {"train_image_ids": ["train-1", "test-1"]},  # a test image
+        {"train_patients": ["p1", "p9"]},  # a test patient, by name
+        {"train_image_ids": ["train-1", "test-2"], "train_patients": []},  # by image, patients not told
+    ],
+)
+def test_a_planted_leak_is_refused_and_flagged_when_allowed(folder, leak):
+    write_manifest(folder, **leak)
+    with pytest.raises(UserError, match=r"trained on patients of the test set \(1 image.*--allow-unverified"):
+        load(folder)
+    synthetic = load(folder, allow=True)
+    assert not synthetic.verified
+    assert "no figure of this arm can be believed" in synthetic.red_flags[0]
+
+
+def test_another_image_of_a_test_patient_is_a_leak_too(folder):
+    write_manifest(folder, train_image_ids=["train-1", "other-image-of-p9"], train_patients=["p1"])
+    patient_of = {**PATIENT_OF, "other-image-of-p9": "p9"}
+    with pytest.raises(UserError, match="patients of the test set"):
+        load_synthetic(folder, patient_of, TEST_IMAGES)
+
+
+def test_a_missing_manifest_is_refused_and_flagged_when_allowed(folder):
+    paths.synthetic_manifest(folder).unlink()
+    with pytest.raises(UserError, match=r"manifest.json is missing, so nobody knows"):
+        load(folder)
+    synthetic = load(folder, allow=True)
+    assert len(synthetic.records) == 3 and synthetic.generator_patients is None
+    assert "no manifest" in synthetic.red_flags[0]
+
+
+@pytest.mark.parametrize("allow", [False, True])
+def test_images_without_a_label_are_always_refused(folder, allow):
+    write_manifest(folder, label=None)
+    with pytest.raises(UserError, match="trained on all classes"):
+        load(folder, allow)
+
+
+def test_incomplete_empty_and_broken_folders_are_refused(folder, tmp_path):
+    write_manifest(folder, count=5)
+    with pytest.raises(UserError, match="2 of 5 images are missing"):
+        load(folder)
+    paths.synthetic_manifest(folder).write_text('{"count": 3}')
+    with pytest.raises(UserError, match="it lacks label, train_image_ids"):
+        load(folder)
+    with pytest.raises(UserError, match="holds no synthetic images"):
+        load(tmp_path / "nowhere")
+
+
+def test_overlap_with_validation_patients():
+    assert overlaps({"p1", "p2"}, {"p2", "p3"})
+    assert not overlaps({"p1"}, {"p2"})
+    assert overlaps(None, {"p2"}), "unknown origin counts as seen"

@@ -1,0 +1,352 @@
+"""The classifier's script as users run it: flags in, files out."""
+
+import json
+import socket
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import paths
+import train_classifier
+from conftest import blob_image, write_csv
+from metrics import classification_metrics
+from utils import UserError, load_checkpoint, load_json
+
+METRICS = Path("results/metrics")
+QUICK = [
+    "--unfreeze",
+    "--weights",
+    "none",
+    "--image-size",
+    "32",
+    "--batch-size",
+    "24",
+    "--epochs",
+    "2",
+    "--precision",
+    "fp32",
+]
+SCORES = ("accuracy", "weighted_precision", "weighted_recall", "weighted_f1", "auroc", "auprc", "sensitivity",
+          "specificity", "brier")  # fmt: skip
+
+
+def run(*argv: str) -> None:
+    train_classifier.main(list(argv))
+
+
+def frozen(tmp_path: Path) -> list[str]:
+    """Options for the quick frozen path: a random ResNet-50 from a file stands in for ImageNet's."""
+    from torchvision.models import resnet50
+
+    torch.manual_seed(0)
+    torch.save(resnet50().state_dict(), tmp_path / "weights.pth")
+    return ["--weights", "weights.pth", "--image-size", "32", "--batch-size", "8", "--epochs", "3"]
+
+
+def make_synthetic(folder: Path, n: int, train_ids: list[str], patients: list[str], **changes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(1)
+    for index in range(1, n + 1):
+        Image.fromarray(blob_image(rng, 32, positive=True)).save(paths.synthetic_image(folder, index))
+    manifest = {"generator_sha256": "g", "split_sha256": "s", "label": 1, "count": n,
+                "train_image_ids": train_ids, "train_patients": patients, **changes}  # fmt: skip
+    paths.synthetic_manifest(folder).write_text(json.dumps(manifest))
+
+
+def training_positives(data_dir: Path) -> pd.DataFrame:
+    images = pd.DataFrame(load_json(data_dir / paths.SPLITS)["images"])
+    return images[(images["role"] == "train") & (images["label"] == 1)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("baseline")
+
+
+class TestBaselineWithFolds:
+    """One run with 3 folds, whose files these tests look at."""
+
+    @pytest.fixture(autouse=True)
+    def trained(self, folder, monkeypatch, request):
+        monkeypatch.chdir(folder)
+        if not (folder / "results").exists():
+            make = request.getfixturevalue("make_dataset")
+            data = make()
+            data.parent.rename(folder / "data")
+            run(*frozen(folder), "--k-folds", "3")
+
+    def test_every_promised_file_is_there(self):
+        expected = [
+            "models/baseline_resnet50.pth", "models/best_overall_baseline_resnet50.pth",
+            "results/metrics/baseline_training_history.json", "results/metrics/baseline_final_metrics.json",
+            "results/metrics/baseline_cv_summary.json", "results/metrics/baseline_test_predictions.csv",
+            "results/metrics/baseline_cv_predictions.csv",
+            "results/metrics/baseline_unlabelled_predictions.csv",
+            "results/figures/baseline_loss.png", "results/figures/baseline_acc.png",
+            "results/figures/cv_comparison.png",
+        ]  # fmt: skip
+        for name in expected:
+            assert Path(name).stat().st_size > 0, name
+        assert not Path("models/baseline_unfinished").exists()
+
+    def test_predictions_and_metrics_agree(self):
+        metrics = load_json(METRICS / "baseline_final_metrics.json")
+        table = pd.read_csv(METRICS / "baseline_test_predictions.csv")
+        assert list(table) == [
+            "image_id",
+            "patient",
+            "class",
+            "view",
+            "sex",
+            "age",
+            "label",
+            "probability",
+            "predicted",
+        ]
+        assert (table["predicted"] == (table["probability"] >= 0.5)).all()
+        again = classification_metrics(table["label"].to_numpy(), table["probability"].to_numpy())
+        for name in SCORES:
+            assert metrics[name] == pytest.approx(again[name]), name
+        assert metrics["n_images"] == len(table) and metrics["prevalence"] == table["label"].mean()
+
+    def test_test_images_are_the_frozen_ones_and_folds_cover_the_rest(self):
+        splits = pd.DataFrame(load_json("data/processed/splits.json")["images"]).set_index("image_id")
+        test = pd.read_csv(METRICS / "baseline_test_predictions.csv")
+        folds = pd.read_csv(METRICS / "baseline_cv_predictions.csv")
+        assert set(test["image_id"]) == set(splits.index[splits["role"] == "test"])
+        assert set(folds["image_id"]) == set(splits.index[splits["role"] == "train"])
+        assert set(folds["fold"]) == {1, 2, 3}
+        assert (folds.groupby("patient")["fold"].nunique() == 1).all()
+
+    def test_metrics_say_where_they_come_from(self):
+        metrics = load_json(METRICS / "baseline_final_metrics.json")
+        assert metrics["split_sha256"] == load_json("data/processed/splits.json")["sha256"]
+        assert metrics["grouped_by"] == "nih_patient" and metrics["seed"] == 42
+        assert metrics["red_flags"] == [] and metrics["synthetic"] is None
+        best = [fold["best_epoch"] for fold in load_json(METRICS / "baseline_cv_summary.json")["folds"]]
+        assert metrics["epochs_final"] == sorted(best)[1]
+        assert metrics["optimizer_steps"] == metrics["epochs_final"] * -(-metrics["n_train_images"] // 8)
+        for side in ("test", "out_of_fold"):
+            reference = metrics["references"][side]
+            assert 0 < reference["thumbnail_auroc"] <= 1 and 0 < reference["metadata_auroc"] <= 1
+            low, high = reference["auroc_minus_thumbnail_ci95"]
+            assert low <= reference["auroc_minus_thumbnail"] <= high
+        assert metrics["references"]["test"]["always_negative_accuracy"] == 1 - metrics["prevalence"]
+
+    def test_no_file_tells_of_this_machine(self, folder):
+        for file in METRICS.iterdir():
+            text = file.read_text()
+            assert str(folder) not in text and socket.gethostname() not in text, file
+
+    def test_history_and_summary(self):
+        history = load_json(METRICS / "baseline_training_history.json")
+        summary = load_json(METRICS / "baseline_cv_summary.json")
+        assert [fold["fold"] for fold in history["folds"]] == [1, 2, 3]
+        for fold, row in zip(history["folds"], summary["folds"], strict=True):
+            assert all(len(fold[name]) == 3 for name in ("train_loss", "train_acc", "val_loss", "val_acc"))
+            assert fold["best_epoch"] == int(np.argmin(fold["val_loss"])) + 1
+            assert row["val_loss"] == min(fold["val_loss"])
+        assert history["final"]["val_loss"] is None
+        assert summary["contaminated"] is False and summary["k"] == 3
+        accuracies = [row["accuracy"] for row in summary["folds"]]
+        assert summary["mean"]["accuracy"] == pytest.approx(np.mean(accuracies))
+        assert summary["std"]["accuracy"] == pytest.approx(np.std(accuracies, ddof=1))
+
+    def test_unlabelled_images_get_probabilities_and_nothing_else(self):
+        table = pd.read_csv(METRICS / "baseline_unlabelled_predictions.csv")
+        assert list(table) == ["image_id", "probability"] and len(table) == 4
+        assert table["probability"].between(0, 1).all()
+
+    def test_the_saved_model_gives_the_saved_predictions(self):
+        from classifier import InputPipeline, load_classifier, predict_logits
+        from data_loader import load_dataset, load_images
+
+        model, checkpoint = load_classifier("models/baseline_resnet50.pth")
+        table = pd.read_csv(METRICS / "baseline_test_predictions.csv").set_index("image_id")
+        images = load_dataset("data/processed").images
+        images = images[images["image_id"].isin(table.index)].reset_index(drop=True)
+        pixels = load_images(images, checkpoint["image_size"]).pixels
+        logits = predict_logits(
+            model,
+            InputPipeline(torch.from_numpy(pixels)),
+            np.arange(len(pixels)),
+            batch_size=8,
+            precision="fp32",
+        )
+        expected = table.loc[images["image_id"], "probability"].to_numpy()
+        # bf16 features (where the hardware has them) against fp32 ones.
+        assert np.abs(torch.sigmoid(logits).numpy() - expected).max() < 0.05
+
+    def test_same_seed_same_numbers(self, folder):
+        before = (METRICS / "baseline_test_predictions.csv").read_text()
+        run(
+            *frozen(folder),
+            "--k-folds",
+            "3",
+            "--results-dir",
+            "again",
+            "--model-dir",
+            "again",
+            "--figures-dir",
+            "again",
+        )
+        assert Path("again/baseline_test_predictions.csv").read_text() == before
+
+
+class TestAugmented:
+    @pytest.fixture
+    def arms(self, make_dataset, in_tmp):
+        data_dir = make_dataset()
+        run(*frozen(in_tmp), "--k-folds", "0")
+        positives = training_positives(data_dir)
+        make_synthetic(Path("data/synthetic"), 40, list(positives["image_id"]), list(positives["patient"]))
+        return data_dir
+
+    def test_equal_steps_baseline_epochs_and_contamination(self, arms, in_tmp):
+        run(*frozen(in_tmp), "--k-folds", "2", "--use-synthetic", "--synthetic-ratio", "0.25")
+        baseline = load_json(METRICS / "baseline_final_metrics.json")
+        augmented = load_json(METRICS / "augmented_final_metrics.json")
+        assert augmented["optimizer_steps"] == baseline["optimizer_steps"]
+        assert augmented["epochs_final"] == baseline["epochs_final"]
+        assert augmented["n_synthetic"] == round(0.25 * augmented["n_train_images"])
+        assert augmented["synthetic"]["verified"] is True
+        summary = load_json(METRICS / "augmented_cv_summary.json")
+        assert summary["contaminated"] is True and "enter no comparison" in summary["note"]
+        folds = pd.read_csv(METRICS / "augmented_cv_predictions.csv")
+        assert not folds["image_id"].str.startswith("synthetic").any()
+
+    def test_options_that_differ_from_the_baseline_are_flagged(self, arms, in_tmp):
+        run(*frozen(in_tmp), "--k-folds", "0", "--use-synthetic", "--lr", "0.01")
+        flags = load_json(METRICS / "augmented_final_metrics.json")["red_flags"]
+        assert flags == ["--lr was 0.01 here and 0.001 in the baseline"]
+
+    def test_a_leak_is_refused_or_flagged_in_every_result(self, arms, in_tmp):
+        test_ids = pd.read_csv(METRICS / "baseline_test_predictions.csv")["image_id"]
+        make_synthetic(Path("data/synthetic"), 40, [test_ids[0]], [])
+        with pytest.raises(UserError, match="patients of the test set"):
+            run(*frozen(in_tmp), "--use-synthetic")
+        assert not (METRICS / "augmented_final_metrics.json").exists()
+        run(*frozen(in_tmp), "--k-folds", "0", "--use-synthetic", "--allow-unverified-synthetic")
+        metrics = load_json(METRICS / "augmented_final_metrics.json")
+        assert metrics["synthetic"]["verified"] is False
+        assert any("saw patients of 2 test images" in flag for flag in metrics["red_flags"])
+
+    def test_without_a_baseline_the_number_of_epochs_must_be_given(self, arms, in_tmp):
+        (METRICS / "baseline_final_metrics.json").unlink()
+        with pytest.raises(UserError, match="train the baseline first.*--epochs-final"):
+            run(*frozen(in_tmp), "--use-synthetic")
+        run(*frozen(in_tmp), "--use-synthetic", "--epochs-final", "1", "--k-folds", "0")
+        assert load_json(METRICS / "augmented_final_metrics.json")["epochs_final"] == 1
+
+
+class TestWithoutFolds:
+    def test_one_validation_tenth_chooses_the_epoch_and_stale_folds_go(self, make_dataset, in_tmp):
+        make_dataset()
+        run(*frozen(in_tmp), "--k-folds", "2")
+        assert (METRICS / "baseline_cv_summary.json").is_file()
+        run(*frozen(in_tmp), "--k-folds", "0")
+        history = load_json(METRICS / "baseline_training_history.json")
+        assert [fold["fold"] for fold in history["folds"]] == [0]
+        assert history["final"]["epochs"] == history["folds"][0]["best_epoch"]
+        assert not (METRICS / "baseline_cv_summary.json").exists()
+        assert not Path("models/best_overall_baseline_resnet50.pth").exists()
+        assert load_json(METRICS / "baseline_final_metrics.json")["references"]["out_of_fold"] is None
+
+
+class TestUnfrozen:
+    def test_it_learns_bright_squares(self, make_dataset, in_tmp):
+        make_dataset()
+        run(*QUICK, "--epochs", "8", "--k-folds", "0", "--schedule", "onecycle", "--augment", "light")
+        metrics = load_json(METRICS / "baseline_final_metrics.json")
+        assert metrics["auroc"] > 0.9
+        state = load_checkpoint(paths.classifier_model("models", "baseline_"))["state_dict"]
+        assert "backbone.bn1.running_mean" in state and "head.weight" in state
+
+    def test_interrupted_and_resumed_is_uninterrupted(self, make_dataset, in_tmp, monkeypatch, capsys):
+        import arm_training
+
+        make_dataset(n=48)
+        options = [*QUICK, "--k-folds", "2", "--image-size", "32"]
+        run(*options, "--results-dir", "whole", "--model-dir", "whole", "--figures-dir", "whole")
+        fit, calls = arm_training.fit, []
+
+        def interrupted(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return fit(*args, **kwargs)
+
+        monkeypatch.setattr(arm_training, "fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(*options)
+        assert not METRICS.exists(), "nothing half-made"
+        with pytest.raises(UserError, match="--resume: lr was 0.001 in the interrupted run and is 0.1 now"):
+            run(*options, "--lr", "0.1", "--resume")
+        run(*options, "--resume")
+        assert "fold_1: finished before the interruption" in capsys.readouterr().out
+        for name in (
+            "baseline_test_predictions.csv",
+            "baseline_cv_predictions.csv",
+            "baseline_training_history.json",
+        ):
+            assert (METRICS / name).read_text() == (Path("whole") / name).read_text(), name
+        run(*options, "--resume")
+        assert "nothing to resume" in capsys.readouterr().out
+
+
+class TestBadData:
+    def test_bad_images_stop_or_are_counted_in_every_result(self, make_dataset, in_tmp):
+        data_dir = make_dataset()
+        (paths.training_images(data_dir) / "img-0003.png").unlink()
+        with pytest.raises(UserError, match="img-0003"):
+            run(*frozen(in_tmp))
+        run(*frozen(in_tmp), "--k-folds", "0", "--skip-bad-images")
+        metrics = load_json(METRICS / "baseline_final_metrics.json")
+        assert metrics["skipped_images"] == {"count": 1, "image_ids": ["img-0003"]}
+        assert any("1 missing or unreadable" in flag for flag in metrics["red_flags"])
+
+    def test_grouping_by_image_is_flagged(self, make_dataset, in_tmp):
+        make_dataset(with_map=False)
+        run(*frozen(in_tmp), "--k-folds", "0")
+        metrics = load_json(METRICS / "baseline_final_metrics.json")
+        assert metrics["grouped_by"] == "image_id"
+        assert any("grouped by image id" in flag for flag in metrics["red_flags"])
+
+    def test_a_placeholder_test_csv_is_never_scored(self, make_dataset, in_tmp):
+        make_dataset()
+        with pytest.raises(
+            UserError, match="--test-set official: the official test images have no labels.*placeholder"
+        ):
+            run(*frozen(in_tmp), "--test-set", "official")
+
+    def test_a_labelled_official_test_set_is_scored_and_said(self, make_dataset, in_tmp):
+        data_dir = make_dataset()
+        rows = [{"patientId": f"test-{i}", "Target": int(i < 2)} for i in range(4)]
+        write_csv(data_dir / paths.TEST_METADATA, rows)
+        run(*frozen(in_tmp), "--k-folds", "0", "--test-set", "official")
+        metrics = load_json(METRICS / "baseline_final_metrics.json")
+        assert metrics["test_set"] == "official" and metrics["n_images"] == 4
+        assert not (METRICS / "baseline_unlabelled_predictions.csv").exists()
+
+    def test_missing_weights_end_before_anything_is_written(self, make_dataset, in_tmp, monkeypatch):
+        make_dataset()
+        monkeypatch.setenv("TORCH_HOME", str(in_tmp / "empty"))
+        monkeypatch.setattr("classifier.IMAGENET_URL", "http://127.0.0.1:9/resnet50-0676ba61.pth")
+        with pytest.raises(UserError, match="resnet50-0676ba61.pth.*--weights none --unfreeze"):
+            run("--image-size", "32")
+        assert not METRICS.exists()
+
+    @pytest.mark.parametrize(
+        "argv",
+        [["--k-folds", "1"], ["--lr", "0"], ["--epochs", "0"], ["--augment", "heavy"], ["--epoch", "3"],
+         ["--synthetic-ratio", "1"], ["--schedule", "onecycle", "--epochs-final", "99"], ["--batch-size", "x"],
+        ],
+    )  # fmt: skip
+    def test_wrong_usage_is_exit_code_2(self, argv):
+        with pytest.raises(SystemExit) as stop:
+            run(*argv)
+        assert stop.value.code == 2
