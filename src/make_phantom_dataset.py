@@ -16,7 +16,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--output-dir", required=True, metavar="PATH", help="folder of the dataset (default: none, required)"
     )
     parser.add_argument(
-        "--num-images", type=number(int, 1, 1_000_000), default=1000, metavar="N", help="labelled training images"
+        "--num-images",
+        type=number(int, 1, 1_000_000),
+        default=1000,
+        metavar="N",
+        help="labelled training images",
     )
     parser.add_argument(
         "--num-test-images",
@@ -25,10 +29,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="unlabelled test images, of other people (default: a quarter of --num-images)",
     )
     parser.add_argument(
-        "--image-size", type=number(int, 32, 2048), default=224, metavar="N", help="width and height in pixels"
+        "--image-size", type=number(int, 32, 2048), default=224, metavar="N", help="width and height, pixels"
     )
     parser.add_argument(
-        "--seed", type=number(int, 0), default=42, metavar="N", help="the dataset is a function of this number"
+        "--seed", type=number(int, 0), default=42, metavar="N", help="the images are a function of it"
     )
     parser.add_argument(
         "--workers",

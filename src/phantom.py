@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
@@ -105,15 +106,23 @@ def _working_size(image_size: int) -> int:
 def _expose(total: np.ndarray, view: str, rng: np.random.Generator) -> np.ndarray:
     """Attenuation [S, S] -> gray values, uint8 [S, S]: film curve, brightness, grain, shutters, markers."""
     size = len(total)
+    grain_rng = rng.spawn(1)[0]  # of its own, as the numbers that it takes depend on the size
     centre, contrast = rng.normal(0.52, 0.04), rng.uniform(4.0, 6.0)
     gray = 1 / (1 + np.exp(np.float32(contrast) * (np.float32(centre) - total)))
     floor = np.float32(1 / (1 + np.exp(contrast * centre)))
     gray = (gray - floor) * np.float32(rng.uniform(0.85, 1.12))
-    gray += np.float32(rng.uniform(0.006, 0.022)) * rng.standard_normal((size, size), dtype=np.float32)
+    gray += np.float32(rng.uniform(0.006, 0.018)) * _grain(grain_rng, size)
     if rng.random() < (0.25 if view == "AP" else 0.10):
         gray *= collimation(rng, size)
     np.maximum(gray, draw_markers(rng, view, size), out=gray)
     return (np.clip(gray, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _grain(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Quantum noise of unit variance; neighbours are alike, as the screen spreads light: [size, size]."""
+    noise = rng.standard_normal((size + 1, size + 1), dtype=np.float32)
+    noise = noise[1:] + np.float32(0.6) * noise[:-1]
+    return (noise[:, 1:] + np.float32(0.6) * noise[:, :-1]) / np.float32(1 + 0.6**2)
 
 
 def box_mask(boxes: list[Box], image_size: int) -> np.ndarray:
@@ -177,7 +186,10 @@ def _check(num_images: int, num_test_images: int, image_size: int) -> None:
 
 
 def _claim(folder: Path, settings: dict) -> None:
-    """Mark ``folder`` as phantoms. Refuse one that holds another dataset; empty one of other settings."""
+    """Mark ``folder`` as phantoms. Refuse one that holds another dataset; empty one of other settings.
+
+    The frozen split goes with the images that it names.
+    """
     marker = paths.phantom_marker(folder)
     tables = [folder / paths.TRAIN_METADATA, folder / paths.TEST_METADATA, folder / paths.PATIENT_MAP]
     image_folders = [paths.training_images(folder).parent, paths.test_images(folder)]
@@ -189,7 +201,7 @@ def _claim(folder: Path, settings: dict) -> None:
                 "give another --output-dir"
             )
     elif load_json(marker) != settings:
-        for path in tables:
+        for path in [*tables, folder / paths.SPLITS]:
             path.unlink(missing_ok=True)
         for path in image_folders:
             shutil.rmtree(path, ignore_errors=True)
@@ -205,6 +217,11 @@ def _map(work: partial, records: list[Record], workers: int, progress: bool) -> 
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupts)
     try:
         return list(bar(pool.map(work, records, chunksize=8)))
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was ended, perhaps for want of memory; the same command with --workers 1 "
+            "goes on where it stopped"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -229,7 +246,7 @@ def _write_image(record: Record, folder: Path, image_size: int, seed: int) -> li
 
 
 def _save_png(path: Path, pixels: np.ndarray) -> None:
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=False) as temporary:
         # Grain does not compress: more effort only takes longer.
         Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1)
 

@@ -317,7 +317,7 @@ def draw_chest(anatomy: Anatomy, pose: Pose, view: str, size: int, rng: np.rando
     # Air is deepest in the middle of each lung and thins out towards the ribs.
     air = lungs.mask * (0.72 + 0.28 * (1 - np.minimum(lungs.radius, 1) ** 4))
     abdomen = soft_step(y - np.float32(max(anatomy.dome)) - 0.02, 0.5)
-    total = 0.62 + 0.16 * abdomen + _mediastinal_density(lungs) - 0.41 * air
+    total = 0.62 + 0.16 * abdomen + _mediastinal_density(lungs) * (1 - 0.7 * abdomen) - 0.41 * air
     total += 0.09 * anatomy.rib_contrast * _bones_in_front(anatomy, lungs)
     total += 0.12 * shoulder_girdle(anatomy, x, y, view) + 0.065 * spine_field(anatomy, x, y)
     vessels = draw_lines(vessel_lines(anatomy), pose, size, blur=2.0)

@@ -30,6 +30,8 @@ FRAME = 1024  # pixels; boxes are given in a frame of this size, as in the RSNA 
 BOX_GRID = 128  # pixels; boxes are measured on a grid of this size, so that they don't depend on image size
 SMALLEST_BOX = 6  # grid cells
 
+MOTTLE = {18: 0.5, 40: 0.5, 90: 0.35}  # texture of opacities: cells across the frame -> amplitude
+
 Box = tuple[int, int, int, int]  # x, y, width, height in pixels of the 1024 frame
 Finding = Callable[[Chest, np.random.Generator], np.ndarray]
 
@@ -61,7 +63,7 @@ def draw_patch(rng: np.random.Generator, anatomy: Anatomy, side: int, size: floa
     y = rng.uniform(anatomy.apex + 0.38, dome - 0.08)
     reach = width * np.sqrt(1 - 0.8 * max(0.3 - y, 0) ** 2 / (0.3 - anatomy.apex) ** 2)
     x = rng.uniform(anatomy.mediastinum + 0.12, reach - 0.08)
-    contrast = float(np.clip(rng.lognormal(-1.75, 0.33), 0.07, 0.32))
+    contrast = float(np.clip(rng.lognormal(-1.45, 0.30), 0.10, 0.40))
     return Patch((side * x, y), axes, rng.normal(0, 0.35), contrast)
 
 
@@ -101,8 +103,8 @@ def consolidation(chest: Chest, patches: list[Patch], rng: np.random.Generator) 
     """Mottled patches, darker where bronchi stay open in them (air bronchograms)."""
     size = len(chest.attenuation)
     wobble = smooth_noise(rng, 9, size)
-    mottle = 0.5 * smooth_noise(rng, 56, size) + 0.5 * smooth_noise(rng, 28, size)
-    texture = np.maximum(1 + 0.8 * mottle - 0.9 * chest.vessels, 0)
+    mottle = sum(weight * smooth_noise(rng, cells, size) for cells, weight in MOTTLE.items())
+    texture = np.maximum(0.8 + 0.9 * mottle - 0.8 * chest.vessels, 0)
     return texture * sum(patch.contrast * patch.shape(chest.lungs, wobble) for patch in patches)
 
 
@@ -149,7 +151,7 @@ def haze(chest: Chest, rng: np.random.Generator) -> np.ndarray:
 def veil(chest: Chest, rng: np.random.Generator) -> np.ndarray:
     """A big soft shadow without texture, as of pleural thickening or of fluid behind a supine lung."""
     patch = draw_patch(rng, chest.anatomy, draw_side(rng), 1.2)
-    return 0.8 * patch.contrast * patch.shape(chest.lungs, smooth_noise(rng, 5, len(chest.attenuation)))
+    return 0.75 * patch.contrast * patch.shape(chest.lungs, smooth_noise(rng, 5, len(chest.attenuation)))
 
 
 def doubtful_patch(chest: Chest, rng: np.random.Generator) -> np.ndarray:
@@ -164,7 +166,7 @@ MIMICS: dict[Finding, float] = {
     nodules: 0.25,
     atelectasis: 0.25,
     haze: 0.25,
-    veil: 0.30,
+    veil: 0.40,
     doubtful_patch: 0.07,
 }
 COMPANIONS: dict[Finding, float] = {effusion: 0.25, atelectasis: 0.15, haze: 0.12, nodules: 0.05}
