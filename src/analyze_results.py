@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--extractor",
         choices=("auto", "inception", "classifier"),
         default="auto",
-        help="features for the Fréchet distance: Inception's, the baseline classifier's, or (auto) the former "
+        help="features for the Fréchet distance: Inception's, the baseline classifier's, or (auto) the first "
         "if its weights are cached or can be downloaded",
     )
     add("--no-real-images", action="store_true", help="leave out every picture that shows a real X-ray")

@@ -122,6 +122,7 @@ def training_curves(history: dict, quantity: str, title: str) -> Figure:
     "acc" (fractions). Training stands left, validation right on the same scale; an arm that validated
     nothing gets the left panel alone.
     """
+    label = _y_label(quantity)
     folds, final = history["folds"], history["final"]
     figure = _new_figure(9.5 if folds else 6.5, 4.4)
     axes = _panels(figure, 1, 2 if folds else 1, sharey=True)
@@ -133,7 +134,7 @@ def training_curves(history: dict, quantity: str, title: str) -> Figure:
         best = fold["best_epoch"]
         axes[1].plot(best, fold[f"val_{quantity}"][best - 1], "o", color=colour, markersize=6)
     _line(axes[0], final[f"train_{quantity}"], color="black", linewidth=2.6, label="final fit")
-    axes[0].set(title="Training", ylabel=_y_label(quantity))
+    axes[0].set(title="Training", ylabel=label)
     if folds:
         axes[1].set_title("Validation")
         axes[1].plot([], [], "o", color=INK, label="best epoch\n(lowest loss)")
@@ -348,7 +349,8 @@ def real_vs_synthetic(
     if pairs is not None:
         generated, closest, captions = pairs
         sections.append(ImageSection("The synthetic images closest to a training image …", generated))
-        sections.append(ImageSection("… and that training image, below each", closest, captions))
+        below = "… and that training image, below each (r: correlation of their 32 x 32 averages)"
+        sections.append(ImageSection(below, closest, captions))
     return image_sections(sections, columns, title)
 
 
