@@ -22,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import paths
-from phantom_anatomy import Anatomy, Pose, as_imaged, draw_anatomy, draw_chest, draw_pose, smooth_noise
+from phantom_anatomy import Anatomy, as_imaged, draw_anatomy, draw_chest, draw_pose
 from phantom_findings import (
     COMPANIONS,
     FRAME,
@@ -37,6 +37,7 @@ from phantom_findings import (
     draw_opacities,
 )
 from phantom_people import NORMAL, OPACITY, Record, generator, phantom_records
+from phantom_shapes import Pose, smooth_noise
 from utils import UserError, atomic_path, load_json, save_csv, save_json
 
 VERSION = 1  # of the drawing; raise it when the same seed gives other images

@@ -14,17 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from phantom_anatomy import (
-    Anatomy,
-    Chest,
-    Lungs,
-    Pose,
-    draw_lines,
-    ellipse,
-    lung_fields,
-    smooth_noise,
-    soft_step,
-)
+from phantom_anatomy import Anatomy, Chest, Lungs, lung_fields
+from phantom_shapes import Pose, draw_lines, ellipse, smooth_noise, soft_step
 
 FRAME = 1024  # pixels; boxes are given in a frame of this size, as in the RSNA set, at every image size
 BOX_GRID = 128  # pixels; boxes are measured on a grid of this size, so that they don't depend on image size

@@ -20,9 +20,10 @@ import make_phantom_dataset as script
 import paths
 import phantom
 from phantom import box_mask, draw_scene, make_phantom_dataset, phantom_image
-from phantom_anatomy import Pose, ellipse, lung_fields, soft_step
+from phantom_anatomy import lung_fields
 from phantom_findings import BOX_GRID, FRAME, Patch, bounding_box
 from phantom_people import BLOCK, NORMAL, NOT_NORMAL, OPACITY, generator, phantom_records
+from phantom_shapes import Pose, ellipse, soft_step
 from utils import UserError
 
 COLUMNS = "patientId,x,y,width,height,Target,class,age,sex,modality,position"
