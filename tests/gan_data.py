@@ -1,0 +1,57 @@
+"""A tiny dataset in the real layout, and an untrained generator's checkpoint, for the tests of the GAN."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import dcgan
+import paths
+from utils import save_checkpoint
+
+CLASSES = ("Lung Opacity", "Normal", "No Lung Opacity / Not Normal")
+
+
+def make_dataset(folder: Path, n_images: int = 48, side: int = 32) -> Path:
+    """A third of the images positive, two per patient (mapping included), brightness depends on the class."""
+    rng = np.random.default_rng(0)
+    images = paths.training_images(folder)
+    images.mkdir(parents=True)
+    lines, mapping = ["patientId,x,y,width,height,Target,class,age,sex,modality,position"], []
+    for index in range(n_images):
+        name, kind = f"image{index:03d}", (index // 2) % 3
+        lines.append(f"{name},,,,,{int(kind == 0)},{CLASSES[kind]},50,F,CR,PA")
+        mapping.append({"subset_img_id": name, "img_id": f"{index // 2:08d}_{index:03d}.png"})
+        pixels = rng.normal(100 + 30 * kind, 20, (side, side)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(images / f"{name}.png")
+    (folder / paths.TRAIN_METADATA).write_text("\n".join(lines) + "\n")
+    (folder / paths.PATIENT_MAP).write_text(json.dumps(mapping))
+    return folder
+
+
+def save_generator(path: Path, seed: int = 0, **changes) -> Path:
+    """The checkpoint of a small random generator of 32 px; ``changes`` replace entries of it."""
+    torch.manual_seed(seed)
+    generator = dcgan.Generator(image_size=32, num_channels=3, latent_dim=5, feature_maps=4)
+    for parameter in generator.parameters():  # livelier than an untrained start: images differ clearly
+        torch.nn.init.normal_(parameter, 0.0, 0.3)
+    content = {
+        "format": dcgan.GENERATOR_FORMAT,
+        "state_dict": generator.state_dict(),
+        "architecture": generator.architecture,
+        "pixel_range": [-1, 1],
+        "classes": "positive",
+        "label": 1,
+        "split_sha256": "split",
+        "data_sha256": "data",
+        "grouped_by": "nih_patient",
+        "train_image_ids": ["a", "b"],
+        "train_patients": ["p"],
+        "step": 7,
+    }
+    save_checkpoint(path, content | changes)
+    return path

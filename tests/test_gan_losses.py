@@ -1,0 +1,157 @@
+"""Losses of the GAN against closed forms and independent implementations."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torchvision.models import vgg
+
+import gan_losses
+
+
+# --- adversarial -----------------------------------------------------------------------------------
+def test_undecided_discriminator_costs_ln_2_everywhere():
+    zero = torch.zeros(4)
+    for loss in (*gan_losses.discriminator_losses(zero, zero), gan_losses.generator_adversarial_loss(zero)):
+        assert loss.item() == pytest.approx(math.log(2))
+
+
+def test_adversarial_losses_match_cross_entropy_with_smoothing_for_reals_in_d_only():
+    real, fake = np.array([2.0, -1.0, 0.5]), np.array([-3.0, 0.2, 1.0])
+    p, q = 1 / (1 + np.exp(-real)), 1 / (1 + np.exp(-fake))
+    on_real, on_fake = gan_losses.discriminator_losses(torch.tensor(real), torch.tensor(fake))
+    assert on_real.item() == pytest.approx(-np.mean(0.9 * np.log(p) + 0.1 * np.log(1 - p)))
+    assert on_fake.item() == pytest.approx(-np.mean(np.log(1 - q)))
+    adversarial = gan_losses.generator_adversarial_loss(torch.tensor(fake))
+    assert adversarial.item() == pytest.approx(-np.mean(np.log(q)))
+
+
+def test_losses_stay_finite_when_the_sigmoid_would_be_exactly_0():
+    loss = gan_losses.generator_adversarial_loss(torch.tensor([-500.0]))
+    assert loss.item() == pytest.approx(500.0)
+
+
+# --- feature matching ------------------------------------------------------------------------------
+def moments(*layers):
+    return [gan_losses.batch_moments(layer) for layer in layers]
+
+
+def test_batch_moments_are_mean_and_population_sd():
+    features = np.random.default_rng(0).normal(size=(6, 3, 4, 4))
+    mean, sd = gan_losses.batch_moments(torch.tensor(features))
+    np.testing.assert_allclose(mean, features.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(sd, features.std(axis=0), rtol=1e-4)
+
+
+def test_feature_matching_is_0_for_the_same_images_in_any_order_and_1_for_none():
+    torch.manual_seed(0)
+    real = torch.randn(16, 4, 5, 5) + 2
+    shuffled = real[torch.randperm(16)]
+    assert gan_losses.feature_matching_loss(moments(real), moments(shuffled)).item() < 1e-10
+    nothing = gan_losses.feature_matching_loss(moments(real), moments(torch.zeros_like(real)))
+    assert nothing.item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_feature_matching_closed_form_and_layers_count_alike():
+    # mean 3 and sd 1 against mean 1 and sd 2: ((3-1)^2 + (1-2)^2) / (3^2 + 1^2) = 0.5, at any scale
+    real = torch.tensor([2.0, 4.0]).reshape(2, 1, 1, 1)
+    fake = torch.tensor([-1.0, 3.0]).reshape(2, 1, 1, 1)
+    one = gan_losses.feature_matching_loss(moments(real), moments(fake))
+    both = gan_losses.feature_matching_loss(moments(real, real * 1000), moments(fake, fake * 1000))
+    assert one.item() == pytest.approx(0.5, rel=1e-5)
+    assert both.item() == pytest.approx(0.5, rel=1e-5)
+
+
+def test_feature_matching_prefers_variety_to_the_mean_image():
+    torch.manual_seed(0)
+    real, others = torch.randn(64, 2, 4, 4), torch.randn(64, 2, 4, 4)
+    blurred = real.mean(dim=0, keepdim=True).expand(64, -1, -1, -1)
+    assert functional.mse_loss(others, real) > functional.mse_loss(blurred, real)  # what pairing would say
+    varied = gan_losses.feature_matching_loss(moments(real), moments(others))
+    assert varied < 0.2 * gan_losses.feature_matching_loss(moments(real), moments(blurred))
+
+
+def test_gradient_is_finite_when_all_fakes_are_the_same():
+    fake = torch.zeros(4, 1, 2, 2, requires_grad=True)
+    gan_losses.feature_matching_loss(moments(torch.randn(4, 1, 2, 2)), moments(fake)).backward()
+    assert fake.grad.isfinite().all()
+
+
+# --- perceptual ------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def vgg_layers() -> nn.Sequential:
+    """torchvision's own convolutional part of VGG16, randomly initialised."""
+    torch.manual_seed(0)
+    return vgg.make_layers(vgg.cfgs["D"]).eval()
+
+
+@pytest.fixture(scope="module")
+def vgg_features(vgg_layers) -> gan_losses.VGG16Features:
+    return gan_losses.VGG16Features({f"features.{k}": v for k, v in vgg_layers.state_dict().items()})
+
+
+@torch.no_grad()
+def test_vgg_features_are_relu1_2_relu2_2_relu3_3_of_torchvision(vgg_layers, vgg_features):
+    gray = torch.rand(2, 1, 32, 32) * 2 - 1
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    normalised = ((gray + 1) / 2 - mean[:, None, None]) / std[:, None, None]
+    for depth, maps in zip((4, 9, 16), vgg_features(gray), strict=True):
+        assert isinstance(vgg_layers[depth - 1], nn.ReLU)
+        expected = functional.adaptive_avg_pool2d(vgg_layers[:depth](normalised.clone()), 7)
+        torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_gray_and_replicated_gray_are_the_same_to_vgg_and_large_images_are_halved(vgg_features):
+    gray = torch.rand(1, 1, 224, 224) * 2 - 1
+    for one, three in zip(vgg_features(gray), vgg_features(gray.expand(-1, 3, -1, -1)), strict=True):
+        torch.testing.assert_close(one, three)
+    halved = functional.avg_pool2d(gray, 2)
+    torch.testing.assert_close(vgg_features(gray)[2], vgg_features(halved)[2])
+
+
+def test_vgg_is_frozen_and_passes_gradients_to_the_images(vgg_features):
+    images = (torch.rand(4, 1, 32, 32) * 2 - 1).requires_grad_()
+    loss = gan_losses.PerceptualLoss(vgg_features, [torch.rand(4, 1, 32, 32)])
+    loss(images).backward()
+    assert images.grad.abs().sum() > 0
+    assert not any(parameter.requires_grad for parameter in loss.parameters())
+
+
+class Identity(nn.Module):
+    """A feature network with two layers, the image and its double."""
+
+    def forward(self, images):
+        return [images, 2 * images]
+
+
+def test_perceptual_loss_compares_with_the_whole_training_set_and_not_with_pairs():
+    torch.manual_seed(0)
+    reals = torch.randn(10, 1, 3, 3)
+    loss = gan_losses.PerceptualLoss(Identity(), reals.split(4))
+    assert loss(reals[torch.randperm(10)]).item() < 1e-8
+
+
+def test_perceptual_loss_closed_form():
+    # reals 2 and 4: mean 3, sd 1; fakes -1 and 3: mean 1, sd 2; scale (sd + 0.1 sd)^2 = 1.21, in both layers
+    reals = torch.tensor([2.0, 4.0]).reshape(2, 1, 1, 1)
+    fakes = torch.tensor([-1.0, 3.0]).reshape(2, 1, 1, 1)
+    loss = gan_losses.PerceptualLoss(Identity(), [reals])
+    assert loss(fakes).item() == pytest.approx((2**2 + 1**2) / 1.21, rel=1e-4)
+
+
+def test_a_feature_that_never_fires_does_not_blow_the_loss_up():
+    reals = torch.cat([torch.randn(8, 1, 2, 2), torch.zeros(8, 1, 2, 2)], dim=1)
+    loss = gan_losses.PerceptualLoss(Identity(), [reals])
+    assert loss(reals + 0.01).item() < 1
+
+
+def test_population_moments_of_unequal_batches_are_those_of_all_images():
+    features = np.random.default_rng(0).normal(5, 0.1, size=(11, 2, 3, 3))
+    batches = [[torch.tensor(part, dtype=torch.float32)] for part in np.split(features, [2, 7])]
+    ((mean, sd),) = gan_losses.population_moments(batches)
+    np.testing.assert_allclose(mean, features.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(sd, features.std(axis=0), rtol=1e-3)
