@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -530,7 +529,7 @@ def _report_images(records: pd.DataFrame, workers: int, desc: str) -> int:
     missing, unreadable = check_images(records, workers, desc)
     for word, names in (("missing", missing), ("unreadable", unreadable)):
         if names:
-            print(f"{word}: {name_some(names)}", file=sys.stderr)
+            print(f"{word}: {name_some(names)}")
     return len(missing) + len(unreadable)
 
 

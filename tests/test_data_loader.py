@@ -262,8 +262,8 @@ class TestChecker:
         (paths.training_images(data_dir) / "img-0007.png").write_bytes(b"x")
         result = self.run("--data-dir", str(data_dir))
         assert result.returncode == 1
-        assert "missing: 1 image (img-0005)" in result.stderr
-        assert "unreadable: 1 image (img-0007)" in result.stderr
+        assert "missing: 1 image (img-0005)" in result.stdout
+        assert "unreadable: 1 image (img-0007)" in result.stdout
         assert "grouped by image id" in result.stdout
         assert "Traceback" not in result.stderr
         assert self.run("--data-dir", str(data_dir), "--skip-bad-images").returncode == 0
