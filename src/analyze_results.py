@@ -36,6 +36,7 @@ PICTURE_IMAGES = 16  # of each kind in real_vs_synthetic_comparison.png
 PICTURE_PAIRS = 8
 DEFAULT_IMAGE_SIZE = 224
 
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argument_parser("Compare classifiers trained with and without synthetic images, and the images.")
     add = parser.add_argument
@@ -179,7 +180,9 @@ def load_sets(args: argparse.Namespace, image_size: int | None, outcome: Outcome
     try:
         synthetic = load_synthetic(args.synthetic_dir, patient_of, test_images, allow_unverified=True)
     except UserError as error:
-        outcome.missing.append((f"{what}: {error}", ""))
+        # The report must not say where on this machine the folder lies.
+        reason = str(error).replace(str(Path(args.synthetic_dir)), public_path(args.synthetic_dir))
+        outcome.missing.append((f"{what}: {reason}", ""))
         return None
     images = load_image_sets(
         dataset,

@@ -160,14 +160,16 @@ def feature_distances(
     """Fréchet and kernel distances between sets of features [N, D], all at the same n on either side.
 
     Every draw splits the training images into halves that share no patient; ``floor`` is half against
-    half, and the other distances use n images of the first half, of ``synthetic`` and of ``heldout``.
+    half, and the other distances use n images of the first half, of ``synthetic`` and of ``heldout``
+    (left out where it has so few images that n would fall below half of what the others allow).
     Returns {"n", "draws", "distances": {name: {"fid", "fid_sd", "kid", "kid_sd"}}}, means and SDs over
     the draws; or {"n": n} alone if n is below 2, where no distance exists.
     """
     halves = [halve_by_group(patients, seed + draw) for draw in range(draws)]
     sizes = [len(half) for pair in halves for half in pair] + [len(synthetic), max_images]
-    sizes += [len(heldout)] if heldout is not None else []
-    n = min(sizes)
+    if heldout is not None and len(heldout) < min(sizes) / 2:
+        heldout = None
+    n = min(sizes if heldout is None else [*sizes, len(heldout)])
     if n < 2:
         return {"n": n}
     rng = np.random.default_rng(seed)

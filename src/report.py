@@ -59,7 +59,7 @@ def compose(findings: Findings) -> str:
         ("Differences between arms", _differences(findings)),
         ("Cross-validation on the training images", _cross_validation(findings.cross_validated)),
         ("Synthetic images beside real ones", _synthetic_images(findings)),
-        ("Pictures", _pictures(findings)),
+        ("Pictures, in the folder of this report", _pictures(findings)),
         ("What is missing", [line for item in findings.missing for line in _missing(*item)] or None),
     ]
     lines = ["COMPARISON REPORT", "================="]

@@ -131,6 +131,8 @@ def test_every_distance_uses_the_same_n_and_the_floor_is_below_a_real_shift(rng)
     assert distances["synthetic_vs_training"]["kid"] > 10 * abs(distances["floor"]["kid"])
     again = quality.feature_distances(training, patients, synthetic, heldout, max_images=1000, seed=0)
     assert again == result
+    few = quality.feature_distances(training, patients, synthetic, heldout[:5], max_images=1000, seed=0)
+    assert few["n"] > 30 and "synthetic_vs_heldout" not in few["distances"]
     fewer = quality.feature_distances(training, patients, synthetic, None, max_images=12, seed=0)
     assert fewer["n"] == 12 and set(fewer["distances"]) == {"synthetic_vs_training", "floor"}
 

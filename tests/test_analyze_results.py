@@ -1,0 +1,380 @@
+"""The script as users run it, on made-up results and phantoms; then its files are read."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import paths
+from analyze_results import main
+from arms import Arm, difference, find_arms, warnings_of, why_not_comparable
+from fake_results import fake_records, held_out_records, write_arm, write_classifier, write_synthetic
+from metrics import paired_cluster_bootstrap
+from phantom import make_phantom_dataset
+from utils import UserError, load_json
+
+CLAIMS = re.compile(r"improv|significan|better|worse|outperform|superior|success|enhanc", re.IGNORECASE)
+
+
+@pytest.fixture(autouse=True)
+def no_network(tmp_path, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise urllib.error.URLError("no network in tests")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder in which every other script has run, as far as files can tell."""
+    root = tmp_path_factory.mktemp("finished")
+    data_dir = make_phantom_dataset(root / "data", 160, image_size=48, num_test_images=2, workers=1)
+    records, split = held_out_records(data_dir)
+    write_arm(root / "metrics", "baseline", records, folds=3, split_sha256=split)
+    write_arm(root / "metrics", "augmented", records, folds=3, seed=1, contaminated=True, n_synthetic=24,
+              split_sha256=split)  # fmt: skip
+    write_synthetic(root / "synthetic", data_dir)
+    write_classifier(root / "models", split)
+    return root
+
+
+def flags(root: Path, **changes: Path | str) -> list[str]:
+    folders = {"metrics_dir": "metrics", "analysis_dir": "analysis", "data_dir": "data",
+               "synthetic_dir": "synthetic", "model_dir": "models"}  # fmt: skip
+    values = {name: root / folder for name, folder in folders.items()} | changes
+    pairs = ((f"--{name.replace('_', '-')}", str(value)) for name, value in values.items())
+    return [word for pair in pairs for word in pair] + ["--cpu", "--workers", "1", "--num-compare", "10"]
+
+
+def read_report(folder: Path) -> str:
+    return paths.comparison_report(folder).read_text()
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+# --- everything there ------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def analysed(finished) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(finished / "torch"))
+        patch.setattr(torch.hub, "download_url_to_file", _unreachable)
+        main(flags(finished))
+    return finished / "analysis"
+
+
+def _unreachable(*_args, **_kwargs):
+    raise urllib.error.URLError("no network in tests")
+
+
+def test_all_documented_files_are_written(analysed):
+    assert {file.name for file in analysed.iterdir()} == {
+        "comparison_acc.png", "comparison_loss.png", "cv_comparison.png", "ssim_analysis.json",
+        "fid_score.json", "real_vs_synthetic_comparison.png", "comparison_report.txt",
+    }  # fmt: skip
+    for picture in analysed.glob("*.png"):
+        with Image.open(picture) as image:
+            assert image.format == "PNG" and min(image.size) > 300
+
+
+def test_report_states_the_numbers_of_the_files(analysed, finished):
+    text = read_report(analysed)
+    metrics = load_json(finished / "metrics" / "baseline_final_metrics.json")
+    low, high = (100 * bound for bound in metrics["accuracy_ci95"])
+    accuracy, negative = 100 * metrics["accuracy"], 100 * (1 - metrics["prevalence"])
+    assert f"{accuracy:.1f} % (95 % CI {low:.1f} to {high:.1f}; " in text
+    assert f"always saying “negative”: {negative:.1f} %)" in text
+    low, high = metrics["auroc_ci95"]
+    assert f"{metrics['auroc']:.3f} (95 % CI {low:.3f} to {high:.3f})" in text
+    gap = accuracy - 85
+    assert (f"met, by {gap:.1f} points" if gap > 0 else f"not met, {-gap:.1f} points short") in text
+    flat = one_line(text)
+    n = f"{metrics['n_images']} images of {metrics['n_patients']} patients"
+    assert n in flat and metrics["split_sha256"][:12] in flat and "NIH patient" in flat
+    assert "16 x 16 thumbnails 0.700, view + sex + age 0.620" in text
+    assert "seed variance) is not included" in flat
+
+
+def test_difference_is_the_paired_bootstrap_of_the_predictions(analysed, finished):
+    arms = find_arms(finished / "metrics")
+    a, b = arms["baseline"].predictions, arms["augmented"].predictions
+    expected = paired_cluster_bootstrap(
+        a["label"].to_numpy(), a["probability"].to_numpy(), b["probability"].to_numpy(), list(a["patient"]),
+        "accuracy", n_resamples=2000, seed=42,
+    )  # fmt: skip
+    low, high = (100 * bound for bound in expected["ci95"])
+    sentence = f"{100 * expected['difference']:+.1f} points (95 % CI {low:+.1f} to {high:+.1f}"
+    assert sentence in read_report(analysed)
+
+
+def test_contaminated_folds_are_marked_and_not_compared(analysed):
+    text = read_report(analysed)
+    assert re.search(r"^baseline  +3 folds", text, re.MULTILINE)
+    assert re.search(r"^augmented \*.*3 folds", text, re.MULTILINE)
+    assert "CONTAMINATED" in text and "not compared with any other row" in one_line(text)
+
+
+def test_ssim_has_its_yardstick_and_its_n(analysed):
+    ssim = load_json(analysed / "ssim_analysis.json")
+    rows = ssim["comparisons"]
+    assert set(rows) == {
+        "synthetic_vs_training", "synthetic_vs_heldout", "training_vs_training", "synthetic_vs_synthetic"
+    }  # fmt: skip
+    for row in rows.values():
+        assert row["n_pairs"] == 10 and -1 <= row["mean"] <= 1 and row["sd"] > 0
+    assert "similarity, not quality" in ssim["what"] and "cannot tell" in ssim["cannot_tell"]
+    assert ssim["image_size"] == 32 and ssim["seed"] == 42 and ssim["grouped_by"] == "nih_patient"
+
+
+def test_fid_of_the_classifier_is_labelled_and_has_a_floor(analysed):
+    fid = load_json(analysed / "fid_score.json")
+    assert fid["extractor"] == "classifier" and fid["comparability"].startswith("NOT COMPARABLE")
+    assert set(fid["distances"]) == {
+        "synthetic_vs_training", "synthetic_vs_heldout", "training_vs_heldout", "floor"
+    }  # fmt: skip
+    assert fid["fid"] == fid["distances"]["synthetic_vs_training"]["fid"] > fid["floor"] > 0
+    assert 2 <= fid["n"] <= min(fid["available"].values())
+    text = one_line(read_report(analysed))
+    assert "NOT COMPARABLE with published FID" in text and f"two sets of {fid['n']} images each" in text
+
+
+def test_nothing_claims_anything_and_nothing_names_this_machine(analysed, finished):
+    for file in analysed.iterdir():
+        content = file.read_bytes()
+        assert str(finished).encode() not in content, file.name
+        if file.suffix in (".txt", ".json"):
+            assert not CLAIMS.search(content.decode()), file.name
+
+
+def test_same_flags_same_files(analysed, finished, tmp_path):
+    main(flags(finished, analysis_dir=tmp_path / "again"))
+    for name in ("comparison_report.txt", "ssim_analysis.json", "fid_score.json", "comparison_acc.png"):
+        assert (tmp_path / "again" / name).read_bytes() == (analysed / name).read_bytes(), name
+
+
+# --- less than everything --------------------------------------------------------------------------
+def test_no_metrics_is_an_error_that_names_the_command(tmp_path):
+    (tmp_path / "metrics").mkdir()
+    paths.gan_history(tmp_path / "metrics").write_text("{}")
+    with pytest.raises(UserError, match="holds no metrics.*train_classifier.py"):
+        main(flags(tmp_path))
+    script = Path(__file__).parents[1] / "src" / "analyze_results.py"
+    command = [sys.executable, script, *flags(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 1 and run.stderr.count("\n") == 1 and run.stderr.startswith("error: ")
+
+
+def test_one_arm_alone_is_reported_with_what_is_missing(tmp_path):
+    write_arm(tmp_path / "metrics", "baseline", fake_records())
+    main(flags(tmp_path))
+    text = one_line(read_report(tmp_path / "analysis"))
+    assert "None: there are no final metrics of augmented" in text
+    for command in ("train_classifier.py --use-synthetic", "download_dataset.py", "--k-folds 5"):
+        assert command in text
+    assert "minus baseline" not in text
+    assert {file.name for file in (tmp_path / "analysis").iterdir()} == {
+        "comparison_acc.png", "comparison_loss.png", "comparison_report.txt"
+    }  # fmt: skip
+
+
+def test_augmented_alone_and_arms_of_other_names(tmp_path):
+    records = fake_records()
+    write_arm(tmp_path / "metrics", "augmented", records)
+    write_arm(tmp_path / "metrics", "my_own", records, seed=3)
+    assert list(find_arms(tmp_path / "metrics")) == ["augmented", "my_own"]
+    write_arm(tmp_path / "metrics", "baseline", records, seed=4)
+    assert list(find_arms(tmp_path / "metrics")) == ["baseline", "augmented", "my_own"]
+    main(flags(tmp_path))
+    text = read_report(tmp_path / "analysis")
+    assert "augmented minus baseline" in text and "my_own minus baseline" in text
+
+
+def test_no_synthetic_images_is_said_with_the_command(finished, tmp_path):
+    main(flags(finished, synthetic_dir=tmp_path / "none", analysis_dir=tmp_path / "out"))
+    text = read_report(tmp_path / "out")
+    assert "python src/generate_synthetic.py" in one_line(text)
+    assert str(tmp_path) not in text
+    assert not paths.ssim_analysis(tmp_path / "out").exists()
+
+
+def test_skip_ssim_and_a_chosen_size(finished, tmp_path):
+    main([*flags(finished, analysis_dir=tmp_path), "--skip-ssim", "--image-size", "40", "--num-fid", "4"])
+    assert not paths.ssim_analysis(tmp_path).exists()
+    fid = load_json(paths.fid_score(tmp_path))
+    assert fid["image_size"] == 40 and fid["n"] == 4
+    assert "--skip-ssim" in read_report(tmp_path)
+
+
+def test_without_any_extractor_fid_is_missing_not_wrong(finished, tmp_path):
+    main([*flags(finished, analysis_dir=tmp_path, model_dir=tmp_path / "none"), "--skip-ssim"])
+    assert not paths.fid_score(tmp_path).exists()
+    assert "neither FID's Inception weights nor a baseline classifier" in one_line(read_report(tmp_path))
+    wanted = [*flags(finished, analysis_dir=tmp_path), "--extractor", "inception"]
+    with pytest.raises(UserError, match="pt_inception-2015-12-05-6726825d.pth is not in"):
+        main(wanted)
+
+
+def test_inception_is_used_when_its_weights_are_cached(finished, tmp_path, monkeypatch):
+    import inception
+
+    torch.manual_seed(0)
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    file = folder / inception.WEIGHTS_URL.rsplit("/", 1)[1]
+    torch.save(inception.build_network().state_dict(), file)
+    monkeypatch.setattr(inception, "INPUT_SIZE", 75)  # the smallest that the network takes, for speed
+    main([*flags(finished, analysis_dir=tmp_path / "out"), "--skip-ssim", "--num-fid", "4"])
+    fid = load_json(paths.fid_score(tmp_path / "out"))
+    assert fid["extractor"] == "inception" and "Inception" in fid["extractor_description"]
+    assert "NOT COMPARABLE" not in read_report(tmp_path / "out")
+
+
+# --- real X-rays are not shown ---------------------------------------------------------------------
+def test_no_real_images_shows_none_and_says_so(finished, tmp_path, monkeypatch):
+    import plots
+
+    drawn = []
+
+    def record(real, synthetic, title):
+        drawn.append((real, synthetic, title))
+        return plots.image_grid(synthetic)
+
+    monkeypatch.setattr(plots, "real_vs_synthetic", record)
+    main([*flags(finished, analysis_dir=tmp_path), "--no-real-images", "--skip-ssim", "--num-fid", "4"])
+    real, synthetic, title = drawn[0]
+    assert real is None and "real X-rays left out" in title
+    folder = finished / "synthetic"
+    own = {np.asarray(Image.open(file)).tobytes() for file in folder.glob(paths.SYNTHETIC_PATTERN)}
+    assert all(image.tobytes() in own for image in synthetic)
+    assert "every picture that would show a real X-ray was left out" in one_line(read_report(tmp_path))
+
+
+def test_an_old_picture_of_real_images_does_not_stay(finished, tmp_path):
+    picture = paths.real_vs_synthetic_figure(tmp_path)
+    picture.write_bytes(b"real")
+    main([*flags(finished, analysis_dir=tmp_path, data_dir=tmp_path / "none"), "--no-real-images"])
+    assert not picture.exists()
+
+
+# --- warnings --------------------------------------------------------------------------------------
+def test_red_flags_unequal_steps_and_other_splits_come_first(tmp_path):
+    records = fake_records()
+    write_arm(tmp_path / "metrics", "baseline", records)
+    write_arm(tmp_path / "metrics", "augmented", records, optimizer_steps=500, split_sha256="6" * 64,
+              red_flags=["the images have no manifest"])  # fmt: skip
+    main(flags(tmp_path))
+    text = read_report(tmp_path / "analysis")
+    head = one_line(text[: text.index("What was compared")])
+    assert "augmented: the images have no manifest" in head
+    assert "DIFFERENT NUMBERS OF STEPS: baseline 84, augmented 500" in head
+    assert "DIFFERENT SPLITS: baseline 555555555555, augmented 666666666666" in head
+    assert "Not computed: they were trained and tested on different splits" in one_line(text)
+
+
+def test_arms_are_paired_only_on_the_same_images(tmp_path):
+    records = fake_records()
+    write_arm(tmp_path, "baseline", records)
+    write_arm(tmp_path, "augmented", records.iloc[:-3])
+    relabelled = records.assign(label=1 - records["label"])
+    write_arm(tmp_path, "other", relabelled)
+    arms = find_arms(tmp_path)
+    assert "3 images are in one set" in why_not_comparable(arms["baseline"], arms["augmented"])
+    assert "different labels" in why_not_comparable(arms["baseline"], arms["other"])
+    assert "reason" in difference(arms["baseline"], arms["augmented"], seed=0, n_resamples=10)
+    assert why_not_comparable(arms["baseline"], arms["baseline"]) is None
+    paths.test_predictions(tmp_path, "augmented_").unlink()
+    missing = find_arms(tmp_path)["augmented"]
+    assert "augmented_test_predictions.csv is missing" in why_not_comparable(arms["baseline"], missing)
+
+
+def test_predictions_of_another_run_are_noticed(tmp_path):
+    write_arm(tmp_path, "baseline", fake_records())
+    (arm,) = find_arms(tmp_path).values()
+    assert warnings_of([arm]) == []
+    changed = arm.predictions.assign(probability=0.9)
+    (warning,) = warnings_of([Arm(arm.name, arm.prefix, metrics=arm.metrics, predictions=changed)])
+    assert "DO NOT BELONG TO THE SAME RUN" in warning
+
+
+def test_unverified_images_and_a_foreign_split_are_flagged(finished, tmp_path):
+    shutil.copytree(finished / "synthetic", tmp_path / "synthetic")
+    paths.synthetic_manifest(tmp_path / "synthetic").unlink()
+    shutil.copytree(finished / "metrics", tmp_path / "metrics")
+    for prefix in ("baseline_", "augmented_"):
+        file = paths.final_metrics(tmp_path / "metrics", prefix)
+        file.write_text(json.dumps(load_json(file) | {"split_sha256": "9" * 64}))
+    main([*flags(finished, analysis_dir=tmp_path / "out", synthetic_dir=tmp_path / "synthetic",
+                 metrics_dir=tmp_path / "metrics"), "--skip-ssim", "--num-fid", "4"])  # fmt: skip
+    text = one_line(read_report(tmp_path / "out"))
+    assert "have no manifest" in text
+    assert "NOT the split of baseline, augmented" in text
+    assert load_json(paths.fid_score(tmp_path / "out"))["synthetic_verified"] is False
+
+
+# --- bad input -------------------------------------------------------------------------------------
+def test_broken_files_are_named(tmp_path):
+    write_arm(tmp_path, "baseline", fake_records())
+    metrics = paths.final_metrics(tmp_path, "baseline_")
+    predictions = paths.test_predictions(tmp_path, "baseline_")
+    good = metrics.read_text()
+    metrics.write_text(good[:50])
+    with pytest.raises(UserError, match="baseline_final_metrics.json is not valid JSON"):
+        find_arms(tmp_path)
+    metrics.write_text('{"accuracy": 1}')
+    with pytest.raises(UserError, match="baseline_final_metrics.json lacks n_images"):
+        find_arms(tmp_path)
+    metrics.write_text(good)
+    predictions.write_text("image_id,patient,label\na,b,1\n")
+    with pytest.raises(UserError, match="baseline_test_predictions.csv lacks probability"):
+        find_arms(tmp_path)
+
+
+def test_missing_images_stop_the_run_unless_skipped(finished, tmp_path):
+    shutil.copytree(finished / "data", tmp_path / "data")
+    images = paths.training_images(tmp_path / "data")
+    for file in images.glob("*.png"):
+        file.unlink()
+    run = flags(finished, data_dir=tmp_path / "data", analysis_dir=tmp_path / "out")
+    with pytest.raises(UserError, match="missing or unreadable.*--skip-bad-images"):
+        main(run)
+    shutil.copytree(paths.training_images(finished / "data"), images, dirs_exist_ok=True)
+    victim = load_json(finished / "synthetic" / "manifest.json")["train_image_ids"][0]
+    (images / f"{victim}.png").write_bytes(b"not an image")
+    main([*run, "--skip-bad-images", "--skip-ssim", "--num-fid", "100"])
+    fid = load_json(paths.fid_score(tmp_path / "out"))
+    assert fid["skipped_images"] == {"count": 1, "image_ids": [victim]}
+    assert "1 missing or unreadable ones were left out" in one_line(read_report(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("wrong", [["--num-compare", "0"], ["--image-size", "8"], ["--extractor", "vgg"]])
+def test_wrong_usage_is_exit_code_2(wrong, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(wrong)
+    assert stop.value.code == 2 and wrong[0] in capsys.readouterr().err
+
+
+def test_help_is_complete_and_loads_nothing_heavy():
+    code = (
+        "import sys, analyze_results\n"
+        "try: analyze_results.main(['--help'])\n"
+        "except SystemExit: print({'torch', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules))"
+    )
+    src = Path(__file__).parents[1] / "src"
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=src, capture_output=True, text=True, check=True)
+    assert run.stdout.rstrip().endswith("set()")
+    documented = ["--metrics-dir", "--analysis-dir", "--data-dir", "--synthetic-dir", "--num-compare"]
+    assert all(flag in run.stdout for flag in [*documented, "--skip-ssim", "--no-real-images"])
+    assert run.stdout.count("(default:") == run.stdout.count("\n  --")
