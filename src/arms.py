@@ -6,6 +6,7 @@ run that writes these files takes part in the comparison.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,11 +52,7 @@ def find_arms(metrics_dir: str | Path) -> dict[str, Arm]:
     ``UserError`` if no arm has final metrics, or a file is broken.
     """
     metrics_dir = Path(metrics_dir)
-    prefixes = {
-        file.name.removesuffix(name_of(metrics_dir, "").name)
-        for name_of in REQUIRED
-        for file in metrics_dir.glob(f"?*_{name_of(metrics_dir, '').name}")
-    } - {paths.gan_history(metrics_dir).name.removesuffix(paths.training_history(metrics_dir, "").name)}
+    prefixes = {prefix for name_of in REQUIRED for prefix in find_prefixes(metrics_dir, name_of)}
     found = [_read_arm(metrics_dir, prefix) for prefix in prefixes]
     if not any(arm.metrics for arm in found):
         wanted = paths.final_metrics(metrics_dir, paths.BASELINE_PREFIX).name
@@ -63,8 +60,20 @@ def find_arms(metrics_dir: str | Path) -> dict[str, Arm]:
             f"{metrics_dir} holds no metrics of any classifier ({wanted}, or those of another arm); "
             f"`{TRAIN_COMMAND}` writes them, --metrics-dir says where they are"
         )
-    order = {BASELINE: 0, AUGMENTED: 1}
-    return {arm.name: arm for arm in sorted(found, key=lambda arm: (order.get(arm.name, 2), arm.name))}
+    return {arm.name: arm for arm in sorted(found, key=lambda arm: _order(arm.prefix))}
+
+
+def find_prefixes(metrics_dir: str | Path, name_of: Callable[[str | Path, str], Path]) -> list[str]:
+    """Prefixes of the arms with one kind of file (``paths.cv_summary``, ...), ordered as in ``find_arms``."""
+    suffix = name_of("", "").name
+    found = {file.name.removesuffix(suffix) for file in Path(metrics_dir).glob(f"?*_{suffix}")}
+    gan = paths.gan_history("").name.removesuffix(paths.training_history("", "").name)  # no classifier's
+    return sorted(found - {gan}, key=_order)
+
+
+def _order(prefix: str) -> tuple[int, str]:
+    """Baseline first, then augmented, then the others by name."""
+    return {paths.BASELINE_PREFIX: 0, paths.AUGMENTED_PREFIX: 1}.get(prefix, 2), prefix
 
 
 def _read_arm(metrics_dir: Path, prefix: str) -> Arm:

@@ -6,7 +6,6 @@ Folders given on a command line default to the layout of README, relative to the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 # --- default folders, as a user types them ---------------------------------------------------------
@@ -111,15 +110,6 @@ def cv_predictions(metrics_dir: str | Path, prefix: str) -> Path:
 
 def unlabelled_predictions(metrics_dir: str | Path, prefix: str) -> Path:
     return Path(metrics_dir) / f"{prefix}unlabelled_predictions.csv"
-
-
-def prefixes_with(metrics_dir: str | Path, artifact: Callable[[str | Path, str], Path]) -> list[str]:
-    """Prefixes of the arms that have ``artifact`` (``cv_summary``, ``final_metrics``, ...): baseline first,
-    then augmented, then the others by name. Lists the folder; opens nothing."""
-    suffix = artifact("", "").name
-    found = {file.name.removesuffix(suffix) for file in Path(metrics_dir).glob(f"*_{suffix}")}
-    first = [prefix for prefix in (BASELINE_PREFIX, AUGMENTED_PREFIX) if prefix in found]
-    return first + sorted(found.difference(first))
 
 
 def loss_figure(figures_dir: str | Path, prefix: str) -> Path:

@@ -248,14 +248,15 @@ def save_models(
 def save_figures(args: argparse.Namespace, prefix: str, history: dict[str, Any]) -> None:
     """The arm's curves, and the folds of all arms found so far side by side."""
     import plots
+    from arms import find_prefixes
 
     name = prefix.removesuffix("_")
     save_figure(paths.loss_figure(args.figures_dir, prefix), plots.training_curves(history, "loss", name))
     save_figure(paths.acc_figure(args.figures_dir, prefix), plots.training_curves(history, "acc", name))
-    summaries = {}
-    for prefix_found in paths.prefixes_with(args.results_dir, paths.cv_summary):
-        summary = load_json(paths.cv_summary(args.results_dir, prefix_found))
-        summaries[prefix_found.removesuffix("_")] = summary
+    summaries = {
+        other.removesuffix("_"): load_json(paths.cv_summary(args.results_dir, other))
+        for other in find_prefixes(args.results_dir, paths.cv_summary)
+    }
     if summaries:
         save_figure(paths.cv_comparison_figure(args.figures_dir), plots.cv_comparison(summaries))
 
