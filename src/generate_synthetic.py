@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paths
+from data_loader import name_some
+from synthetic import MANIFEST_FORMAT
 from utils import UserError, argument_parser, load_json, number, run_script, save_json
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
     from dcgan import Generator
 
-MANIFEST_FORMAT = "synthetic-manifest-1"
 FILES = "synthetic_%05d.png"
 NOISE_STREAM = "synthetic"
 ORIGIN = (
@@ -138,7 +139,7 @@ def check_folder(folder: Path, manifest: dict[str, Any]) -> None:
         raise UserError(f"{folder} holds {old} images, --num-images {asked} asks for fewer: {remedy}")
     expected = {paths.synthetic_image(folder, index) for index in range(1, asked + 1)}
     if stray := [image.name for image in images if image not in expected]:
-        raise UserError(f"{folder} holds {len(stray)} images of unknown origin ({stray[0]}, ...): {remedy}")
+        raise UserError(f"{folder} holds {name_some(stray, 3)} of unknown origin: {remedy}")
 
 
 def is_whole(path: Path, image_size: int) -> bool:

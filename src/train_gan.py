@@ -67,8 +67,9 @@ def _add_training_arguments(group: argparse._ArgumentGroup) -> None:
         help="thousands of images to show, rounded up to whole epochs (default: as --epochs says)",
     )  # fmt: skip
     add("--batch-size", type=number(int, 2), default=32, metavar="N", help="images per step")
-    add("--lr", type=number(float, above=0), default=0.0002, help="learning rate of both Adam optimizers")
-    add("--beta1", type=number(float, 0, 0.9999), default=0.5, help="decay of Adam's first moment")
+    rate, decay = number(float, above=0), number(float, 0, 0.9999)
+    add("--lr", type=rate, default=0.0002, metavar="X", help="learning rate of both Adam optimizers")
+    add("--beta1", type=decay, default=0.5, metavar="X", help="decay of Adam's first moment")
     add("--classes", choices=(POSITIVE, ALL), default=POSITIVE, help="images to learn from")
     weight = number(float, 0)
     add("--lambda-adv", type=weight, default=1.0, metavar="X", help="weight of the adversarial loss")

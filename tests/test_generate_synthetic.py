@@ -1,0 +1,191 @@
+"""Generation of synthetic images as a user runs it: what is written, what is continued, what is refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import generate_synthetic
+import paths
+import synthetic
+from gan_data import save_generator
+from utils import UserError, load_json, sha256_file
+
+
+@pytest.fixture
+def generator(tmp_path) -> Path:
+    return save_generator(tmp_path / "generator_final.pth")
+
+
+def generate(generator: Path, folder: Path, *flags: str) -> None:
+    command = ["--model-path", str(generator), "--output-dir", str(folder), "--cpu", "--num-images", "9"]
+    generate_synthetic.main([*command, *flags])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.png")}
+
+
+def test_images_are_numbered_gray_8_bit_png_with_a_manifest_of_their_origin(generator, tmp_path):
+    generate(generator, tmp_path / "out")
+    names = [f"synthetic_{number:05d}.png" for number in range(1, 10)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json", *names]
+    with Image.open(tmp_path / "out" / names[0]) as image:
+        assert (image.mode, image.size, image.format) == ("L", (32, 32), "PNG")
+    manifest = load_json(paths.synthetic_manifest(tmp_path / "out"))
+    expected = {
+        "format": "synthetic-manifest-1", "generator_sha256": sha256_file(generator), "split_sha256": "split",
+        "data_sha256": "data", "grouped_by": "nih_patient", "classes": "positive", "label": 1,
+        "image_size": 32, "count": 9, "seed": 42, "train_image_ids": ["a", "b"], "train_patients": ["p"],
+        "generator_step": 7, "files": "synthetic_%05d.png", "complete": True,
+        "created_by": "generate_synthetic.py", "generator": "generator_final.pth",
+    }  # fmt: skip
+    assert manifest == expected
+    assert set(synthetic.REQUIRED_KEYS) <= manifest.keys()
+
+
+def test_images_of_a_seed_differ_from_each_other_and_from_those_of_another_seed(generator, tmp_path):
+    generate(generator, tmp_path / "a")
+    generate(generator, tmp_path / "b", "--seed", "43")
+    assert len(set(contents(tmp_path / "a").values()) | set(contents(tmp_path / "b").values())) == 18
+
+
+def test_an_image_depends_on_seed_and_number_alone(generator, tmp_path):
+    generate(generator, tmp_path / "all")
+    for name, flags in {"one": ["--batch-size", "1"], "four": ["--batch-size", "4"]}.items():
+        generate(generator, tmp_path / name, *flags)
+        assert contents(tmp_path / name) == contents(tmp_path / "all")
+    generate(generator, tmp_path / "fewer", "--num-images", "3")
+    assert contents(tmp_path / "fewer").items() <= contents(tmp_path / "all").items()
+
+
+def test_pixels_are_the_generators_output_from_black_to_white(generator, tmp_path):
+    import dcgan
+    import gan_training
+    from utils import load_checkpoint
+
+    generate(generator, tmp_path / "out")
+    network = dcgan.generator_from_checkpoint(load_checkpoint(generator), "g").double()
+    z = gan_training.image_noise(42, generate_synthetic.NOISE_STREAM, 5, 1, 5)
+    gray = network(z.double()).mean(dim=1)[0].detach().numpy()  # [32, 32] in [-1, 1]
+    with Image.open(paths.synthetic_image(tmp_path / "out", 5)) as image:
+        np.testing.assert_allclose(np.asarray(image), (gray + 1) / 2 * 255, atol=0.51)
+
+
+def test_interrupted_generation_goes_on_where_it_stopped(generator, tmp_path, monkeypatch, capsys):
+    generate(generator, tmp_path / "whole")
+    original, saved = generate_synthetic.save_png, []
+
+    def interrupted(path, pixels):
+        if len(saved) == 4:
+            raise KeyboardInterrupt
+        saved.append(path)
+        original(path, pixels)
+
+    monkeypatch.setattr(generate_synthetic, "save_png", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        generate(generator, tmp_path / "out")
+    assert load_json(paths.synthetic_manifest(tmp_path / "out"))["complete"] is False
+    times = {path: path.stat().st_mtime_ns for path in saved}
+    monkeypatch.setattr(generate_synthetic, "save_png", original)
+    generate(generator, tmp_path / "out")
+    assert "4 images of this generator and seed are there already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in saved} == times
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert load_json(paths.synthetic_manifest(tmp_path / "out"))["complete"] is True
+
+
+def test_more_images_extend_the_folder_and_a_damaged_one_is_made_again(generator, tmp_path):
+    generate(generator, tmp_path / "whole")
+    generate(generator, tmp_path / "out", "--num-images", "5")
+    damaged = paths.synthetic_image(tmp_path / "out", 2)
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    generate(generator, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert load_json(paths.synthetic_manifest(tmp_path / "out"))["count"] == 9
+
+
+def test_fewer_images_than_there_are_is_refused_with_both_numbers(generator, tmp_path):
+    generate(generator, tmp_path / "out")
+    with pytest.raises(UserError, match=r"holds 9 images, --num-images 3 .*--overwrite"):
+        generate(generator, tmp_path / "out", "--num-images", "3")
+    assert len(contents(tmp_path / "out")) == 9
+
+
+@pytest.mark.parametrize("what", ["generator", "seed"])
+def test_images_of_another_generator_or_seed_are_kept_unless_overwritten(generator, tmp_path, what):
+    other = save_generator(tmp_path / "other.pth", seed=1)
+    generate(generator, tmp_path / "out", "--num-images", "12")
+    before = contents(tmp_path / "out")
+    new = (other, tmp_path / "out") if what == "generator" else (generator, tmp_path / "out", "--seed", "1")
+    with pytest.raises(UserError, match=rf"images of another {what} .*--overwrite"):
+        generate(*new)
+    assert contents(tmp_path / "out") == before
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    generate(*new, "--overwrite")
+    after = contents(tmp_path / "out")
+    assert len(after) == 9
+    assert not set(after.values()) & set(before.values())
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_images_of_unknown_origin_are_refused(generator, tmp_path):
+    folder = tmp_path / "out"
+    generate(generator, folder)
+    stray = paths.synthetic_image(folder, 10)
+    stray.write_bytes(paths.synthetic_image(folder, 1).read_bytes())
+    with pytest.raises(UserError, match=r"1 image \(synthetic_00010\.png\) of unknown origin"):
+        generate(generator, folder)
+    stray.unlink()
+    paths.synthetic_manifest(folder).unlink()
+    with pytest.raises(UserError, match=r"9 images without a manifest\.json"):
+        generate(generator, folder)
+
+
+def test_generator_of_all_classes_makes_images_without_a_label(tmp_path, capsys):
+    generator = save_generator(tmp_path / "g.pth", classes="all", label=None)
+    generate(generator, tmp_path / "out")
+    assert load_json(paths.synthetic_manifest(tmp_path / "out"))["label"] is None
+    assert "no label" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("flag", "given", "trained"), [("--latent-dim", 6, 5), ("--feature-maps-g", 8, 4)])
+def test_flags_that_contradict_the_checkpoint_are_refused_with_both_numbers(
+    generator, tmp_path, flag, given, trained
+):
+    generate(generator, tmp_path / "same", flag, str(trained))
+    with pytest.raises(UserError, match=rf"{flag} {given} contradicts .*has {trained}"):
+        generate(generator, tmp_path / "out", flag, str(given))
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_or_foreign_checkpoints_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.pth is missing; python src/train_gan\.py"):
+        generate(tmp_path / "none.pth", tmp_path / "out")
+    foreign = save_generator(tmp_path / "d.pth", format="dcgan-discriminator-1")
+    with pytest.raises(UserError, match=r"d\.pth is not a generator"):
+        generate(foreign, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_documented_defaults_and_help_without_torch():
+    args = generate_synthetic.build_parser().parse_args(["--model-path", "g.pth"])
+    assert vars(args) == {
+        "model_path": "g.pth", "output_dir": "./data/synthetic", "num_images": 5000, "latent_dim": None,
+        "feature_maps_g": None, "batch_size": 64, "seed": 42, "overwrite": False, "cpu": False,
+    }  # fmt: skip
+    code = "import sys; sys.modules['torch'] = None; import generate_synthetic as g; g.main(['--help'])"
+    folder = Path(generate_synthetic.__file__).parent
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True)
+    assert "(default: the checkpoint's; 100 in a default training)" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("flags", [[], ["--model-path", "g.pth", "--num-images", "0"]])
+def test_wrong_usage_exits_with_2(flags):
+    with pytest.raises(SystemExit) as stop:
+        generate_synthetic.main(flags)
+    assert stop.value.code == 2

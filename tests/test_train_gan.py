@@ -1,0 +1,456 @@
+"""The GAN trainer: one step and its average in closed form, the script as a user runs it, exact resume."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import dcgan
+import gan_losses
+import gan_run
+import gan_training
+import paths
+import train_gan
+import utils
+from gan_data import make_dataset
+from utils import UserError, WeightsUnavailableError, load_checkpoint, load_json
+
+CPU = torch.device("cpu")
+SRC = Path(train_gan.__file__).parent
+SMALL = [
+    "--image-size", "32", "--num-channels", "1", "--latent-dim", "6", "--feature-maps-g", "4",
+    "--feature-maps-d", "4", "--batch-size", "4", "--vis-batch-size", "4", "--workers", "1", "--cpu",
+    "--precision", "fp32",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    """48 images, 16 positive; about 12 of them in the training split."""
+    return make_dataset(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(autouse=True)
+def no_download(monkeypatch):
+    def unavailable(url, what, remedy):
+        raise WeightsUnavailableError(f"{what}: {url} cannot be had; {remedy}")
+
+    monkeypatch.setattr(utils, "hub_weights", unavailable)
+
+
+def train(data_dir: Path, folder: Path, *flags: str) -> None:
+    data = ["--data-dir", str(data_dir)]
+    folders = ["--model-dir", str(folder / "models"), "--output-dir", str(folder)]
+    train_gan.main([*data, *folders, *SMALL, *flags])
+
+
+def history(folder: Path) -> dict:
+    return load_json(paths.gan_history(folder / "metrics"))
+
+
+def same_tensors(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# --- one step --------------------------------------------------------------------------------------
+@pytest.fixture
+def gan() -> gan_training.GAN:
+    return gan_training.build_gan(32, 1, 6, (4, 4), lr=1e-3, beta1=0.5, seed=0, device=CPU)
+
+
+def objective(perceptual_loss=None, every=2) -> gan_training.Objective:
+    return gan_training.Objective(1.0, 0.1, 1.0, perceptual_loss, every)
+
+
+def snapshot(network: nn.Module) -> dict:
+    return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+
+
+def test_each_update_moves_its_own_network_only(gan):
+    real, z = torch.rand(4, 1, 32, 32) * 2 - 1, torch.randn(4, 6)
+    before_g, before_d = snapshot(gan.G), snapshot(gan.D)
+    fake = gan.G(z)
+    _, moments = gan_training.discriminator_step(gan, real, fake.detach(), "fp32")
+    assert same_tensors(snapshot(gan.G), before_g)
+    after_d = snapshot(gan.D)
+    assert not any(torch.equal(after_d[name], before_d[name]) for name in before_d)
+
+    gan_training.generator_step(gan, fake, moments, objective(), "fp32")
+    assert same_tensors(snapshot(gan.D), after_d)
+    assert not same_tensors(snapshot(gan.G), before_g)
+    assert all(parameter.requires_grad for parameter in gan.D.parameters())
+
+
+def test_terms_of_a_step_are_those_of_the_losses(gan):
+    real, z = torch.rand(4, 1, 32, 32) * 2 - 1, torch.randn(4, 6)
+    logits = [gan.D(images).detach() for images in (real, gan.G(z))]
+    values = gan_training.train_step(gan, real, z, objective(), "fp32")
+    terms = dict(zip(gan_training.TERMS, values, strict=True))
+    expected = gan_losses.discriminator_losses(*logits)
+    torch.testing.assert_close(terms["d_loss_real"], expected[0])
+    torch.testing.assert_close(terms["d_loss_fake"], expected[1])
+    torch.testing.assert_close(terms["d_real"], logits[0].sigmoid().mean())
+    torch.testing.assert_close(terms["d_fake"], logits[1].sigmoid().mean())
+    assert terms["g_feature_matching"] > 0
+    assert terms["g_perceptual"] == 0
+
+
+def test_perceptual_loss_is_taken_on_its_steps_only(gan):
+    class Brightness(nn.Module):
+        def forward(self, images):
+            return [images]
+
+    loss = gan_losses.PerceptualLoss(Brightness(), [torch.rand(8, 1, 32, 32)])
+    lazy = objective(loss, every=2)
+    meter = gan_training.LossMeter(lazy, CPU)
+    column = gan_training.TERMS.index("g_perceptual")
+    taken = []
+    for step in range(4):
+        real, z = torch.rand(4, 1, 32, 32), gan_training.step_noise(0, step, 4, 6)
+        terms = gan_training.train_step(gan, real, z, lazy, "fp32")
+        meter.add(terms, step)
+        taken.append(float(terms[column]))
+    assert [value > 0 for value in taken] == [True, False, True, False]
+    means = meter.means()
+    assert means["g_perceptual"] == pytest.approx((taken[0] + taken[2]) / 2)
+    total = means["g_adversarial"] + 0.1 * means["g_perceptual"] + means["g_feature_matching"]
+    assert means["g_loss"] == pytest.approx(total)
+    assert means["d_loss"] == pytest.approx(means["d_loss_real"] + means["d_loss_fake"])
+
+
+# --- moving average --------------------------------------------------------------------------------
+def test_average_of_weights_in_closed_form_and_batchnorm_statistics_copied():
+    average, network = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    nn.init.constant_(average.weight, 1.0)
+    nn.init.constant_(network.weight, 3.0)
+    network.running_mean.fill_(7.0)
+    gan_training.update_average(average, network, 0.75)
+    assert average.weight.tolist() == [1.5, 1.5]  # 0.75 * 1 + 0.25 * 3
+    gan_training.update_average(average, network, 0.75)
+    assert average.weight.tolist() == [1.875, 1.875]
+    assert average.running_mean.tolist() == [7.0, 7.0]
+
+
+def test_decay_halves_an_old_weight_after_the_half_life():
+    late = gan_training.ema_decay(1_000_000)
+    assert late ** gan_training.EMA_HALF_LIFE_BATCHES == pytest.approx(0.5)
+    assert gan_training.ema_decay(1000) ** 50 == pytest.approx(0.5)  # 5 % of the steps so far
+    assert gan_training.ema_decay(1) < 1e-5  # the random start is forgotten at once
+
+
+# --- randomness ------------------------------------------------------------------------------------
+def test_an_epoch_shows_every_image_at_most_once_in_an_order_of_its_own():
+    epochs = [torch.cat(list(gan_training.epoch_batches(11, 4, 0, epoch))).tolist() for epoch in (1, 2, 1)]
+    assert all(len(set(order)) == 8 for order in epochs)
+    assert epochs[0] == epochs[2] != epochs[1]
+
+
+def test_noise_of_an_image_does_not_depend_on_how_many_are_made():
+    many = gan_training.image_noise(3, "samples", 1, 5, 6)
+    torch.testing.assert_close(gan_training.image_noise(3, "samples", 4, 1, 6)[0], many[3], rtol=0, atol=0)
+    assert not torch.equal(many[0], gan_training.image_noise(3, "synthetic", 1, 1, 6)[0])
+
+
+def test_meter_remembers_the_first_step_that_was_not_finite():
+    meter = gan_training.LossMeter(objective(), CPU)
+    good, bad = torch.ones(7), torch.tensor([1, 1, 1, 1, float("nan"), 1, 1])
+    for step, terms in enumerate([good, good, bad, good, bad]):
+        assert (meter.first_bad_step() is None) == (step <= 2)
+        meter.add(terms, step)
+    assert meter.first_bad_step() == 3
+
+
+# --- the script ------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory) -> Path:
+    """Four epochs in one go."""
+    folder = tmp_path_factory.mktemp("finished")
+    flags = ["--epochs", "4", "--checkpoint-interval", "2", "--save-interval", "5", "--perceptual", "off"]
+    train(data_dir, folder, *flags)
+    return folder
+
+
+def test_every_file_of_the_specification_is_there(finished):
+    made = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+    networks = {f"models/gan/{n}_{w}.pth" for n in ("generator", "discriminator")
+                for w in ("epoch_0002", "epoch_0004", "final")}  # fmt: skip
+    grids = {f"gan_images/{name}.png" for name in ("reals", "samples_step_0000005", "samples_final")}
+    assert networks | grids <= made
+    assert {"models/gan/training_state.pth", "metrics/gan_training_history.json"} <= made
+    assert "figures/gan_loss_curve.png" in made
+    assert not [name for name in made if name.endswith(".tmp")]
+
+
+def test_generator_saw_training_positives_only_and_says_which(finished, data_dir):
+    checkpoint = torch.load(paths.generator_final(finished / "models"))  # torch's own default: weights only
+    splits = load_json(data_dir / paths.SPLITS)
+    expected = [i for i in splits["images"] if i["role"] == "train" and i["label"] == 1]
+    assert checkpoint["train_image_ids"] == [image["image_id"] for image in expected]
+    assert checkpoint["train_patients"] == sorted({image["patient"] for image in expected})
+    tested = {image["patient"] for image in splits["images"] if image["role"] == "test"}
+    assert not tested & set(checkpoint["train_patients"])
+    assert checkpoint["split_sha256"] == splits["sha256"]
+    assert (checkpoint["label"], checkpoint["classes"], checkpoint["pixel_range"]) == (1, "positive", [-1, 1])
+    assert (checkpoint["epoch"], checkpoint["step"], checkpoint["seed"]) == (4, 4 * (len(expected) // 4), 42)
+    assert checkpoint["architecture"] == {
+        "image_size": 32, "num_channels": 1, "latent_dim": 6, "feature_maps": 4,
+    }  # fmt: skip
+
+
+def test_final_generator_is_the_average_and_not_the_raw_one(finished):
+    state = load_checkpoint(paths.gan_state(finished / "models"))
+    saved = load_checkpoint(paths.generator_final(finished / "models"))["state_dict"]
+    assert same_tensors(saved, state["G_ema"])
+    assert not same_tensors(saved, state["G"])
+
+
+def test_history_has_a_line_per_epoch_and_no_absolute_path(finished, data_dir):
+    content = history(finished)
+    assert [line["epoch"] for line in content["epochs"]] == [1, 2, 3, 4]
+    assert content["steps"] == content["epochs"][-1]["step"] == 4 * (content["n_images"] // 4)
+    assert content["images_seen"] == 4 * content["steps"]
+    assert (content["perceptual"], content["classes"], content["seed"]) == ("off", "positive", 42)
+    assert content["grouped_by"] == "nih_patient"
+    assert content["skipped_images"] == {"count": 0, "image_ids": []}
+    assert {"d_loss", "g_loss", *gan_training.TERMS} <= content["epochs"][0].keys()
+    text = paths.gan_history(finished / "metrics").read_text()
+    assert str(data_dir.parent) not in text
+    assert str(finished) not in text
+
+
+def test_same_flags_same_numbers_and_another_seed_others(finished, data_dir, tmp_path):
+    train(data_dir, tmp_path / "again", "--epochs", "4", "--perceptual", "off")
+    train(data_dir, tmp_path / "other", "--epochs", "4", "--perceptual", "off", "--seed", "43")
+    assert history(tmp_path / "again")["epochs"] == history(finished)["epochs"]
+    assert history(tmp_path / "other")["epochs"] != history(finished)["epochs"]
+
+
+# --- resume ----------------------------------------------------------------------------------------
+def test_interrupted_and_resumed_is_bit_identical_to_uninterrupted(
+    finished, data_dir, tmp_path, monkeypatch, capsys
+):
+    original, flags = gan_run.train_step, ["--perceptual", "off", "--checkpoint-interval", "2"]
+
+    def interrupted(gan, *rest):
+        if gan.step == 8:  # in the middle of the third epoch; the state is that of the second
+            raise KeyboardInterrupt
+        return original(gan, *rest)
+
+    monkeypatch.setattr(gan_run, "train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(data_dir, tmp_path, "--epochs", "4", *flags)
+    monkeypatch.setattr(gan_run, "train_step", original)
+    assert not paths.generator_final(tmp_path / "models").exists()
+    capsys.readouterr()
+    train(data_dir, tmp_path, "--epochs", "4", "--resume", "auto", *flags)
+    assert "resumed at step 6" in capsys.readouterr().out
+
+    states = [load_checkpoint(paths.gan_state(folder / "models")) for folder in (finished, tmp_path)]
+    for part in ("G", "D", "G_ema"):
+        assert same_tensors(states[0][part], states[1][part])
+    for part in ("optimizer_G", "optimizer_D"):
+        for one, other in zip(*(state[part]["state"].values() for state in states), strict=True):
+            assert same_tensors(one, other)
+    assert history(tmp_path)["epochs"] == history(finished)["epochs"]
+    grids = [paths.gan_final_grid(folder).read_bytes() for folder in (finished, tmp_path)]
+    assert grids[0] == grids[1]
+
+
+def test_epochs_may_grow_on_resume_but_not_shrink(data_dir, tmp_path, finished):
+    train(data_dir, tmp_path, "--epochs", "1", "--perceptual", "off")
+    train(data_dir, tmp_path, "--epochs", "4", "--perceptual", "off", "--resume")
+    assert history(tmp_path)["epochs"] == history(finished)["epochs"]
+    with pytest.raises(UserError, match=r"4 epochs behind it and 3 are asked"):
+        train(data_dir, tmp_path, "--epochs", "3", "--perceptual", "off", "--resume")
+
+
+def test_resume_with_nothing_there_starts_from_the_beginning_and_says_so(data_dir, tmp_path, capsys):
+    train(data_dir, tmp_path, "--epochs", "1", "--perceptual", "off", "--resume")
+    assert "starting from the beginning" in capsys.readouterr().out
+    assert paths.generator_final(tmp_path / "models").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "old"),
+    [("--lr", "0.01", "0.0002"), ("--seed", "7", "42"), ("--batch-size", "3", "4"),
+     ("--classes", "all", "positive")],
+)  # fmt: skip
+def test_resume_refuses_flags_that_contradict_the_state(finished, data_dir, tmp_path, flag, value, old):
+    state = str(paths.gan_state(finished / "models"))
+    with pytest.raises(UserError, match=rf"{flag} {old} \(now {value}\)"):
+        train(data_dir, tmp_path, "--epochs", "4", "--perceptual", "off", "--resume", state, flag, value)
+
+
+def test_resume_refuses_what_is_no_state_or_damaged(finished, data_dir, tmp_path):
+    no_state = str(paths.generator_final(finished / "models"))
+    with pytest.raises(UserError, match="is not a training state"):
+        train(data_dir, tmp_path, "--perceptual", "off", "--resume", no_state)
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes(paths.gan_state(finished / "models").read_bytes()[:-500])
+    with pytest.raises(UserError, match=r"broken\.pth is truncated or damaged"):
+        train(data_dir, tmp_path, "--perceptual", "off", "--resume", str(broken))
+
+
+def test_a_new_run_over_an_old_one_says_so(data_dir, tmp_path, capsys):
+    train(data_dir, tmp_path, "--epochs", "1", "--perceptual", "off")
+    train(data_dir, tmp_path, "--epochs", "1", "--perceptual", "off")
+    assert "holds an earlier run" in capsys.readouterr().out
+
+
+# --- options and errors ----------------------------------------------------------------------------
+def test_perceptual_auto_goes_on_without_weights_and_records_it(data_dir, tmp_path, capsys):
+    train(data_dir, tmp_path, "--epochs", "1")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "without the perceptual loss" in line]
+    assert len(lines) == 1
+    content = history(tmp_path)
+    assert content["perceptual"] == "unavailable"
+    assert content["epochs"][0]["g_perceptual"] is None
+
+
+def test_perceptual_on_without_weights_stops(data_dir, tmp_path):
+    with pytest.raises(WeightsUnavailableError, match=r"vgg16-397923af\.pth.*--perceptual off"):
+        train(data_dir, tmp_path, "--epochs", "1", "--perceptual", "on")
+    assert not paths.gan_dir(tmp_path / "models").exists()
+
+
+def test_perceptual_loss_with_weights_is_used_and_recorded(data_dir, tmp_path, monkeypatch):
+    from torchvision.models import vgg
+
+    torch.manual_seed(0)
+    layers = vgg.make_layers(vgg.cfgs["D"][:9]).state_dict()
+    weights = {f"features.{name}": value for name, value in layers.items()}
+    monkeypatch.setattr(utils, "hub_weights", lambda *_: weights)
+    train(data_dir, tmp_path, "--epochs", "1")
+    content = history(tmp_path)
+    assert content["perceptual"] == "on"
+    assert content["epochs"][0]["g_perceptual"] > 0
+
+
+def test_all_classes_are_learned_from_only_when_asked(data_dir, tmp_path):
+    flags = ["--epochs", "1", "--perceptual", "off", "--classes", "all", "--num-channels", "3"]
+    train(data_dir, tmp_path, *flags)
+    checkpoint = load_checkpoint(paths.generator_final(tmp_path / "models"))
+    splits = load_json(data_dir / paths.SPLITS)
+    assert len(checkpoint["train_image_ids"]) == sum(i["role"] == "train" for i in splits["images"])
+    assert (checkpoint["label"], checkpoint["classes"]) == (None, "all")
+    assert checkpoint["architecture"]["num_channels"] == 3
+
+
+def test_batch_larger_than_the_set_shrinks_with_a_notice(data_dir, tmp_path, capsys):
+    train(data_dir, tmp_path, "--epochs", "1", "--perceptual", "off", "--batch-size", "500")
+    content = history(tmp_path)
+    assert f"reduced to {content['n_images']}" in capsys.readouterr().out
+    assert (content["batch_size"], content["steps"]) == (content["n_images"], 1)
+
+
+def test_fewer_than_two_images_are_an_error(data_dir, tmp_path):
+    folder = make_dataset(tmp_path / "set")
+    for image in paths.training_images(folder).glob("*.png"):
+        if (int(image.stem[5:]) // 2) % 3 == 0:  # the positives
+            image.unlink()
+    with pytest.raises(UserError, match="needs at least 2 images"):
+        train(folder, tmp_path / "out", "--skip-bad-images", "--perceptual", "off")
+
+
+def test_skipped_images_are_recorded(tmp_path):
+    folder = make_dataset(tmp_path / "set")
+    files = sorted(paths.training_images(folder).glob("*.png"))
+    first = next(file for file in files if is_training_positive(folder, file))
+    first.unlink()
+    with pytest.raises(UserError, match=first.stem):
+        train(folder, tmp_path / "out", "--epochs", "1", "--perceptual", "off")
+    train(folder, tmp_path / "out", "--epochs", "1", "--perceptual", "off", "--skip-bad-images")
+    assert history(tmp_path / "out")["skipped_images"] == {"count": 1, "image_ids": [first.stem]}
+
+
+def is_training_positive(folder: Path, image: Path) -> bool:
+    from data_loader import load_dataset
+    from splits import load_or_create_splits
+
+    images = load_or_create_splits(load_dataset(folder)).images.set_index("image_id")
+    return bool(images.loc[image.stem, "role"] == "train" and images.loc[image.stem, "label"] == 1)
+
+
+def test_kimg_is_rounded_up_to_whole_epochs():
+    assert train_gan.count_epochs(50, None, 100, 32) == 50
+    assert train_gan.count_epochs(50, 1.0, 100, 32) == 11  # 1000 / 96 images
+    assert train_gan.count_epochs(50, 0.096, 100, 32) == 1
+
+
+def test_non_finite_loss_stops_with_its_step_and_keeps_the_last_good_checkpoint(
+    data_dir, tmp_path, monkeypatch
+):
+    original = gan_run.train_step
+
+    def breaks(gan, real, z, *rest):
+        if gan.step == 6:
+            with torch.no_grad():
+                gan.D.head.bias.fill_(float("nan"))
+        return original(gan, real, z, *rest)
+
+    monkeypatch.setattr(gan_run, "train_step", breaks)
+    with pytest.raises(UserError, match="not finite at step 7"):
+        train(data_dir, tmp_path, "--epochs", "9", "--perceptual", "off", "--checkpoint-interval", "1")
+    state = load_checkpoint(paths.gan_state(tmp_path / "models"))
+    assert state["step"] == 6
+    assert all(tensor.isfinite().all() for tensor in state["D"].values())
+    assert len(list(paths.gan_dir(tmp_path / "models").glob("generator_epoch_*.pth"))) == 2
+    assert not paths.generator_final(tmp_path / "models").exists()
+
+
+def test_lost_weights_are_not_saved_although_the_losses_were_finite(gan, data_dir, tmp_path, monkeypatch):
+    original = gan_run.train_step
+
+    def breaks(gan, *rest):
+        terms = original(gan, *rest)
+        with torch.no_grad():
+            gan.G.layers[0].weight[0, 0] = float("inf")
+        return terms
+
+    monkeypatch.setattr(gan_run, "train_step", breaks)
+    with pytest.raises(UserError, match="not finite"):
+        train(data_dir, tmp_path, "--epochs", "1", "--perceptual", "off", "--batch-size", "10")
+    assert not list(paths.gan_dir(tmp_path / "models").glob("*"))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--epochs", "0"], ["--image-size", "100"], ["--lr", "-1"], ["--epochs", "2", "--kimg", "1"],
+     ["--batch-size", "1"], ["--num-channels", "2"], ["--lambda-fm", "nan"]],
+)  # fmt: skip
+def test_wrong_usage_exits_with_2(flags, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train_gan.main(flags)
+    assert stop.value.code == 2
+    assert flags[0] in capsys.readouterr().err
+
+
+def test_flags_have_the_documented_defaults():
+    args = train_gan.parse_arguments([])
+    documented = {
+        "data_dir": "./data/processed", "model_dir": "./models", "output_dir": "./results",
+        "results_dir": "results/metrics", "figures_dir": "results/figures", "num_channels": 3,
+        "latent_dim": 100, "feature_maps_g": 32, "feature_maps_d": 32, "epochs": 50, "batch_size": 32,
+        "lr": 0.0002, "beta1": 0.5, "workers": 4, "vis_batch_size": 32, "save_interval": 1000,
+        "checkpoint_interval": 5, "cpu": False, "seed": 42, "image_size": 224, "classes": "positive",
+        "lambda_adv": 1.0, "lambda_perceptual": 0.1, "lambda_fm": 1.0, "perceptual": "auto", "resume": None,
+    }  # fmt: skip
+    assert {name: getattr(args, name) for name in documented} == documented
+    assert train_gan.IMAGE_SIZES == dcgan.IMAGE_SIZES
+
+
+def test_help_needs_no_torch_and_names_every_default():
+    code = "import sys; sys.modules['torch'] = None; import train_gan; train_gan.main(['--help'])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=SRC, check=True)
+    assert result.stdout.count("(default:") == len(train_gan.build_parser()._actions) - 1
+
+
+def test_missing_data_folder_is_one_line_and_exit_code_1(tmp_path):
+    command = [sys.executable, str(SRC / "train_gan.py"), "--data-dir", "nowhere", "--cpu"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: nowhere")
+    assert len(result.stderr.splitlines()) == 1
