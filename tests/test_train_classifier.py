@@ -260,7 +260,8 @@ class TestWithoutFolds:
 class TestUnfrozen:
     def test_it_learns_bright_squares(self, make_dataset, in_tmp):
         make_dataset()
-        run(*QUICK, "--epochs", "8", "--k-folds", "0", "--schedule", "onecycle", "--augment", "light")
+        learning = ["--epochs", "8", "--epochs-final", "8", "--schedule", "onecycle", "--augment", "light"]
+        run(*QUICK, *learning, "--k-folds", "0")
         metrics = load_json(METRICS / "baseline_final_metrics.json")
         assert metrics["auroc"] > 0.9
         state = load_checkpoint(paths.classifier_model("models", "baseline_"))["state_dict"]
