@@ -202,7 +202,7 @@ def test_augmented_alone_and_arms_of_other_names(tmp_path):
 
 
 def test_no_synthetic_images_is_said_with_the_command(finished, tmp_path):
-    main(flags(finished, synthetic_dir=tmp_path / "none", analysis_dir=tmp_path / "out"))
+    main(flags(finished, synthetic_dir=tmp_path / "no", model_dir="no", analysis_dir=tmp_path / "out"))
     text = read_report(tmp_path / "out")
     assert "python src/generate_synthetic.py" in one_line(text)
     assert str(tmp_path) not in text
@@ -252,7 +252,7 @@ def test_no_real_images_shows_none_and_says_so(finished, tmp_path, monkeypatch):
         return plots.image_grid(synthetic)
 
     monkeypatch.setattr(plots, "real_vs_synthetic", record)
-    main([*flags(finished, analysis_dir=tmp_path), "--no-real-images", "--skip-ssim", "--num-fid", "4"])
+    main([*flags(finished, analysis_dir=tmp_path, model_dir="no"), "--no-real-images", "--image-size", "32"])
     real, synthetic, title = drawn[0]
     assert real is None and "real X-rays left out" in title
     folder = finished / "synthetic"
@@ -264,7 +264,7 @@ def test_no_real_images_shows_none_and_says_so(finished, tmp_path, monkeypatch):
 def test_an_old_picture_of_real_images_does_not_stay(finished, tmp_path):
     picture = paths.real_vs_synthetic_figure(tmp_path)
     picture.write_bytes(b"real")
-    main([*flags(finished, analysis_dir=tmp_path, data_dir=tmp_path / "none"), "--no-real-images"])
+    main([*flags(finished, analysis_dir=tmp_path, data_dir="no", model_dir="no"), "--no-real-images"])
     assert not picture.exists()
 
 
@@ -315,12 +315,12 @@ def test_unverified_images_and_a_foreign_split_are_flagged(finished, tmp_path):
     for prefix in ("baseline_", "augmented_"):
         file = paths.final_metrics(tmp_path / "metrics", prefix)
         file.write_text(json.dumps(load_json(file) | {"split_sha256": "9" * 64}))
-    main([*flags(finished, analysis_dir=tmp_path / "out", synthetic_dir=tmp_path / "synthetic",
-                 metrics_dir=tmp_path / "metrics"), "--skip-ssim", "--num-fid", "4"])  # fmt: skip
+    main(flags(finished, analysis_dir=tmp_path / "out", synthetic_dir=tmp_path / "synthetic",
+               metrics_dir=tmp_path / "metrics", model_dir="no"))  # fmt: skip
     text = one_line(read_report(tmp_path / "out"))
     assert "have no manifest" in text
     assert "NOT the split of baseline, augmented" in text
-    assert load_json(paths.fid_score(tmp_path / "out"))["synthetic_verified"] is False
+    assert load_json(paths.ssim_analysis(tmp_path / "out"))["synthetic_verified"] is False
 
 
 # --- bad input -------------------------------------------------------------------------------------
@@ -346,15 +346,15 @@ def test_missing_images_stop_the_run_unless_skipped(finished, tmp_path):
     images = paths.training_images(tmp_path / "data")
     for file in images.glob("*.png"):
         file.unlink()
-    run = flags(finished, data_dir=tmp_path / "data", analysis_dir=tmp_path / "out")
+    run = flags(finished, data_dir=tmp_path / "data", analysis_dir=tmp_path / "out", model_dir="no")
     with pytest.raises(UserError, match="missing or unreadable.*--skip-bad-images"):
         main(run)
     shutil.copytree(paths.training_images(finished / "data"), images, dirs_exist_ok=True)
     victim = load_json(finished / "synthetic" / "manifest.json")["train_image_ids"][0]
     (images / f"{victim}.png").write_bytes(b"not an image")
-    main([*run, "--skip-bad-images", "--skip-ssim", "--num-fid", "100"])
-    fid = load_json(paths.fid_score(tmp_path / "out"))
-    assert fid["skipped_images"] == {"count": 1, "image_ids": [victim]}
+    main([*run, "--skip-bad-images"])
+    ssim = load_json(paths.ssim_analysis(tmp_path / "out"))
+    assert ssim["skipped_images"] == {"count": 1, "image_ids": [victim]}
     assert "1 missing or unreadable ones were left out" in one_line(read_report(tmp_path / "out"))
 
 
