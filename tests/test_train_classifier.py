@@ -261,7 +261,7 @@ class TestUnfrozen:
     def test_it_learns_bright_squares(self, make_dataset, in_tmp):
         make_dataset()
         learning = ["--epochs", "8", "--epochs-final", "8", "--schedule", "onecycle", "--augment", "light"]
-        run(*QUICK, *learning, "--k-folds", "0")
+        run(*QUICK, *learning, "--batch-size", "12", "--k-folds", "0")
         metrics = load_json(METRICS / "baseline_final_metrics.json")
         assert metrics["auroc"] > 0.9
         state = load_checkpoint(paths.classifier_model("models", "baseline_"))["state_dict"]
@@ -344,8 +344,8 @@ class TestBadData:
     @pytest.mark.parametrize(
         "argv",
         [["--k-folds", "1"], ["--lr", "0"], ["--epochs", "0"], ["--augment", "heavy"], ["--epoch", "3"],
-         ["--synthetic-ratio", "1"], ["--schedule", "onecycle", "--epochs-final", "99"], ["--batch-size", "x"],
-        ],
+         ["--batch-size", "x"], ["--synthetic-ratio", "1"],
+         ["--schedule", "onecycle", "--epochs-final", "99"]],
     )  # fmt: skip
     def test_wrong_usage_is_exit_code_2(self, argv):
         with pytest.raises(SystemExit) as stop:
