@@ -190,7 +190,24 @@ def _differences(findings: Findings) -> list[str]:
             f"{_about_zero(auroc['ci95'])})",
         ]
     paired = [pair for pair in findings.differences if "reason" not in pair]
-    return lines + (_how_paired(paired[0]) if paired else [])
+    if paired:
+        lines += _how_paired(paired[0])
+    for arm in findings.arms:
+        lines += _moved_prior(arm.name, arm.metrics)
+    return lines
+
+
+def _moved_prior(name: str, m: dict[str, Any]) -> list[str]:
+    """What synthetic positives alone do to figures taken at a probability of 0.5."""
+    synthetic = m.get("synthetic")
+    if not synthetic or synthetic["label"] != 1:
+        return []
+    return _wrap(
+        f"Mind the threshold: {name} learned from {_count(synthetic['n_used'], 'more positive image')} "
+        f"beside {_count(m['n_train_images'], 'real image')}, so its probabilities are higher. That alone "
+        "moves accuracy, sensitivity and specificity at 0.5, whatever else it learned; AUROC does not depend "
+        "on it."
+    )
 
 
 def _about_zero(bounds: Sequence[float | None]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -228,15 +229,21 @@ def atomic_path(path: str | Path, durable: bool = True) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         if durable:
             with temporary.open("rb+") as written:
                 os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@functools.cache
+def _umask() -> int:
+    """The process's umask, read once: it can only be read by setting it, which other threads would see."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def save_text(path: str | Path, text: str) -> None:

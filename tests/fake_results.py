@@ -72,7 +72,8 @@ def write_arm(
             },
             "out_of_fold": None,
         },
-        "synthetic": None, "red_flags": [], "notes": [], **overrides,
+        "synthetic": {"label": 1, "n_used": n_synthetic} if n_synthetic else None, "red_flags": [],
+        **overrides,
     }  # fmt: skip
     save_json(paths.final_metrics(metrics_dir, prefix), metrics)
     save_csv(paths.test_predictions(metrics_dir, prefix), predictions)

@@ -105,6 +105,8 @@ def test_report_states_the_numbers_of_the_files(analysed, finished):
     assert n in flat and metrics["split_sha256"][:12] in flat and "NIH patient" in flat
     assert "16 x 16 thumbnails 0.700, view + sex + age 0.620" in text
     assert "seed variance) is not included" in flat
+    assert "augmented learned from 24 more positive images beside 360 real images" in flat
+    assert "baseline learned from" not in flat
 
 
 def test_difference_is_the_paired_bootstrap_of_the_predictions(analysed, finished):
