@@ -31,8 +31,9 @@ DEMO = {
         "--weights", "none", "--unfreeze", "--image-size", "64", "--epochs", "12", "--k-folds", "3",
         "--augment", "light", "--weight-decay", "0.05", "--schedule", "onecycle",
     ],
-    "gan": ["--image-size", "64", "--num-channels", "1", "--kimg", "20", "--save-interval", "200"],
-    "num_images": "300",
+    "gan": ["--image-size", "64", "--num-channels", "1", "--kimg", "20",
+            "--save-interval", "200", "--checkpoint-interval", "50"],
+    "num_images": "100",
 }  # fmt: skip
 
 
