@@ -19,9 +19,9 @@ from phantom_shapes import Pose, draw_lines, ellipse, smooth_noise, soft_step
 
 FRAME = 1024  # pixels; boxes are given in a frame of this size, as in the RSNA set, at every image size
 BOX_GRID = 128  # pixels; boxes are measured on a grid of this size, so that they don't depend on image size
-SMALLEST_BOX = 6  # grid cells
+SMALLEST_BOX = 9  # grid cells
 
-MOTTLE = {18: 0.5, 40: 0.5, 90: 0.35}  # texture of opacities: cells across the frame -> amplitude
+MOTTLE = {14: 0.55, 30: 0.5, 80: 0.35}  # texture of opacities: cells across the frame -> amplitude
 
 Box = tuple[int, int, int, int]  # x, y, width, height in pixels of the 1024 frame
 Finding = Callable[[Chest, np.random.Generator], np.ndarray]
@@ -54,7 +54,7 @@ def draw_patch(rng: np.random.Generator, anatomy: Anatomy, side: int, size: floa
     y = rng.uniform(anatomy.apex + 0.38, dome - 0.08)
     reach = width * np.sqrt(1 - 0.8 * max(0.3 - y, 0) ** 2 / (0.3 - anatomy.apex) ** 2)
     x = rng.uniform(anatomy.mediastinum + 0.12, reach - 0.08)
-    contrast = float(np.clip(rng.lognormal(-1.45, 0.30), 0.10, 0.40))
+    contrast = float(np.clip(rng.lognormal(-1.15, 0.25), 0.15, 0.45))
     return Patch((side * x, y), axes, rng.normal(0, 0.35), contrast)
 
 
@@ -77,13 +77,14 @@ def draw_opacities(
 
 
 def bounding_box(patch: Patch, lungs: Lungs) -> Box | None:
-    """The box around the visible part of a patch; None if too little of it is in the lungs or the frame.
+    """The box around the visible part of a patch; None if that is tiny, or less than half of the patch.
 
     The fields of ``lungs`` are those of a [BOX_GRID, BOX_GRID] frame.
     """
-    inside = patch.shape(lungs) * lungs.mask > 0.25
+    shape = patch.shape(lungs)
+    inside = shape * lungs.mask > 0.25
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if min(len(rows), len(columns)) < SMALLEST_BOX:
+    if min(len(rows), len(columns)) < SMALLEST_BOX or inside.sum() < 0.5 * (shape > 0.25).sum():
         return None
     cell = FRAME // BOX_GRID
     left, top = int(columns[0]) * cell, int(rows[0]) * cell
@@ -95,7 +96,7 @@ def consolidation(chest: Chest, patches: list[Patch], rng: np.random.Generator) 
     size = len(chest.attenuation)
     wobble = smooth_noise(rng, 9, size)
     mottle = sum(weight * smooth_noise(rng, cells, size) for cells, weight in MOTTLE.items())
-    texture = np.maximum(0.8 + 0.9 * mottle - 0.8 * chest.vessels, 0)
+    texture = np.maximum(0.55 + 1.2 * mottle - 0.7 * chest.vessels, 0)
     return texture * sum(patch.contrast * patch.shape(chest.lungs, wobble) for patch in patches)
 
 
@@ -142,23 +143,23 @@ def haze(chest: Chest, rng: np.random.Generator) -> np.ndarray:
 def veil(chest: Chest, rng: np.random.Generator) -> np.ndarray:
     """A big soft shadow without texture, as of pleural thickening or of fluid behind a supine lung."""
     patch = draw_patch(rng, chest.anatomy, draw_side(rng), 1.2)
-    return 0.75 * patch.contrast * patch.shape(chest.lungs, smooth_noise(rng, 5, len(chest.attenuation)))
+    return 0.65 * patch.contrast * patch.shape(chest.lungs, smooth_noise(rng, 5, len(chest.attenuation)))
 
 
 def doubtful_patch(chest: Chest, rng: np.random.Generator) -> np.ndarray:
     """What one reader calls an opacity and another does not: the errors of the labels."""
     patch = draw_patch(rng, chest.anatomy, draw_side(rng), rng.uniform(0.5, 0.9))
-    return consolidation(chest, [replace(patch, contrast=0.6 * patch.contrast)], rng)
+    return consolidation(chest, [replace(patch, contrast=0.4 * patch.contrast)], rng)
 
 
 # How often each finding is seen in an image of class "Not Normal", and beside an opacity.
 MIMICS: dict[Finding, float] = {
     effusion: 0.30,
-    nodules: 0.25,
+    nodules: 0.20,
     atelectasis: 0.25,
     haze: 0.25,
     veil: 0.40,
-    doubtful_patch: 0.07,
+    doubtful_patch: 0.06,
 }
 COMPANIONS: dict[Finding, float] = {effusion: 0.25, atelectasis: 0.15, haze: 0.12, nodules: 0.05}
 

@@ -151,7 +151,7 @@ def test_opacities_lie_in_a_lung_and_boxes_in_the_frame():
         for x, y, width, height in scene.boxes:
             assert min(x, y) >= 0
             assert max(x + width, y + height) <= FRAME
-            assert min(width, height) >= 48
+            assert min(width, height) >= 72
             cells = (slice(y // 8, (y + height) // 8), slice(x // 8, (x + width) // 8))
             assert lungs.mask[cells].mean() > 0.3
 
