@@ -245,14 +245,16 @@ def save_models(
     save_checkpoint(paths.classifier_model(args.model_dir, prefix), content)
 
 
-def save_figures(args: argparse.Namespace, prefix: str, history: dict[str, Any]) -> None:
+def save_figures(args: argparse.Namespace, prefix: str, data: ArmData, history: dict[str, Any]) -> None:
     """The arm's curves, and the folds of all arms found so far side by side."""
     import plots
     from arms import find_prefixes
 
-    name = prefix.removesuffix("_")
-    save_figure(paths.loss_figure(args.figures_dir, prefix), plots.training_curves(history, "loss", name))
-    save_figure(paths.acc_figure(args.figures_dir, prefix), plots.training_curves(history, "acc", name))
+    n_synthetic = len(data.synthetic_rows(data.n_real, args.synthetic_ratio))
+    extra = f" + {n_synthetic:,} synthetic" if n_synthetic else ""
+    title = f"{prefix.removesuffix('_')}: n = {data.n_real:,} real{extra} training images"
+    save_figure(paths.loss_figure(args.figures_dir, prefix), plots.training_curves(history, "loss", title))
+    save_figure(paths.acc_figure(args.figures_dir, prefix), plots.training_curves(history, "acc", title))
     summaries = {
         other.removesuffix("_"): load_json(paths.cv_summary(args.results_dir, other))
         for other in find_prefixes(args.results_dir, paths.cv_summary)
@@ -364,7 +366,7 @@ def main(argv: list[str] | None = None) -> None:
         "final": {"epochs": epochs_final, **final.curves()},
     }
     save_json(paths.training_history(args.results_dir, prefix), history)
-    save_figures(args, prefix, history)
+    save_figures(args, prefix, data, history)
     save_models(args, prefix, data, trainer, folds, final)
     probabilities = save_predictions(args, prefix, data, trainer, final)
     metrics = {

@@ -142,8 +142,9 @@ def test_the_demo_writes_everything_that_is_promised(in_tmp, monkeypatch, capfd)
             "--k-folds",
             "2",
         ],
-        "gan": ["--image-size", "32", "--num-channels", "1", "--kimg", "1"],
-        "num_images": "40",
+        "gan": ["--image-size", "32", "--num-channels", "1", "--kimg", "1", "--perceptual", "off"],
+        "generation": ["--num-images", "40"],
+        "analysis": ["--extractor", "classifier"],
     }
     monkeypatch.setattr(run_pipeline, "DEMO", small)
     run_pipeline.main(["--demo"])
