@@ -84,7 +84,7 @@ def _contamination_note(folds: list[int]) -> str:
     names = ", ".join(map(str, folds))
     return (
         f"the generator of the synthetic images saw, or may have seen, patients of validation folds {names}: "
-        "these figures are too good, enter no comparison, and chose no epoch"
+        "these figures may be too good, enter no comparison, and chose no epoch"
     )
 
 

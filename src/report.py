@@ -204,9 +204,9 @@ def _moved_prior(name: str, m: dict[str, Any]) -> list[str]:
         return []
     return _wrap(
         f"Mind the threshold: {name} learned from {_count(synthetic['n_used'], 'more positive image')} "
-        f"beside {_count(m['n_train_images'], 'real image')}, so its probabilities are higher. That alone "
-        "moves accuracy, sensitivity and specificity at 0.5, whatever else it learned; AUROC does not depend "
-        "on it."
+        f"beside {_count(m['n_train_images'], 'real image')}, which by itself tends to raise its "
+        "probabilities. That moves accuracy, sensitivity and specificity at 0.5, whatever else it learned; "
+        "AUROC does not depend on it."
     )
 
 
@@ -249,7 +249,7 @@ def _cross_validation(arms: Sequence[Arm]) -> list[str] | None:
     if any(arm.cv["contaminated"] for arm in arms):
         lines += _wrap(
             "* CONTAMINATED: the generator of this arm's synthetic images saw the validation images. These "
-            "figures are too good and are not compared with any other row."
+            "figures may be too good and are not compared with any other row."
         )
     return lines
 

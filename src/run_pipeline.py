@@ -27,14 +27,14 @@ FINISHED, STARTED = "finished", "started"
 # Sized for ten minutes on two cores and for classifiers that clearly learn. No step needs the network: none
 # asks for pretrained weights.
 DEMO = {
-    "phantoms": ["--num-images", "800", "--num-test-images", "40", "--image-size", "64"],
+    "phantoms": ["--num-images", "700", "--num-test-images", "40", "--image-size", "64"],
     "classifier": [
         "--weights", "none", "--unfreeze", "--image-size", "64", "--epochs", "12", "--k-folds", "3",
         "--augment", "light", "--weight-decay", "0.05", "--schedule", "onecycle",
     ],
     "gan": [
-        "--image-size", "64", "--num-channels", "1", "--kimg", "20", "--save-interval", "200",
-        "--checkpoint-interval", "50", "--perceptual", "off",
+        "--image-size", "64", "--num-channels", "1", "--kimg", "20", "--batch-size", "16",
+        "--save-interval", "300", "--checkpoint-interval", "50", "--perceptual", "off",
     ],
     "generation": ["--num-images", "100"],
     "analysis": ["--extractor", "classifier"],
