@@ -22,11 +22,18 @@ from data_loader import (
     load_official_test,
     name_some,
 )
-from splits import TEST, TRAIN, Splits, assign_folds, describe_splits, load_or_create_splits, select
+from splits import (
+    TEST,
+    TRAIN,
+    Splits,
+    assign_folds,
+    assign_validation_part,
+    describe_splits,
+    load_or_create_splits,
+    select,
+)
 from synthetic import SyntheticSet, load_synthetic
 from utils import UserError
-
-VALIDATION_PARTS = 10  # without folds, one tenth of the training images chooses the epoch
 
 
 @dataclass
@@ -94,12 +101,15 @@ def load_arm_data(
     synthetic = None
     if synthetic_dir is not None:
         synthetic = _checked_synthetic(synthetic_dir, dataset, test_records, allow_unverified)
-    folds = assign_folds(splits, k_folds or VALIDATION_PARTS)
+    folds = assign_folds(splits, k_folds) if k_folds else assign_validation_part(splits)
 
     def decode(records: pd.DataFrame, what: str, skip: bool = skip_bad) -> ImageSet:
         return load_images(records, image_size, workers=workers, skip_bad=skip, desc=f"decoding {what}")
 
     train, test = decode(train_records, "training images"), decode(test_records, "test images")
+    for images, what in ((train, "training"), (test, "test")):
+        if images.records["label"].nunique() < 2:
+            raise UserError(f"the readable {what} images are of one class only: nothing can be measured")
     unlabelled = None
     if official is not None and not official.labelled:
         print(f"official test images are unlabelled ({official.why}): predicted, never scored")

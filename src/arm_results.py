@@ -42,9 +42,11 @@ def out_of_fold_table(data: ArmData, folds: list[FoldFit]) -> pd.DataFrame:
     return pd.concat(tables).sort_values("image_id", ignore_index=True)
 
 
-def summarise_folds(data: ArmData, folds: list[FoldFit], out_of_fold: pd.DataFrame) -> dict[str, Any]:
+def summarise_folds(
+    data: ArmData, folds: list[FoldFit], out_of_fold: pd.DataFrame, weights_saw_folds: bool
+) -> dict[str, Any]:
     """Content of ``<prefix>cv_summary.json``: metrics per fold, their mean and SD, and whether the
-    synthetic images' generator saw validation patients (contaminated)."""
+    synthetic images' generator, or the initial weights, saw validation patients (contaminated)."""
     contaminated, rows = [], []
     for item in folds:
         held_out = data.train.records.iloc[item.val_rows]
@@ -59,7 +61,8 @@ def summarise_folds(data: ArmData, folds: list[FoldFit], out_of_fold: pd.DataFra
                 **classification_metrics(held_out["label"].to_numpy(), item.probabilities()),
             }
         )
-        if data.synthetic is not None and overlaps(data.synthetic.generator_patients, patients):
+        by_generator = data.synthetic is not None and overlaps(data.synthetic.generator_patients, patients)
+        if by_generator or weights_saw_folds:
             contaminated.append(item.fold)
     mean, std = mean_and_std(rows)
     return {
@@ -69,8 +72,6 @@ def summarise_folds(data: ArmData, folds: list[FoldFit], out_of_fold: pd.DataFra
         "note": _contamination_note(contaminated) if contaminated else CLEAN_NOTE,
         "n_images": len(out_of_fold),
         "n_patients": int(out_of_fold["patient"].nunique()),
-        "grouped_by": data.splits.grouped_by,
-        "split_sha256": data.splits.sha256,
         "folds": rows,
         "mean": mean,
         "std": std,
@@ -83,8 +84,8 @@ def summarise_folds(data: ArmData, folds: list[FoldFit], out_of_fold: pd.DataFra
 def _contamination_note(folds: list[int]) -> str:
     names = ", ".join(map(str, folds))
     return (
-        f"the generator of the synthetic images saw, or may have seen, patients of validation folds {names}: "
-        "these figures may be too good, enter no comparison, and chose no epoch"
+        "the generator of the synthetic images, or the classifier behind the initial weights, saw or may "
+        f"have seen patients of validation folds {names}: they may be too good and enter no comparison"
     )
 
 

@@ -52,7 +52,7 @@ class PneumoniaClassifier(nn.Module):
         return self.backbone(images)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(self.features(images)).squeeze(1)
+        return logits_in_full_precision(self.head, self.features(images))
 
 
 class ClassifierHead(nn.Module):
@@ -64,7 +64,14 @@ class ClassifierHead(nn.Module):
         self.head = nn.Linear(FEATURES, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.head(features).squeeze(1)
+        return logits_in_full_precision(self.head, features)
+
+
+def logits_in_full_precision(head: nn.Linear, features: torch.Tensor) -> torch.Tensor:
+    """Logits float32 [N] of features [N, 2048], also under bfloat16 autocast: eight bits of a logit would
+    make ties among probabilities."""
+    with torch.autocast(features.device.type, enabled=False):
+        return head(features.float()).squeeze(1)
 
 
 # --- building, saving, loading ---------------------------------------------------------------------
@@ -99,6 +106,17 @@ def _load_backbone(model: PneumoniaClassifier, state: dict[str, Any], source: st
             raise UserError(f"{source} does not fit ResNet-50: {key} is {list(state[key].shape)}, "
                             f"not {list(value.shape)}")  # fmt: skip
     model.backbone.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
+
+
+def split_of_weights(weights: str) -> str | None:
+    """The split that the images behind ``weights`` came from, if they are a checkpoint of this project.
+
+    Such a classifier has seen the training images of that split, validation folds included.
+    """
+    if weights in ("imagenet", "none"):
+        return None
+    checkpoint = load_checkpoint(weights)
+    return checkpoint["split_sha256"] if checkpoint.get("format") == CHECKPOINT_FORMAT else None
 
 
 def load_classifier(path: str | Path) -> tuple[PneumoniaClassifier, dict[str, Any]]:

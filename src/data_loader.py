@@ -47,6 +47,7 @@ class Dataset:
 
     ``images``: image_id, patient, label (0/1), class, view, sex, age (years, NaN if unknown or
     implausible), n_boxes, path; sorted by image_id. ``rows``: metadata rows (boxes) they came from.
+    ``unmapped``: images that the patient mapping lacks, each a group of its own.
     """
 
     data_dir: Path
@@ -54,6 +55,7 @@ class Dataset:
     grouped_by: str
     data_sha256: str
     rows: int
+    unmapped: int
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,6 @@ def read_metadata(path: Path) -> pd.DataFrame:
     rows.columns = rows.columns.str.strip()
     if "patientId" not in rows:
         raise UserError(f"{path} has no column patientId; its columns are {', '.join(rows.columns)}")
-    if rows.empty:
-        raise UserError(f"{path} holds no rows")
     rows = rows.apply(lambda column: column.str.strip())
     bad = rows.loc[~rows["patientId"].map(lambda name: bool(SAFE_ID.fullmatch(name))), "patientId"]
     if not bad.empty:
@@ -236,11 +236,9 @@ def find_patient_map(data_dir: Path, patient_map: str | Path | None) -> Path | N
     return inside if inside.is_file() else None
 
 
-def _with_patients(images: pd.DataFrame, patient_of: dict[str, str] | None) -> pd.DataFrame:
+def _with_patients(images: pd.DataFrame, patient_of: dict[str, str]) -> pd.DataFrame:
     """Add ``patient``; an image that the mapping lacks is its own group."""
-    ids = images["image_id"]
-    known = patient_of or {}
-    return images.assign(patient=[known.get(image_id, image_id) for image_id in ids])
+    return images.assign(patient=[patient_of.get(image_id, image_id) for image_id in images["image_id"]])
 
 
 def grouping_sentence(grouped_by: str) -> str:
@@ -261,9 +259,15 @@ def load_dataset(data_dir: str | Path, patient_map: str | Path | None = None) ->
         raise UserError(f"{data_dir} is not a folder; `python src/download_dataset.py` fetches the dataset")
     metadata = data_dir / paths.TRAIN_METADATA
     rows = read_metadata(metadata)
+    if rows.empty:
+        raise UserError(f"{metadata} holds no rows")
     images = reduce_to_images(rows, metadata.name)
     map_file = find_patient_map(data_dir, patient_map)
-    images = _with_patients(images, read_patient_map(map_file) if map_file else None)
+    patient_of = read_patient_map(map_file) if map_file else {}
+    unmapped = int((~images["image_id"].isin(patient_of)).sum())
+    if map_file and unmapped == len(images):
+        raise UserError(f"{map_file} knows none of the images of {metadata}: it is another dataset's mapping")
+    images = _with_patients(images, patient_of)
     folder = paths.training_images(data_dir)
     images["path"] = [folder / f"{image_id}.png" for image_id in images["image_id"]]
     if images["label"].nunique() < 2:
@@ -274,11 +278,12 @@ def load_dataset(data_dir: str | Path, patient_map: str | Path | None = None) ->
         grouped_by=GROUPED_BY_PATIENT if map_file else GROUPED_BY_IMAGE,
         data_sha256=sha256_file(metadata),
         rows=len(rows),
+        unmapped=unmapped,
     )
 
 
 def load_official_test(data_dir: str | Path, patient_map: str | Path | None = None) -> OfficialTest | None:
-    """The official test images, or None where there is no test CSV.
+    """The official test images, or None where there is no test CSV or no row in it.
 
     Constant, empty or placeholder labels are no labels: then ``labelled`` is False and there is no column
     ``label``, so that no metric can be computed from them by accident.
@@ -288,15 +293,17 @@ def load_official_test(data_dir: str | Path, patient_map: str | Path | None = No
     if not metadata.is_file():
         return None
     rows = read_metadata(metadata)
+    if rows.empty:
+        return None
     labels, why = _official_labels(rows)
-    if labels is not None:
-        rows = rows.assign(Target=labels.map(str))
-    images = reduce_to_images(rows if labels is not None else rows.assign(Target="0"), metadata.name)
+    if labels is None or ("class" in rows and rows["class"].eq("").any()):
+        rows = rows.drop(columns=["class"], errors="ignore")
+    rows = rows.assign(Target="0" if labels is None else labels.map(str))
+    images = reduce_to_images(rows, metadata.name)
     if labels is None:
         images = images.drop(columns=["label"])
-        images["class"] = ""
     map_file = find_patient_map(data_dir, patient_map)
-    images = _with_patients(images, read_patient_map(map_file) if map_file else None)
+    images = _with_patients(images, read_patient_map(map_file) if map_file else {})
     folder = paths.test_images(data_dir)
     if (folder / "Images").is_dir():
         folder = folder / "Images"
@@ -441,7 +448,11 @@ def augment_light(pixels: torch.Tensor, generator: torch.Generator) -> torch.Ten
     theta = torch.stack(rows, dim=1).view(n, 2, 3)
     images = pixels.unsqueeze(1).float()  # [N, 1, S, S]
     grid = torch.nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
-    images = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    padding = "border"
+    if pixels.device.type == "mps":  # whose grid_sample lacks border padding in torch before 2.13
+        edge = 1 - 1 / images.shape[-1]  # centre of the outermost pixel
+        grid, padding = grid.clamp(-edge, edge), "zeros"
+    images = torch.nn.functional.grid_sample(images, grid, padding_mode=padding, align_corners=False)
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     contrast, brightness = uniform(0.8, 1.2).view(n, 1, 1, 1), uniform(-25.5, 25.5).view(n, 1, 1, 1)
     images = (images - mean) * contrast + mean + brightness
@@ -502,6 +513,8 @@ def main(argv: list[str] | None = None) -> None:
     groups = images["patient"].nunique()
     print(f"{args.data_dir}: {dataset.rows:,} rows, {len(images):,} images, {groups:,} patients or groups")
     print(f"grouping: {grouping_sentence(dataset.grouped_by)}")
+    if dataset.grouped_by == GROUPED_BY_PATIENT and dataset.unmapped:
+        print(f"images that the mapping lacks, each its own group: {dataset.unmapped:,}")
     print("classes: " + ", ".join(f"{name or 'not Lung Opacity'} {n:,}" for name, n in counts.items()))
     prevalence = images["label"].mean()
     print(f"prevalence of {POSITIVE_CLASS}: {prevalence:.1%}")
@@ -513,24 +526,28 @@ def main(argv: list[str] | None = None) -> None:
     splits = split_files.load_or_create_splits(dataset, args.splits)
     print(split_files.describe_splits(splits))
 
-    problems = _report_images(images, args.workers, "checking training images")
+    bad = _report_images(images, args.workers, "checking training images")
     if official is None:
         print(f"official test set: {paths.TEST_METADATA} is not there")
     else:
         state = f"labelled by {official.why}" if official.labelled else f"unlabelled: {official.why}"
         print(f"official test set: {len(official.images):,} images, {state}")
-        problems += _report_images(official.images, args.workers, "checking official test images")
-    if problems and not args.skip_bad_images:
-        raise UserError(f"{problems} bad images would stop training; --skip-bad-images goes on without them")
-    print("ready for training" + (f" without {problems} bad images" if problems else ""))
+        bad += _report_images(official.images, args.workers, "checking official test images")
+    if bad and not args.skip_bad_images:
+        raise UserError(f"{len(bad)} bad images would stop training; --skip-bad-images goes on without them")
+    good = splits.images[~splits.images["image_id"].isin(bad)]
+    if len(good.groupby(["role", "label"])) < 4:
+        raise UserError("without the bad images, training or test images are of one class only")
+    print("ready for training" + (f" without {len(bad)} bad images" if bad else ""))
 
 
-def _report_images(records: pd.DataFrame, workers: int, desc: str) -> int:
+def _report_images(records: pd.DataFrame, workers: int, desc: str) -> list[str]:
+    """Print which images are missing or unreadable; returns their ids."""
     missing, unreadable = check_images(records, workers, desc)
     for word, names in (("missing", missing), ("unreadable", unreadable)):
         if names:
             print(f"{word}: {name_some(names)}")
-    return len(missing) + len(unreadable)
+    return missing + unreadable
 
 
 if __name__ == "__main__":

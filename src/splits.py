@@ -22,6 +22,7 @@ VERSION = 1
 SPLIT_SEED = 42
 TEST_FRACTION = 0.25  # of the labelled images; about 6,671 of the full set's 26,684
 TRAIN, TEST = "train", "test"
+VALIDATION_PARTS = 10  # without folds, one tenth of the training images chooses the epoch
 COLUMNS = ["image_id", "patient", "label", "class", "role"]
 
 
@@ -84,6 +85,16 @@ def assign_folds(splits: Splits, k: int) -> pd.Series:
     train = splits.images[splits.images["role"] == TRAIN]
     fold = _stratified_group_folds(train, k, splits.seed, f"{k} folds")
     return pd.Series(fold, index=pd.Index(train["image_id"], name="image_id"), name="fold")
+
+
+def assign_validation_part(splits: Splits) -> pd.Series:
+    """1 for the stratified, patient-grouped tenth of the training images that validates, else higher.
+
+    Of a set with fewer than ten patients with (or without) pneumonia the part is larger than a tenth.
+    """
+    train = splits.images[splits.images["role"] == TRAIN]
+    patients = min(group["patient"].nunique() for _, group in train.groupby("label"))
+    return assign_folds(splits, max(2, min(VALIDATION_PARTS, patients)))
 
 
 def select(dataset: Dataset, splits: Splits, role: str, label: int | None = None) -> pd.DataFrame:

@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--augment", choices=("none", "light"), default="none",
         help="light: small affine, brightness and contrast changes; never mirrored")  # fmt: skip
     add("--image-size", type=number(int, 32, 1024), default=224, metavar="N", help="pixels per side")
-    add("--seed", type=number(int, 0), default=42, metavar="N", help="of everything but the split")
+    add("--seed", type=number(int, 0, 2**32 - 1), default=42, metavar="N", help="of everything but the split")
 
     group = parser.add_argument_group("synthetic data")
     add = group.add_argument
@@ -160,7 +160,36 @@ def differences_from_baseline(args: argparse.Namespace) -> list[str]:
     ]
 
 
-def prepare_state_folder(args: argparse.Namespace, prefix: str, data: ArmData) -> Path:
+def check_initial_weights(args: argparse.Namespace, splits: Splits) -> list[str]:
+    """Red flags of --weights. ``UserError`` if they are a classifier that may have seen test patients."""
+    from classifier import split_of_weights
+
+    split = split_of_weights(args.weights)
+    if split is None:
+        return []
+    if split != splits.sha256:
+        raise UserError(
+            f"--weights {args.weights} was trained on another split ({split[:12]}, not {splits.sha256[:12]}) "
+            "and may have seen the test patients; use imagenet, none, or a file of this split"
+        )
+    return [f"--weights {public_path(args.weights)} had learned from these training images before"]
+
+
+def provenance(data: ArmData, flags: list[str]) -> dict[str, Any]:
+    """What every result file of the arm says about where it comes from."""
+    return {
+        "split_sha256": data.splits.sha256,
+        "data_sha256": data.dataset.data_sha256,
+        "grouped_by": data.splits.grouped_by,
+        "unmapped_images": data.dataset.unmapped,
+        "skipped_images": data.skipped(),
+        "red_flags": flags,
+    }
+
+
+def prepare_state_folder(
+    args: argparse.Namespace, prefix: str, data: ArmData, epochs_final: int | None, precision: str
+) -> Path:
     """The folder of the unfinished run: emptied without --resume, checked against this run with it."""
     folder = paths.classifier_state(args.model_dir, prefix)
     run_file = folder / "run.json"
@@ -170,6 +199,8 @@ def prepare_state_folder(args: argparse.Namespace, prefix: str, data: ArmData) -
         "data_sha256": data.dataset.data_sha256,
         "manifest_sha256": data.synthetic.manifest_sha256 if data.synthetic else None,
         "skipped_images": data.skipped()["image_ids"],
+        "epochs_final": epochs_final,
+        "precision": precision,
     }
     if args.resume and run_file.is_file():
         earlier = load_json(run_file)
@@ -329,7 +360,14 @@ def main(argv: list[str] | None = None) -> None:
         synthetic_dir=args.synthetic_dir if args.use_synthetic else None,
         allow_unverified=args.allow_unverified_synthetic,
     )
+    weight_flags = check_initial_weights(args, data.splits)
+    flags = weight_flags + red_flags(args, data)
     epochs_final, epochs_from = planned_epochs(args, data.splits)
+    if args.schedule != "none" and epochs_final is not None and epochs_final > args.epochs:
+        raise UserError(
+            f"--schedule {args.schedule} ends after --epochs {args.epochs}, but {epochs_from} epochs are "
+            f"{epochs_final}; give the baseline's --epochs"
+        )
     recipe = Recipe(args.epochs, args.batch_size, args.lr, args.weight_decay, args.schedule, precision)
     print(describe_run(args, data, device, precision))
     trainer = ArmTrainer(
@@ -340,7 +378,7 @@ def main(argv: list[str] | None = None) -> None:
         augment=args.augment,
         seed=args.seed,
         device=device,
-        state_folder=prepare_state_folder(args, prefix, data),
+        state_folder=prepare_state_folder(args, prefix, data, epochs_final, precision),
         resume=args.resume,
     )
 
@@ -352,11 +390,16 @@ def main(argv: list[str] | None = None) -> None:
     print(f"final model: {data.n_real:,} real training images, {epochs_final} epochs ({epochs_from})")
     final = trainer.train_final(epochs_final, args.synthetic_ratio)
 
+    # Written last and removed first: its presence means that all files are there and belong together.
+    final_file = paths.final_metrics(args.results_dir, prefix)
+    final_file.unlink(missing_ok=True)
+    origin = provenance(data, flags)
     cv_predictions = None
     if args.k_folds:
         cv_predictions = out_of_fold_table(data, folds)
         save_csv(paths.cv_predictions(args.results_dir, prefix), cv_predictions)
-        save_json(paths.cv_summary(args.results_dir, prefix), summarise_folds(data, folds, cv_predictions))
+        summary = summarise_folds(data, folds, cv_predictions, bool(weight_flags))
+        save_json(paths.cv_summary(args.results_dir, prefix), {**summary, **origin})
     else:
         remove_stale_folds(args, prefix)
     history = {
@@ -364,6 +407,7 @@ def main(argv: list[str] | None = None) -> None:
             {"fold": item.fold, "best_epoch": item.fit.best_epoch, **item.fit.curves()} for item in folds
         ],
         "final": {"epochs": epochs_final, **final.curves()},
+        **origin,
     }
     save_json(paths.training_history(args.results_dir, prefix), history)
     save_figures(args, prefix, data, history)
@@ -375,24 +419,19 @@ def main(argv: list[str] | None = None) -> None:
         "environment": environment(device),
         "precision": precision,
         "seed": args.seed,
-        "data_sha256": data.dataset.data_sha256,
-        "split_sha256": data.splits.sha256,
-        "grouped_by": data.splits.grouped_by,
+        **origin,
         "test_set": args.test_set,
         "n_train_images": data.n_real,
         "n_train_patients": int(data.train.records["patient"].nunique()),
         "n_synthetic": len(data.synthetic_rows(data.n_real, args.synthetic_ratio)),
         "synthetic": describe_synthetic(args, data),
-        "skipped_images": data.skipped(),
         "optimizer_steps": final.steps,
         "epochs_final": epochs_final,
         "epochs_final_from": epochs_from,
         **test_scores(data, probabilities),
         "references": reference_results(data, probabilities, cv_predictions),
-        "red_flags": red_flags(args, data),
     }
-    # Last, so that its presence means that all the others are there.
-    save_json(paths.final_metrics(args.results_dir, prefix), metrics)
+    save_json(final_file, metrics)
     shutil.rmtree(trainer.state_folder, ignore_errors=True)
     print_outcome(metrics, args.results_dir)
 

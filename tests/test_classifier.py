@@ -72,6 +72,15 @@ class TestFrozenBackbone:
         assert torch.allclose(whole, cached, atol=1e-3)
 
 
+def test_logits_have_full_precision_under_bfloat16():
+    torch.manual_seed(0)
+    head, features = ClassifierHead(), torch.randn(500, 2048)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = head(features)
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits, head(features))
+
+
 class TestWeights:
     def test_a_resnet50_state_dict_is_loaded_whatever_its_last_layer(self, tmp_path):
         torch.manual_seed(1)

@@ -106,7 +106,7 @@ class TestPatients:
         for file, given in ((tmp_path / paths.PATIENT_MAP, None), (tmp_path / "mine.json",) * 2):
             file.write_text(json.dumps(self.mapping))
             dataset = load_dataset(tmp_path, given)
-            assert dataset.grouped_by == "nih_patient"
+            assert dataset.grouped_by == "nih_patient" and dataset.unmapped == 1
             assert list(dataset.images["patient"]) == ["00000007", "00000007", "c"]
             file.unlink()
 
@@ -114,6 +114,7 @@ class TestPatients:
         ("text", "message"),
         [
             ("[]", "is empty"),
+            ('[{"subset_img_id": "x", "img_id": "1_0.png"}]', "knows none of the images"),
             ('{"a": 1}', "not the official mapping"),
             ('[{"id": 1}]', "not the official mapping"),
             ("no json", "not valid JSON"),
@@ -146,6 +147,8 @@ class TestOfficialTest:
             predictions(BOX, BOX),
             [{"patientId": "a", "Target": 0}, {"patientId": "b", "Target": 0}],
             [{"patientId": "a"}, {"patientId": "b"}],
+            [{**row, "class": ""} for row in predictions(PLACEHOLDER, PLACEHOLDER)],
+            [{"patientId": "a", "class": OPACITY}, {"patientId": "b", "class": NORMAL}],
         ],
     )
     def test_placeholders_constants_and_nothing_are_no_labels(self, tmp_path, rows):
@@ -168,6 +171,8 @@ class TestOfficialTest:
         assert list(official.images["label"]) == [1, 0]
 
     def test_no_csv_is_no_test_set_and_images_may_lie_one_folder_deeper(self, tmp_path):
+        assert load_official_test(tmp_path) is None
+        (tmp_path / paths.TEST_METADATA).write_text("patientId,PredictionString\n")
         assert load_official_test(tmp_path) is None
         write_csv(tmp_path / paths.TEST_METADATA, [{"patientId": "a", "PredictionString": ""}])
         assert load_official_test(tmp_path).images["path"][0] == tmp_path / "Test" / "a.png"
@@ -267,6 +272,10 @@ class TestChecker:
         assert "grouped by image id" in result.stdout
         assert "Traceback" not in result.stderr
         assert self.run("--data-dir", str(data_dir), "--skip-bad-images").returncode == 0
+        for file in paths.training_images(data_dir).iterdir():
+            file.unlink()
+        result = self.run("--data-dir", str(data_dir), "--skip-bad-images")
+        assert result.returncode == 1 and "of one class only" in result.stderr
 
     def test_wrong_folder_and_wrong_flag(self, tmp_path):
         result = self.run("--data-dir", str(tmp_path))

@@ -7,7 +7,7 @@ import pytest
 import paths
 from conftest import COLUMNS, metadata_row, write_csv
 from data_loader import load_dataset
-from splits import TEST, TRAIN, assign_folds, load_or_create_splits, select
+from splits import TEST, TRAIN, assign_folds, assign_validation_part, load_or_create_splits, select
 from utils import UserError
 
 
@@ -63,6 +63,17 @@ def test_folds_are_grouped_stratified_and_pure(dataset, k):
     assert (folds.groupby(train["patient"]).nunique() == 1).all(), "a patient in two folds"
     assert (train["label"].groupby(folds).sum() >= 1).all()
     pd.testing.assert_series_equal(folds, assign_folds(splits, k))
+
+
+def test_the_validation_part_is_a_tenth_or_what_few_patients_allow(dataset, tmp_path):
+    part = assign_validation_part(load_or_create_splits(dataset))
+    assert abs((part == 1).mean() - 0.1) < 0.05
+    rows = [metadata_row(f"n{i}", "Normal") for i in range(30)] + [
+        metadata_row(f"p{i}", "Lung Opacity") for i in range(6)
+    ]
+    write_csv(tmp_path / "few" / paths.TRAIN_METADATA, rows, COLUMNS)
+    part = assign_validation_part(load_or_create_splits(load_dataset(tmp_path / "few")))
+    assert set(part) == {1, 2, 3, 4}
 
 
 def test_select_gives_the_records_of_a_role(dataset):

@@ -152,6 +152,9 @@ class TestBaselineWithFolds:
             assert row["val_loss"] == min(fold["val_loss"])
         assert history["final"]["val_loss"] is None
         assert summary["contaminated"] is False and summary["k"] == 3
+        for content in (history, summary):
+            assert content["grouped_by"] == "nih_patient" and content["red_flags"] == []
+            assert content["skipped_images"] == {"count": 0, "image_ids": []}
         accuracies = [row["accuracy"] for row in summary["folds"]]
         assert summary["mean"]["accuracy"] == pytest.approx(np.mean(accuracies))
         assert summary["std"]["accuracy"] == pytest.approx(np.std(accuracies, ddof=1))
@@ -183,6 +186,8 @@ class TestBaselineWithFolds:
 
     def test_same_seed_same_numbers(self, folder):
         before = (METRICS / "baseline_test_predictions.csv").read_text()
+        probabilities = pd.read_csv(METRICS / "baseline_test_predictions.csv")["probability"]
+        assert probabilities.nunique() == len(probabilities), "full precision: no ties"
         run(
             *frozen(folder),
             "--k-folds",
@@ -234,6 +239,7 @@ class TestAugmented:
         metrics = load_json(METRICS / "augmented_final_metrics.json")
         assert metrics["synthetic"]["verified"] is False
         assert any("saw patients of 2 test images" in flag for flag in metrics["red_flags"])
+        assert load_json(METRICS / "augmented_training_history.json")["red_flags"] == metrics["red_flags"]
 
     def test_without_a_baseline_the_number_of_epochs_must_be_given(self, arms, in_tmp):
         (METRICS / "baseline_final_metrics.json").unlink()
@@ -241,6 +247,26 @@ class TestAugmented:
             run(*frozen(in_tmp), "--use-synthetic")
         run(*frozen(in_tmp), "--use-synthetic", "--epochs-final", "1", "--k-folds", "0")
         assert load_json(METRICS / "augmented_final_metrics.json")["epochs_final"] == 1
+
+
+class TestInitialWeights:
+    """A classifier of this project as --weights has seen training images already."""
+
+    def test_of_another_split_they_are_refused(self, make_dataset, in_tmp):
+        make_dataset()
+        run(*frozen(in_tmp), "--k-folds", "0")
+        make_dataset("data/other", n=160)
+        with pytest.raises(UserError, match="--weights .* was trained on another split"):
+            run("--data-dir", "data/other", "--weights", "models/baseline_resnet50.pth", "--image-size", "32")
+
+    def test_of_the_same_split_they_are_flagged_and_contaminate_the_folds(self, make_dataset, in_tmp):
+        make_dataset()
+        run(*frozen(in_tmp), "--k-folds", "0")
+        own = ["--weights", "models/baseline_resnet50.pth", "--image-size", "32", "--epochs", "1"]
+        run(*own, "--k-folds", "2", "--results-dir", "second", "--model-dir", "second")
+        summary = load_json("second/baseline_cv_summary.json")
+        assert summary["contaminated"] is True
+        assert any("had learned from these training images" in flag for flag in summary["red_flags"])
 
 
 class TestWithoutFolds:
@@ -332,6 +358,21 @@ class TestBadData:
         metrics = load_json(METRICS / "baseline_final_metrics.json")
         assert metrics["test_set"] == "official" and metrics["n_images"] == 4
         assert not (METRICS / "baseline_unlabelled_predictions.csv").exists()
+
+    def test_without_any_readable_image_there_is_nothing_to_train(self, make_dataset, in_tmp):
+        data_dir = make_dataset()
+        for file in paths.training_images(data_dir).iterdir():
+            file.unlink()
+        with pytest.raises(UserError, match="readable training images are of one class only"):
+            run(*frozen(in_tmp), "--skip-bad-images")
+
+    def test_a_schedule_shorter_than_the_baselines_epochs_is_refused(self, make_dataset, in_tmp):
+        data_dir = make_dataset()
+        run(*frozen(in_tmp), "--k-folds", "0", "--epochs-final", "3")
+        positives = training_positives(data_dir)
+        make_synthetic(Path("data/synthetic"), 4, list(positives["image_id"]), list(positives["patient"]))
+        with pytest.raises(UserError, match="--schedule onecycle ends after --epochs 1"):
+            run(*frozen(in_tmp), "--use-synthetic", "--epochs", "1", "--schedule", "onecycle")
 
     def test_missing_weights_end_before_anything_is_written(self, make_dataset, in_tmp, monkeypatch):
         make_dataset()

@@ -143,12 +143,19 @@ class TestCommandLine:
         monkeypatch.chdir(tmp_path)
         args = argparse.Namespace(a=str(tmp_path / "data" / "x"), b="/somewhere/else/y", c=1, d=None, e="./z")
         assert utils.public_config(args) == {"a": "data/x", "b": "y", "c": 1, "d": None, "e": "./z"}
+        outside = argparse.Namespace(f="../../home/someone/data")
+        assert utils.public_config(outside) == {"f": "data"}
 
     @pytest.mark.parametrize(
         ("body", "code", "text"),
         [
             ("raise UserError('the file\\nis bad')", 1, "error: the file is bad\n"),
             ("raise KeyboardInterrupt", 130, "interrupted: finished files are kept, unfinished removed\n"),
+            (
+                "raise MemoryError",
+                1,
+                "error: out of memory; a smaller --batch-size or --image-size needs less\n",
+            ),
             ("open('/none/such', 'w')", 1, "error: No such file or directory: /none/such\n"),
         ],
     )
