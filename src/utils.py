@@ -52,6 +52,12 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted: finished files are kept, unfinished removed", file=sys.stderr)
         sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        # torch.OutOfMemoryError is a RuntimeError; torch must not be imported here to name it.
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+            raise
+        print("error: out of memory; a smaller --batch-size or --image-size needs less", file=sys.stderr)
+        sys.exit(1)
     except OSError as error:
         # A full disk, a folder that cannot be written: the user's to mend, and the message says which.
         where = f": {error.filename}" if error.filename else ""
@@ -112,11 +118,14 @@ def number(
 
 
 def public_config(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of a run as plain types for a result file, with no absolute path in them."""
+    """The options of a run as plain types for a result file; no path in them leads out of the working
+    directory."""
 
     def public(value: Any) -> Any:
-        is_absolute = isinstance(value, str | Path) and Path(value).is_absolute()
-        return public_path(value) if is_absolute else _plain(value)
+        tells_more = isinstance(value, str | Path) and (
+            Path(value).is_absolute() or ".." in Path(value).parts
+        )
+        return public_path(value) if tells_more else _plain(value)
 
     return {key: public(value) for key, value in sorted(vars(args).items())}
 
@@ -283,8 +292,11 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     """Write a dict of tensors and plain types, so that ``torch.load(weights_only=True)`` takes it back."""
     import torch
 
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+    except RuntimeError as error:  # torch's own word for a write that failed, on a full disk for example
+        raise UserError(f"{path} could not be written; is the disk full? ({error})") from None
 
 
 def load_checkpoint(path: str | Path, made_by: str = "") -> dict[str, Any]:
@@ -322,7 +334,8 @@ def hub_weights(url: str, what: str, remedy: str) -> dict[str, torch.Tensor]:
     """Pretrained weights from torch's own cache folder, or downloaded there from ``url`` (hash checked).
 
     ``what`` names the weights and ``remedy`` what else the user can do, for the error that is raised
-    (``WeightsUnavailableError``) when they are neither cached nor reachable.
+    (``WeightsUnavailableError``) when they are neither cached nor reachable, or the cached file is no such
+    file. Its attribute ``short`` is the message without the folder, fit for a result file.
     """
     import urllib.error
 
@@ -330,6 +343,13 @@ def hub_weights(url: str, what: str, remedy: str) -> dict[str, torch.Tensor]:
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = folder / url.rsplit("/", 1)[1]
+
+    def unavailable(problem: str) -> WeightsUnavailableError:
+        message = f"{what}: {file.name} {problem}; put the file from {url} there, or {remedy}"
+        error = WeightsUnavailableError(message)
+        error.short = message.replace(str(folder), "torch's cache")
+        return error
+
     if not file.is_file():
         # torch.hub reads the first characters of the hash from the file name: resnet50-0676ba61.pth.
         prefix = file.stem.rsplit("-", 1)[1]
@@ -338,12 +358,16 @@ def hub_weights(url: str, what: str, remedy: str) -> dict[str, torch.Tensor]:
             with _network_timeout(10.0):
                 torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=True)
         except (urllib.error.URLError, OSError, RuntimeError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise WeightsUnavailableError(
-                f"{what}: {file.name} is not in {folder} and could not be downloaded ({reason}); "
-                f"put the file from {url} there, or {remedy}"
-            ) from None
-    return load_checkpoint(file)
+            # Not all of an OSError, which would name the folder once more.
+            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            raise unavailable(f"is not in {folder} and could not be downloaded ({reason})") from None
+    try:
+        state = load_checkpoint(file)
+    except UserError:
+        raise unavailable(f"in {folder} is damaged or another file") from None
+    if not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise unavailable(f"in {folder} is not a file of weights alone")
+    return state
 
 
 @contextlib.contextmanager
