@@ -24,6 +24,9 @@ CREDENTIALS_HELP = (
     f"{paths.KAGGLE_DIR}/{paths.KAGGLE_TOKEN_FILES[0]} (or a kaggle.json as "
     f"{paths.KAGGLE_DIR}/{paths.KAGGLE_KEY_FILE}), in ~/.kaggle, or in KAGGLE_API_TOKEN"
 )
+KEY_VARIABLES = ("KAGGLE_USERNAME", "KAGGLE_KEY")
+# As KAGGLE_API_TOKEN: an empty token file. The client then looks for no other token and goes on to a key.
+NO_TOKEN = os.devnull
 
 
 def download(dataset: str, archive: Path) -> None:
@@ -69,15 +72,24 @@ def sign_in() -> Any:
 
 
 def use_project_credentials(folder: Path) -> None:
-    """Point the client to a token or a kaggle.json in ``folder``, unless the environment names others.
+    """Make the client obey: the environment, then a token or a kaggle.json in ``folder``, then ~/.kaggle.
 
-    The client itself reads token files from ~/.kaggle only, whatever KAGGLE_CONFIG_DIR says.
+    The client itself reads token files from ~/.kaggle only, whatever KAGGLE_CONFIG_DIR says, and prefers
+    any token to any key, wherever they lie.
     """
+    environment = os.environ
     token = next((folder / name for name in paths.KAGGLE_TOKEN_FILES if (folder / name).is_file()), None)
-    if token:
-        os.environ.setdefault("KAGGLE_API_TOKEN", str(token.resolve()))
-    if token or (folder / paths.KAGGLE_KEY_FILE).is_file():
-        os.environ.setdefault("KAGGLE_CONFIG_DIR", str(folder.resolve()))
+    key = (folder / paths.KAGGLE_KEY_FILE).is_file()
+    if token or key:
+        environment.setdefault("KAGGLE_CONFIG_DIR", str(folder.resolve()))
+    if environment.get("KAGGLE_API_TOKEN"):
+        return
+    if all(environment.get(name) for name in KEY_VARIABLES):
+        environment["KAGGLE_API_TOKEN"] = NO_TOKEN
+    elif token:
+        environment["KAGGLE_API_TOKEN"] = str(token.resolve())
+    elif key and environment["KAGGLE_CONFIG_DIR"] == str(folder.resolve()):
+        environment["KAGGLE_API_TOKEN"] = NO_TOKEN
 
 
 def credentials_in_use() -> str:
@@ -85,13 +97,13 @@ def credentials_in_use() -> str:
     from kaggle.api.kaggle_api_extended import KaggleApi
 
     token = os.environ.get("KAGGLE_API_TOKEN", "")
-    if token:
+    if token and token != NO_TOKEN:
         return token if Path(token).is_file() else "KAGGLE_API_TOKEN"
     home = Path.home() / ".kaggle"
-    token_files = [home / name for name in paths.KAGGLE_TOKEN_FILES]
+    token_files = [home / name for name in paths.KAGGLE_TOKEN_FILES] if token != NO_TOKEN else []
     other_files = [Path(KaggleApi.config), home / paths.KAGGLE_LOGIN_FILE]
     if not any(file.is_file() for file in token_files) and "KAGGLE_KEY" in os.environ:
-        return "KAGGLE_USERNAME and KAGGLE_KEY"
+        return " and ".join(KEY_VARIABLES)
     return next((str(file) for file in token_files + other_files if file.is_file()), "")
 
 

@@ -479,6 +479,52 @@ def test_a_key_that_kaggle_does_not_accept(kaggle, monkeypatch):
     assert "kaggle.json are not valid" in message and "401: Unauthorized" in message
 
 
+def bad_token_at_home() -> None:
+    file = Path.home() / ".kaggle" / paths.KAGGLE_TOKEN_FILES[0]
+    file.parent.mkdir()
+    file.write_text("of somebody else")
+
+
+def key_in_the_environment(monkeypatch) -> None:
+    monkeypatch.setenv("KAGGLE_USERNAME", USERNAME)
+    monkeypatch.setenv("KAGGLE_KEY", KEY)
+
+
+def test_a_key_in_the_environment_wins_over_any_token_file(kaggle, monkeypatch):
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    key_in_the_environment(monkeypatch)
+    project_file("access_token", "of somebody else")
+    bad_token_at_home()
+    download(kaggle)
+    assert_installed()
+    assert kaggle.count("IntrospectToken") == 0
+
+
+def test_a_refused_key_of_the_environment_is_named(kaggle, monkeypatch):
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    key_in_the_environment(monkeypatch)
+    monkeypatch.setenv("KAGGLE_KEY", "wrong")
+    bad_token_at_home()
+    assert error_of(kaggle).startswith("Kaggle credentials in KAGGLE_USERNAME and KAGGLE_KEY are not valid")
+
+
+def test_the_key_of_the_project_wins_over_a_token_at_home(kaggle, monkeypatch):
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    project_file(paths.KAGGLE_KEY_FILE, json.dumps({"username": USERNAME, "key": KEY}))
+    bad_token_at_home()
+    download(kaggle)
+    assert_installed()
+    assert kaggle.count("IntrospectToken") == 0
+
+
+def test_a_token_at_home_is_used_where_nothing_else_is(kaggle, monkeypatch):
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    bad_token_at_home()
+    (Path.home() / ".kaggle" / paths.KAGGLE_TOKEN_FILES[0]).write_text(TOKEN)
+    download(kaggle)
+    assert_installed()
+
+
 # --- answers of the network ------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("status", "said", "advice"),

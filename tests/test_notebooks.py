@@ -100,5 +100,12 @@ def test_notebooks_define_nothing_and_hold_no_outputs(name):
     assert "/home/" not in source and "/Users/" not in source
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_read_text_as_it_was_written(name):
+    """Without an encoding, Windows would read the report's UTF-8 as something else."""
+    source = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "code")
+    assert source.count("read_text(") == source.count('read_text(encoding="utf-8")')
+
+
 def test_every_notebook_is_tested():
     assert sorted(file.stem for file in NOTEBOOKS.glob("*.ipynb")) == NAMES
