@@ -49,7 +49,8 @@ def feature_matching_loss(real: list[Moments], fake: list[Moments]) -> Tensor:
 
     Per layer mean((mu_G - mu_R)^2) + mean((sd_G - sd_R)^2), divided by the real features' mean square
     mean(mu_R^2 + sd_R^2), so that layers count alike whatever their scale. 0 if all moments agree, 1 if G's
-    features are all zero. D's features drift with training; ``real`` must come from D as it is now.
+    features are all zero. D's features drift with training, so ``real`` must be recent: the trainer takes it
+    from D one update ago, on purpose, as that saves a pass of the reals and was measured to do no harm.
     """
     losses = []
     for (real_mean, real_sd), (fake_mean, fake_sd) in zip(real, fake, strict=True):
@@ -70,7 +71,7 @@ class VGG16Features(nn.Module):
     """torchvision's VGG16 up to relu3_3; images [N, 1 or 3, S, S] in [-1, 1] -> three maps [N, C, 7, 7].
 
     The maps are relu1_2 (64 channels), relu2_2 (128) and relu3_3 (256), frozen. ``state_dict`` is that of the
-    published model; its classifier and deeper layers are not used.
+    published model; its classifier and deeper layers are not used. ``ValueError`` if a layer is not in it.
     """
 
     def __init__(self, state_dict: dict[str, Tensor]) -> None:
@@ -82,8 +83,12 @@ class VGG16Features(nn.Module):
             for before, after in zip(channels, channels[1:], strict=False):
                 self.layers.extend([nn.Conv2d(before, after, 3, padding=1), nn.ReLU()])
             self.outputs.append(len(self.layers) - 1)
-        own = {f"layers.{name}": state_dict[f"features.{name}"] for name in self.layers.state_dict()}
-        self.load_state_dict(own)
+        own = self.layers.state_dict()
+        given = {name: state_dict.get(f"features.{name}") for name in own}
+        for name, value in given.items():
+            if value is None or value.shape != own[name].shape:
+                raise ValueError(f"features.{name} is missing or of another shape")
+        self.layers.load_state_dict(given)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
         self.eval().requires_grad_(False)
@@ -129,11 +134,13 @@ class PerceptualLoss(nn.Module):
 def population_moments(batches: Iterable[list[Tensor]]) -> list[Moments]:
     """Moments over all images of several batches of feature maps; one batch after another is in memory.
 
-    Sums are kept in float64: the variance is a small difference of large numbers.
+    Sums are kept in float64, as the variance is a small difference of large numbers, and on the CPU, as not
+    every device has float64. The moments are float32, on the device of the features.
     """
-    count, totals, squares = 0, [], []
+    count, totals, squares, devices = 0, [], [], []
     for features in batches:
-        wide = [maps.double() for maps in features]
+        devices = [maps.device for maps in features]
+        wide = [maps.cpu().double() for maps in features]
         sums = [maps.sum(dim=0) for maps in wide]
         square_sums = [maps.square().sum(dim=0) for maps in wide]
         totals = [a + b for a, b in zip(totals, sums, strict=True)] if count else sums
@@ -142,6 +149,6 @@ def population_moments(batches: Iterable[list[Tensor]]) -> list[Moments]:
     means = [total / count for total in totals]
     variances = [square / count - mean.square() for square, mean in zip(squares, means, strict=True)]
     return [
-        (mean.float(), variance.clamp_min(0).sqrt().float())
-        for mean, variance in zip(means, variances, strict=True)
+        (mean.float().to(device), variance.clamp_min(0).sqrt().float().to(device))
+        for mean, variance, device in zip(means, variances, devices, strict=True)
     ]

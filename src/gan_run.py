@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import paths
-from data_loader import from_gan_range, to_gan_range
+from data_loader import GROUPED_BY_PATIENT, from_gan_range, to_gan_range
 from dcgan import DISCRIMINATOR_FORMAT, GENERATOR_FORMAT, Discriminator, Generator
 from gan_training import GAN, LossMeter, Objective, epoch_batches, image_noise, step_noise, train_step
 from plots import gan_losses, image_grid
@@ -67,15 +67,17 @@ class Run:
 
     ``settings``: what may not change on resume, by flag. ``facts``: what every result file records
     (config, environment, seed). ``vis_noise`` [N, latent_dim]: the noise of every sample grid.
+    ``show_reals``: may a grid of real training images lie beside them?
     """
 
     def __init__(
         self, gan: GAN, data: TrainingSet, objective: Objective, schedule: Schedule, folders: Folders,
-        settings: dict[str, Any], facts: dict[str, Any], vis_batch_size: int,
+        settings: dict[str, Any], facts: dict[str, Any], vis_batch_size: int, show_reals: bool = True,
     ) -> None:  # fmt: skip
         self.gan, self.data, self.objective = gan, data, objective
         self.schedule, self.folders, self.settings, self.facts = schedule, folders, settings, facts
         self.seed, self.precision = facts["seed"], settings["--precision"]
+        self.show_reals = show_reals
         self.steps_per_epoch = len(data.pixels) // schedule.batch_size
         self.vis_noise = image_noise(self.seed, "samples", 1, vis_batch_size, gan.G.latent_dim)
         self.history: list[dict[str, Any]] = []
@@ -137,9 +139,14 @@ class Run:
             paths.generator_final(self.folders.models), paths.discriminator_final(self.folders.models)
         )
         self.save_samples(paths.gan_final_grid(self.folders.output), f"after {self.gan.step:,} steps")
-        images, patients = len(self.data.pixels), len(self.data.origin["train_patients"])
-        title = f"GAN training on {images:,} images of {patients:,} patients"
-        save_figure(paths.gan_loss_figure(self.folders.figures), gan_losses(self.history, title))
+        save_figure(paths.gan_loss_figure(self.folders.figures), gan_losses(self.history, self.title()))
+
+    def title(self) -> str:
+        """What the curves are about; patients are counted only where the dataset says who they are."""
+        title, origin = f"GAN training on {len(self.data.pixels):,} images", self.data.origin
+        if origin["grouped_by"] != GROUPED_BY_PATIENT:
+            return title
+        return f"{title} of {len(origin['train_patients']):,} patients"
 
     def save_state(self) -> None:
         """The state for --resume and the history so far; never of weights that are no longer finite."""
@@ -197,8 +204,13 @@ class Run:
         save_grid(path, from_gan_range(images).cpu().numpy(), f"Generated images, {when}")
 
     def save_reals(self) -> None:
+        """A grid of real images to compare with; where it is not wanted, an earlier run's goes, too."""
+        path = paths.gan_real_grid(self.folders.output)
+        if not self.show_reals:
+            path.unlink(missing_ok=True)
+            return
         pixels = self.data.pixels[: len(self.vis_noise)].cpu().numpy()
-        save_grid(paths.gan_real_grid(self.folders.output), pixels, "Real training images")
+        save_grid(path, pixels, "Real training images")
 
     # --- resuming
     def resume(self, where: str) -> None:

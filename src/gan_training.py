@@ -186,12 +186,17 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
 
 
 # --- losses of an epoch ----------------------------------------------------------------------------
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """float64 for long sums, or float32 on Apple's GPUs, which have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class LossMeter:
     """Sums of the ``TERMS`` over an epoch, on the device, and the first step with one that is not finite."""
 
     def __init__(self, objective: Objective, device: torch.device) -> None:
         self.objective = objective
-        self.sums = torch.zeros(len(TERMS), dtype=torch.float64, device=device)
+        self.sums = torch.zeros(len(TERMS), dtype=sum_dtype(device), device=device)
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
         self.steps = self.perceptual_steps = 0
 

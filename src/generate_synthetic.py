@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
             "default training)",
         )  # fmt: skip
     add("--batch-size", type=number(int, 1), default=64, metavar="N", help="images generated at a time")
-    add("--seed", type=number(int, 0), default=42, metavar="N", help="seed of the noise")
+    add("--seed", type=number(int, 0, 2**32 - 1), default=42, metavar="N", help="seed of the noise")
     add("--overwrite", action="store_true", help="remove the folder's synthetic images and manifest first")
     add("--cpu", action="store_true", help="use the CPU even if a GPU is there")
     return parser
@@ -144,13 +144,13 @@ def check_folder(folder: Path, manifest: dict[str, Any]) -> None:
 
 def is_whole(path: Path, image_size: int) -> bool:
     """Is ``path`` there, an 8-bit gray PNG of the right size?"""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
             image.load()
             return image.mode == "L" and image.size == (image_size, image_size)
-    except (OSError, SyntaxError, UnidentifiedImageError):
+    except (OSError, SyntaxError, ValueError):  # PIL's, for all the ways a file can be damaged
         return False
 
 

@@ -83,7 +83,8 @@ def _add_training_arguments(group: argparse._ArgumentGroup) -> None:
         "--precision", choices=("auto", "fp32", "bf16"), default="auto",
         help="arithmetic of the networks; auto: bf16 where the hardware multiplies it, else fp32",
     )  # fmt: skip
-    add("--seed", type=number(int, 0), default=42, metavar="N", help="seed of weights, noise and order")
+    seed = number(int, 0, 2**32 - 1)
+    add("--seed", type=seed, default=42, metavar="N", help="seed of weights, noise and order")
     add("--workers", type=number(int, 0), default=4, metavar="N", help="threads that decode images")
     add("--cpu", action="store_true", help="use the CPU even if a GPU is there")
 
@@ -93,6 +94,7 @@ def _add_saving_arguments(group: argparse._ArgumentGroup) -> None:
     add("--vis-batch-size", type=count, default=32, metavar="N", help="images in a sample grid")
     add("--save-interval", type=count, default=1000, metavar="N", help="steps between sample grids")
     add("--checkpoint-interval", type=count, default=5, metavar="N", help="epochs between checkpoints")
+    add("--no-real-images", action="store_true", help="leave out the grid of real training images")
     add(
         "--resume", nargs="?", const="auto", metavar="auto|PATH",
         help="go on from the last state in <model-dir>/gan, or from the state file PATH; nothing there: "
@@ -170,8 +172,15 @@ def load_perceptual_loss(pixels: torch.Tensor, num_channels: int, precision: str
     from gan_losses import VGG16_URL, PerceptualLoss, VGG16Features
     from utils import autocast, hub_weights
 
-    weights = hub_weights(VGG16_URL, "the perceptual loss", "use --perceptual off")
-    network = VGG16Features(weights).to(pixels.device)
+    what, remedy = "the perceptual loss", "use --perceptual off"
+    weights = hub_weights(VGG16_URL, what, remedy)
+    try:
+        network = VGG16Features(weights).to(pixels.device)
+    except ValueError as error:
+        file = VGG16_URL.rsplit("/", 1)[1]
+        raise WeightsUnavailableError(
+            f"{what}: {file} in torch's cache is not VGG16 ({error}); delete it, or {remedy}"
+        ) from None
     batches = tqdm(pixels.split(32), desc="VGG16 features of the reals", unit="batch")
     with autocast(pixels.device, precision):
         return PerceptualLoss(network, (to_gan_range(batch, num_channels) for batch in batches))
@@ -251,6 +260,7 @@ def build_run(args: argparse.Namespace) -> Run:
         settings=fixed_settings(args, data, batch_size, precision, perceptual),
         facts={"config": public_config(args), "environment": environment(device), "seed": args.seed},
         vis_batch_size=args.vis_batch_size,
+        show_reals=not args.no_real_images,
     )  # fmt: skip
 
 

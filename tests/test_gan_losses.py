@@ -121,6 +121,14 @@ def test_vgg_is_frozen_and_passes_gradients_to_the_images(vgg_features):
     assert not any(parameter.requires_grad for parameter in loss.parameters())
 
 
+def test_a_file_without_a_layer_or_with_another_shape_is_not_vgg(vgg_layers):
+    weights = {f"features.{k}": v for k, v in vgg_layers.state_dict().items()}
+    with pytest.raises(ValueError, match=r"features\.2\.bias is missing"):
+        gan_losses.VGG16Features({k: v for k, v in weights.items() if k != "features.2.bias"})
+    with pytest.raises(ValueError, match=r"features\.0\.weight .* another shape"):
+        gan_losses.VGG16Features(weights | {"features.0.weight": torch.zeros(3)})
+
+
 class Identity(nn.Module):
     """A feature network with two layers, the image and its double."""
 
@@ -155,3 +163,21 @@ def test_population_moments_of_unequal_batches_are_those_of_all_images():
     ((mean, sd),) = gan_losses.population_moments(batches)
     np.testing.assert_allclose(mean, features.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(sd, features.std(axis=0), rtol=1e-3)
+
+
+class WithoutFloat64(torch.Tensor):
+    """A stand-in for a tensor on a device that has no float64, until it is taken to the CPU."""
+
+    def double(self):
+        raise TypeError("no float64 on this device")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_population_moments_need_no_float64_on_the_device_of_the_features():
+    features = torch.randn(4, 2, 3, 3)
+    ((mean, sd),) = gan_losses.population_moments([[features.as_subclass(WithoutFloat64)]])
+    torch.testing.assert_close(mean, features.mean(dim=0))
+    torch.testing.assert_close(sd, features.std(dim=0, correction=0))
+    assert mean.dtype == sd.dtype == torch.float32

@@ -1,7 +1,9 @@
 """Generation of synthetic images as a user runs it: what is written, what is continued, what is refused."""
 
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,16 @@ def test_more_images_extend_the_folder_and_a_damaged_one_is_made_again(generator
     assert load_json(paths.synthetic_manifest(tmp_path / "out"))["count"] == 9
 
 
+def test_an_image_whose_header_is_cut_short_is_not_whole(tmp_path):
+    path = tmp_path / "short.png"
+    header = b"IHDR" + bytes(5)  # 13 bytes belong there; the checksum is right
+    chunk = struct.pack(">I", 5) + header + struct.pack(">I", zlib.crc32(header))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    with pytest.raises(ValueError, match="Truncated IHDR"):
+        Image.open(path)
+    assert not generate_synthetic.is_whole(path, 32)
+
+
 def test_fewer_images_than_there_are_is_refused_with_both_numbers(generator, tmp_path):
     generate(generator, tmp_path / "out")
     with pytest.raises(UserError, match=r"holds 9 images, --num-images 3 .*--overwrite"):
@@ -184,7 +196,10 @@ def test_documented_defaults_and_help_without_torch():
     assert "(default: the checkpoint's; 100 in a default training)" in " ".join(done.stdout.split())
 
 
-@pytest.mark.parametrize("flags", [[], ["--model-path", "g.pth", "--num-images", "0"]])
+@pytest.mark.parametrize(
+    "flags",
+    [[], ["--model-path", "g.pth", "--num-images", "0"], ["--model-path", "g.pth", "--seed", str(2**32)]],
+)
 def test_wrong_usage_exits_with_2(flags):
     with pytest.raises(SystemExit) as stop:
         generate_synthetic.main(flags)

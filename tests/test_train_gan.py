@@ -19,6 +19,7 @@ from gan_data import make_dataset
 from utils import UserError, WeightsUnavailableError, load_checkpoint, load_json
 
 CPU = torch.device("cpu")
+REAL_HUB_WEIGHTS = utils.hub_weights  # no test but one about its files calls it
 SRC = Path(train_gan.__file__).parent
 SMALL = [
     "--image-size", "32", "--num-channels", "1", "--latent-dim", "6", "--feature-maps-g", "4",
@@ -163,6 +164,14 @@ def test_meter_remembers_the_first_step_that_was_not_finite():
     assert meter.first_bad_step() == 3
 
 
+def test_sums_are_wide_except_on_a_device_without_float64(monkeypatch):
+    dtypes = [gan_training.sum_dtype(torch.device(kind)) for kind in ("cpu", "cuda", "mps")]
+    assert dtypes == [torch.float64, torch.float64, torch.float32]
+    assert gan_training.LossMeter(objective(), CPU).sums.dtype == torch.float64
+    monkeypatch.setattr(gan_training, "sum_dtype", lambda device: torch.float32)
+    assert gan_training.LossMeter(objective(), CPU).sums.dtype == torch.float32
+
+
 # --- the script ------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def finished(data_dir, tmp_path_factory) -> Path:
@@ -182,6 +191,32 @@ def test_every_file_of_the_specification_is_there(finished):
     assert {"models/gan/training_state.pth", "metrics/gan_training_history.json"} <= made
     assert "figures/gan_loss_curve.png" in made
     assert not [name for name in made if name.endswith(".tmp")]
+
+
+def test_real_images_are_left_out_on_request_and_those_of_an_earlier_run_removed(data_dir, tmp_path):
+    flags = ["--epochs", "1", "--perceptual", "off"]
+    train(data_dir, tmp_path, *flags)
+    assert paths.gan_real_grid(tmp_path).is_file()
+    train(data_dir, tmp_path, *flags, "--no-real-images")
+    assert not paths.gan_real_grid(tmp_path).exists()
+    assert paths.gan_final_grid(tmp_path).is_file()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_loss_curve_counts_patients_only_where_they_are_known(tmp_path, monkeypatch, known):
+    folder, titles, original = make_dataset(tmp_path / "set"), [], gan_run.gan_losses
+    if not known:
+        (folder / paths.PATIENT_MAP).unlink()
+
+    def draw(epochs, title):
+        titles.append(title)
+        return original(epochs, title)
+
+    monkeypatch.setattr(gan_run, "gan_losses", draw)
+    train(folder, tmp_path, "--epochs", "1", "--perceptual", "off")
+    content = history(tmp_path)
+    patients = f" of {content['n_patients']} patients" if known else ""
+    assert titles == [f"GAN training on {content['n_images']} images{patients}"]
 
 
 def test_generator_saw_training_positives_only_and_says_which(finished, data_dir):
@@ -316,6 +351,24 @@ def test_perceptual_on_without_weights_stops(data_dir, tmp_path):
     assert not paths.gan_dir(tmp_path / "models").exists()
 
 
+@pytest.mark.parametrize("damage", ["truncated", "another network"])
+def test_unfit_vgg_file_stops_on_and_not_auto(data_dir, tmp_path, monkeypatch, capsys, damage):
+    monkeypatch.setattr(utils, "hub_weights", REAL_HUB_WEIGHTS)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    file = tmp_path / "torch" / "hub" / "checkpoints" / gan_losses.VGG16_URL.rsplit("/", 1)[1]
+    file.parent.mkdir(parents=True)
+    torch.save({"conv1.weight": torch.zeros(1000)}, file)
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(WeightsUnavailableError, match=r"vgg16-397923af\.pth.*--perceptual off"):
+        train(data_dir, tmp_path, "--epochs", "1", "--perceptual", "on")
+    capsys.readouterr()
+    train(data_dir, tmp_path, "--epochs", "1")
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if "without the perceptual loss" in line]) == 1
+    assert history(tmp_path)["perceptual"] == "unavailable"
+
+
 def test_perceptual_loss_with_weights_is_used_and_recorded(data_dir, tmp_path, monkeypatch):
     from torchvision.models import vgg
 
@@ -419,7 +472,7 @@ def test_lost_weights_are_not_saved_although_the_losses_were_finite(gan, data_di
 @pytest.mark.parametrize(
     "flags",
     [["--epochs", "0"], ["--image-size", "100"], ["--lr", "-1"], ["--epochs", "2", "--kimg", "1"],
-     ["--batch-size", "1"], ["--num-channels", "2"], ["--lambda-fm", "nan"]],
+     ["--batch-size", "1"], ["--num-channels", "2"], ["--lambda-fm", "nan"], ["--seed", str(2**32)]],
 )  # fmt: skip
 def test_wrong_usage_exits_with_2(flags, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -437,6 +490,7 @@ def test_flags_have_the_documented_defaults():
         "lr": 0.0002, "beta1": 0.5, "workers": 4, "vis_batch_size": 32, "save_interval": 1000,
         "checkpoint_interval": 5, "cpu": False, "seed": 42, "image_size": 224, "classes": "positive",
         "lambda_adv": 1.0, "lambda_perceptual": 0.1, "lambda_fm": 1.0, "perceptual": "auto", "resume": None,
+        "no_real_images": False,
     }  # fmt: skip
     assert {name: getattr(args, name) for name in documented} == documented
     assert train_gan.IMAGE_SIZES == dcgan.IMAGE_SIZES
