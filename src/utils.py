@@ -363,7 +363,7 @@ def hub_weights(url: str, what: str, remedy: str) -> dict[str, torch.Tensor]:
             raise unavailable(f"is not in {folder} and could not be downloaded ({reason})") from None
     try:
         state = load_checkpoint(file)
-    except UserError:
+    except Exception:  # damaged bytes in torch's older format make it raise nearly anything
         raise unavailable(f"in {folder} is damaged or another file") from None
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise unavailable(f"in {folder} is not a file of weights alone")
