@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from utils import UserError, argument_parser, load_json, number, run_script, sav
 
 SRC = Path(__file__).resolve().parent
 FINISHED, STARTED = "finished", "started"
+GENERATION = "generate synthetic images"
 
 # Sized for ten minutes on two cores and for classifiers that clearly learn. No step needs the network: none
 # asks for pretrained weights.
@@ -65,13 +66,19 @@ class Folders:
 
 @dataclass(frozen=True)
 class Step:
-    """One command: ``script`` with ``options``; done when ``artifact`` is there."""
+    """One command: ``script`` with ``options``; done when ``artifact`` is there.
+
+    ``images``: the folder whose synthetic images it replaces if they are this pipeline's and outdated.
+    ``resumable_unless``: it has --resume, which refuses after this other step has run again.
+    """
 
     name: str
     script: str
     options: list[str]
     artifact: Path
-    resumable: bool = field(default=False)
+    resumable: bool = False
+    resumable_unless: str = ""
+    images: Path | None = None
 
     def command(self) -> list[str]:
         return [f"src/{self.script}.py", *self.options]
@@ -87,6 +94,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--data-dir", default=paths.DATA_DIR, metavar="PATH", help="processed dataset folder")
     add("--splits", metavar="PATH", help=f"frozen split (default: <data-dir>/{paths.SPLITS})")
+    add(
+        "--patient-map",
+        metavar="PATH",
+        help=f"official RSNA-to-NIH mapping (default: <data-dir>/{paths.PATIENT_MAP} if it is there)",
+    )
+    add("--skip-bad-images", action="store_true", help="go on without missing or unreadable images")
     add("--synthetic-dir", default=paths.SYNTHETIC_DIR, metavar="PATH", help="folder of synthetic images")
     add("--model-dir", default=paths.MODEL_DIR, metavar="PATH", help="folder for model checkpoints")
     add("--output-dir", default=paths.OUTPUT_DIR, metavar="PATH", help="folder for all results")
@@ -95,16 +108,24 @@ def build_parser() -> argparse.ArgumentParser:
     add("--gan-epochs", type=number(int, 1), default=50, metavar="N", help="epochs of the GAN")
     add("--num-images", type=number(int, 1), default=5000, metavar="N", help="synthetic images to make")
     add("--k-folds", type=number(int, 0), default=5, metavar="N", help="folds; 0 disables cross-validation")
-    add("--seed", type=number(int, 0), default=42, metavar="N", help="of training and generation")
+    add(
+        "--seed",
+        type=number(int, 0, 2**32 - 1),
+        default=42,
+        metavar="N",
+        help="of training and generation",
+    )
     add(
         "--classifier-args",
-        default="",
+        type=words,
+        default=[],
         metavar="'ARGS'",
         help="more options of train_classifier.py, e.g. '--weights none --unfreeze' (default: none)",
     )
     add(
         "--gan-args",
-        default="",
+        type=words,
+        default=[],
         metavar="'ARGS'",
         help="more options of train_gan.py, e.g. '--num-channels 1' (default: none)",
     )
@@ -113,11 +134,28 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def words(text: str) -> list[str]:
+    """An argparse type: options in one string, split as a shell would."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be split into options: {error}") from None
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.k_folds == 1:
+        parser.error("--k-folds 1 is not allowed: one fold cannot validate; use 0, or at least 2")
+    return args
+
+
 # --- the steps -------------------------------------------------------------------------------------
 def comparison_steps(
     folders: Folders,
     *,
     data_options: list[str],
+    split: Path,
     classifier: list[str],
     gan: list[str],
     generation: list[str],
@@ -128,7 +166,6 @@ def comparison_steps(
     results = ["--model-dir", str(folders.models), "--results-dir", str(folders.metrics),
                "--figures-dir", str(folders.figures)]  # fmt: skip
     generator = paths.generator_final(folders.models)
-    split = Path(data_options[1]) if data_options else folders.data / paths.SPLITS
     return [
         Step("check the data", "data_loader", data, split),
         Step(
@@ -146,10 +183,11 @@ def comparison_steps(
             resumable=True,
         ),
         Step(
-            "generate synthetic images",
+            GENERATION,
             "generate_synthetic",
             ["--model-path", str(generator), "--output-dir", str(folders.synthetic), *generation],
             paths.synthetic_manifest(folders.synthetic),
+            images=folders.synthetic,
         ),
         Step(
             "train the augmented classifier",
@@ -157,6 +195,7 @@ def comparison_steps(
             [*data, *results, *classifier, "--use-synthetic", "--synthetic-dir", str(folders.synthetic)],
             paths.final_metrics(folders.metrics, paths.AUGMENTED_PREFIX),
             resumable=True,
+            resumable_unless=GENERATION,
         ),
         Step(
             "analyse",
@@ -181,6 +220,7 @@ def demo_plan() -> tuple[Folders, list[Step]]:
     steps = comparison_steps(
         folders,
         data_options=[],
+        split=folders.data / paths.SPLITS,
         classifier=DEMO["classifier"],
         gan=DEMO["gan"],
         generation=DEMO["generation"],
@@ -199,21 +239,31 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
     seed = ["--seed", str(args.seed)]
     size = ["--image-size", str(args.image_size)]
     classifier = ["--epochs", str(args.epochs), "--k-folds", str(args.k_folds), *size, *seed, *cpu]
-    own_gan_options = shlex.split(args.gan_args)
-    gan_length = [] if "--kimg" in own_gan_options else ["--epochs", str(args.gan_epochs)]
+    gan_length = [] if "--kimg" in args.gan_args else ["--epochs", str(args.gan_epochs)]
+    pictures = ["--no-real-images"] if args.no_real_images else []
     steps = comparison_steps(
         folders,
-        data_options=["--splits", args.splits] if args.splits else [],
-        classifier=[*classifier, *shlex.split(args.classifier_args)],
-        gan=[*gan_length, *size, *seed, *cpu, *own_gan_options],
+        data_options=data_options(args),
+        split=Path(args.splits or folders.data / paths.SPLITS),
+        classifier=[*classifier, *args.classifier_args],
+        gan=[*gan_length, *size, *seed, *cpu, *pictures, *args.gan_args],
         generation=["--num-images", str(args.num_images), *seed, *cpu],
-        analysis=[*cpu, *(["--no-real-images"] if args.no_real_images else [])],
+        analysis=[*cpu, *pictures],
     )
     metadata = folders.data / paths.TRAIN_METADATA
     if not metadata.is_file():
         download = ["--data-dir", str(folders.data)]
         steps.insert(0, Step("download the dataset", "download_dataset", download, metadata))
     return folders, steps
+
+
+def data_options(args: argparse.Namespace) -> list[str]:
+    """What every step that reads the dataset is told besides its folder."""
+    return [
+        *(["--splits", args.splits] if args.splits else []),
+        *(["--patient-map", args.patient_map] if args.patient_map else []),
+        *(["--skip-bad-images"] if args.skip_bad_images else []),
+    ]
 
 
 def check_options(steps: list[Step]) -> None:
@@ -233,23 +283,58 @@ def check_options(steps: list[Step]) -> None:
 def run_steps(steps: list[Step], log_file: Path) -> None:
     """Run what is not finished; the log says which command each step was started and finished with."""
     log: dict[str, Any] = load_json(log_file) if log_file.is_file() else {}
-    rerun = False  # once a step has run, all that build on it run again
+    ran: list[str] = []  # once a step has run, all that build on it run again
     for number_, step in enumerate(steps, start=1):
         entry = log.get(step.name, {})
         same = entry.get("command") == step.command()
         title = f"step {number_}/{len(steps)}: {step.name}"
-        if not rerun and same and entry.get("state") == FINISHED and step.artifact.exists():
+        if not ran and same and entry.get("state") == FINISHED and step.artifact.exists():
             print(f"\n== {title}: already finished", flush=True)
             continue
-        rerun = True
-        extra = ["--resume"] if step.resumable and same and entry.get("state") == STARTED else []
+        extra = []
+        if step.resumable and same and entry.get("state") == STARTED and step.resumable_unless not in ran:
+            extra.append("--resume")
+        started = {"command": step.command(), "state": STARTED}
+        if step.images:
+            started["own_images"] = owns_images(step, entry)
+            if started["own_images"] and are_outdated(step, entry, bool(ran)):
+                extra.append("--overwrite")
+                started["replaces"] = modified(step.artifact)
+        ran.append(step.name)
         print(f"\n== {title}\n$ python {shlex.join([*step.command(), *extra])}", flush=True)
-        log[step.name] = {"command": step.command(), "state": STARTED}
+        log[step.name] = started
         save_json(log_file, log)
         seconds = run_command(step, extra)
         log[step.name] = {"command": step.command(), "state": FINISHED, "seconds": round(seconds, 1)}
         save_json(log_file, log)
         print(f"== {step.name}: done in {seconds / 60:.1f} min", flush=True)
+
+
+def owns_images(step: Step, entry: dict[str, Any]) -> bool:
+    """Are all images in the step's folder this pipeline's? Then they may be replaced; others never are.
+
+    They are if an earlier run, whose log ``entry`` is given, made them there, or if there are none yet.
+    """
+    if str(step.images) in entry.get("command", []) and (
+        entry.get("state") == FINISHED or entry.get("own_images")
+    ):
+        return True
+    return not step.artifact.exists() and not any(step.images.glob(paths.SYNTHETIC_PATTERN))
+
+
+def are_outdated(step: Step, entry: dict[str, Any], rerun: bool) -> bool:
+    """Must the images be made anew? Not if an interrupted run of the same command can be taken up."""
+    if not entry:
+        return False
+    if rerun or entry["state"] == FINISHED or entry["command"] != step.command():
+        return True
+    # Interrupted while it replaced others: before or after it had removed them?
+    return "replaces" in entry and modified(step.artifact) in (None, entry["replaces"])
+
+
+def modified(path: Path) -> int | None:
+    """Time of the last change in nanoseconds; None if there is no such file."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def run_command(step: Step, extra: list[str]) -> float:
@@ -281,7 +366,7 @@ def print_outcome(folders: Folders, minutes: float) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
+    args = parse_args(argv)
     start = time.monotonic()
     folders, steps = plan(args)
     check_options(steps)

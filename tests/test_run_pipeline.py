@@ -79,6 +79,124 @@ def test_a_failed_step_stops_the_pipeline_and_is_resumed(stubs):
     assert calls() == ["one a.txt x", "one a.txt x --resume", "two b.txt"]
 
 
+# --- outdated synthetic images ---------------------------------------------------------------------
+GENERATE = """
+import pathlib, sys
+with open("calls.txt", "a") as log:
+    log.write(" ".join([pathlib.Path(__file__).stem, *sys.argv[1:]]) + "\\n")
+folder = pathlib.Path(sys.argv[1])
+manifest = folder / "manifest.json"
+made_for = pathlib.Path("a.txt").read_text() + " ".join(sys.argv[1:3])
+if pathlib.Path("fail_early").exists():
+    sys.exit(1)
+folder.mkdir(exist_ok=True)
+if "--overwrite" in sys.argv:
+    manifest.unlink(missing_ok=True)
+    for image in folder.glob("*.png"):
+        image.unlink()
+if any(folder.glob("*.png")) and (not manifest.exists() or manifest.read_text() != made_for):
+    sys.exit("holds images of another generator")
+if not manifest.exists():
+    manifest.write_text(made_for)
+(folder / "synthetic_00001.png").touch()
+if pathlib.Path("fail_late").exists():
+    sys.exit(1)
+"""
+GAN = """
+import pathlib, sys
+with open("calls.txt", "a") as log:
+    log.write(" ".join(["gan", *sys.argv[1:]]) + "\\n")
+pathlib.Path("a.txt").write_text(sys.argv[1])
+"""
+
+
+@pytest.fixture
+def generating(stubs):
+    """A GAN, a generator that refuses a folder of other images as the real one does, a classifier."""
+    (stubs / "src" / "gan.py").write_text(GAN)
+    (stubs / "src" / "generate.py").write_text(GENERATE)
+    return stubs
+
+
+def generation_steps(gan: str = "g", count: str = "5", folder: str = "made") -> list[Step]:
+    images = Path(folder)
+    return [
+        Step("gan", "gan", [gan], Path("a.txt"), resumable=True),
+        Step("generate", "generate", [folder, count], images / "manifest.json", images=images),
+        Step("train", "two", ["b.txt"], Path("b.txt"), resumable=True, resumable_unless="generate"),
+    ]
+
+
+def new_calls(steps: list[Step], failing: bool = False) -> list[str]:
+    Path("calls.txt").unlink(missing_ok=True)
+    if failing:
+        with pytest.raises(UserError):
+            run_steps(steps, LOG)
+    else:
+        run_steps(steps, LOG)
+    return calls()
+
+
+@pytest.mark.parametrize(
+    ("changed", "again"),
+    [
+        ({"gan": "h"}, ["gan h", "generate made 5 --overwrite"]),
+        ({"count": "3"}, ["generate made 3 --overwrite"]),
+    ],
+    ids=["gan", "fewer images"],
+)
+def test_images_of_the_pipeline_are_replaced_when_they_are_outdated(generating, changed, again):
+    assert new_calls(generation_steps()) == ["gan g", "generate made 5", "two b.txt"]
+    assert new_calls(generation_steps(**changed)) == [*again, "two b.txt"]
+
+
+@pytest.mark.parametrize("changed", [{"gan": "h"}, {"count": "3"}], ids=["gan", "fewer images"])
+def test_an_interrupted_generation_is_outdated_likewise(generating, changed):
+    Path("fail_late").touch()
+    new_calls(generation_steps(), failing=True)
+    Path("fail_late").unlink()
+    assert any(call.endswith(" --overwrite") for call in new_calls(generation_steps(**changed)))
+
+
+def test_an_interrupted_generation_is_taken_up(generating):
+    Path("fail_late").touch()
+    new_calls(generation_steps(), failing=True)
+    assert new_calls(generation_steps(), failing=True) == ["generate made 5"]
+    Path("fail_late").unlink()
+    assert new_calls(generation_steps()) == ["generate made 5", "two b.txt"]
+
+
+def test_an_interrupted_replacement_is_taken_up_where_it_stopped(generating):
+    new_calls(generation_steps())
+    Path("fail_early").touch()  # nothing has been removed yet
+    assert new_calls(generation_steps("h"), failing=True) == ["gan h", "generate made 5 --overwrite"]
+    Path("fail_early").unlink()
+    Path("fail_late").touch()
+    assert new_calls(generation_steps("h"), failing=True) == ["generate made 5 --overwrite"]
+    Path("fail_late").unlink()
+    assert new_calls(generation_steps("h")) == ["generate made 5", "two b.txt"]
+
+
+def test_images_that_the_log_knows_nothing_of_are_never_replaced(generating):
+    own = Path("mine", "synthetic_00007.png")
+    own.parent.mkdir()
+    own.touch()
+    new_calls(generation_steps())
+    for changed in ({}, {"count": "3"}, {"gan": "h"}, {"gan": "h"}):
+        made = new_calls(generation_steps(folder="mine", **changed), failing=True)
+        assert not any("--overwrite" in call for call in made)
+    assert own.exists()
+
+
+def test_training_on_replaced_images_starts_afresh(generating):
+    Path("fail").touch()
+    new_calls(generation_steps(), failing=True)
+    assert new_calls(generation_steps(), failing=True) == ["two b.txt --resume"]
+    Path("fail").unlink()
+    assert new_calls(generation_steps("h"))[-1] == "two b.txt"
+
+
+# --- options ---------------------------------------------------------------------------------------
 def test_wrong_options_end_before_anything_runs(stubs, capsys):
     with pytest.raises(SystemExit) as stop:
         run_pipeline.check_options(steps("--bad"))
@@ -91,7 +209,8 @@ def test_the_plan_passes_options_on_and_downloads_what_is_missing(in_tmp):
     parser = run_pipeline.build_parser()
     args = parser.parse_args(
         ["--data-dir", "d", "--image-size", "64", "--epochs", "3", "--gan-args", "--kimg 2 --num-channels 1",
-         "--classifier-args", "--unfreeze --weights none", "--no-real-images", "--splits", "s.json"]
+         "--classifier-args", "--unfreeze --weights none", "--no-real-images", "--splits", "s.json",
+         "--patient-map", "map.json", "--skip-bad-images"]
     )  # fmt: skip
     _, planned = run_pipeline.plan(args)
     commands = {step.name: " ".join(step.command()) for step in planned}
@@ -101,12 +220,31 @@ def test_the_plan_passes_options_on_and_downloads_what_is_missing(in_tmp):
     assert "--unfreeze --weights none --use-synthetic" in commands["train the augmented classifier"]
     assert "--kimg 2 --num-channels 1" in commands["train the GAN"]
     assert "--epochs" not in commands["train the GAN"]
-    assert "--no-real-images" in commands["analyse"]
-    for name in ("check the data", "train the baseline classifier", "train the GAN", "analyse"):
-        assert "--data-dir d --splits s.json" in commands[name]
+    for name, command in commands.items():
+        assert ("--no-real-images" in command) == (name in ("train the GAN", "analyse")), name
+        reads_data = name not in ("download the dataset", "generate synthetic images")
+        shared = "--data-dir d --splits s.json --patient-map map.json --skip-bad-images"
+        assert (shared in command) == reads_data, name
+    run_pipeline.check_options(planned)
     Path("d").mkdir()
     Path("d/stage2_train_metadata.csv").touch()
     assert run_pipeline.plan(args)[1][0].name == "check the data"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--gan-args", "'"], "argument --gan-args"),
+        (["--classifier-args", '"--lr'], "argument --classifier-args"),
+        (["--k-folds", "1"], "--k-folds 1 is not allowed"),
+        (["--seed", str(2**32)], "argument --seed"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(in_tmp, capsys, wrong, said):
+    with pytest.raises(SystemExit) as stop:
+        run_pipeline.main(wrong)
+    assert stop.value.code == 2 and said in capsys.readouterr().err
+    assert list(in_tmp.iterdir()) == []
 
 
 PROMISED = """\
