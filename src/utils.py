@@ -35,7 +35,14 @@ class UserError(Exception):
 
 
 class WeightsUnavailableError(UserError):
-    """Pretrained weights are neither in the cache nor reachable."""
+    """Pretrained weights are neither in the cache nor reachable.
+
+    ``short``: the message without any folder of this machine, fit for a result file.
+    """
+
+    def __init__(self, message: str, short: str | None = None) -> None:
+        super().__init__(message)
+        self.short = short or message
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -323,7 +330,9 @@ def load_checkpoint(path: str | Path, made_by: str = "") -> dict[str, Any]:
         raise UserError(
             f"{path} was refused: it is damaged, or holds Python objects besides tensors and plain types"
         ) from None
-    except (OSError, EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile):
+    except UserError:
+        raise
+    except Exception:  # damaged bytes make torch and zipfile raise nearly anything
         raise UserError(f"{path} is truncated or damaged; delete it and make it again{hint}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a checkpoint: it holds a {type(content).__name__}, not a dict")
@@ -335,7 +344,7 @@ def hub_weights(url: str, what: str, remedy: str) -> dict[str, torch.Tensor]:
 
     ``what`` names the weights and ``remedy`` what else the user can do, for the error that is raised
     (``WeightsUnavailableError``) when they are neither cached nor reachable, or the cached file is no such
-    file. Its attribute ``short`` is the message without the folder, fit for a result file.
+    file.
     """
     import urllib.error
 
@@ -346,9 +355,7 @@ def hub_weights(url: str, what: str, remedy: str) -> dict[str, torch.Tensor]:
 
     def unavailable(problem: str) -> WeightsUnavailableError:
         message = f"{what}: {file.name} {problem}; put the file from {url} there, or {remedy}"
-        error = WeightsUnavailableError(message)
-        error.short = message.replace(str(folder), "torch's cache")
-        return error
+        return WeightsUnavailableError(message, message.replace(str(folder), "torch's cache"))
 
     if not file.is_file():
         # torch.hub reads the first characters of the hash from the file name: resnet50-0676ba61.pth.
