@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="side in pixels at which images are compared (default: the baseline classifier's, else that of "
         f"the synthetic images, else {DEFAULT_IMAGE_SIZE})",
     )
-    add("--seed", type=number(int, 0), default=42, metavar="N", help="seed of every random draw")
+    add("--seed", type=number(int, 0, 2**32 - 1), default=42, metavar="N", help="seed of every random draw")
     add("--workers", type=number(int, 0), default=4, metavar="N", help="threads that decode images")
     add("--cpu", action="store_true", help="force CPU usage even if a GPU is available")
     return parser
@@ -85,13 +85,19 @@ class Outcome:
     """What a run made and what it could not make, collected for the report."""
 
     folder: Path
+    written: set[Path] = field(default_factory=set)
     pictures: list[tuple[str, str]] = field(default_factory=list)
     missing: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def picture(self, path: Path, figure: Any, what: str) -> None:
         save_figure(path, figure)
+        self.written.add(path)
         self.pictures.append((path.name, what))
+
+    def numbers(self, path: Path, content: dict[str, Any]) -> None:
+        save_json(path, content)
+        self.written.add(path)
 
 
 # --- curves ----------------------------------------------------------------------------------------
@@ -212,7 +218,6 @@ def compare_images(
     model, checkpoint = load_classifier(file) if file.is_file() else (None, {})
     images = load_sets(args, args.image_size or checkpoint.get("image_size"), outcome)
     if images is None:
-        remove_real_picture(args, outcome)
         return None, None
     used = {arm.name: arm.metrics["split_sha256"] for arm in arms}
     if model is not None:
@@ -226,7 +231,7 @@ def compare_images(
     ssim = None
     if not args.skip_ssim:
         ssim = compare_by_ssim(images, args.num_compare, args.seed)
-        save_json(paths.ssim_analysis(outcome.folder), ssim)
+        outcome.numbers(paths.ssim_analysis(outcome.folder), ssim)
     else:
         outcome.missing.append(("SSIM: left out (--skip-ssim)", ""))
     return ssim, measure_fid(args, images, model, outcome)
@@ -244,21 +249,33 @@ def measure_fid(
     except UserError as error:
         if args.extractor != "auto":
             raise
-        outcome.missing.append((f"{path.name}: {error}", ""))
+        print(f"{path.name} is not made: {error}")
+        outcome.missing.append((f"{path.name}: {getattr(error, 'short', None) or error}", ""))
         return None
     fid = compare_by_features(images, extractor, args.num_fid, args.seed)
     if "distances" not in fid:
         outcome.missing.append((f"{path.name}: {fid['n']} images on a side are too few for a distance", ""))
         return None
-    save_json(path, fid)
+    outcome.numbers(path, fid)
     return fid
 
 
-def remove_real_picture(args: argparse.Namespace, outcome: Outcome) -> None:
-    """An earlier run's picture of real X-rays must not outlive a run that was told to show none."""
-    picture = paths.real_vs_synthetic_figure(outcome.folder)
-    if args.no_real_images and picture.is_file():
-        picture.unlink()
+def remove_stale(outcome: Outcome) -> None:
+    """Files of an earlier run that this one did not make must not pass for its own."""
+    folder = outcome.folder
+    made_by_this_script = {
+        paths.comparison_figure(folder, "acc"),
+        paths.comparison_figure(folder, "loss"),
+        paths.cv_comparison_figure(folder),
+        paths.real_vs_synthetic_figure(folder),
+        paths.ssim_analysis(folder),
+        paths.fid_score(folder),
+    }
+    stale = sorted(path for path in made_by_this_script - outcome.written if path.is_file())
+    for path in stale:
+        path.unlink()
+    if stale:
+        print(f"removed from {folder}, of an earlier run: {', '.join(path.name for path in stale)}")
 
 
 # --- the report ------------------------------------------------------------------------------------
@@ -287,6 +304,7 @@ def main(argv: list[str] | None = None) -> None:
     outcome = Outcome(Path(args.analysis_dir))
     draw_training(list(arms.values()), outcome)
     ssim, fid = compare_images(args, scored, outcome)
+    remove_stale(outcome)
     note_missing(arms, args.metrics_dir, outcome)
     others = scored[1:] if scored[0].name == BASELINE else []
     findings = Findings(

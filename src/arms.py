@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 TRAIN_COMMAND = "python src/train_classifier.py"
 BASELINE, AUGMENTED = "baseline", "augmented"
+# What two arms must share for their difference to mean anything.
+COMPARED_OPTIONS = (
+    "epochs", "batch_size", "lr", "unfreeze", "weights", "image_size", "augment", "weight_decay", "schedule",
+    "seed", "test_set",
+)  # fmt: skip
 PREDICTION_COLUMNS = ("image_id", "patient", "label", "probability")
 REQUIRED = {
     paths.final_metrics: (
@@ -166,7 +171,35 @@ def warnings_of(arms: list[Arm]) -> list[str]:
         if len(set(values.values())) > 1:
             shown = ", ".join(f"{name} {_short(value)}" for name, value in values.items())
             flags.append(f"{what}: {shown}")
+    flags += _unlike_baseline(arms)
     return flags + [flag for arm in arms if (flag := _stale_predictions(arm))]
+
+
+def differing_options(own: dict[str, Any], baseline: dict[str, Any]) -> list[str]:
+    """A sentence for each of ``COMPARED_OPTIONS`` that two runs' options ("config") give differently.
+
+    An option that one of them lacks is no difference: an older version wrote it.
+    """
+    return [
+        f"--{key.replace('_', '-')} was {own[key]} here and {baseline[key]} in the baseline"
+        for key in COMPARED_OPTIONS
+        if key in own and key in baseline and own[key] != baseline[key]
+    ]
+
+
+def _unlike_baseline(arms: list[Arm]) -> list[str]:
+    """How arms were trained otherwise than the baseline, unless their own red flags say so already."""
+    flags = []
+    baseline = next((arm.metrics for arm in arms if arm.name == BASELINE), None)
+    for arm in arms if baseline else []:
+        m = arm.metrics
+        sentences = differing_options(m.get("config") or {}, baseline.get("config") or {})
+        own, reference = m.get("precision"), baseline.get("precision")
+        if own and reference and own != reference:
+            sentences.append(f"precision was {own} here and {reference} in the baseline")
+        known = m.get("red_flags", [])
+        flags += [f"{arm.name}: {sentence}" for sentence in sentences if sentence not in known]
+    return flags
 
 
 def _stale_predictions(arm: Arm) -> str | None:

@@ -7,15 +7,22 @@ they rest on, and what they cannot tell; it draws no conclusion from a differenc
 from __future__ import annotations
 
 import math
+import os
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from arms import AUGMENTED, BASELINE, Arm
 
 GOAL_ACCURACY = 0.85  # of the specification: accuracy above it on the test set
 WIDTH = 96
+# Folders from the root (or a drive) and a file name; not the inside of an URL or of a relative path.
+ABSOLUTE_PATH = re.compile(
+    r"""(?<![\w.:/\\~-])(?:[A-Za-z]:)?[\\/](?:[^\s;,()'"`]*[\\/])?([^\s;,()'"`\\/]+)"""
+)
 
 SSIM_ROWS = {
     "synthetic_vs_training": "synthetic with training {kind}",
@@ -306,4 +313,11 @@ def _pictures(findings: Findings) -> list[str] | None:
 
 
 def _missing(what: str, remedy: str) -> list[str]:
-    return _wrap(f"{what}; {remedy}" if remedy else what, "  ", "* ")
+    return _wrap(without_folders(f"{what}; {remedy}" if remedy else what), "  ", "* ")
+
+
+def without_folders(text: str) -> str:
+    """``text`` with the last part alone of every absolute path: the report must not name this machine."""
+    # The home folder by itself first: a user's name can contain spaces.
+    text = text.replace(str(Path.home()) + os.sep, os.sep)
+    return ABSOLUTE_PATH.sub(r"\1", text)

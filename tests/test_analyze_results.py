@@ -17,10 +17,19 @@ from PIL import Image
 
 import paths
 from analyze_results import main
-from arms import Arm, difference, find_arms, warnings_of, why_not_comparable
+from arms import (
+    COMPARED_OPTIONS,
+    Arm,
+    difference,
+    differing_options,
+    find_arms,
+    warnings_of,
+    why_not_comparable,
+)
 from fake_results import fake_records, held_out_records, write_arm, write_classifier, write_synthetic
 from metrics import paired_cluster_bootstrap
 from phantom import make_phantom_dataset
+from report import without_folders
 from utils import UserError, load_json
 
 CLAIMS = re.compile(r"improv|significan|better|worse|outperform|superior|success|enhanc", re.IGNORECASE)
@@ -243,6 +252,43 @@ def test_inception_is_used_when_its_weights_are_cached(finished, tmp_path, monke
     assert "NOT COMPARABLE" not in read_report(tmp_path / "out")
 
 
+@pytest.mark.parametrize("short", ["", "weights.pth cannot be had"])
+def test_why_fid_is_missing_is_told_without_the_folder(finished, tmp_path, monkeypatch, capsys, short):
+    import image_comparison
+
+    def refuse(*_):
+        error = UserError(f"{tmp_path}/cache/weights.pth is damaged; delete it")
+        if short:
+            error.short = short
+        raise error
+
+    monkeypatch.setattr(image_comparison, "choose_extractor", refuse)
+    main([*flags(finished, analysis_dir=tmp_path / "out"), "--skip-ssim"])
+    text = one_line(read_report(tmp_path / "out"))
+    assert f"fid_score.json: {short or 'weights.pth is damaged; delete it'}" in text
+    assert str(tmp_path) not in text
+    assert f"{tmp_path}/cache/weights.pth" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("in /home/jo/.cache/torch: x", "in torch: x"),
+        (r"C:\Users\Jo\a.pth is bad", "a.pth is bad"),
+        ("(/a/b.png; `/c/d.json`)", "(b.png; `d.json`)"),
+        ("from https://host.org/a/b.pth or ./data/x", "from https://host.org/a/b.pth or ./data/x"),
+        ("`python src/x.py` and/or 16 / 16", "`python src/x.py` and/or 16 / 16"),
+    ],
+)
+def test_only_absolute_paths_lose_their_folders(text, expected):
+    assert without_folders(text) == expected
+
+
+def test_a_home_folder_with_spaces_is_left_out_too(monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: Path("/Users/Jo Doe"))
+    assert without_folders("in /Users/Jo Doe/.cache/a.pth here") == "in a.pth here"
+
+
 # --- real X-rays are not shown ---------------------------------------------------------------------
 def test_no_real_images_shows_none_and_says_so(finished, tmp_path, monkeypatch):
     import plots
@@ -270,6 +316,20 @@ def test_an_old_picture_of_real_images_does_not_stay(finished, tmp_path):
     assert not picture.exists()
 
 
+def test_files_of_an_earlier_run_do_not_pass_for_new(finished, tmp_path, capsys):
+    write_arm(tmp_path / "metrics", "baseline", fake_records())
+    stale = {"ssim_analysis.json", "fid_score.json", "real_vs_synthetic_comparison.png", "cv_comparison.png"}
+    kept = {"comparison_of_my_own.png", "notes.txt", "comparison_acc.png"}
+    (tmp_path / "analysis").mkdir()
+    for name in stale | kept:
+        (tmp_path / "analysis" / name).write_bytes(b"old")
+    main(flags(tmp_path))
+    there = {file.name for file in (tmp_path / "analysis").iterdir()}
+    assert there == kept | {"comparison_loss.png", "comparison_report.txt"}
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("removed from")]
+    assert all(name in said for name in stale) and "comparison_acc.png" not in said
+
+
 # --- warnings --------------------------------------------------------------------------------------
 def test_red_flags_unequal_steps_and_other_splits_come_first(tmp_path):
     records = fake_records()
@@ -283,6 +343,30 @@ def test_red_flags_unequal_steps_and_other_splits_come_first(tmp_path):
     assert "DIFFERENT NUMBERS OF STEPS: baseline 84, augmented 500" in head
     assert "DIFFERENT SPLITS: baseline 555555555555, augmented 666666666666" in head
     assert "Not computed: they were trained and tested on different splits" in one_line(text)
+
+
+def test_arms_trained_otherwise_than_the_baseline_are_named(tmp_path):
+    records = fake_records()
+    options = {"epochs": 15, "lr": 0.001, "unfreeze": False, "workers": 4}
+    said = "--epochs was 9 here and 15 in the baseline"
+    write_arm(tmp_path, "baseline", records, config=options, precision="fp32")
+    write_arm(tmp_path, "same", records, config=options | {"workers": 1}, precision="fp32")
+    write_arm(tmp_path, "older", records, config={})
+    write_arm(tmp_path, "augmented", records, config=options | {"epochs": 9, "unfreeze": True},
+              precision="bf16", red_flags=[said])  # fmt: skip
+    assert warnings_of(list(find_arms(tmp_path).values())) == [
+        f"augmented: {said}",
+        "augmented: --unfreeze was True here and False in the baseline",
+        "augmented: precision was bf16 here and fp32 in the baseline",
+    ]
+
+
+def test_every_compared_option_is_compared():
+    baseline = dict.fromkeys(COMPARED_OPTIONS, 1)
+    for key in COMPARED_OPTIONS:
+        (sentence,) = differing_options(baseline | {key: 2}, baseline)
+        assert sentence == f"--{key.replace('_', '-')} was 2 here and 1 in the baseline"
+    assert differing_options(baseline, baseline) == differing_options(baseline, {}) == []
 
 
 def test_arms_are_paired_only_on_the_same_images(tmp_path):
@@ -360,7 +444,10 @@ def test_missing_images_stop_the_run_unless_skipped(finished, tmp_path):
     assert "1 missing or unreadable ones were left out" in one_line(read_report(tmp_path / "out"))
 
 
-@pytest.mark.parametrize("wrong", [["--num-compare", "0"], ["--image-size", "8"], ["--extractor", "vgg"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [["--num-compare", "0"], ["--image-size", "8"], ["--extractor", "vgg"], ["--seed", str(2**32)]],
+)
 def test_wrong_usage_is_exit_code_2(wrong, capsys):
     with pytest.raises(SystemExit) as stop:
         main(wrong)
