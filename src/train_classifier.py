@@ -42,11 +42,6 @@ if TYPE_CHECKING:
     from fitting import Fit
     from splits import Splits
 
-# What two arms must share for their difference to mean anything.
-COMPARED_OPTIONS = (
-    "epochs", "batch_size", "lr", "unfreeze", "weights", "image_size", "augment", "weight_decay", "schedule",
-    "seed", "test_set",
-)  # fmt: skip
 # What a resumed run may do differently without changing its numbers.
 FREE_TO_CHANGE = {
     "workers", "resume", "model_dir", "results_dir", "figures_dir", "synthetic_dir", "data_dir", "splits",
@@ -150,14 +145,10 @@ def red_flags(args: argparse.Namespace, data: ArmData) -> list[str]:
 
 def differences_from_baseline(args: argparse.Namespace) -> list[str]:
     """Options in which this arm was not trained as the baseline was."""
+    from arms import differing_options
+
     file = paths.final_metrics(args.results_dir, paths.BASELINE_PREFIX)
-    baseline = load_json(file)["config"] if file.is_file() else {}
-    own = public_config(args)
-    return [
-        f"--{key.replace('_', '-')} was {own[key]} here and {baseline[key]} in the baseline"
-        for key in COMPARED_OPTIONS
-        if key in baseline and baseline[key] != own[key]
-    ]
+    return differing_options(public_config(args), load_json(file)["config"]) if file.is_file() else []
 
 
 def check_initial_weights(args: argparse.Namespace, splits: Splits) -> list[str]:
