@@ -334,11 +334,13 @@ def main(argv: list[str] | None = None) -> None:
     from arm_data import load_arm_data
     from arm_results import out_of_fold_table, reference_results, summarise_folds, test_scores
     from arm_training import ArmTrainer, median_epoch
+    from classifier import build_classifier
     from fitting import Recipe
 
     prefix = paths.AUGMENTED_PREFIX if args.use_synthetic else paths.BASELINE_PREFIX
     device = select_device(args.cpu)
     precision = resolve_precision(args.precision, device)
+    build_classifier(args.weights, not args.unfreeze)  # unavailable weights end here, before the decoding
     data = load_arm_data(
         args.data_dir,
         splits_file=args.splits,
