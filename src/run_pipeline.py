@@ -34,8 +34,8 @@ DEMO = {
         "--augment", "light", "--weight-decay", "0.05", "--schedule", "onecycle",
     ],
     "gan": [
-        "--image-size", "64", "--num-channels", "1", "--kimg", "20", "--batch-size", "16",
-        "--save-interval", "300", "--checkpoint-interval", "50", "--perceptual", "off",
+        "--image-size", "64", "--num-channels", "1", "--kimg", "30", "--batch-size", "16",
+        "--save-interval", "500", "--checkpoint-interval", "50", "--perceptual", "off",
     ],
     "generation": ["--num-images", "100"],
     "analysis": ["--extractor", "classifier"],

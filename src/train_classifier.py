@@ -35,6 +35,7 @@ from utils import (
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     import torch
 
     from arm_data import ArmData
@@ -128,7 +129,13 @@ def planned_epochs(args: argparse.Namespace, splits: Splits) -> tuple[int | None
     baseline = load_json(file)
     if baseline["split_sha256"] != splits.sha256:
         raise UserError(f"{file} was made on another split; train the baseline again on {splits.path}")
-    return baseline["epochs_final"], "the baseline's"
+    epochs = baseline["epochs_final"]
+    if args.schedule != "none" and epochs > args.epochs:
+        raise UserError(
+            f"--schedule {args.schedule} ends after --epochs {args.epochs}, but the baseline took "
+            f"{epochs} for its final model; give its --epochs"
+        )
+    return epochs, "the baseline's"
 
 
 def red_flags(args: argparse.Namespace, data: ArmData) -> list[str]:
@@ -329,19 +336,10 @@ def print_outcome(metrics: dict[str, Any], results_dir: str) -> None:
     print(f"metrics and predictions: {Path(results_dir) / metrics['prefix']}*")
 
 
-def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
+def read_data(args: argparse.Namespace) -> ArmData:
     from arm_data import load_arm_data
-    from arm_results import out_of_fold_table, reference_results, summarise_folds, test_scores
-    from arm_training import ArmTrainer, median_epoch
-    from classifier import build_classifier
-    from fitting import Recipe
 
-    prefix = paths.AUGMENTED_PREFIX if args.use_synthetic else paths.BASELINE_PREFIX
-    device = select_device(args.cpu)
-    precision = resolve_precision(args.precision, device)
-    build_classifier(args.weights, not args.unfreeze)  # unavailable weights end here, before the decoding
-    data = load_arm_data(
+    return load_arm_data(
         args.data_dir,
         splits_file=args.splits,
         patient_map=args.patient_map,
@@ -353,19 +351,60 @@ def main(argv: list[str] | None = None) -> None:
         synthetic_dir=args.synthetic_dir if args.use_synthetic else None,
         allow_unverified=args.allow_unverified_synthetic,
     )
+
+
+def save_folds(
+    args: argparse.Namespace,
+    prefix: str,
+    data: ArmData,
+    folds: list[FoldFit],
+    weights_saw_folds: bool,
+    origin: dict[str, Any],
+) -> pd.DataFrame:
+    """Write the out-of-fold predictions and their summary; returns the predictions."""
+    from arm_results import out_of_fold_table, summarise_folds
+
+    predictions = out_of_fold_table(data, folds)
+    summary = summarise_folds(data, folds, predictions, weights_saw_folds)
+    save_csv(paths.cv_predictions(args.results_dir, prefix), predictions)
+    save_json(paths.cv_summary(args.results_dir, prefix), {**summary, **origin})
+    return predictions
+
+
+def save_history(
+    args: argparse.Namespace,
+    prefix: str,
+    data: ArmData,
+    folds: list[FoldFit],
+    final: Fit,
+    origin: dict[str, Any],
+) -> None:
+    """Write the losses and accuracies of every epoch, and their figures."""
+    curves = [{"fold": item.fold, "best_epoch": item.fit.best_epoch, **item.fit.curves()} for item in folds]
+    history = {"folds": curves, "final": {"epochs": final.best_epoch, **final.curves()}, **origin}
+    save_json(paths.training_history(args.results_dir, prefix), history)
+    save_figures(args, prefix, data, history)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    from arm_results import reference_results, test_scores
+    from arm_training import ArmTrainer, median_epoch
+    from classifier import build_classifier
+    from fitting import Recipe
+
+    prefix = paths.AUGMENTED_PREFIX if args.use_synthetic else paths.BASELINE_PREFIX
+    device = select_device(args.cpu)
+    precision = resolve_precision(args.precision, device)
+    data = read_data(args)
     weight_flags = check_initial_weights(args, data.splits)
-    flags = weight_flags + red_flags(args, data)
+    origin = provenance(data, weight_flags + red_flags(args, data))
     epochs_final, epochs_from = planned_epochs(args, data.splits)
-    if args.schedule != "none" and epochs_final is not None and epochs_final > args.epochs:
-        raise UserError(
-            f"--schedule {args.schedule} ends after --epochs {args.epochs}, but {epochs_from} epochs are "
-            f"{epochs_final}; give the baseline's --epochs"
-        )
-    recipe = Recipe(args.epochs, args.batch_size, args.lr, args.weight_decay, args.schedule, precision)
+    build_classifier(args.weights, not args.unfreeze)  # unavailable weights end here, nothing changed yet
     print(describe_run(args, data, device, precision))
     trainer = ArmTrainer(
         data,
-        recipe,
+        Recipe(args.epochs, args.batch_size, args.lr, args.weight_decay, args.schedule, precision),
         weights=args.weights,
         frozen=not args.unfreeze,
         augment=args.augment,
@@ -386,24 +425,12 @@ def main(argv: list[str] | None = None) -> None:
     # Written last and removed first: its presence means that all files are there and belong together.
     final_file = paths.final_metrics(args.results_dir, prefix)
     final_file.unlink(missing_ok=True)
-    origin = provenance(data, flags)
     cv_predictions = None
     if args.k_folds:
-        cv_predictions = out_of_fold_table(data, folds)
-        save_csv(paths.cv_predictions(args.results_dir, prefix), cv_predictions)
-        summary = summarise_folds(data, folds, cv_predictions, bool(weight_flags))
-        save_json(paths.cv_summary(args.results_dir, prefix), {**summary, **origin})
+        cv_predictions = save_folds(args, prefix, data, folds, bool(weight_flags), origin)
     else:
         remove_stale_folds(args, prefix)
-    history = {
-        "folds": [
-            {"fold": item.fold, "best_epoch": item.fit.best_epoch, **item.fit.curves()} for item in folds
-        ],
-        "final": {"epochs": epochs_final, **final.curves()},
-        **origin,
-    }
-    save_json(paths.training_history(args.results_dir, prefix), history)
-    save_figures(args, prefix, data, history)
+    save_history(args, prefix, data, folds, final, origin)
     save_models(args, prefix, data, trainer, folds, final)
     probabilities = save_predictions(args, prefix, data, trainer, final)
     metrics = {

@@ -199,6 +199,15 @@ class TestCommandLine:
         done = subprocess.run([sys.executable, "-c", program], cwd=SRC, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (code, text)
 
+    def test_wrong_usage_ends_in_one_line_and_exit_code_2(self, capsys):
+        parser = utils.argument_parser("A script.")
+        parser.add_argument("--size", type=utils.number(int, 1), default=1)
+        with pytest.raises(SystemExit) as stop:
+            parser.parse_args(["--size", "0"])
+        assert stop.value.code == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "argument --size: 0 is not allowed" in error
+
     def test_bugs_keep_their_traceback(self):
         done = subprocess.run(
             [sys.executable, "-c", "from utils import *\nrun_script(lambda: 1 / 0)"],
