@@ -1,4 +1,4 @@
-# make demo       install, then run the whole pipeline on made-up chest phantoms (about 10 minutes)
+# make demo       install, then run the whole pipeline on made-up chest phantoms (under 10 minutes)
 # make test       install, then every test that is not slow (under 5 minutes)
 # make test-slow  the slow tests (under 40 minutes)
 # make lint       ruff
