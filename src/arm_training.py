@@ -20,7 +20,7 @@ from classifier import (
     build_classifier,
     cpu_state_dict,
     extract_features,
-    predict_logits,
+    predict_batches,
 )
 from fitting import Fit, Recipe, fit, fit_from_dict, fit_to_dict
 from utils import derive_seed, load_checkpoint, save_checkpoint, set_seed
@@ -89,7 +89,7 @@ class ArmTrainer:
         """float64 [N] for uint8 [N, S, S], from the fitted weights."""
         module = self._new_module("prediction")
         module.load_state_dict(result.state_dict)
-        logits = predict_logits(
+        logits = predict_batches(
             module.eval(),
             self._pipeline(pixels),
             np.arange(len(pixels)),

@@ -204,10 +204,12 @@ def _unlike_baseline(arms: list[Arm]) -> list[str]:
 
 def _stale_predictions(arm: Arm) -> str | None:
     """Do the predictions give the accuracy that the metrics state? If not, they are of another run."""
+    from metrics import accuracy
+
     if arm.predictions is None:
         return None
-    correct = (arm.predictions["probability"] >= 0.5) == arm.predictions["label"]
-    if len(correct) == arm.metrics["n_images"] and abs(correct.mean() - arm.metrics["accuracy"]) < 1e-6:
+    found = accuracy(arm.predictions["label"], arm.predictions["probability"])
+    if len(arm.predictions) == arm.metrics["n_images"] and abs(found - arm.metrics["accuracy"]) < 1e-6:
         return None
     files = f"{paths.test_predictions('', arm.prefix).name} and {paths.final_metrics('', arm.prefix).name}"
     return f"{arm.name}: {files} DO NOT BELONG TO THE SAME RUN; run `{TRAIN_COMMAND}` again"

@@ -9,7 +9,7 @@ He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -166,18 +166,23 @@ class InputPipeline:
 
 
 @torch.inference_mode()
-def predict_logits(
+def predict_batches(
     model: Callable[[torch.Tensor], torch.Tensor],
     data: InputPipeline,
     rows: np.ndarray,
     *,
     batch_size: int,
     precision: str,
+    progress: Callable[[list[np.ndarray]], Iterable[np.ndarray]] = iter,
 ) -> torch.Tensor:
-    """float32 [len(rows)] on the CPU; ``model`` must be in eval mode."""
+    """``model`` of ``rows``, batch by batch, never augmented: float32 [len(rows), ...] on the CPU.
+
+    ``model`` gives logits [B], or anything else per image, and must be in eval mode. ``progress`` wraps the
+    batches.
+    """
     device = data.inputs.device
     parts = []
-    for chunk in np.array_split(rows, max(1, math.ceil(len(rows) / batch_size))):
+    for chunk in progress(np.array_split(rows, max(1, math.ceil(len(rows) / batch_size)))):
         with autocast(device, precision):
             parts.append(model(data.eval_batch(torch.from_numpy(chunk).to(device))).float().cpu())
     return torch.cat(parts)
@@ -194,13 +199,12 @@ def extract_features(
 ) -> np.ndarray:
     """Features in eval mode: uint8 [N, S, S] -> float32 [N, 2048]. ``progress`` wraps the batches."""
     model = model.eval().to(device, memory_format=torch.channels_last)
-    data = InputPipeline(torch.from_numpy(pixels).to(device))
-    chunks = np.array_split(np.arange(len(pixels)), max(1, math.ceil(len(pixels) / batch_size)))
-    with torch.inference_mode():
-        parts = []
-        for chunk in progress(chunks, desc="features", unit="batch"):
-            with autocast(device, precision):
-                parts.append(
-                    model.features(data.eval_batch(torch.from_numpy(chunk).to(device))).float().cpu()
-                )
-    return torch.cat(parts).numpy()
+    features = predict_batches(
+        model.features,
+        InputPipeline(torch.from_numpy(pixels).to(device)),
+        np.arange(len(pixels)),
+        batch_size=batch_size,
+        precision=precision,
+        progress=lambda chunks: progress(chunks, desc="features", unit="batch"),
+    )
+    return features.numpy()

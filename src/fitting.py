@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
-from classifier import InputPipeline, cpu_state_dict, predict_logits
+from classifier import InputPipeline, cpu_state_dict, predict_batches
 from utils import UserError, autocast, derive_seed, load_checkpoint, save_checkpoint
 
 SAVE_EVERY_SECONDS = 60.0  # a ResNet-50's training state is 380 MB
@@ -197,7 +197,7 @@ def _validate(
         return None
     module.eval()
     batch_size, precision = 2 * recipe.batch_size, recipe.precision
-    logits = predict_logits(module, data, val_rows, batch_size=batch_size, precision=precision)
+    logits = predict_batches(module, data, val_rows, batch_size=batch_size, precision=precision)
     return logits, loss_and_accuracy(logits, labels.cpu()[val_rows])
 
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from data_loader import IMAGENET_MEAN, IMAGENET_STD
+
 REAL_LABEL = 0.9  # one-sided label smoothing (Salimans et al. 2016, arXiv 1606.03498), in D only
 
 Moments = tuple[Tensor, Tensor]  # mean and standard deviation over a batch, each [C, H, W]
@@ -64,7 +66,6 @@ VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 VGG16_BLOCKS = ((3, 64, 64), (64, 128, 128), (128, 256, 256, 256))  # channels up to relu3_3
 GRID = 7  # features are averaged over a 7x7 grid of cells: coarse anatomy is kept, exact position is not
 MAX_SIDE = 128  # larger images are halved first: VGG at 224 costs five times VGG at 112
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class VGG16Features(nn.Module):

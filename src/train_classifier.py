@@ -218,13 +218,23 @@ def prepare_state_folder(
     return folder
 
 
-def describe_run(args: argparse.Namespace, data: ArmData, device: torch.device, precision: str) -> str:
-    n_synthetic = len(data.synthetic_rows(data.n_real, args.synthetic_ratio))
-    layers = "all layers" if args.unfreeze else "last layer only"
+def count_synthetic(args: argparse.Namespace, data: ArmData) -> int:
+    """Synthetic images that join all the real training images."""
+    return len(data.synthetic_rows(data.n_real, args.synthetic_ratio))
+
+
+def training_images(args: argparse.Namespace, data: ArmData) -> str:
+    """ "899 real + 450 synthetic training images"."""
+    n_synthetic = count_synthetic(args, data)
     extra = f" + {n_synthetic:,} synthetic" if n_synthetic else ""
+    return f"{data.n_real:,} real{extra} training images"
+
+
+def describe_run(args: argparse.Namespace, data: ArmData, device: torch.device, precision: str) -> str:
+    layers = "all layers" if args.unfreeze else "last layer only"
     return (
         f"ResNet-50 ({layers}, weights {public_path(args.weights)}) on {device}, {precision}, "
-        f"{data.n_real:,} real{extra} training images of {args.image_size} px"
+        f"{training_images(args, data)} of {args.image_size} px"
     )
 
 
@@ -232,7 +242,7 @@ def describe_run(args: argparse.Namespace, data: ArmData, device: torch.device, 
 def describe_synthetic(args: argparse.Namespace, data: ArmData) -> dict[str, Any] | None:
     if data.synthetic is None:
         return None
-    used = len(data.synthetic_rows(data.n_real, args.synthetic_ratio))
+    used = count_synthetic(args, data)
     return {
         "n_used": used,
         "n_available": len(data.synthetic.records),
@@ -279,9 +289,7 @@ def save_figures(args: argparse.Namespace, prefix: str, data: ArmData, history: 
     import plots
     from arms import find_prefixes
 
-    n_synthetic = len(data.synthetic_rows(data.n_real, args.synthetic_ratio))
-    extra = f" + {n_synthetic:,} synthetic" if n_synthetic else ""
-    title = f"{prefix.removesuffix('_')}: n = {data.n_real:,} real{extra} training images"
+    title = f"{prefix.removesuffix('_')}: n = {training_images(args, data)}"
     save_figure(paths.loss_figure(args.figures_dir, prefix), plots.training_curves(history, "loss", title))
     save_figure(paths.acc_figure(args.figures_dir, prefix), plots.training_curves(history, "acc", title))
     summaries = {
@@ -443,7 +451,7 @@ def main(argv: list[str] | None = None) -> None:
         "test_set": args.test_set,
         "n_train_images": data.n_real,
         "n_train_patients": int(data.train.records["patient"].nunique()),
-        "n_synthetic": len(data.synthetic_rows(data.n_real, args.synthetic_ratio)),
+        "n_synthetic": count_synthetic(args, data),
         "synthetic": describe_synthetic(args, data),
         "optimizer_steps": final.steps,
         "epochs_final": epochs_final,

@@ -11,7 +11,7 @@ from classifier import (
     build_classifier,
     extract_features,
     load_classifier,
-    predict_logits,
+    predict_batches,
 )
 from fitting import train_one_epoch
 from utils import UserError, WeightsUnavailableError, save_checkpoint
@@ -63,10 +63,10 @@ class TestFrozenBackbone:
         features = extract_features(model, pixels, device=CPU, batch_size=4)
         assert features.shape == (6, 2048) and features.dtype == np.float32
         rows = np.arange(6)
-        whole = predict_logits(
+        whole = predict_batches(
             model, InputPipeline(torch.from_numpy(pixels)), rows, batch_size=6, precision="fp32"
         )
-        cached = predict_logits(
+        cached = predict_batches(
             head, InputPipeline(torch.from_numpy(features)), rows, batch_size=6, precision="fp32"
         )
         assert torch.allclose(whole, cached, atol=1e-3)

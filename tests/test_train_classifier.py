@@ -165,7 +165,7 @@ class TestBaselineWithFolds:
         assert table["probability"].between(0, 1).all()
 
     def test_the_saved_model_gives_the_saved_predictions(self):
-        from classifier import InputPipeline, load_classifier, predict_logits
+        from classifier import InputPipeline, load_classifier, predict_batches
         from data_loader import load_dataset, load_images
 
         model, checkpoint = load_classifier("models/baseline_resnet50.pth")
@@ -173,7 +173,7 @@ class TestBaselineWithFolds:
         images = load_dataset("data/processed").images
         images = images[images["image_id"].isin(table.index)].reset_index(drop=True)
         pixels = load_images(images, checkpoint["image_size"]).pixels
-        logits = predict_logits(
+        logits = predict_batches(
             model,
             InputPipeline(torch.from_numpy(pixels)),
             np.arange(len(pixels)),
