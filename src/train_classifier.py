@@ -173,9 +173,10 @@ def check_initial_weights(args: argparse.Namespace, splits: Splits) -> list[str]
     return [f"--weights {public_path(args.weights)} had learned from these training images before"]
 
 
-def provenance(data: ArmData, flags: list[str]) -> dict[str, Any]:
+def provenance(args: argparse.Namespace, data: ArmData, flags: list[str]) -> dict[str, Any]:
     """What every result file of the arm says about where it comes from."""
     return {
+        "config": public_config(args),
         "split_sha256": data.splits.sha256,
         "data_sha256": data.dataset.data_sha256,
         "grouped_by": data.splits.grouped_by,
@@ -406,7 +407,7 @@ def main(argv: list[str] | None = None) -> None:
     precision = resolve_precision(args.precision, device)
     data = read_data(args)
     weight_flags = check_initial_weights(args, data.splits)
-    origin = provenance(data, weight_flags + red_flags(args, data))
+    origin = provenance(args, data, weight_flags + red_flags(args, data))
     epochs_final, epochs_from = planned_epochs(args, data.splits)
     build_classifier(args.weights, not args.unfreeze)  # unavailable weights end here, nothing changed yet
     print(describe_run(args, data, device, precision))
@@ -443,7 +444,6 @@ def main(argv: list[str] | None = None) -> None:
     probabilities = save_predictions(args, prefix, data, trainer, final)
     metrics = {
         "prefix": prefix,
-        "config": public_config(args),
         "environment": environment(device),
         "precision": precision,
         "seed": args.seed,
