@@ -70,7 +70,16 @@ def phantom_marker(data_dir: str | Path) -> Path:
 # --- classifier ------------------------------------------------------------------------------------
 BASELINE_PREFIX = "baseline_"
 AUGMENTED_PREFIX = "augmented_"
+DUPLICATE_PREFIX = "control_duplicate_"
+WEIGHT_PREFIX = "control_weight_"
+CURRICULUM_PREFIX = "curriculum_"
+PRETRAIN_PREFIX = "pretrain_"
 CV_COMPARISON = "cv_comparison.png"
+
+
+def repeat_prefix(prefix: str, repeat: int) -> str:
+    """Of one of several training runs of an arm, counted from 1."""
+    return f"{prefix}r{repeat}_"
 
 
 def classifier_model(model_dir: str | Path, prefix: str) -> Path:
@@ -184,6 +193,11 @@ def synthetic_image(synthetic_dir: str | Path, index: int) -> Path:
 SYNTHETIC_PATTERN = "synthetic_*.png"
 
 
+def synthetic_fold(synthetic_dir: str | Path, fold: int) -> Path:
+    """Images of a generator that never saw fold ``fold``, counted from 1."""
+    return Path(synthetic_dir) / f"fold_{fold}"
+
+
 def synthetic_manifest(synthetic_dir: str | Path) -> Path:
     return Path(synthetic_dir) / "manifest.json"
 
@@ -196,6 +210,25 @@ def comparison_figure(analysis_dir: str | Path, quantity: str) -> Path:
 
 def comparison_report(analysis_dir: str | Path) -> Path:
     return Path(analysis_dir) / "comparison_report.txt"
+
+
+def comparison(analysis_dir: str | Path) -> Path:
+    """Every arm and every pair in numbers."""
+    return Path(analysis_dir) / "comparison.json"
+
+
+def report_page(analysis_dir: str | Path) -> Path:
+    return Path(analysis_dir) / "report.html"
+
+
+def image_quality(analysis_dir: str | Path) -> Path:
+    """Synthetic beside real images: distances, variety, copies, separability."""
+    return Path(analysis_dir) / "image_quality.json"
+
+
+def analysis_figure(analysis_dir: str | Path, name: str) -> Path:
+    """``name``: roc_pr, calibration, confusion, subgroups, differences, nearest_neighbours or gradcam."""
+    return Path(analysis_dir) / f"{name}.png"
 
 
 def ssim_analysis(analysis_dir: str | Path) -> Path:

@@ -7,7 +7,7 @@ pure function of (splits, k).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 VERSION = 1
 SPLIT_SEED = 42
 TEST_FRACTION = 0.25  # of the labelled images; about 6,671 of the full set's 26,684
-TRAIN, TEST = "train", "test"
+TRAIN, TEST, UNUSED = "train", "test", "unused"
 VALIDATION_PARTS = 10  # without folds, one tenth of the training images chooses the epoch
 COLUMNS = ["image_id", "patient", "label", "class", "role"]
 
 
 @dataclass(frozen=True)
 class Splits:
-    """``images``: image_id, patient, label, class, role ("train"/"test"), sorted by image_id."""
+    """``images``: image_id, patient, label, class, role ("train", "test"; "unused" where the training images
+    were reduced), sorted by image_id."""
 
     images: pd.DataFrame
     grouped_by: str
@@ -95,6 +96,32 @@ def assign_validation_part(splits: Splits) -> pd.Series:
     train = splits.images[splits.images["role"] == TRAIN]
     patients = min(group["patient"].nunique() for _, group in train.groupby("label"))
     return assign_folds(splits, max(2, min(VALIDATION_PARTS, patients)))
+
+
+def reduce_training(splits: Splits, fraction: float) -> Splits:
+    """``splits`` with only ``fraction`` of the training patients left; the others' role becomes "unused".
+
+    Patients with and without a positive image are each put in one random order (fixed by the split's seed)
+    and the first ``fraction`` of them kept, so that a smaller subset always lies within a larger one. The
+    test images and the sha256 stay. ``UserError`` if one kind of patient would be left without anybody.
+    """
+    import numpy as np
+
+    train = splits.images[splits.images["role"] == TRAIN]
+    has_positive = train.groupby("patient")["label"].max()
+    kept: list[str] = []
+    for label, kind in ((1, "with"), (0, "without")):
+        patients = np.sort(has_positive.index[has_positive == label].to_numpy(dtype=str))
+        n = round(fraction * len(patients))
+        if n == 0:
+            raise UserError(
+                f"--train-fraction {fraction:g} of {len(patients)} training patients {kind} pneumonia is nobody"
+            )
+        kept += list(np.random.default_rng(splits.seed).permutation(patients)[:n])
+    role = splits.images["role"].where(
+        (splits.images["role"] != TRAIN) | splits.images["patient"].isin(kept), UNUSED
+    )
+    return replace(splits, images=splits.images.assign(role=role))
 
 
 def select(dataset: Dataset, splits: Splits, role: str, label: int | None = None) -> pd.DataFrame:

@@ -7,7 +7,16 @@ import pytest
 import paths
 from conftest import COLUMNS, metadata_row, write_csv
 from data_loader import load_dataset
-from splits import TEST, TRAIN, assign_folds, assign_validation_part, load_or_create_splits, select
+from splits import (
+    TEST,
+    TRAIN,
+    UNUSED,
+    assign_folds,
+    assign_validation_part,
+    load_or_create_splits,
+    reduce_training,
+    select,
+)
 from utils import UserError
 
 
@@ -123,3 +132,27 @@ def test_too_few_patients_are_refused(tmp_path):
               [metadata_row("p", "Lung Opacity")], COLUMNS)  # fmt: skip
     with pytest.raises(UserError, match="1 patients with positive images are too few for a test set"):
         load_or_create_splits(load_dataset(tmp_path))
+
+
+def test_smaller_training_subsets_lie_within_larger_ones(dataset):
+    splits = load_or_create_splits(dataset)
+    whole = splits.images[splits.images["role"] == TRAIN]
+    inner: set[str] = set()
+    for fraction in (0.05, 0.25, 0.6, 1.0):
+        reduced = reduce_training(splits, fraction)
+        images = reduced.images[reduced.images["role"] == TRAIN]
+        assert inner <= set(images["image_id"])
+        inner = set(images["image_id"])
+        left_out = reduced.images[reduced.images["role"] == UNUSED]
+        assert not set(images["patient"]) & set(left_out["patient"])
+        assert abs(images["patient"].nunique() / whole["patient"].nunique() - fraction) < 0.02
+        assert set(images["label"]) == {0, 1}
+        same_test = reduced.images["role"].eq(TEST).equals(splits.images["role"].eq(TEST))
+        assert same_test and reduced.sha256 == splits.sha256
+        assert set(assign_folds(reduced, 2).index) == inner
+    assert inner == set(whole["image_id"])
+
+
+def test_a_training_subset_of_nobody_is_refused(dataset):
+    with pytest.raises(UserError, match="--train-fraction 0.001 of .* patients with pneumonia is nobody"):
+        reduce_training(load_or_create_splits(dataset), 0.001)
