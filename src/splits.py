@@ -115,7 +115,8 @@ def reduce_training(splits: Splits, fraction: float) -> Splits:
         n = round(fraction * len(patients))
         if n == 0:
             raise UserError(
-                f"--train-fraction {fraction:g} of {len(patients)} training patients {kind} pneumonia is nobody"
+                f"--train-fraction {fraction:g} of {len(patients)} training patients {kind} pneumonia "
+                "is nobody"
             )
         kept += list(np.random.default_rng(splits.seed).permutation(patients)[:n])
     role = splits.images["role"].where(
