@@ -72,8 +72,7 @@ def find_prefixes(metrics_dir: str | Path, name_of: Callable[[str | Path, str], 
     """Prefixes of the arms with one kind of file (``paths.cv_summary``, ...), ordered as in ``find_arms``."""
     suffix = name_of("", "").name
     found = {file.name.removesuffix(suffix) for file in Path(metrics_dir).glob(f"?*_{suffix}")}
-    gan = paths.gan_history("").name.removesuffix(paths.training_history("", "").name)  # no classifier's
-    return sorted(found - {gan}, key=_order)
+    return sorted((prefix for prefix in found if not paths.is_gan_prefix(prefix)), key=_order)
 
 
 def _order(prefix: str) -> tuple[int, str]:

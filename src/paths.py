@@ -6,6 +6,7 @@ Folders given on a command line default to the layout of README, relative to the
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 # --- default folders, as a user types them ---------------------------------------------------------
@@ -134,54 +135,68 @@ def cv_comparison_figure(folder: str | Path) -> Path:
 
 
 # --- GAN -------------------------------------------------------------------------------------------
-def gan_dir(model_dir: str | Path) -> Path:
-    return Path(model_dir) / "gan"
+# ``fold``: counted from 1, the fold of the training images that the GAN never saw; None if it saw all.
+def gan_dir(model_dir: str | Path, fold: int | None = None) -> Path:
+    return _of_fold(Path(model_dir) / "gan", fold)
 
 
-def generator_final(model_dir: str | Path) -> Path:
-    return gan_dir(model_dir) / "generator_final.pth"
+def generator_final(model_dir: str | Path, fold: int | None = None) -> Path:
+    return gan_dir(model_dir, fold) / "generator_final.pth"
 
 
-def discriminator_final(model_dir: str | Path) -> Path:
-    return gan_dir(model_dir) / "discriminator_final.pth"
+def discriminator_final(model_dir: str | Path, fold: int | None = None) -> Path:
+    return gan_dir(model_dir, fold) / "discriminator_final.pth"
 
 
-def gan_state(model_dir: str | Path) -> Path:
+def gan_state(model_dir: str | Path, fold: int | None = None) -> Path:
     """The last full training state, for --resume."""
-    return gan_dir(model_dir) / "training_state.pth"
+    return gan_dir(model_dir, fold) / "training_state.pth"
 
 
-def generator_epoch(model_dir: str | Path, epoch: int) -> Path:
-    return gan_dir(model_dir) / f"generator_epoch_{epoch:04d}.pth"
+def generator_epoch(model_dir: str | Path, epoch: int, fold: int | None = None) -> Path:
+    return gan_dir(model_dir, fold) / f"generator_epoch_{epoch:04d}.pth"
 
 
-def discriminator_epoch(model_dir: str | Path, epoch: int) -> Path:
-    return gan_dir(model_dir) / f"discriminator_epoch_{epoch:04d}.pth"
+def discriminator_epoch(model_dir: str | Path, epoch: int, fold: int | None = None) -> Path:
+    return gan_dir(model_dir, fold) / f"discriminator_epoch_{epoch:04d}.pth"
 
 
-def gan_history(metrics_dir: str | Path) -> Path:
-    return Path(metrics_dir) / "gan_training_history.json"
+def gan_history(metrics_dir: str | Path, fold: int | None = None) -> Path:
+    return Path(metrics_dir) / f"{_gan_prefix(fold)}training_history.json"
 
 
-def gan_loss_figure(figures_dir: str | Path) -> Path:
-    return Path(figures_dir) / "gan_loss_curve.png"
+def is_gan_prefix(prefix: str) -> bool:
+    """Is it a GAN's, whose history lies beside those of the classifiers?"""
+    return re.fullmatch(r"gan_(fold_\d+_)?", prefix) is not None
 
 
-def gan_images(output_dir: str | Path) -> Path:
-    return Path(output_dir) / "gan_images"
+def gan_loss_figure(figures_dir: str | Path, fold: int | None = None) -> Path:
+    return Path(figures_dir) / f"{_gan_prefix(fold)}loss_curve.png"
 
 
-def gan_sample_grid(output_dir: str | Path, step: int) -> Path:
-    return gan_images(output_dir) / f"samples_step_{step:07d}.png"
+def gan_images(output_dir: str | Path, fold: int | None = None) -> Path:
+    return _of_fold(Path(output_dir) / "gan_images", fold)
 
 
-def gan_final_grid(output_dir: str | Path) -> Path:
-    return gan_images(output_dir) / "samples_final.png"
+def gan_sample_grid(output_dir: str | Path, step: int, fold: int | None = None) -> Path:
+    return gan_images(output_dir, fold) / f"samples_step_{step:07d}.png"
 
 
-def gan_real_grid(output_dir: str | Path) -> Path:
+def gan_final_grid(output_dir: str | Path, fold: int | None = None) -> Path:
+    return gan_images(output_dir, fold) / "samples_final.png"
+
+
+def gan_real_grid(output_dir: str | Path, fold: int | None = None) -> Path:
     """Real training positives: shows patients, so it never leaves the machine by itself."""
-    return gan_images(output_dir) / "reals.png"
+    return gan_images(output_dir, fold) / "reals.png"
+
+
+def _of_fold(folder: Path, fold: int | None) -> Path:
+    return folder if fold is None else folder / f"fold_{fold}"
+
+
+def _gan_prefix(fold: int | None) -> str:
+    return "gan_" if fold is None else f"gan_fold_{fold}_"
 
 
 # --- synthetic images ------------------------------------------------------------------------------
@@ -193,9 +208,9 @@ def synthetic_image(synthetic_dir: str | Path, index: int) -> Path:
 SYNTHETIC_PATTERN = "synthetic_*.png"
 
 
-def synthetic_fold(synthetic_dir: str | Path, fold: int) -> Path:
-    """Images of a generator that never saw fold ``fold``, counted from 1."""
-    return Path(synthetic_dir) / f"fold_{fold}"
+def synthetic_fold(synthetic_dir: str | Path, fold: int | None) -> Path:
+    """Images of a generator that never saw fold ``fold``, counted from 1; None: the folder itself."""
+    return _of_fold(Path(synthetic_dir), fold)
 
 
 def synthetic_manifest(synthetic_dir: str | Path) -> Path:
