@@ -138,8 +138,8 @@ def _sizes(arms: Sequence[Arm]) -> str:
 def draw_real_vs_synthetic(images: ImageSets, outcome: Outcome, seed: int, no_real_images: bool) -> None:
     import numpy as np
 
-    import plots
     from image_quality import closest_pairs
+    from plots_images import real_vs_synthetic
 
     rng = np.random.default_rng(seed)
     real, synthetic = images.training.pixels, images.synthetic.pixels
@@ -149,13 +149,13 @@ def draw_real_vs_synthetic(images: ImageSets, outcome: Outcome, seed: int, no_re
     size = f"{images.image_size} x {images.image_size} pixels"
     if no_real_images:
         title = f"Synthetic {images.kind}, {size}; real X-rays left out (--no-real-images)"
-        figure = plots.real_vs_synthetic(None, some_synthetic, title)
+        figure = real_vs_synthetic(None, some_synthetic, title)
         outcome.picture(path, figure, f"synthetic {images.kind} only; no real X-ray is shown")
         return
     pairs, r = closest_pairs(synthetic, real, PICTURE_PAIRS)
     captions = [f"r = {value:.2f}" for value in r]
     counts = f"{len(real):,} real training and {len(synthetic):,} synthetic images"
-    figure = plots.real_vs_synthetic(
+    figure = real_vs_synthetic(
         some_real, some_synthetic, f"Real and synthetic {images.kind}, {size}, from {counts}",
         (synthetic[pairs[:, 0]], real[pairs[:, 1]], captions),
     )  # fmt: skip

@@ -20,7 +20,8 @@ import paths
 from data_loader import GROUPED_BY_PATIENT, from_gan_range, to_gan_range
 from dcgan import DISCRIMINATOR_FORMAT, GENERATOR_FORMAT, Discriminator, Generator
 from gan_training import GAN, LossMeter, Objective, epoch_batches, image_noise, step_noise, train_step
-from plots import gan_losses, image_grid
+from plots import gan_losses
+from plots_images import image_grid
 from utils import UserError, load_checkpoint, public_path, save_checkpoint, save_figure, save_json
 
 STATE_FORMAT = "gan-training-state-1"

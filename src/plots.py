@@ -1,4 +1,6 @@
-"""Numbers in, matplotlib ``Figure`` out: the only file that imports matplotlib.
+"""Numbers in, matplotlib ``Figure`` out: the style of every figure, and those of training and of the dataset.
+
+Only files named plots*.py import matplotlib; the others take their style from here.
 
 No function computes a metric, chooses a path or touches pyplot's global state: each draws into a
 ``Figure`` of its own, in seaborn's style held in a context, with its colour-blind-safe palette.
@@ -8,10 +10,8 @@ No function computes a metric, chooses a path or touches pyplot's global state: 
 from __future__ import annotations
 
 import functools
-import math
 import textwrap
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 DPI = 150
@@ -54,7 +54,7 @@ CV_METRICS = {
 }
 
 
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Run ``draw`` under the project's style, leaving matplotlib's settings as they were."""
 
     @functools.wraps(draw)
@@ -68,14 +68,15 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return wrapper
 
 
-def _new_figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+def new_figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
     """An empty figure of ``width`` x ``height`` inches that belongs to nobody else."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
-def _panels(figure: Figure, rows: int, columns: int, **kwargs) -> list[Axes]:
+def panels(figure: Figure, rows: int, columns: int, **kwargs) -> list[Axes]:
+    """``rows`` x ``columns`` axes without the upper and right spine, row by row."""
     axes = list(figure.subplots(rows, columns, squeeze=False, **kwargs).flat)
     for ax in axes:
         sns.despine(ax=ax)
@@ -104,17 +105,19 @@ def _line(ax: Axes, values: Sequence[float | None], **style) -> None:
     ax.plot(np.arange(1, numbers.size + 1), numbers, **style)
 
 
-def _set_title(figure: Figure, title: str) -> None:
+def set_title(figure: Figure, title: str) -> None:
+    """A heading over the whole figure, wrapped to its width."""
     characters = int(figure.get_figwidth() * 10)
     figure.suptitle(textwrap.fill(title, characters), x=0.01, ha="left")
 
 
-def _legend_beside(ax: Axes) -> None:
+def legend_beside(ax: Axes) -> None:
+    """The legend to the right of ``ax``, where it hides nothing."""
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0.0)
 
 
 # --- training of a classifier ----------------------------------------------------------------------
-@_styled
+@styled
 def training_curves(history: dict, quantity: str, title: str) -> Figure:
     """Curves of one arm: a thin line per fold, a bold one for the final fit on all training images.
 
@@ -124,8 +127,8 @@ def training_curves(history: dict, quantity: str, title: str) -> Figure:
     """
     label = _y_label(quantity)
     folds, final = history["folds"], history["final"]
-    figure = _new_figure(9.5 if folds else 6.5, 4.4)
-    axes = _panels(figure, 1, 2 if folds else 1, sharey=True)
+    figure = new_figure(9.5 if folds else 6.5, 4.4)
+    axes = panels(figure, 1, 2 if folds else 1, sharey=True)
     for fold in folds:
         name = f"fold {fold['fold']}" if fold["fold"] else "10 % held out"
         colour = PALETTE[(fold["fold"] - 1) % len(PALETTE)]
@@ -139,14 +142,14 @@ def training_curves(history: dict, quantity: str, title: str) -> Figure:
         axes[1].set_title("Validation")
         axes[1].plot([], [], "o", color=INK, label="best epoch\n(lowest loss)")
         axes[1].plot([], [], color="black", linewidth=2.6, label="final fit, all\ntraining images")
-    _legend_beside(axes[-1])
+    legend_beside(axes[-1])
     for ax in axes:
         _finish_epoch_axis(ax, quantity)
-    _set_title(figure, title)
+    set_title(figure, title)
     return figure
 
 
-@_styled
+@styled
 def comparison_curves(
     histories: dict[str, dict], quantity: str, title: str = "", contaminated: Collection[str] = ()
 ) -> Figure:
@@ -155,9 +158,9 @@ def comparison_curves(
     ``histories`` maps an arm's name to its ``training_history.json``. The band spans the folds' lowest
     and highest value. The folds of arms in ``contaminated`` are drawn dashed and marked.
     """
-    figure = _new_figure(10.5, 4.6)
-    training, validation = _panels(figure, 1, 2, sharey=True)
-    colours = _arm_colours(histories)
+    figure = new_figure(10.5, 4.6)
+    training, validation = panels(figure, 1, 2, sharey=True)
+    colours = arm_colours(histories)
     handles = []
     for arm, history in histories.items():
         _line(training, history["final"][f"train_{quantity}"], color=colours[arm], linewidth=2.2)
@@ -173,7 +176,7 @@ def comparison_curves(
     for ax in (training, validation):
         _finish_epoch_axis(ax, quantity)
     figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=2)
-    _set_title(figure, title)
+    set_title(figure, title)
     return figure
 
 
@@ -193,23 +196,23 @@ def _fold_band(ax: Axes, folds: list[list[float]], style: dict) -> None:
         ax.fill_between(np.arange(1, epochs + 1), low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
-def _arm_colours(arms: Collection[str]) -> dict[str, tuple]:
+def arm_colours(arms: Collection[str]) -> dict[str, tuple]:
     """Blue for the baseline and orange for the augmented arm in every figure, the rest in order."""
     fixed = {"baseline": PALETTE[0], "augmented": PALETTE[1]}
     others = [arm for arm in arms if arm not in fixed]
     return fixed | {arm: PALETTE[(2 + i) % len(PALETTE)] for i, arm in enumerate(others)}
 
 
-@_styled
+@styled
 def cv_comparison(summaries: dict[str, dict]) -> Figure:
     """Cross-validation of the arms: bar = mean over folds, whisker = one SD, dot = a fold.
 
     ``summaries`` maps an arm's name to its ``cv_summary.json``. Arms whose folds are contaminated are
     hatched and say so: their validation images had been seen by the generator.
     """
-    figure = _new_figure(max(9.5, 3.0 + 2.6 * len(summaries)), 5.2)
-    ax = _panels(figure, 1, 1)[0]
-    colours = _arm_colours(summaries)
+    figure = new_figure(max(9.5, 3.0 + 2.6 * len(summaries)), 5.2)
+    ax = panels(figure, 1, 1)[0]
+    colours = arm_colours(summaries)
     width = 0.8 / len(summaries)
     handles = []
     for position, (arm, summary) in enumerate(summaries.items()):
@@ -220,7 +223,7 @@ def cv_comparison(summaries: dict[str, dict]) -> Figure:
     ax.set_xticks(range(len(CV_METRICS)), list(CV_METRICS.values()))
     ax.set(ylim=(0, 1.08), ylabel="Value on the fold's validation images", yticks=np.linspace(0, 1, 6))
     figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=min(2, len(handles)))
-    _set_title(figure, "Cross-validation on the training images")
+    set_title(figure, "Cross-validation on the training images")
     ax.set_title("bar: mean over folds; line: ± one SD over folds (not a confidence interval); dot: one fold")
     return figure
 
@@ -240,11 +243,11 @@ def _cv_bar(ax: Axes, x: float, width: float, summary: dict, metric: str, colour
 
 def _bar_style(summary: dict, colour: tuple) -> dict:
     if summary.get("contaminated"):
-        return {"facecolor": _tint(colour, 0.65), "edgecolor": "white", "hatch": "///", "linewidth": 0}
-    return {"facecolor": _tint(colour, 0.25), "linewidth": 0}
+        return {"facecolor": tint(colour, 0.65), "edgecolor": "white", "hatch": "///", "linewidth": 0}
+    return {"facecolor": tint(colour, 0.25), "linewidth": 0}
 
 
-def _tint(colour: tuple, share: float) -> tuple:
+def tint(colour: tuple, share: float) -> tuple:
     """``colour`` mixed with ``share`` of white."""
     return tuple(channel + (1 - channel) * share for channel in colour)
 
@@ -256,7 +259,7 @@ def _cv_handle(arm: str, summary: dict, colour: tuple) -> Patch:
 
 
 # --- training of the GAN ---------------------------------------------------------------------------
-@_styled
+@styled
 def gan_losses(epochs: list[dict], title: str) -> Figure:
     """Losses and discriminator outputs over the epochs of ``gan_training_history.json``.
 
@@ -264,7 +267,7 @@ def gan_losses(epochs: list[dict], title: str) -> Figure:
     D's, in nats; bottom: mean of sigmoid(D) on real and generated images, where 0.5 is a D that
     cannot tell them apart.
     """
-    panels = [
+    parts = [
         ("Generator loss, unweighted terms and weighted sum", "Loss", {
             "g_loss": "sum", "g_adversarial": "adversarial", "g_perceptual": "perceptual",
             "g_feature_matching": "feature matching",
@@ -276,23 +279,23 @@ def gan_losses(epochs: list[dict], title: str) -> Figure:
             "d_real": "D(x), real images", "d_fake": "D(G(z)), generated",
         }),
     ]  # fmt: skip
-    figure = _new_figure(9.0, 8.2)
-    axes = _panels(figure, 3, 1, sharex=True)
+    figure = new_figure(9.0, 8.2)
+    axes = panels(figure, 3, 1, sharex=True)
     x = [epoch["epoch"] for epoch in epochs]
-    for ax, (heading, label, terms) in zip(axes, panels, strict=True):
+    for ax, (heading, label, terms) in zip(axes, parts, strict=True):
         colours = ["black", *PALETTE] if len(terms) > 2 else PALETTE
         for (key, name), colour in zip(terms.items(), colours, strict=False):
             _gan_term(ax, x, [epoch.get(key) for epoch in epochs], name, colour)
         ax.set_title(heading, fontsize="medium")
         ax.set_ylabel(label)
-        _legend_beside(ax)
+        legend_beside(ax)
     axes[2].set_ylim(0, 1)
     axes[2].axhline(0.5, color=INK, linewidth=1, linestyle=":", label="0.5: D cannot tell")
-    _legend_beside(axes[2])
+    legend_beside(axes[2])
     axes[2].set_xlabel("Epoch")
     axes[2].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.align_ylabels(axes)
-    _set_title(figure, title)
+    set_title(figure, title)
     return figure
 
 
@@ -303,128 +306,17 @@ def _gan_term(ax: Axes, x: list[int], values: list[float | None], name: str, col
     ax.plot(x, numbers, color=colour, label=name, linewidth=1.6, marker="o" if len(x) == 1 else None)
 
 
-# --- images ----------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class ImageSection:
-    """A block of images under one heading.
-
-    images: uint8 [N, S, S]; labels: a short text under each; boxes: per image float [K, 4] with
-    x, y, width, height in pixels of that image.
-    """
-
-    heading: str
-    images: np.ndarray
-    labels: Sequence[str] | None = None
-    boxes: Sequence[np.ndarray] | None = None
-
-
-def image_grid(
-    images: np.ndarray,
-    columns: int | None = None,
-    title: str | None = None,
-    labels: list[str] | None = None,
-    boxes: Sequence[np.ndarray] | None = None,
-) -> Figure:
-    """Gray images uint8 [N, S, S] in a grid at their own resolution, or a whole multiple of it."""
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    return image_sections([ImageSection("", images, labels, boxes)], min(columns, len(images)), title or "")
-
-
-def real_vs_synthetic(
-    real: np.ndarray | None,
-    synthetic: np.ndarray,
-    title: str,
-    pairs: tuple[np.ndarray, np.ndarray, Sequence[str]] | None = None,
-    columns: int = 8,
-) -> Figure:
-    """Real training positives above synthetic images, both uint8 [N, S, S].
-
-    ``real`` None leaves every real X-ray out. ``pairs`` = (synthetic, most similar real, captions) adds
-    rows in which each synthetic image stands above its closest training positive.
-    """
-    sections = []
-    if real is not None:
-        sections.append(ImageSection("Real: training positives, drawn at random", real))
-    sections.append(ImageSection("Synthetic: drawn at random", synthetic))
-    if pairs is not None:
-        generated, closest, captions = pairs
-        sections.append(ImageSection("The synthetic images closest to a training image …", generated))
-        below = "… and that training image, below each (r: correlation of their 32 x 32 averages)"
-        sections.append(ImageSection(below, closest, captions))
-    return image_sections(sections, columns, title)
-
-
-@_styled
-def image_sections(sections: Sequence[ImageSection], columns: int, title: str) -> Figure:
-    """Blocks of images under one another, every pixel drawn as a whole number of screen pixels."""
-    size = sections[0].images.shape[1]
-    tile = size * max(1, math.ceil(144 / size))  # screen pixels
-    gap, margin = 6, 14
-    width = max(2 * margin + columns * (tile + gap) - gap, 520)
-    title_lines = textwrap.wrap(title, int((width - 2 * margin) / 12.5))
-    height = 2 * margin + 30 * len(title_lines)
-    height += sum(_section_height(section, columns, tile, gap) for section in sections)
-    figure = _new_figure(width / DPI, height / DPI, layout=None)
-    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
-    ax.axis("off")
-    y = margin
-    for line in title_lines:
-        ax.text(margin, y + 12, line, fontsize=9.5, fontweight="bold", va="center")
-        y += 30
-    for section in sections:
-        _draw_section(ax, section, (margin, y), columns, tile, gap)
-        y += _section_height(section, columns, tile, gap)
-    return figure
-
-
-LABEL_HEIGHT = 24  # screen pixels
-
-
-def _section_height(section: ImageSection, columns: int, tile: int, gap: int) -> int:
-    rows = math.ceil(len(section.images) / columns)
-    return (30 if section.heading else 0) + rows * (tile + gap + (LABEL_HEIGHT if section.labels else 0))
-
-
-def _draw_section(
-    ax: Axes, section: ImageSection, corner: tuple[int, int], columns: int, tile: int, gap: int
-) -> None:
-    left, top = corner
-    if section.heading:
-        ax.text(left, top + 14, section.heading, fontsize=8.5, va="center", color=INK)
-        top += 30
-    row_height = tile + gap + (LABEL_HEIGHT if section.labels else 0)
-    for index, image in enumerate(section.images):
-        x = left + (index % columns) * (tile + gap)
-        y = top + (index // columns) * row_height
-        extent = (x, x + tile, y + tile, y)
-        ax.imshow(image, cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="none")
-        if section.labels:
-            text = section.labels[index]
-            ax.text(x + tile / 2, y + tile + 12, text, fontsize=6.5, ha="center", va="center", color=INK)
-        if section.boxes is not None:
-            _draw_boxes(ax, section.boxes[index], (x, y), tile / image.shape[0])
-    # imshow narrows the view to the image just drawn
-    figure_width, figure_height = ax.figure.get_size_inches() * ax.figure.dpi
-    ax.set(xlim=(0, figure_width), ylim=(figure_height, 0), aspect="auto")
-
-
-def _draw_boxes(ax: Axes, boxes: np.ndarray, corner: tuple[int, int], scale: float) -> None:
-    for x, y, width, height in np.asarray(boxes, dtype=float).reshape(-1, 4) * scale:
-        place = (corner[0] + x, corner[1] + y)
-        ax.add_patch(Rectangle(place, width, height, fill=False, edgecolor=PALETTE[1], linewidth=1.6))
-
-
 # --- the dataset -----------------------------------------------------------------------------------
-@_styled
+@styled
 def stacked_counts(counts: pd.DataFrame, title: str, x_label: str) -> Figure:
     """Horizontal stacked bars: a bar per row of ``counts``, a colour per column, the numbers inside."""
-    figure = _new_figure(9.0, 1.5 + 0.55 * len(counts))
-    ax = _panels(figure, 1, 1)[0]
+    figure = new_figure(9.0, 1.5 + 0.55 * len(counts))
+    ax = panels(figure, 1, 1)[0]
     y, left = np.arange(len(counts)), np.zeros(len(counts))
     readable = 0.04 * counts.sum(axis=1).max()  # a narrower piece has no room for its number
     for column, colour in zip(counts.columns, PALETTE, strict=False):
         values = counts[column].to_numpy(dtype=float)
-        bars = ax.barh(y, values, 0.7, left=left, color=_tint(colour, 0.25), label=str(column), linewidth=0)
+        bars = ax.barh(y, values, 0.7, left=left, color=tint(colour, 0.25), label=str(column), linewidth=0)
         numbers = [f"{value:,.0f}" if value > readable else "" for value in values]
         ax.bar_label(bars, numbers, label_type="center", fontsize="small", color="black")
         left += values
@@ -437,13 +329,13 @@ def stacked_counts(counts: pd.DataFrame, title: str, x_label: str) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def count_histogram(values: Sequence[int], title: str, x_label: str, y_label: str) -> Figure:
     """How often each whole number occurs in ``values``: one bar per number, logarithmic count axis."""
-    figure = _new_figure(8.0, 3.8)
-    ax = _panels(figure, 1, 1)[0]
+    figure = new_figure(8.0, 3.8)
+    ax = panels(figure, 1, 1)[0]
     numbers, counts = np.unique(np.asarray(values, dtype=int), return_counts=True)
-    ax.bar(numbers, counts, 0.8, color=_tint(PALETTE[0], 0.25), linewidth=0)
+    ax.bar(numbers, counts, 0.8, color=tint(PALETTE[0], 0.25), linewidth=0)
     ax.set(title=title, xlabel=x_label, ylabel=f"{y_label} (log scale)", yscale="log", ylim=(0.7, None))
     ax.yaxis.set_major_formatter("{x:,.0f}")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -291,15 +291,15 @@ def test_a_home_folder_with_spaces_is_left_out_too(monkeypatch):
 
 # --- real X-rays are not shown ---------------------------------------------------------------------
 def test_no_real_images_shows_none_and_says_so(finished, tmp_path, monkeypatch):
-    import plots
+    import plots_images
 
     drawn = []
 
     def record(real, synthetic, title):
         drawn.append((real, synthetic, title))
-        return plots.image_grid(synthetic)
+        return plots_images.image_grid(synthetic)
 
-    monkeypatch.setattr(plots, "real_vs_synthetic", record)
+    monkeypatch.setattr(plots_images, "real_vs_synthetic", record)
     main([*flags(finished, analysis_dir=tmp_path, model_dir="no"), "--no-real-images", "--image-size", "32"])
     real, synthetic, title = drawn[0]
     assert real is None and "real X-rays left out" in title
