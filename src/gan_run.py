@@ -7,7 +7,7 @@ after the last of them, and ends with the very files that an uninterrupted run w
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ from plots_images import image_grid
 from utils import UserError, load_checkpoint, public_path, save_checkpoint, save_figure, save_json
 
 STATE_FORMAT = "gan-training-state-1"
+HISTORY_ORIGIN = (
+    "grouped_by", "split_sha256", "data_sha256", "classes", "train_fraction", "fold", "k_folds",
+)  # fmt: skip
 CHECK_EVERY = 50  # steps between looks at the losses, which stay on the device
 STATE_EVERY = 300.0  # seconds after which the end of an epoch saves the state in any case
 GRID_COLUMNS = 8
@@ -36,11 +39,13 @@ NOT_FINITE = (
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """``pixels`` uint8 [N, S, S] on the device; ``origin``: what a checkpoint says about its images."""
+    """``pixels`` uint8 [N, S, S] on the device; ``origin``: what a checkpoint says about its images;
+    ``red_flags``: what everybody who uses the generator must know."""
 
     pixels: Tensor
     origin: dict[str, Any]
     skipped: list[str]
+    red_flags: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,14 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Folders:
-    """Where files go: models (its subfolder gan/), sample grids, history, curves."""
+    """Where files go: models (its subfolder gan/), sample grids, history, curves; each with names of its own
+    for a GAN that never saw fold ``fold``."""
 
     models: str
     output: str
     results: str
     figures: str
+    fold: int | None = None
 
 
 class Run:
@@ -113,7 +120,8 @@ class Run:
                 estimate.after_step(bar)
             if gan.step % self.schedule.save_interval == 0:
                 self.check(meter)
-                self.save_samples(paths.gan_sample_grid(self.folders.output, gan.step), f"step {gan.step:,}")
+                grid = paths.gan_sample_grid(self.folders.output, gan.step, self.folders.fold)
+                self.save_samples(grid, f"step {gan.step:,}")
         self.check(meter)
         return {"epoch": epoch, "step": gan.step, "images_seen": gan.step * batch_size, **meter.means()}
 
@@ -129,32 +137,33 @@ class Run:
         if due or time.monotonic() - self.state_saved_at > STATE_EVERY:
             self.save_state()
         if due:
-            self.save_networks(
-                paths.generator_epoch(self.folders.models, epoch),
-                paths.discriminator_epoch(self.folders.models, epoch),
-            )
+            models, fold = self.folders.models, self.folders.fold
+            generator = paths.generator_epoch(models, epoch, fold)
+            self.save_networks(generator, paths.discriminator_epoch(models, epoch, fold))
 
     def save_final(self) -> None:
         self.save_state()
-        self.save_networks(
-            paths.generator_final(self.folders.models), paths.discriminator_final(self.folders.models)
-        )
-        self.save_samples(paths.gan_final_grid(self.folders.output), f"after {self.gan.step:,} steps")
-        save_figure(paths.gan_loss_figure(self.folders.figures), gan_losses(self.history, self.title()))
+        where, fold = self.folders, self.folders.fold
+        generator = paths.generator_final(where.models, fold)
+        self.save_networks(generator, paths.discriminator_final(where.models, fold))
+        self.save_samples(paths.gan_final_grid(where.output, fold), f"after {self.gan.step:,} steps")
+        save_figure(paths.gan_loss_figure(where.figures, fold), gan_losses(self.history, self.title()))
 
     def title(self) -> str:
         """What the curves are about; patients are counted only where the dataset says who they are."""
         title, origin = f"GAN training on {len(self.data.pixels):,} images", self.data.origin
-        if origin["grouped_by"] != GROUPED_BY_PATIENT:
-            return title
-        return f"{title} of {len(origin['train_patients']):,} patients"
+        if origin["grouped_by"] == GROUPED_BY_PATIENT:
+            title += f" of {len(origin['train_patients']):,} patients"
+        fold = self.folders.fold
+        return title if fold is None else f"{title}, without fold {fold} of {origin['k_folds']}"
 
     def save_state(self) -> None:
         """The state for --resume and the history so far; never of weights that are no longer finite."""
         if not self.gan.is_finite():  # a weight can be lost while the loss before it was still finite
             raise UserError(f"the weights are not finite after step {self.gan.step}: {NOT_FINITE}")
         state = {"format": STATE_FORMAT, "settings": self.settings, "history": self.history}
-        save_checkpoint(paths.gan_state(self.folders.models), state | self.gan.state_dict())
+        path = paths.gan_state(self.folders.models, self.folders.fold)
+        save_checkpoint(path, state | self.gan.state_dict())
         self.save_history()
         self.state_saved_at = time.monotonic()
 
@@ -174,6 +183,7 @@ class Run:
             "architecture": network.architecture,
             "pixel_range": [-1, 1],
             **self.data.origin,
+            "red_flags": self.data.red_flags,
             "step": self.gan.step,
             "epoch": len(self.history),
             "images_seen": self.gan.step * self.schedule.batch_size,
@@ -186,7 +196,8 @@ class Run:
         content = self.facts | {
             "n_images": len(self.data.pixels),
             "n_patients": len(origin["train_patients"]),
-            **{key: origin[key] for key in ("grouped_by", "split_sha256", "data_sha256", "classes")},
+            **{key: origin[key] for key in HISTORY_ORIGIN},
+            "red_flags": self.data.red_flags,
             "skipped_images": {"count": len(skipped), "image_ids": skipped},
             "perceptual": self.settings["--perceptual"],
             "precision": self.precision,
@@ -195,7 +206,7 @@ class Run:
             "images_seen": self.gan.step * self.schedule.batch_size,
             "epochs": self.history,
         }
-        save_json(paths.gan_history(self.folders.results), content)
+        save_json(paths.gan_history(self.folders.results, self.folders.fold), content)
 
     @torch.no_grad()
     def save_samples(self, path: Path, when: str) -> None:
@@ -206,7 +217,7 @@ class Run:
 
     def save_reals(self) -> None:
         """A grid of real images to compare with; where it is not wanted, an earlier run's goes, too."""
-        path = paths.gan_real_grid(self.folders.output)
+        path = paths.gan_real_grid(self.folders.output, self.folders.fold)
         if not self.show_reals:
             path.unlink(missing_ok=True)
             return
@@ -219,7 +230,8 @@ class Run:
 
         ``UserError`` if the state was made with other settings, or is beyond the epochs asked for.
         """
-        path = paths.gan_state(self.folders.models) if where == "auto" else Path(where)
+        own = paths.gan_state(self.folders.models, self.folders.fold)
+        path = own if where == "auto" else Path(where)
         name = public_path(path)
         if not path.exists():
             print(f"--resume: {name} is not there: starting from the beginning")
@@ -236,10 +248,11 @@ class Run:
                 f"--resume: {name} is not a training state; python src/train_gan.py writes "
                 f"{paths.gan_state('<model-dir>').as_posix()}"
             )
+        earlier = {"--train-fraction": 1.0} | state["settings"]  # older states know no part of the images
         different = [
-            f"{flag} {state['settings'].get(flag)} (now {value})"
+            f"{flag} {earlier.get(flag)} (now {value})"
             for flag, value in self.settings.items()
-            if state["settings"].get(flag) != value
+            if earlier.get(flag) != value
         ]
         if different:
             raise UserError(

@@ -7,13 +7,14 @@ pure function of (splits, k).
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paths
 from data_loader import CHECK_COMMAND, Dataset, name_some
-from utils import UserError, load_json, save_json, sha256_json
+from utils import UserError, load_json, number, save_json, sha256_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 VERSION = 1
 SPLIT_SEED = 42
 TEST_FRACTION = 0.25  # of the labelled images; about 6,671 of the full set's 26,684
-TRAIN, TEST, UNUSED = "train", "test", "unused"
+TRAIN, VALIDATION, TEST, UNUSED = "train", "validation", "test", "unused"
 VALIDATION_PARTS = 10  # without folds, one tenth of the training images chooses the epoch
 COLUMNS = ["image_id", "patient", "label", "class", "role"]
 
@@ -29,7 +30,7 @@ COLUMNS = ["image_id", "patient", "label", "class", "role"]
 @dataclass(frozen=True)
 class Splits:
     """``images``: image_id, patient, label, class, role ("train", "test"; "unused" where the training images
-    were reduced), sorted by image_id."""
+    were reduced, "validation" where a fold was left out), sorted by image_id."""
 
     images: pd.DataFrame
     grouped_by: str
@@ -39,6 +40,33 @@ class Splits:
     created: bool
 
 
+# --- command line of the generators' side ----------------------------------------------------------
+def add_part_arguments(group: argparse._ActionsContainer) -> None:
+    """The flags that say which of the training images a generator learns from."""
+    group.add_argument(
+        "--train-fraction", type=number(float, above=0, high=1), default=1.0, metavar="F",
+        help="share of the training patients; a smaller share lies within a larger one",
+    )  # fmt: skip
+    group.add_argument(
+        "--fold", type=number(int, 1), metavar="I",
+        help="leave out fold I of --k-folds (default: none is left out)",
+    )  # fmt: skip
+    group.add_argument(
+        "--k-folds", type=number(int, 2), metavar="K",
+        help="number of folds, the classifier's --k-folds (default: no folds)",
+    )  # fmt: skip
+
+
+def check_part_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with exit code 2 unless --fold and --k-folds go together."""
+    if (args.fold is None) != (args.k_folds is None):
+        given, lacking = ("--k-folds", "--fold") if args.fold is None else ("--fold", "--k-folds")
+        parser.error(f"{given} needs {lacking}: --fold I --k-folds K leaves out fold I of K")
+    if args.fold is not None and args.fold > args.k_folds:
+        parser.error(f"argument --fold: {args.fold} is not allowed: 1 to {args.k_folds}, as --k-folds says")
+
+
+# --- the split -------------------------------------------------------------------------------------
 def load_or_create_splits(dataset: Dataset, path: str | Path | None = None) -> Splits:
     """The frozen split of ``dataset``; written to ``path`` (default ``<data-dir>/splits.json``) if missing.
 
@@ -125,6 +153,19 @@ def reduce_training(splits: Splits, fraction: float) -> Splits:
     return replace(splits, images=splits.images.assign(role=role))
 
 
+def leave_out_fold(splits: Splits, fold: int, k: int) -> Splits:
+    """``splits`` without fold ``fold`` of its ``k`` folds: the role of those images becomes "validation"."""
+    folds = assign_folds(splits, k)
+    left_out = splits.images["image_id"].isin(folds.index[folds == fold])
+    return replace(splits, images=splits.images.assign(role=splits.images["role"].mask(left_out, VALIDATION)))
+
+
+def training_part(splits: Splits, fraction: float, fold: int | None, k: int | None) -> Splits:
+    """What a generator may learn from: first ``reduce_training``, then ``leave_out_fold`` if there is one."""
+    reduced = reduce_training(splits, fraction)
+    return reduced if fold is None else leave_out_fold(reduced, fold, k)
+
+
 def select(dataset: Dataset, splits: Splits, role: str, label: int | None = None) -> pd.DataFrame:
     """The records of ``dataset.images`` with that role, and label if given, sorted by image_id."""
     ids = splits.images.loc[splits.images["role"] == role, "image_id"]
@@ -137,13 +178,15 @@ def select(dataset: Dataset, splits: Splits, role: str, label: int | None = None
 def describe_splits(splits: Splits) -> str:
     """A line for the terminal: where the split lies, and how many images and patients each side has."""
     sides = []
-    for role, group in splits.images.groupby("role", sort=False):
-        sides.append(
-            f"{role} {len(group):,} images of {group['patient'].nunique():,} groups, "
-            f"{group['label'].mean():.1%} positive"
-        )
+    for role in (TRAIN, VALIDATION, TEST, UNUSED):
+        group = splits.images[splits.images["role"] == role]
+        if len(group):
+            sides.append(
+                f"{role} {len(group):,} images of {group['patient'].nunique():,} groups, "
+                f"{group['label'].mean():.1%} positive"
+            )
     verb = "written" if splits.created else "read"
-    return f"split {splits.sha256[:12]} ({verb}: {splits.path}): " + "; ".join(sorted(sides, reverse=True))
+    return f"split {splits.sha256[:12]} ({verb}: {splits.path}): " + "; ".join(sides)
 
 
 def _stratified_group_folds(images: pd.DataFrame, k: int, seed: int, what: str) -> list[int]:

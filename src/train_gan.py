@@ -4,7 +4,8 @@
 
 Writes generator_final.pth, discriminator_final.pth, checkpoints and the state for --resume to
 <model-dir>/gan, grids of images to <output-dir>/gan_images, gan_training_history.json and
-gan_loss_curve.png. Test images are never read.
+gan_loss_curve.png. Test images are never read. With --fold I --k-folds K the images of fold I are not read
+either, and the files lie in subfolders fold_I, or have fold_I in their names.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import paths
 from data_loader import add_data_arguments
+from splits import add_part_arguments, check_part_arguments
 from utils import UserError, WeightsUnavailableError, argument_parser, number, run_script
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 IMAGE_SIZES = (32, 64, 112, 128, 224, 256)
 POSITIVE, ALL = "positive", "all"
+FEW_IMAGES = 32
 PERCEPTUAL_EVERY = {"cpu": 8, "gpu": 4}  # steps; VGG16 makes a step several times as dear
 
 
@@ -40,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output-dir", default=paths.OUTPUT_DIR, metavar="PATH", help="base folder of the outputs")
     add("--results-dir", metavar="PATH", help="folder of the history (default: <output-dir>/metrics)")
     add("--figures-dir", metavar="PATH", help="folder of the loss curve (default: <output-dir>/figures)")
+    add_part_arguments(parser.add_argument_group("training images"))
     _add_model_arguments(parser.add_argument_group("model"))
     _add_training_arguments(parser.add_argument_group("training"))
     _add_saving_arguments(parser.add_argument_group("logging and saving"))
@@ -103,7 +107,9 @@ def _add_saving_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    check_part_arguments(parser, args)
     args.results_dir = args.results_dir or str(Path(args.output_dir) / "metrics")
     args.figures_dir = args.figures_dir or str(Path(args.output_dir) / "figures")
     return args
@@ -116,28 +122,35 @@ def load_training_set(args: argparse.Namespace, device: torch.device) -> Trainin
 
     from data_loader import grouping_sentence, load_dataset, load_images
     from gan_run import TrainingSet
-    from splits import describe_splits, load_or_create_splits, select
+    from splits import TRAIN, describe_splits, load_or_create_splits, select, training_part
 
     dataset = load_dataset(args.data_dir, args.patient_map)
     splits = load_or_create_splits(dataset, args.splits)
+    splits = training_part(splits, args.train_fraction, args.fold, args.k_folds)
     print(describe_splits(splits))
     label = 1 if args.classes == POSITIVE else None
-    records = select(dataset, splits, "train", label)
+    records = select(dataset, splits, TRAIN, label)
     images = load_images(records, args.image_size, workers=args.workers, skip_bad=args.skip_bad_images)
     what = f"{len(images.records):,} {'pneumonia images' if label else 'images'}"
     if len(images.records) < 2:
         raise UserError(
-            f"a GAN needs at least 2 images; the training split has {what} ({len(images.skipped)} skipped): "
+            f"a GAN needs at least 2 images; there are {what} to learn from ({len(images.skipped)} skipped): "
             f"`python src/data_loader.py --data-dir {args.data_dir}` shows what is there"
         )
     origin = origin_of(images.records, args.classes, label) | {
         "data_sha256": dataset.data_sha256,
         "split_sha256": splits.sha256,
         "grouped_by": dataset.grouped_by,
+        "train_fraction": args.train_fraction,
+        "fold": args.fold,
+        "k_folds": args.k_folds,
     }
     patients = f"{len(origin['train_patients']):,} patients or groups"
     print(f"training on {what} of {patients}; {grouping_sentence(dataset.grouped_by)}")
-    return TrainingSet(torch.from_numpy(images.pixels).to(device), origin, images.skipped)
+    flags = flags_of(len(images.records))
+    for flag in flags:
+        print(f"RED FLAG: {flag}")
+    return TrainingSet(torch.from_numpy(images.pixels).to(device), origin, images.skipped, flags)
 
 
 def origin_of(records: pd.DataFrame, classes: str, label: int | None) -> dict[str, Any]:
@@ -148,6 +161,14 @@ def origin_of(records: pd.DataFrame, classes: str, label: int | None) -> dict[st
         "train_image_ids": [str(name) for name in records["image_id"]],
         "train_patients": sorted({str(name) for name in records["patient"]}),
     }
+
+
+def flags_of(n_images: int) -> list[str]:
+    """A red flag if ``n_images`` are too few to learn more from than the images themselves."""
+    if n_images >= FEW_IMAGES:
+        return []
+    few = f"{n_images} images, fewer than {FEW_IMAGES}"
+    return [f"the GAN learned from {few}: such a GAN mostly memorises, so expect near-copies of them"]
 
 
 def fit_batch_size(batch_size: int, n_images: int) -> int:
@@ -214,7 +235,8 @@ def fixed_settings(
 
     flags = (
         "image_size", "num_channels", "latent_dim", "feature_maps_g", "feature_maps_d", "lr", "beta1",
-        "classes", "lambda_adv", "lambda_perceptual", "lambda_fm", "seed",
+        "classes", "train_fraction", "fold", "k_folds", "lambda_adv", "lambda_perceptual", "lambda_fm",
+        "seed",
     )  # fmt: skip
     return {f"--{name.replace('_', '-')}": getattr(args, name) for name in flags} | {
         "--batch-size": batch_size,
@@ -256,7 +278,7 @@ def build_run(args: argparse.Namespace) -> Run:
     return Run(
         gan, data, objective,
         Schedule(epochs, batch_size, args.save_interval, args.checkpoint_interval),
-        Folders(args.model_dir, args.output_dir, args.results_dir, args.figures_dir),
+        Folders(args.model_dir, args.output_dir, args.results_dir, args.figures_dir, args.fold),
         settings=fixed_settings(args, data, batch_size, precision, perceptual),
         facts={"config": public_config(args), "environment": environment(device), "seed": args.seed},
         vis_batch_size=args.vis_batch_size,
@@ -273,11 +295,12 @@ def main(argv: list[str] | None = None) -> None:
     print(describe(run))
     if args.resume:
         run.resume(args.resume)
-    elif paths.gan_state(args.model_dir).exists():
-        folder = public_path(paths.gan_dir(args.model_dir))
+    elif paths.gan_state(args.model_dir, args.fold).exists():
+        folder = public_path(paths.gan_dir(args.model_dir, args.fold))
         print(f"{folder} holds an earlier run: its files are overwritten as new ones are made")
     run.train()
-    print(f"averaged generator after {run.gan.step:,} steps: {paths.generator_final(args.model_dir)}")
+    file = paths.generator_final(args.model_dir, args.fold)
+    print(f"averaged generator after {run.gan.step:,} steps: {file}")
 
 
 if __name__ == "__main__":
