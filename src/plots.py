@@ -39,6 +39,11 @@ STYLE = {
     "figure.titlesize": "large",
 }
 
+# Places in PALETTE, apart for colour-blind readers too.
+ARM_COLOURS = {
+    "baseline": 0, "augmented": 1, "control_duplicate": 2, "control_weight": 4, "curriculum": 5, "pretrain": 9
+}  # fmt: skip
+
 LOSS_LABEL = "Binary cross-entropy (nats)"
 ACCURACY_LABEL = "Accuracy (% of images)"
 
@@ -197,10 +202,11 @@ def _fold_band(ax: Axes, folds: list[list[float]], style: dict) -> None:
 
 
 def arm_colours(arms: Collection[str]) -> dict[str, tuple]:
-    """Blue for the baseline and orange for the augmented arm in every figure, the rest in order."""
-    fixed = {"baseline": PALETTE[0], "augmented": PALETTE[1]}
+    """One colour per arm in every figure, whichever of them are drawn; arms of other names in order."""
+    fixed = {arm: PALETTE[i] for arm, i in ARM_COLOURS.items()}
+    spare = [colour for colour in PALETTE if colour not in fixed.values()]
     others = [arm for arm in arms if arm not in fixed]
-    return fixed | {arm: PALETTE[(2 + i) % len(PALETTE)] for i, arm in enumerate(others)}
+    return fixed | {arm: spare[i % len(spare)] for i, arm in enumerate(others)}
 
 
 @styled
