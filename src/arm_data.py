@@ -1,11 +1,12 @@
 """What one arm of the comparison is trained and scored on, checked before anything is trained.
 
-Synthetic images join the training pool only: rows 0..N-1 of the pool are real, N..N+M-1 synthetic.
+Synthetic images join the training pool only: its first N rows are the real training images, then come the
+synthetic ones, those of the generator that saw all training images first, then those made for single folds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from splits import (
     assign_validation_part,
     describe_splits,
     load_or_create_splits,
+    reduce_training,
     select,
 )
 from synthetic import SyntheticSet, load_synthetic
@@ -42,6 +44,9 @@ class ArmData:
 
     ``folds``: int [N], 1..k for each training image; without folds, 1 marks the validation tenth.
     ``unlabelled``: the official test images where they have no labels: predicted, never scored.
+    ``synthetic``: by fold; 0 holds the images of the generator that saw all training images, used by the
+    final model and by every fold that has none of its own. ``synthetic_pixels`` has the same keys, or none
+    if the images are only counted (for a control).
     """
 
     dataset: Dataset
@@ -49,8 +54,8 @@ class ArmData:
     train: ImageSet
     test: ImageSet
     unlabelled: ImageSet | None
-    synthetic: SyntheticSet | None
-    synthetic_pixels: np.ndarray | None
+    synthetic: dict[int, SyntheticSet]
+    synthetic_pixels: dict[int, np.ndarray]
     folds: np.ndarray
 
     @property
@@ -59,17 +64,30 @@ class ArmData:
 
     def pool(self) -> tuple[np.ndarray, np.ndarray]:
         """All training inputs: uint8 [N + M, S, S] and labels float32 [N + M]."""
-        labels = self.train.records["label"].to_numpy(dtype=np.float32)
-        if self.synthetic_pixels is None:
-            return self.train.pixels, labels.copy()
-        extra = np.full(len(self.synthetic_pixels), self.synthetic.label, dtype=np.float32)
-        return np.concatenate([self.train.pixels, self.synthetic_pixels]), np.concatenate([labels, extra])
+        pixels = [self.train.pixels, *self.synthetic_pixels.values()]
+        labels = [self.train.records["label"].to_numpy(dtype=np.float32)]
+        for fold, images in self.synthetic_pixels.items():
+            labels.append(np.full(len(images), self.synthetic[fold].label, dtype=np.float32))
+        return np.concatenate(pixels), np.concatenate(labels)
 
-    def synthetic_rows(self, n_real: int, ratio: float | None) -> np.ndarray:
-        """Pool rows of the synthetic images that join ``n_real`` real ones: ``ratio`` of each, or all."""
-        available = 0 if self.synthetic_pixels is None else len(self.synthetic_pixels)
-        n = available if ratio is None else min(available, round(ratio * n_real))
-        return self.n_real + np.arange(n)
+    def synthetic_of(self, fold: int) -> SyntheticSet | None:
+        """The images made without fold ``fold``, or else those of the generator that saw all."""
+        return self.synthetic.get(fold, self.synthetic.get(0))
+
+    def n_synthetic(self, fold: int, n_real: int, ratio: float | None) -> int:
+        """How many join ``n_real`` real ones in ``fold`` (0: the final model): ``ratio`` of each, or all."""
+        source = self.synthetic_of(fold)
+        available = len(source.records) if source else 0
+        return available if ratio is None else min(available, round(ratio * n_real))
+
+    def synthetic_rows(self, fold: int, n_real: int, ratio: float | None) -> np.ndarray:
+        """Their rows of the pool."""
+        first, own = self.n_real, fold if fold in self.synthetic_pixels else 0
+        for other, images in self.synthetic_pixels.items():
+            if other == own:
+                break
+            first += len(images)
+        return first + np.arange(self.n_synthetic(fold, n_real, ratio))
 
     def skipped(self) -> dict[str, Any]:
         """Images left out by --skip-bad-images: count and ids."""
@@ -84,23 +102,34 @@ def load_arm_data(
     splits_file: str | Path | None,
     patient_map: str | Path | None,
     test_set: str,
+    train_fraction: float,
     k_folds: int,
     image_size: int,
     workers: int,
     skip_bad: bool,
     synthetic_dir: str | Path | None,
+    count_only: bool,
     allow_unverified: bool,
 ) -> ArmData:
-    """Read, check and decode. ``UserError`` for whatever would make a result wrong or stop training."""
+    """Read, check and decode. ``UserError`` for whatever would make a result wrong or stop training.
+
+    With ``count_only`` the synthetic images are counted, for a control, but never trained on.
+    """
     dataset = load_dataset(data_dir, patient_map)
     splits = load_or_create_splits(dataset, splits_file)
+    if train_fraction < 1:
+        splits = reduce_training(splits, train_fraction)
     print(describe_splits(splits))
     official = load_official_test(data_dir, patient_map)
     train_records = select(dataset, splits, TRAIN)
     test_records = _test_records(test_set, dataset, splits, official, train_records)
-    synthetic = None
+    synthetic = {}
     if synthetic_dir is not None:
-        synthetic = _checked_synthetic(synthetic_dir, dataset, test_records, allow_unverified)
+        synthetic = _checked_synthetic(
+            Path(synthetic_dir), dataset, train_records, test_records, k_folds, allow_unverified or count_only
+        )
+    if count_only:
+        synthetic = {fold: replace(images, red_flags=[]) for fold, images in synthetic.items()}
     folds = assign_folds(splits, k_folds) if k_folds else assign_validation_part(splits)
 
     def decode(records: pd.DataFrame, what: str, skip: bool = skip_bad) -> ImageSet:
@@ -114,7 +143,11 @@ def load_arm_data(
     if official is not None and not official.labelled:
         print(f"official test images are unlabelled ({official.why}): predicted, never scored")
         unlabelled = decode(official.images, "unlabelled images")
-    pixels = decode(synthetic.records, "synthetic images", False).pixels if synthetic else None
+    pixels = {
+        fold: decode(images.records, f"synthetic images{f' of fold {fold}' if fold else ''}", False).pixels
+        for fold, images in synthetic.items()
+        if not count_only
+    }
     train_folds = folds.loc[train.records["image_id"]].to_numpy()
     return ArmData(dataset, splits, train, test, unlabelled, synthetic, pixels, train_folds)
 
@@ -140,11 +173,39 @@ def _test_records(
 
 
 def _checked_synthetic(
-    folder: str | Path, dataset: Dataset, test_records: pd.DataFrame, allow_unverified: bool
-) -> SyntheticSet:
+    folder: Path,
+    dataset: Dataset,
+    train_records: pd.DataFrame,
+    test_records: pd.DataFrame,
+    k_folds: int,
+    allow_unverified: bool,
+) -> dict[int, SyntheticSet]:
+    """The images of ``folder`` (key 0) and of those of its fold folders that are there."""
     patient_of = dict(zip(dataset.images["image_id"], dataset.images["patient"], strict=True))
     test_images = dict(zip(test_records["image_id"], test_records["patient"], strict=True))
-    synthetic = load_synthetic(folder, patient_of, test_images, allow_unverified)
-    for flag in synthetic.red_flags:
+    folders = {0: folder} | {fold: paths.synthetic_fold(folder, fold) for fold in range(1, k_folds + 1)}
+    found = {}
+    for fold, place in folders.items():
+        if fold and not paths.synthetic_manifest(place).is_file():
+            continue
+        images = load_synthetic(place, patient_of, test_images, allow_unverified)
+        if flag := _seen_elsewhere(place, images, set(train_records["patient"])):
+            images.red_flags.append(flag)
+        found[fold] = images
+    labels = {images.label for images in found.values()}
+    if len(labels) > 1:
+        raise UserError(f"{folder}: the images of its fold folders have other labels than its own")
+    for flag in {flag: None for images in found.values() for flag in images.red_flags}:
         print(f"RED FLAG: {flag}")
-    return synthetic
+    return found
+
+
+def _seen_elsewhere(folder: Path, images: SyntheticSet, train_patients: set[str]) -> str | None:
+    """A red flag if the generator learned from more real patients than the classifier may."""
+    more = len((images.generator_patients or set()) - train_patients)
+    if not more:
+        return None
+    return (
+        f"the generator of {folder.name}/ learned from {more:,} patients that this classifier does not train "
+        "on: the arm has more real data than the baseline"
+    )

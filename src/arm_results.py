@@ -61,7 +61,8 @@ def summarise_folds(
                 **classification_metrics(held_out["label"].to_numpy(), item.probabilities()),
             }
         )
-        by_generator = data.synthetic is not None and overlaps(data.synthetic.generator_patients, patients)
+        source = data.synthetic_of(item.fold) if data.synthetic_pixels else None
+        by_generator = source is not None and overlaps(source.generator_patients, patients)
         if by_generator or weights_saw_folds:
             contaminated.append(item.fold)
     mean, std = mean_and_std(rows)
@@ -85,7 +86,8 @@ def _contamination_note(folds: list[int]) -> str:
     names = ", ".join(map(str, folds))
     return (
         "the generator of the synthetic images, or the classifier behind the initial weights, saw or may "
-        f"have seen patients of validation folds {names}: they may be too good and enter no comparison"
+        f"have seen patients of validation folds {names}: they may be too good and enter no comparison; the "
+        "number of epochs, thresholds and temperature come from the baseline's folds"
     )
 
 
@@ -122,11 +124,11 @@ def reference_results(
         "out_of_fold": None,
     }
     if out_of_fold is not None:
-        own = out_of_fold.set_index("image_id").loc[train.records["image_id"], "probability"]
+        own = out_of_fold.set_index("image_id").loc[train.records["image_id"]]
         result["out_of_fold"] = reference_summary(
             train.records["label"].to_numpy(),
             list(train.records["patient"]),
-            own.to_numpy(),
-            references.out_of_fold(data.folds),
+            own["probability"].to_numpy(),
+            references.out_of_fold(own["fold"].to_numpy()),
         )
     return result

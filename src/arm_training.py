@@ -22,7 +22,8 @@ from classifier import (
     extract_features,
     predict_batches,
 )
-from fitting import Fit, Recipe, fit, fit_from_dict, fit_to_dict
+from fitting import Fit, Pool, Recipe, fit, fit_from_dict, fit_to_dict
+from treatments import CLASS_WEIGHT, DUPLICATE, Treatment, balance_weights
 from utils import derive_seed, load_checkpoint, save_checkpoint, set_seed
 
 
@@ -43,7 +44,8 @@ class ArmTrainer:
     """Fits classifiers on subsets of one pool of inputs.
 
     With a frozen backbone and no augmentation the backbone's features are computed once and only heads are
-    fitted on them; else whole networks are fitted on pixels. ``state_folder`` keeps finished and unfinished
+    fitted on them; else whole networks are fitted on pixels. ``treatment`` and ``ratio`` (synthetic images
+    per real one; None: all) say what joins the real images. ``state_folder`` keeps finished and unfinished
     fits until the whole run is done; with ``resume`` they are taken up again.
     """
 
@@ -55,39 +57,66 @@ class ArmTrainer:
         weights: str,
         frozen: bool,
         augment: str,
+        treatment: Treatment,
+        ratio: float | None,
         seed: int,
         device: torch.device,
         state_folder: Path,
         resume: bool,
     ) -> None:
         self.data, self.recipe, self.device, self.seed = data, recipe, device, seed
+        self.treatment, self.ratio = treatment, ratio
         self.weights, self.frozen = weights, frozen
         self.state_folder, self.resume = state_folder, resume
         self.cached = frozen and augment == "none"
-        self.backbone = self._new_classifier("backbone") if self.cached else None
+        self.backbone = self._new_classifier("backbone", seed) if self.cached else None
         pixels, labels = data.pool()
         self.inputs = self._pipeline(pixels, augment)
         self.labels = torch.from_numpy(labels).to(device)
 
-    def train_folds(self, k: int, ratio: float | None) -> list[FoldFit]:
+    def train_folds(self, k: int) -> list[FoldFit]:
         """One fit per fold; with ``k`` 0 one fit that leaves out the validation tenth."""
         results = []
         for fold in range(1, (k or 1) + 1):
             val_rows = np.flatnonzero(self.data.folds == fold)
             train_rows = np.flatnonzero(self.data.folds != fold)
             name = f"fold_{fold}" if k else "validation"
-            result = self._fit(name, train_rows, ratio, val_rows=val_rows)
+            result = self._fit(name, self.seed, train_rows, fold if k else 0, val_rows=val_rows)
             print(_describe_fit(name, result, self.recipe.epochs))
             results.append(FoldFit(fold if k else 0, val_rows, result))
         return results
 
-    def train_final(self, epochs: int, ratio: float | None) -> Fit:
-        """One fit on all training images, stopped after ``epochs`` of the recipe's schedule."""
-        return self._fit("final", np.arange(self.data.n_real), ratio, stop_after=epochs)
+    def train_final(self, epochs: int, repeat: int = 1) -> Fit:
+        """One fit on all training images, stopped after ``epochs`` of the recipe's schedule.
+
+        Repeat r is what a single run with the r - 1st seed after the first would give.
+        """
+        seed = self.seed + repeat - 1
+        state = f"final_r{repeat}"
+        return self._fit("final", seed, np.arange(self.data.n_real), 0, stop_after=epochs, state_name=state)
+
+    def extra_rows(self, name: str, seed: int, train_rows: np.ndarray, fold: int) -> np.ndarray:
+        """Rows of the pool that join ``train_rows``: synthetic images, or real ones again."""
+        if self.treatment.synthetic:
+            return self.data.synthetic_rows(fold, len(train_rows), self.ratio)
+        if self.treatment.control != DUPLICATE:
+            return train_rows[:0]
+        label = self.data.synthetic_of(fold).label
+        candidates = train_rows[self.data.train.records["label"].to_numpy()[train_rows] == label]
+        n = self.data.n_synthetic(fold, len(train_rows), self.ratio)
+        return np.random.default_rng(derive_seed(seed, "duplicates", name)).choice(candidates, n)
+
+    def class_weights(self, train_rows: np.ndarray, fold: int) -> tuple[float, float] | None:
+        """Factors of the loss of negatives and positives, where the arm is the control that weights it."""
+        if self.treatment.control != CLASS_WEIGHT:
+            return None
+        positive = int(self.data.train.records["label"].to_numpy()[train_rows].sum())
+        n = self.data.n_synthetic(fold, len(train_rows), self.ratio)
+        return balance_weights(positive, len(train_rows), n, self.data.synthetic_of(fold).label)
 
     def probabilities(self, result: Fit, pixels: np.ndarray) -> np.ndarray:
         """float64 [N] for uint8 [N, S, S], from the fitted weights."""
-        module = self._new_module("prediction")
+        module = self._new_module("prediction", self.seed)
         module.load_state_dict(result.state_dict)
         logits = predict_batches(
             module.eval(),
@@ -103,38 +132,41 @@ class ArmTrainer:
         shared = cpu_state_dict(self.backbone) if self.cached else {}
         return {**shared, **result.state_dict}
 
-    def _fit(self, name: str, train_rows: np.ndarray, ratio: float | None, **options: Any) -> Fit:
-        finished = self.state_folder / f"{name}.pth"
-        unfinished = self.state_folder / f"{name}_state.pth"
+    def _fit(
+        self, name: str, seed: int, train_rows: np.ndarray, fold: int, state_name: str = "", **options: Any
+    ) -> Fit:
+        state_name = state_name or name
+        finished = self.state_folder / f"{state_name}.pth"
+        unfinished = self.state_folder / f"{state_name}_state.pth"
         if self.resume and finished.is_file():
-            print(f"{name}: finished before the interruption")
+            print(f"{state_name}: finished before the interruption")
             return fit_from_dict(load_checkpoint(finished))
         result = fit(
-            self._new_module(name),
+            self._new_module(name, seed),
             self.inputs,
             self.labels,
-            pool=np.concatenate([train_rows, self.data.synthetic_rows(len(train_rows), ratio)]),
-            n_real=len(train_rows),
+            pool=Pool(train_rows, self.extra_rows(name, seed, train_rows, fold), self.treatment.shares),
             recipe=self.recipe,
-            seed=derive_seed(self.seed, "fit", name),
+            seed=derive_seed(seed, "fit", name),
+            class_weights=self.class_weights(train_rows, fold),
             state_file=unfinished,
             resume=self.resume,
-            desc=name.replace("_", " "),
+            desc=state_name.replace("_", " "),
             **options,
         )
         save_checkpoint(finished, fit_to_dict(result))
         unfinished.unlink(missing_ok=True)
         return result
 
-    def _new_module(self, name: str) -> nn.Module:
+    def _new_module(self, name: str, seed: int) -> nn.Module:
         """A fresh network, or a fresh head on the shared frozen features."""
         if not self.cached:
-            return self._new_classifier(name)
-        set_seed(derive_seed(self.seed, "weights", name))
+            return self._new_classifier(name, seed)
+        set_seed(derive_seed(seed, "weights", name))
         return ClassifierHead().to(self.device)
 
-    def _new_classifier(self, name: str) -> PneumoniaClassifier:
-        set_seed(derive_seed(self.seed, "weights", name))
+    def _new_classifier(self, name: str, seed: int) -> PneumoniaClassifier:
+        set_seed(derive_seed(seed, "weights", name))
         model = build_classifier(self.weights, self.frozen)
         return model.to(self.device, memory_format=torch.channels_last)
 

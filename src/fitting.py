@@ -58,21 +58,54 @@ class Fit:
 
 
 # --- batches ---------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Pool:
+    """Rows that the epochs draw from: the real images, and ``extra`` ones (synthetic, or real again).
+
+    ``shares``: (first epoch, share of extra images among those drawn) in ascending order; a share of None
+    draws both kinds in proportion to their numbers.
+    """
+
+    real: np.ndarray
+    extra: np.ndarray
+    shares: tuple[tuple[int, float | None], ...] = ((1, None),)
+
+    def share(self, epoch: int) -> float | None:
+        """The share in force at ``epoch``, counted from 1."""
+        return [share for first, share in self.shares if first <= epoch][-1]
+
+    def batches(self, epoch: int, batch_size: int, seed: int) -> np.ndarray:
+        """Rows to draw, int64 [steps, min(batch_size, number of real images)].
+
+        As many steps, of as many images, as for the real images alone: every arm of a comparison takes
+        equally many.
+        """
+        steps, width = steps_per_epoch(len(self.real), batch_size), min(batch_size, len(self.real))
+        rng = np.random.default_rng(seed)
+        share = self.share(epoch)
+        if share is None:
+            rows = shuffled(np.concatenate([self.real, self.extra]), steps * width, rng)
+        else:
+            n_extra = round(share * steps * width)
+            real = shuffled(self.real, steps * width - n_extra, rng)
+            rows = np.concatenate([real, shuffled(self.extra, n_extra, rng)])
+            rows = rows if n_extra == 0 else rng.permutation(rows)
+        return rows.reshape(steps, width)
+
+
+def shuffled(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """``n`` of ``rows`` in random order, without replacement; where they run out, a fresh shuffle goes on.
+
+    So every batch is full: a left-over batch of one image would break BatchNorm.
+    """
+    if n == 0:
+        return rows[:0]
+    return np.concatenate([rng.permutation(rows) for _ in range(math.ceil(n / len(rows)))])[:n]
+
+
 def steps_per_epoch(n_real: int, batch_size: int) -> int:
     """Optimiser steps of an epoch, in every arm: synthetic images change what is drawn, not how often."""
     return math.ceil(n_real / batch_size)
-
-
-def epoch_batches(pool: np.ndarray, steps: int, batch_size: int, seed: int) -> np.ndarray:
-    """Rows to draw, int64 [steps, min(batch_size, len(pool))]: shuffled ``pool`` without replacement.
-
-    Where the pool runs out within the epoch, a fresh shuffle continues it, so that every batch is full:
-    a left-over batch of one image would break BatchNorm.
-    """
-    rng = np.random.default_rng(seed)
-    width = min(batch_size, len(pool))
-    shuffles = [rng.permutation(pool) for _ in range(math.ceil(steps * width / len(pool)))]
-    return np.concatenate(shuffles)[: steps * width].reshape(steps, width)
 
 
 # --- one epoch -------------------------------------------------------------------------------------
@@ -86,11 +119,13 @@ def train_one_epoch(
     *,
     precision: str,
     seed: int,
+    class_weights: tuple[float, float] | None = None,
     on_step: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """One epoch over ``batches`` [steps, B] (rows of ``data``); labels float [N] on the device.
 
-    Returns mean binary cross-entropy (nats) and accuracy over the images drawn, as seen while learning.
+    ``class_weights``: factors of the loss of negative and positive images (default: 1). Returns mean binary
+    cross-entropy (nats, so weighted) and accuracy over the images drawn, as seen while learning.
     ``UserError`` naming the step if the loss is not finite.
     """
     device = labels.device
@@ -101,7 +136,10 @@ def train_one_epoch(
         target = labels[rows]
         with autocast(device, precision):
             logits = model(data.train_batch(rows, generator))
-        loss = binary_cross_entropy_with_logits(logits.float(), target)
+        weight = None
+        if class_weights is not None:
+            weight = torch.where(target > 0.5, class_weights[1], class_weights[0])
+        loss = binary_cross_entropy_with_logits(logits.float(), target, weight)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -129,10 +167,10 @@ def fit(
     data: InputPipeline,
     labels: torch.Tensor,
     *,
-    pool: np.ndarray,
-    n_real: int,
+    pool: Pool,
     recipe: Recipe,
     seed: int,
+    class_weights: tuple[float, float] | None = None,
     stop_after: int | None = None,
     val_rows: np.ndarray | None = None,
     state_file: Path | None = None,
@@ -141,12 +179,12 @@ def fit(
 ) -> Fit:
     """Train ``module`` on the rows ``pool`` of ``data`` for ``recipe.epochs`` epochs.
 
-    An epoch is ceil(n_real / batch_size) steps, whatever the size of ``pool``. ``stop_after`` ends training
-    earlier without changing the learning-rate schedule, so that a refit walks the path that the folds
-    walked. With ``val_rows`` the epoch of lowest validation loss is kept. ``state_file`` is written at most
-    once a minute; with ``resume`` training goes on from it.
+    An epoch is ceil(real images / batch_size) steps, whatever else is in ``pool``. ``stop_after`` ends
+    training earlier without changing the learning-rate schedule, so that a refit walks the path that the
+    folds walked. With ``val_rows`` the epoch of lowest validation loss is kept. ``state_file`` is written at
+    most once a minute; with ``resume`` training goes on from it.
     """
-    steps = steps_per_epoch(n_real, recipe.batch_size)
+    steps = steps_per_epoch(len(pool.real), recipe.batch_size)
     optimizer = torch.optim.AdamW(
         [parameter for parameter in module.parameters() if parameter.requires_grad],
         lr=recipe.lr,
@@ -167,11 +205,12 @@ def fit(
     with tqdm(total=steps * last, initial=steps * (first - 1), desc=desc, unit="step") as bar:
         for epoch in range(first, last + 1):
             module.train()
-            batches = epoch_batches(pool, steps, recipe.batch_size, derive_seed(seed, epoch))
+            batches = pool.batches(epoch, recipe.batch_size, derive_seed(seed, epoch))
             try:
                 train = train_one_epoch(
                     module, data, labels, batches, optimizer, scheduler,
-                    precision=recipe.precision, seed=derive_seed(seed, epoch), on_step=bar.update,
+                    precision=recipe.precision, seed=derive_seed(seed, epoch), class_weights=class_weights,
+                    on_step=bar.update,
                 )  # fmt: skip
             except UserError as error:
                 raise UserError(f"{desc}, epoch {epoch}: {error}") from None

@@ -1,21 +1,24 @@
-"""Train and test one arm of the comparison: the baseline, or (--use-synthetic) the augmented classifier.
+"""Train and test one arm of the comparison: the baseline, the augmented classifier, or a control.
 
 Folds choose the epoch, all training images then make the final model, and the test images are scored
 once. Nothing is ever chosen on test. Synthetic images enter training only.
 
-    python src/train_classifier.py                   # baseline_...
-    python src/train_classifier.py --use-synthetic   # augmented_...
+    python src/train_classifier.py                                  # baseline_...
+    python src/train_classifier.py --use-synthetic                  # augmented_...
+    python src/train_classifier.py --control duplicate-positives    # control_duplicate_...
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paths
 from data_loader import GROUPED_BY_IMAGE, add_data_arguments, grouping_sentence
+from treatments import CLASS_WEIGHT, CONTROLS, DUPLICATE, Treatment, share_schedule
 from utils import (
     UserError,
     argument_parser,
@@ -26,26 +29,21 @@ from utils import (
     public_path,
     resolve_precision,
     run_script,
-    save_checkpoint,
-    save_csv,
-    save_figure,
     save_json,
     select_device,
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
     import torch
 
     from arm_data import ArmData
+    from arm_output import ArmOutput, Repeat
     from arm_training import ArmTrainer, FoldFit
-    from fitting import Fit
-    from splits import Splits
 
 # What a resumed run may do differently without changing its numbers.
 FREE_TO_CHANGE = {
     "workers", "resume", "model_dir", "results_dir", "figures_dir", "synthetic_dir", "data_dir", "splits",
+    "repeats",
 }  # fmt: skip
 
 
@@ -56,6 +54,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model-dir", default=paths.MODEL_DIR, metavar="PATH", help="folder for model checkpoints")
     add("--results-dir", default=paths.METRICS_DIR, metavar="PATH", help="folder for metrics and predictions")
     add("--figures-dir", default=paths.FIGURES_DIR, metavar="PATH", help="folder for plots")
+    add("--prefix", type=prefix_name, metavar="NAME",
+        help="name of the arm, of which its files begin (default: baseline, augmented, control_duplicate, "
+        "control_weight, curriculum or pretrain, as the options below say)")  # fmt: skip
+    add("--train-fraction", type=number(float, above=0, high=1), default=1.0, metavar="F",
+        help="share of the training patients; smaller shares lie within larger ones")  # fmt: skip
     add("--test-set", choices=("split", "official"), default="split",
         help="score the frozen hold-out, or the official test CSV if that is truly labelled")  # fmt: skip
 
@@ -76,6 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="light: small affine, brightness and contrast changes; never mirrored")  # fmt: skip
     add("--image-size", type=number(int, 32, 1024), default=224, metavar="N", help="pixels per side")
     add("--seed", type=number(int, 0, 2**32 - 1), default=42, metavar="N", help="of everything but the split")
+    add("--repeats", type=number(int, 1), default=1, metavar="R",
+        help="final models, of seeds SEED to SEED + R - 1; the arm's predictions are their mean")  # fmt: skip
 
     group = parser.add_argument_group("synthetic data")
     add = group.add_argument
@@ -86,6 +91,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="synthetic images per real training image (default: all of the folder)")  # fmt: skip
     add("--allow-unverified-synthetic", action="store_true",
         help="use images of unknown or leaky origin, and flag every result")  # fmt: skip
+
+    add("--synthetic-schedule", type=share_schedule, metavar="E:S,...",
+        help="curriculum: share S of synthetic images among those drawn once E epochs are done, e.g. "
+        "0:0,5:0.25,10:0.5 (default: always in proportion to their number)")  # fmt: skip
+    add("--pretrain-synthetic", type=number(int, 1), metavar="N",
+        help="N epochs on synthetic and real images, the others on real ones only "
+        "(default: all on both)")  # fmt: skip
+    add("--control", choices=CONTROLS,
+        help="a control of what synthetic images do: as many real positives again, drawn with replacement, "
+        "or a loss weighted to the class balance that they give; --synthetic-dir says how many they are "
+        "(default: none)")  # fmt: skip
 
     group = parser.add_argument_group("cross-validation")
     group.add_argument("--k-folds", type=number(int, 0), default=5, metavar="N",
@@ -101,53 +117,102 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def prefix_name(text: str) -> str:
+    """An argparse type: an arm's name as the prefix of its files, "mine" or "mine_" -> "mine_"."""
+    name = text.removesuffix("_")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name of letters, digits, - and _")
+    if name == "gan" or re.search(r"(^|_)r\d+$", name):
+        raise argparse.ArgumentTypeError(f"{text!r} is taken: gan and ..._r1 name other files")
+    return f"{name}_"
+
+
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.k_folds == 1:
         parser.error("--k-folds 1 is not allowed: one fold cannot validate; use 0, or at least 2")
-    if args.synthetic_ratio is not None and not args.use_synthetic:
-        parser.error("--synthetic-ratio needs --use-synthetic")
+    for flag in ("synthetic_schedule", "pretrain_synthetic"):
+        if getattr(args, flag) is not None and not args.use_synthetic:
+            parser.error(f"--{flag.replace('_', '-')} needs --use-synthetic")
+    if args.synthetic_ratio is not None and not (args.use_synthetic or args.control):
+        parser.error("--synthetic-ratio needs --use-synthetic or --control")
+    if args.control and args.use_synthetic:
+        parser.error("--control takes the place of --use-synthetic: give one of them")
+    if args.synthetic_schedule and args.pretrain_synthetic:
+        parser.error("--pretrain-synthetic is a schedule of its own: leave --synthetic-schedule out")
     if args.schedule != "none" and args.epochs_final is not None and args.epochs_final > args.epochs:
         parser.error("--epochs-final lies beyond --epochs, where --schedule ends")
     return args
 
 
+def treatment_of(args: argparse.Namespace) -> Treatment:
+    return Treatment(args.use_synthetic, args.control, args.synthetic_schedule, args.pretrain_synthetic)
+
+
 # --- before training -------------------------------------------------------------------------------
-def planned_epochs(args: argparse.Namespace, splits: Splits) -> tuple[int | None, str]:
+def planned_epochs(args: argparse.Namespace, treatment: Treatment, out: ArmOutput) -> tuple[int | None, str]:
     """(epochs of the final model if known before the folds are trained, where they come from)."""
+    from arm_output import earlier_folds
+    from arm_training import median_epoch
+
     if args.epochs_final is not None:
         return args.epochs_final, "--epochs-final"
-    if not args.use_synthetic:
-        return None, "median best epoch of the folds" if args.k_folds else "best epoch on a validation tenth"
+    if treatment.any:
+        return baseline_epochs(args, out.origin), "the baseline's"
+    if args.k_folds:
+        return None, "median best epoch of the folds"
+    if (summary := earlier_folds(out)) is not None:
+        best = (row["best_epoch"] for row in summary["folds"])
+        return median_epoch(best), f"median best epoch of the {summary['k']} folds of an earlier run"
+    return None, "best epoch on a validation tenth"
+
+
+def baseline_epochs(args: argparse.Namespace, origin: dict[str, Any]) -> int:
+    """The epochs that the baseline's final model took. ``UserError`` if it is missing or does not fit."""
     file = paths.final_metrics(args.results_dir, paths.BASELINE_PREFIX)
     if not file.is_file():
         raise UserError(
-            f"{file} is missing: the augmented arm takes the baseline's number of epochs; train the baseline "
-            "first (the same command without --use-synthetic), or give --epochs-final N"
+            f"{file} is missing: every arm takes the baseline's number of epochs; train the baseline first "
+            "(the same command without --use-synthetic or --control), or give --epochs-final N"
         )
     baseline = load_json(file)
-    if baseline["split_sha256"] != splits.sha256:
-        raise UserError(f"{file} was made on another split; train the baseline again on {splits.path}")
+    if baseline["split_sha256"] != origin["split_sha256"]:
+        raise UserError(f"{file} was made on another split; train the baseline again on this one")
+    if baseline.get("train_fraction", 1.0) != args.train_fraction:
+        raise UserError(
+            f"{file} is of --train-fraction {baseline.get('train_fraction', 1.0):g}, not "
+            f"{args.train_fraction:g}; train the baseline with the same, in a --results-dir of its own"
+        )
     epochs = baseline["epochs_final"]
     if args.schedule != "none" and epochs > args.epochs:
         raise UserError(
             f"--schedule {args.schedule} ends after --epochs {args.epochs}, but the baseline took "
             f"{epochs} for its final model; give its --epochs"
         )
-    return epochs, "the baseline's"
+    return epochs
+
+
+def check_shares(treatment: Treatment, epochs_final: int | None) -> None:
+    """``UserError`` if training ends before the share of synthetic images has changed for the last time."""
+    if epochs_final is not None and treatment.last_change >= epochs_final:
+        flag = "--synthetic-schedule" if treatment.schedule else "--pretrain-synthetic"
+        raise UserError(
+            f"{flag} still changes after epoch {treatment.last_change}, but the final model is trained for "
+            f"{epochs_final} epochs; give smaller epochs"
+        )
 
 
 def red_flags(args: argparse.Namespace, data: ArmData) -> list[str]:
     """Sentences that every reader of this result must see."""
-    flags = list(data.synthetic.red_flags) if data.synthetic else []
+    flags = list({flag: None for images in data.synthetic.values() for flag in images.red_flags})
     if data.splits.grouped_by == GROUPED_BY_IMAGE:
         flags.append(grouping_sentence(GROUPED_BY_IMAGE))
     if (count := data.skipped()["count"]) > 0:
         flags.append(f"{count} missing or unreadable images were left out (--skip-bad-images)")
     if args.weights == "none" and not args.unfreeze:
         flags.append("the backbone is random and frozen (--weights none without --unfreeze): a toy")
-    return flags + (differences_from_baseline(args) if args.use_synthetic else [])
+    return flags + (differences_from_baseline(args) if treatment_of(args).any else [])
 
 
 def differences_from_baseline(args: argparse.Namespace) -> list[str]:
@@ -158,16 +223,16 @@ def differences_from_baseline(args: argparse.Namespace) -> list[str]:
     return differing_options(public_config(args), load_json(file)["config"]) if file.is_file() else []
 
 
-def check_initial_weights(args: argparse.Namespace, splits: Splits) -> list[str]:
+def check_initial_weights(args: argparse.Namespace, split_sha256: str) -> list[str]:
     """Red flags of --weights. ``UserError`` if they are a classifier that may have seen test patients."""
     from classifier import split_of_weights
 
     split = split_of_weights(args.weights)
     if split is None:
         return []
-    if split != splits.sha256:
+    if split != split_sha256:
         raise UserError(
-            f"--weights {args.weights} was trained on another split ({split[:12]}, not {splits.sha256[:12]}) "
+            f"--weights {args.weights} was trained on another split ({split[:12]}, not {split_sha256[:12]}) "
             "and may have seen the test patients; use imagenet, none, or a file of this split"
         )
     return [f"--weights {public_path(args.weights)} had learned from these training images before"]
@@ -181,23 +246,27 @@ def provenance(args: argparse.Namespace, data: ArmData, flags: list[str]) -> dic
         "data_sha256": data.dataset.data_sha256,
         "grouped_by": data.splits.grouped_by,
         "unmapped_images": data.dataset.unmapped,
+        "manifest_sha256": manifests(data),
         "skipped_images": data.skipped(),
         "red_flags": flags,
     }
 
 
+def manifests(data: ArmData) -> dict[str, str | None]:
+    """sha256 of the manifest of each folder of synthetic images, by fold; 0 is the main folder."""
+    return {str(fold): images.manifest_sha256 for fold, images in data.synthetic.items()}
+
+
 def prepare_state_folder(
-    args: argparse.Namespace, prefix: str, data: ArmData, epochs_final: int | None, precision: str
+    args: argparse.Namespace, out: ArmOutput, epochs_final: int | None, precision: str
 ) -> Path:
     """The folder of the unfinished run: emptied without --resume, checked against this run with it."""
-    folder = paths.classifier_state(args.model_dir, prefix)
+    folder = paths.classifier_state(args.model_dir, out.prefix)
     run_file = folder / "run.json"
     run = {key: value for key, value in public_config(args).items() if key not in FREE_TO_CHANGE}
     run |= {
-        "split_sha256": data.splits.sha256,
-        "data_sha256": data.dataset.data_sha256,
-        "manifest_sha256": data.synthetic.manifest_sha256 if data.synthetic else None,
-        "skipped_images": data.skipped()["image_ids"],
+        key: out.origin[key] for key in ("split_sha256", "data_sha256", "manifest_sha256", "skipped_images")
+    } | {
         "epochs_final": epochs_final,
         "precision": precision,
     }
@@ -219,15 +288,15 @@ def prepare_state_folder(
     return folder
 
 
-def count_synthetic(args: argparse.Namespace, data: ArmData) -> int:
-    """Synthetic images that join all the real training images."""
-    return len(data.synthetic_rows(data.n_real, args.synthetic_ratio))
+def count_extra(args: argparse.Namespace, data: ArmData) -> int:
+    """Synthetic images that join all the real training images, or that a control stands for."""
+    return data.n_synthetic(0, data.n_real, args.synthetic_ratio)
 
 
 def training_images(args: argparse.Namespace, data: ArmData) -> str:
     """ "899 real + 450 synthetic training images"."""
-    n_synthetic = count_synthetic(args, data)
-    extra = f" + {n_synthetic:,} synthetic" if n_synthetic else ""
+    kind = {None: "synthetic", DUPLICATE: "real again", CLASS_WEIGHT: ""}[args.control]
+    extra = f" + {count_extra(args, data):,} {kind}" if kind and treatment_of(args).any else ""
     return f"{data.n_real:,} real{extra} training images"
 
 
@@ -240,94 +309,47 @@ def describe_run(args: argparse.Namespace, data: ArmData, device: torch.device, 
 
 
 # --- results ---------------------------------------------------------------------------------------
-def describe_synthetic(args: argparse.Namespace, data: ArmData) -> dict[str, Any] | None:
-    if data.synthetic is None:
-        return None
-    used = count_synthetic(args, data)
-    return {
-        "n_used": used,
-        "n_available": len(data.synthetic.records),
-        "ratio": used / data.n_real,
-        "label": data.synthetic.label,
-        "verified": data.synthetic.verified,
-        "generator_sha256": data.synthetic.manifest.get("generator_sha256"),
-        "manifest_sha256": data.synthetic.manifest_sha256,
-        "dir": public_path(args.synthetic_dir),
+def describe_extra(args: argparse.Namespace, data: ArmData, trainer: ArmTrainer) -> dict[str, Any]:
+    """What the arm trained on, or weighted by, beside the real images."""
+    import numpy as np
+
+    treatment, n = treatment_of(args), count_extra(args, data)
+    result: dict[str, Any] = {
+        "n_synthetic": n if treatment.synthetic else 0,
+        "n_duplicated": n if treatment.control == DUPLICATE else 0,
+        "class_weights": trainer.class_weights(np.arange(data.n_real), 0),
+        "synthetic_shares": treatment.shares if treatment.synthetic else None,
+        "synthetic": None,
     }
+    if (images := data.synthetic.get(0)) is not None:
+        result["synthetic"] = {
+            "n_used": n,
+            "n_available": len(images.records),
+            "ratio": n / data.n_real,
+            "label": images.label,
+            "verified": images.verified,
+            "generator_sha256": images.manifest.get("generator_sha256"),
+            "manifest_sha256": images.manifest_sha256,
+            "dir": public_path(args.synthetic_dir),
+            "folds_of_their_own": sorted(fold for fold in data.synthetic if fold),
+            "trained_on": treatment.synthetic,
+        }
+    return result
 
 
-def save_models(
-    args: argparse.Namespace,
-    prefix: str,
-    data: ArmData,
-    trainer: ArmTrainer,
-    folds: list[FoldFit],
-    final: Fit,
-) -> None:
-    """The final model, and the fold of lowest validation loss where folds were trained."""
-    from classifier import CHECKPOINT_FORMAT
+def train_repeats(
+    args: argparse.Namespace, data: ArmData, trainer: ArmTrainer, epochs_final: int
+) -> list[Repeat]:
+    """The final models, and what they say of the test images and of the unlabelled ones."""
+    from arm_output import Repeat
 
-    common = {
-        "format": CHECKPOINT_FORMAT,
-        "prefix": prefix,
-        "frozen": not args.unfreeze,
-        "image_size": args.image_size,
-        "split_sha256": data.splits.sha256,
-        "data_sha256": data.dataset.data_sha256,
-        "seed": args.seed,
-        "config": public_config(args),
-    }
-    if args.k_folds:
-        best = min(folds, key=lambda item: min(item.fit.history["val_loss"]))
-        content = {**common, "fold": best.fold, "state_dict": trainer.full_state(best.fit)}
-        save_checkpoint(paths.best_fold_model(args.model_dir, prefix), content)
-    content = {**common, "state_dict": trainer.full_state(final)}
-    save_checkpoint(paths.classifier_model(args.model_dir, prefix), content)
-
-
-def save_figures(args: argparse.Namespace, prefix: str, data: ArmData, history: dict[str, Any]) -> None:
-    """The arm's curves, and the folds of all arms found so far side by side."""
-    import plots
-    from arms import find_prefixes
-
-    title = f"{prefix.removesuffix('_')}: n = {training_images(args, data)}"
-    save_figure(paths.loss_figure(args.figures_dir, prefix), plots.training_curves(history, "loss", title))
-    save_figure(paths.acc_figure(args.figures_dir, prefix), plots.training_curves(history, "acc", title))
-    summaries = {
-        other.removesuffix("_"): load_json(paths.cv_summary(args.results_dir, other))
-        for other in find_prefixes(args.results_dir, paths.cv_summary)
-    }
-    if summaries:
-        save_figure(paths.cv_comparison_figure(args.figures_dir), plots.cv_comparison(summaries))
-
-
-def remove_stale_folds(args: argparse.Namespace, prefix: str) -> None:
-    """A run without folds must not leave the folds of an earlier run beside its results."""
-    for file in (
-        paths.cv_summary(args.results_dir, prefix),
-        paths.cv_predictions(args.results_dir, prefix),
-        paths.best_fold_model(args.model_dir, prefix),
-    ):
-        if file.is_file():
-            print(f"removing {file}: it belongs to an earlier run with folds")
-            file.unlink()
-
-
-def save_predictions(
-    args: argparse.Namespace, prefix: str, data: ArmData, trainer: ArmTrainer, final: Fit
-) -> np.ndarray:
-    """Write the final model's probabilities; returns those of the test images, float64 [N]."""
-    from arm_results import prediction_table
-
-    probabilities = trainer.probabilities(final, data.test.pixels)
-    table = prediction_table(data.test.records, probabilities)
-    save_csv(paths.test_predictions(args.results_dir, prefix), table)
-    if data.unlabelled is not None:
-        unlabelled = data.unlabelled.records[["image_id"]].assign(
-            probability=trainer.probabilities(final, data.unlabelled.pixels)
-        )
-        save_csv(paths.unlabelled_predictions(args.results_dir, prefix), unlabelled)
-    return probabilities
+    repeats = []
+    for number_ in range(1, args.repeats + 1):
+        final = trainer.train_final(epochs_final, number_)
+        test = trainer.probabilities(final, data.test.pixels)
+        rest = trainer.probabilities(final, data.unlabelled.pixels) if data.unlabelled else None
+        repeats.append(Repeat(number_, args.seed + number_ - 1, final, test, rest))
+    return repeats
 
 
 def print_outcome(metrics: dict[str, Any], results_dir: str) -> None:
@@ -345,7 +367,7 @@ def print_outcome(metrics: dict[str, Any], results_dir: str) -> None:
     print(f"metrics and predictions: {Path(results_dir) / metrics['prefix']}*")
 
 
-def read_data(args: argparse.Namespace) -> ArmData:
+def read_data(args: argparse.Namespace, treatment: Treatment) -> ArmData:
     from arm_data import load_arm_data
 
     return load_arm_data(
@@ -353,113 +375,123 @@ def read_data(args: argparse.Namespace) -> ArmData:
         splits_file=args.splits,
         patient_map=args.patient_map,
         test_set=args.test_set,
+        train_fraction=args.train_fraction,
         k_folds=args.k_folds,
         image_size=args.image_size,
         workers=args.workers,
         skip_bad=args.skip_bad_images,
-        synthetic_dir=args.synthetic_dir if args.use_synthetic else None,
+        synthetic_dir=args.synthetic_dir if treatment.any else None,
+        count_only=not treatment.synthetic,
         allow_unverified=args.allow_unverified_synthetic,
     )
 
 
-def save_folds(
+def save_results(
     args: argparse.Namespace,
-    prefix: str,
+    out: ArmOutput,
     data: ArmData,
+    trainer: ArmTrainer,
     folds: list[FoldFit],
+    repeats: list[Repeat],
+    facts: dict[str, Any],
     weights_saw_folds: bool,
-    origin: dict[str, Any],
-) -> pd.DataFrame:
-    """Write the out-of-fold predictions and their summary; returns the predictions."""
-    from arm_results import out_of_fold_table, summarise_folds
+) -> dict[str, Any]:
+    """Write everything; returns the content of ``<prefix>final_metrics.json``. ``facts`` joins each one."""
+    import arm_output
+    from arm_results import reference_results, test_scores
 
-    predictions = out_of_fold_table(data, folds)
-    summary = summarise_folds(data, folds, predictions, weights_saw_folds)
-    save_csv(paths.cv_predictions(args.results_dir, prefix), predictions)
-    save_json(paths.cv_summary(args.results_dir, prefix), {**summary, **origin})
-    return predictions
-
-
-def save_history(
-    args: argparse.Namespace,
-    prefix: str,
-    data: ArmData,
-    folds: list[FoldFit],
-    final: Fit,
-    origin: dict[str, Any],
-) -> None:
-    """Write the losses and accuracies of every epoch, and their figures."""
-    curves = [{"fold": item.fold, "best_epoch": item.fit.best_epoch, **item.fit.curves()} for item in folds]
-    history = {"folds": curves, "final": {"epochs": final.best_epoch, **final.curves()}, **origin}
-    save_json(paths.training_history(args.results_dir, prefix), history)
-    save_figures(args, prefix, data, history)
+    # Written last and removed first: its presence means that all files are there and belong together.
+    final_file = paths.final_metrics(args.results_dir, out.prefix)
+    final_file.unlink(missing_ok=True)
+    arm_output.remove_repeats(out)
+    cv_predictions = None
+    if args.k_folds:
+        cv_predictions = arm_output.save_folds(out, data, folds, weights_saw_folds)
+    elif arm_output.earlier_folds(out) is not None:
+        cv_predictions = arm_output.load_folds(out)
+    else:
+        arm_output.remove_folds(out)
+    arm_output.save_history(out, folds, repeats, training_images(args, data))
+    arm_output.save_models(out, trainer, folds, repeats, image_size=args.image_size, k_folds=args.k_folds)
+    mean = arm_output.save_predictions(out, data, repeats)
+    rows = []
+    for item in repeats:
+        scores = test_scores(data, item.test)
+        rows.append({"repeat": item.number, "seed": item.seed, **scores})
+        if len(repeats) > 1:
+            prefix = out.of_repeat(item.number)
+            content = {"prefix": prefix, "arm": out.prefix, **out.origin, **facts, **rows[-1]}
+            save_json(paths.final_metrics(args.results_dir, prefix), content)
+    metrics = {
+        "prefix": out.prefix,
+        **out.origin,
+        **facts,
+        "seed": args.seed,
+        "repeats": args.repeats,
+        "seeds": [item.seed for item in repeats],
+        "per_repeat": rows if len(repeats) > 1 else [],
+        **test_scores(data, mean),
+        "references": reference_results(data, mean, cv_predictions),
+    }
+    save_json(final_file, metrics)
+    return metrics
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    from arm_results import reference_results, test_scores
+    from arm_output import ArmOutput
     from arm_training import ArmTrainer, median_epoch
     from classifier import build_classifier
     from fitting import Recipe
 
-    prefix = paths.AUGMENTED_PREFIX if args.use_synthetic else paths.BASELINE_PREFIX
+    treatment = treatment_of(args)
     device = select_device(args.cpu)
     precision = resolve_precision(args.precision, device)
-    data = read_data(args)
-    weight_flags = check_initial_weights(args, data.splits)
+    data = read_data(args, treatment)
+    weight_flags = check_initial_weights(args, data.splits.sha256)
     origin = provenance(args, data, weight_flags + red_flags(args, data))
-    epochs_final, epochs_from = planned_epochs(args, data.splits)
+    out = ArmOutput(
+        args.prefix or treatment.prefix, args.model_dir, args.results_dir, args.figures_dir, origin
+    )
+    epochs_final, epochs_from = planned_epochs(args, treatment, out)
+    check_shares(treatment, epochs_final)
     build_classifier(args.weights, not args.unfreeze)  # unavailable weights end here, nothing changed yet
-    print(describe_run(args, data, device, precision))
+    print(f"{out.prefix.removesuffix('_')}: {describe_run(args, data, device, precision)}")
     trainer = ArmTrainer(
         data,
         Recipe(args.epochs, args.batch_size, args.lr, args.weight_decay, args.schedule, precision),
         weights=args.weights,
         frozen=not args.unfreeze,
         augment=args.augment,
+        treatment=treatment,
+        ratio=args.synthetic_ratio,
         seed=args.seed,
         device=device,
-        state_folder=prepare_state_folder(args, prefix, data, epochs_final, precision),
+        state_folder=prepare_state_folder(args, out, epochs_final, precision),
         resume=args.resume,
     )
 
     folds: list[FoldFit] = []
     if args.k_folds or epochs_final is None:
-        folds = trainer.train_folds(args.k_folds, args.synthetic_ratio)
+        folds = trainer.train_folds(args.k_folds)
     if epochs_final is None:
         epochs_final = median_epoch(item.fit.best_epoch for item in folds)
     print(f"final model: {data.n_real:,} real training images, {epochs_final} epochs ({epochs_from})")
-    final = trainer.train_final(epochs_final, args.synthetic_ratio)
+    repeats = train_repeats(args, data, trainer, epochs_final)
 
-    # Written last and removed first: its presence means that all files are there and belong together.
-    final_file = paths.final_metrics(args.results_dir, prefix)
-    final_file.unlink(missing_ok=True)
-    cv_predictions = None
-    if args.k_folds:
-        cv_predictions = save_folds(args, prefix, data, folds, bool(weight_flags), origin)
-    else:
-        remove_stale_folds(args, prefix)
-    save_history(args, prefix, data, folds, final, origin)
-    save_models(args, prefix, data, trainer, folds, final)
-    probabilities = save_predictions(args, prefix, data, trainer, final)
-    metrics = {
-        "prefix": prefix,
+    facts = {
         "environment": environment(device),
         "precision": precision,
-        "seed": args.seed,
-        **origin,
         "test_set": args.test_set,
+        "train_fraction": args.train_fraction,
         "n_train_images": data.n_real,
         "n_train_patients": int(data.train.records["patient"].nunique()),
-        "n_synthetic": count_synthetic(args, data),
-        "synthetic": describe_synthetic(args, data),
-        "optimizer_steps": final.steps,
+        **describe_extra(args, data, trainer),
+        "optimizer_steps": repeats[0].fit.steps,
         "epochs_final": epochs_final,
         "epochs_final_from": epochs_from,
-        **test_scores(data, probabilities),
-        "references": reference_results(data, probabilities, cv_predictions),
     }
-    save_json(final_file, metrics)
+    metrics = save_results(args, out, data, trainer, folds, repeats, facts, bool(weight_flags))
     shutil.rmtree(trainer.state_folder, ignore_errors=True)
     print_outcome(metrics, args.results_dir)
 

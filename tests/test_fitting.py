@@ -7,7 +7,7 @@ from torch import nn
 
 import fitting
 from classifier import ClassifierHead, InputPipeline
-from fitting import Recipe, epoch_batches, fit, loss_and_accuracy, steps_per_epoch
+from fitting import Pool, Recipe, fit, loss_and_accuracy, steps_per_epoch, train_one_epoch
 from utils import UserError
 
 RECIPE = Recipe(epochs=6, batch_size=16, lr=0.01, weight_decay=0.01, schedule="onecycle", precision="fp32")
@@ -28,28 +28,47 @@ def new_head() -> nn.Module:
     return ClassifierHead()
 
 
+def pool_of(n_real: int, n_extra: int = 0, *shares: tuple[int, float | None]) -> Pool:
+    return Pool(np.arange(n_real), np.arange(n_real, n_real + n_extra), shares or ((1, None),))
+
+
 class TestEqualSteps:
     @pytest.mark.parametrize("n_synthetic", [0, 30, 500])
     def test_synthetic_images_change_what_is_drawn_not_how_often(self, n_synthetic):
         n_real, batch_size = 101, 16
-        steps = steps_per_epoch(n_real, batch_size)
-        batches = epoch_batches(np.arange(n_real + n_synthetic), steps, batch_size, seed=1)
-        assert steps == math.ceil(101 / 16) == 7
+        batches = pool_of(n_real, n_synthetic).batches(1, batch_size, seed=1)
+        assert steps_per_epoch(n_real, batch_size) == math.ceil(101 / 16) == 7
         assert batches.shape == (7, 16)
         assert (batches.max() >= n_real) == (n_synthetic > 0)
 
     def test_an_epoch_sees_every_real_image_and_fills_the_last_batch(self):
-        batches = epoch_batches(np.arange(50, 151), 7, 16, seed=1)
+        batches = Pool(np.arange(50, 151), np.arange(0)).batches(1, 16, seed=1)
         assert set(batches.flatten()) == set(range(50, 151))
         assert len(set(batches.flatten()[:101])) == 101, "nothing twice before everything once"
 
     def test_batches_are_a_pure_function_of_the_seed(self):
-        pool = np.arange(40)
-        assert np.array_equal(epoch_batches(pool, 3, 16, 5), epoch_batches(pool, 3, 16, 5))
-        assert not np.array_equal(epoch_batches(pool, 3, 16, 5), epoch_batches(pool, 3, 16, 6))
+        pool = pool_of(30, 10, (1, 0.3))
+        assert np.array_equal(pool.batches(1, 16, 5), pool.batches(1, 16, 5))
+        assert not np.array_equal(pool.batches(1, 16, 5), pool.batches(1, 16, 6))
 
-    def test_a_batch_larger_than_the_pool_shrinks(self):
-        assert epoch_batches(np.arange(5), 1, 16, 0).shape == (1, 5)
+    @pytest.mark.parametrize("n_extra", [0, 100])
+    def test_a_batch_larger_than_the_real_images_shrinks_in_every_arm(self, n_extra):
+        assert pool_of(5, n_extra).batches(1, 16, 0).shape == (1, 5)
+
+    def test_the_share_of_extra_images_follows_the_schedule(self):
+        pool = pool_of(100, 40, (1, 0.0), (4, 0.25), (6, 0.5))
+        drawn = [int((pool.batches(epoch, 10, seed=epoch) >= 100).sum()) for epoch in range(1, 8)]
+        assert drawn == [0, 0, 0, 25, 25, 50, 50]
+
+    def test_extra_images_are_spread_over_the_batches(self):
+        batches = pool_of(1000, 1000, (1, 0.5)).batches(1, 10, seed=0)
+        per_batch = (batches >= 1000).sum(axis=1)
+        assert per_batch.min() < 5 < per_batch.max() and np.count_nonzero(per_batch == 10) == 0
+
+    def test_an_epoch_without_extra_images_draws_what_the_baseline_draws(self):
+        with_extra = pool_of(50, 20, (1, None), (3, 0.0))
+        assert np.array_equal(with_extra.batches(3, 16, 9), pool_of(50).batches(3, 16, 9))
+        assert not np.array_equal(with_extra.batches(2, 16, 9), pool_of(50).batches(2, 16, 9))
 
     def test_arms_take_the_same_number_of_optimizer_steps(self, separable, monkeypatch):
         data, labels = separable
@@ -58,9 +77,9 @@ class TestEqualSteps:
         monkeypatch.setattr(
             torch.optim.AdamW, "step", lambda self, *a: (counted.append(1), step(self, *a))[1]
         )
-        for pool in (np.arange(100), np.arange(200)):  # the second arm has a hundred extra images
+        for pool in (pool_of(100), pool_of(100, 100), pool_of(100, 100, (1, 0.0), (3, 0.5))):
             counted.clear()
-            result = fit(new_head(), data, labels, pool=pool, n_real=100, recipe=RECIPE, seed=1)
+            result = fit(new_head(), data, labels, pool=pool, recipe=RECIPE, seed=1)
             assert result.steps == len(counted) == 6 * 7
 
 
@@ -69,7 +88,7 @@ class TestFit:
         data, labels = separable
         train, val = np.arange(150), np.arange(150, 200)
         head = new_head()
-        result = fit(head, data, labels, pool=train, n_real=150, recipe=RECIPE, seed=1, val_rows=val)
+        result = fit(head, data, labels, pool=Pool(train, train[:0]), recipe=RECIPE, seed=1, val_rows=val)
         losses = result.history["val_loss"]
         assert len(losses) == 6 and losses[-1] < losses[0]
         assert result.best_epoch == int(np.argmin(losses)) + 1
@@ -91,8 +110,7 @@ class TestFit:
             new_head(),
             data,
             labels,
-            pool=np.arange(20),
-            n_real=20,
+            pool=pool_of(20),
             recipe=wild,
             seed=1,
             val_rows=np.arange(150, 200),
@@ -103,7 +121,7 @@ class TestFit:
 
     def test_stopping_early_walks_the_same_path(self, separable):
         data, labels = separable
-        options = {"pool": np.arange(150), "n_real": 150, "recipe": RECIPE, "seed": 1}
+        options = {"pool": pool_of(150), "recipe": RECIPE, "seed": 1}
         whole = fit(new_head(), data, labels, **options)
         part = fit(new_head(), data, labels, stop_after=3, **options)
         assert part.history["train_loss"] == whole.history["train_loss"][:3]
@@ -112,7 +130,7 @@ class TestFit:
     def test_resumed_is_uninterrupted_to_the_bit(self, separable, tmp_path, monkeypatch):
         data, labels = separable
         monkeypatch.setattr(fitting, "SAVE_EVERY_SECONDS", 0.0)
-        options = {"pool": np.arange(150), "n_real": 150, "recipe": RECIPE, "seed": 1,
+        options = {"pool": pool_of(150), "recipe": RECIPE, "seed": 1,
                    "val_rows": np.arange(150, 200)}  # fmt: skip
         whole = fit(new_head(), data, labels, **options)
         state = tmp_path / "state.pth"
@@ -129,4 +147,28 @@ class TestFit:
         with pytest.raises(
             UserError, match=r"fold 3, epoch 1: the loss is not finite at step \d+ of the epoch"
         ):
-            fit(new_head(), data, labels, pool=np.arange(16), n_real=16, recipe=RECIPE, seed=1, desc="fold 3")
+            fit(new_head(), data, labels, pool=pool_of(16), recipe=RECIPE, seed=1, desc="fold 3")
+
+
+class TestClassWeights:
+    def test_the_loss_is_the_weighted_cross_entropy(self, separable):
+        data, labels = separable
+        batches = np.arange(40).reshape(1, 40)
+        head = new_head()
+        logits = head(data.inputs[:40]).detach()
+        weights = torch.where(labels[:40] > 0.5, 3.0, 0.5)
+        probability = torch.sigmoid(logits)
+        own = torch.where(labels[:40] > 0.5, probability, 1 - probability)
+        expected = -(weights * own.log()).mean().item()
+        optimizer = torch.optim.SGD(head.parameters(), lr=0.0)
+        options = {"precision": "fp32", "seed": 0, "class_weights": (0.5, 3.0)}
+        result = train_one_epoch(head, data, labels, batches, optimizer, None, **options)
+        assert result["loss"] == pytest.approx(expected, rel=1e-5)
+
+    def test_weights_of_one_change_nothing(self, separable):
+        data, labels = separable
+        plain = fit(new_head(), data, labels, pool=pool_of(100), recipe=RECIPE, seed=1)
+        ones = fit(
+            new_head(), data, labels, pool=pool_of(100), recipe=RECIPE, seed=1, class_weights=(1.0, 1.0)
+        )
+        assert plain.history == ones.history

@@ -1,6 +1,5 @@
 """The classifier's script as users run it: flags in, files out."""
 
-import json
 import socket
 from pathlib import Path
 
@@ -8,58 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 import paths
-import train_classifier
-from conftest import blob_image, write_csv
+from classifier_runs import METRICS, QUICK, frozen, make_synthetic, run, training_positives
+from conftest import write_csv
 from metrics import classification_metrics
 from utils import UserError, load_checkpoint, load_json
 
-METRICS = Path("results/metrics")
-QUICK = [
-    "--unfreeze",
-    "--weights",
-    "none",
-    "--image-size",
-    "32",
-    "--batch-size",
-    "24",
-    "--epochs",
-    "2",
-    "--precision",
-    "fp32",
-]
 SCORES = ("accuracy", "weighted_precision", "weighted_recall", "weighted_f1", "auroc", "auprc", "sensitivity",
           "specificity", "brier")  # fmt: skip
-
-
-def run(*argv: str) -> None:
-    train_classifier.main(list(argv))
-
-
-def frozen(tmp_path: Path) -> list[str]:
-    """Options for the quick frozen path: a random ResNet-50 from a file stands in for ImageNet's."""
-    from torchvision.models import resnet50
-
-    torch.manual_seed(0)
-    torch.save(resnet50().state_dict(), tmp_path / "weights.pth")
-    return ["--weights", "weights.pth", "--image-size", "32", "--batch-size", "8", "--epochs", "3"]
-
-
-def make_synthetic(folder: Path, n: int, train_ids: list[str], patients: list[str], **changes) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(1)
-    for index in range(1, n + 1):
-        Image.fromarray(blob_image(rng, 32, positive=True)).save(paths.synthetic_image(folder, index))
-    manifest = {"generator_sha256": "g", "split_sha256": "s", "label": 1, "count": n,
-                "train_image_ids": train_ids, "train_patients": patients, **changes}  # fmt: skip
-    paths.synthetic_manifest(folder).write_text(json.dumps(manifest))
-
-
-def training_positives(data_dir: Path) -> pd.DataFrame:
-    images = pd.DataFrame(load_json(data_dir / paths.SPLITS)["images"])
-    return images[(images["role"] == "train") & (images["label"] == 1)]
 
 
 @pytest.fixture(scope="module")
@@ -270,11 +226,23 @@ class TestInitialWeights:
 
 
 class TestWithoutFolds:
-    def test_one_validation_tenth_chooses_the_epoch_and_stale_folds_go(self, make_dataset, in_tmp):
+    def test_folds_of_an_earlier_run_of_the_same_options_choose_the_epoch(self, make_dataset, in_tmp):
+        make_dataset()
+        run(*frozen(in_tmp), "--k-folds", "2")
+        with_folds = load_json(METRICS / "baseline_final_metrics.json")
+        folds = (METRICS / "baseline_cv_predictions.csv").read_text()
+        run(*frozen(in_tmp), "--k-folds", "0")
+        metrics = load_json(METRICS / "baseline_final_metrics.json")
+        assert metrics["epochs_final_from"] == "median best epoch of the 2 folds of an earlier run"
+        for key in ("epochs_final", "accuracy", "auroc", "references"):
+            assert metrics[key] == with_folds[key], key
+        assert (METRICS / "baseline_cv_predictions.csv").read_text() == folds
+
+    def test_one_validation_tenth_chooses_the_epoch_and_folds_of_other_options_go(self, make_dataset, in_tmp):
         make_dataset()
         run(*frozen(in_tmp), "--k-folds", "2")
         assert (METRICS / "baseline_cv_summary.json").is_file()
-        run(*frozen(in_tmp), "--k-folds", "0")
+        run(*frozen(in_tmp), "--k-folds", "0", "--lr", "0.002")
         history = load_json(METRICS / "baseline_training_history.json")
         assert [fold["fold"] for fold in history["folds"]] == [0]
         assert history["final"]["epochs"] == history["folds"][0]["best_epoch"]
@@ -315,12 +283,10 @@ class TestUnfrozen:
             run(*options, "--lr", "0.1", "--resume")
         run(*options, "--resume")
         assert "fold_1: finished before the interruption" in capsys.readouterr().out
-        for name in (
-            "baseline_test_predictions.csv",
-            "baseline_cv_predictions.csv",
-            "baseline_training_history.json",
-        ):
+        for name in ("baseline_test_predictions.csv", "baseline_cv_predictions.csv"):
             assert (METRICS / name).read_text() == (Path("whole") / name).read_text(), name
+        here, whole = (load_json(f / "baseline_training_history.json") for f in (METRICS, Path("whole")))
+        assert here["folds"] == whole["folds"] and here["final"] == whole["final"]
         run(*options, "--resume")
         assert "nothing to resume" in capsys.readouterr().out
 
@@ -386,7 +352,11 @@ class TestBadData:
         "argv",
         [["--k-folds", "1"], ["--lr", "0"], ["--epochs", "0"], ["--augment", "heavy"], ["--epoch", "3"],
          ["--batch-size", "x"], ["--synthetic-ratio", "1"],
-         ["--schedule", "onecycle", "--epochs-final", "99"]],
+         ["--schedule", "onecycle", "--epochs-final", "99"], ["--control", "more"], ["--repeats", "0"],
+         ["--control", "class-weight", "--use-synthetic"], ["--pretrain-synthetic", "2"],
+         ["--synthetic-schedule", "0:0.5"], ["--train-fraction", "0"], ["--train-fraction", "1.5"],
+         ["--use-synthetic", "--pretrain-synthetic", "2", "--synthetic-schedule", "0:0.5"],
+         ["--prefix", "a/b"], ["--prefix", "gan_"], ["--prefix", "baseline_r1_"], ["--prefix", "_"]],
     )  # fmt: skip
     def test_wrong_usage_is_exit_code_2(self, argv):
         with pytest.raises(SystemExit) as stop:

@@ -1,0 +1,48 @@
+"""Quick runs of the classifier's script, for the tests of its arms."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+import paths
+import train_classifier
+from conftest import blob_image
+from utils import load_json
+
+METRICS = Path("results/metrics")
+QUICK = [
+    "--unfreeze", "--weights", "none", "--image-size", "32", "--batch-size", "24", "--epochs", "2",
+    "--precision", "fp32",
+]  # fmt: skip
+
+
+def run(*argv: str) -> None:
+    train_classifier.main(list(argv))
+
+
+def frozen(tmp_path: Path) -> list[str]:
+    """Options for the quick frozen path: a random ResNet-50 from a file stands in for ImageNet's."""
+    from torchvision.models import resnet50
+
+    torch.manual_seed(0)
+    torch.save(resnet50().state_dict(), tmp_path / "weights.pth")
+    return ["--weights", "weights.pth", "--image-size", "32", "--batch-size", "8", "--epochs", "3"]
+
+
+def make_synthetic(folder: Path, n: int, train_ids: list[str], patients: list[str], **changes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(1)
+    for index in range(1, n + 1):
+        Image.fromarray(blob_image(rng, 32, positive=True)).save(paths.synthetic_image(folder, index))
+    manifest = {"generator_sha256": "g", "split_sha256": "s", "label": 1, "count": n,
+                "train_image_ids": train_ids, "train_patients": patients, **changes}  # fmt: skip
+    paths.synthetic_manifest(folder).write_text(json.dumps(manifest))
+
+
+def training_positives(data_dir: Path) -> pd.DataFrame:
+    images = pd.DataFrame(load_json(data_dir / paths.SPLITS)["images"])
+    return images[(images["role"] == "train") & (images["label"] == 1)]
