@@ -128,3 +128,87 @@ def _draw_boxes(ax: Axes, boxes: np.ndarray, corner: tuple[int, int], scale: flo
     for x, y, width, height in np.asarray(boxes, dtype=float).reshape(-1, 4) * scale:
         place = (corner[0] + x, corner[1] + y)
         ax.add_patch(Rectangle(place, width, height, fill=False, edgecolor=PALETTE[1], linewidth=1.6))
+
+
+# --- copies ----------------------------------------------------------------------------------------
+def nearest_neighbours(
+    synthetic: np.ndarray,
+    training: np.ndarray,
+    heldout: np.ndarray | None,
+    captions: Sequence[Sequence[str]],
+    title: str,
+    no_real_images: bool = False,
+) -> Figure:
+    """Synthetic images uint8 [N, S, S], one a column, above their nearest training and held-out real images.
+
+    ``captions``: a text under each synthetic image, each training image and each held-out one. With
+    ``no_real_images`` the synthetic ones stand alone; ``heldout`` None leaves that row out.
+    """
+    above = "Synthetic: those closest to a training image, closest first"
+    sections = [ImageSection(above, synthetic, captions[0])]
+    if not no_real_images:
+        below = "The nearest training image of each, which its generator learned from"
+        sections.append(ImageSection(below, training, captions[1]))
+        if heldout is not None:
+            unseen = "The nearest held-out image of each, which it never saw: likeness by chance"
+            sections.append(ImageSection(unseen, heldout, captions[2]))
+    return image_sections(sections, len(synthetic), title)
+
+
+# --- heat maps -------------------------------------------------------------------------------------
+HEAT_COLOURS = "inferno"  # perceptually uniform, readable with every kind of colour vision
+HEAT_OPACITY = 0.55  # at the maximum; nothing is laid over where the heat is 0
+
+
+@styled
+def gradcam(
+    xrays: np.ndarray,
+    heats: dict[str, np.ndarray],
+    probabilities: dict[str, np.ndarray],
+    row_titles: Sequence[str],
+    title: str,
+    caption: str,
+) -> Figure:
+    """A row per X-ray uint8 [N, S, S]: the image itself, then each arm's heat map laid over it.
+
+    ``heats``: float [N, S', S'] in [0, 1] for each arm; ``probabilities``: float [N], written under each
+    map. Shows real X-rays.
+    """
+    columns = 1 + len(heats)
+    tile, left, margin = 1.55, 1.5, 0.15  # inches
+    width = max(left + columns * tile, 6.0)
+    heading = textwrap.wrap(title, int(width * 10))
+    small_print = textwrap.wrap(caption, int(width * 16.5))
+    top, bottom = 0.75 + 0.22 * len(heading), 0.2 + 0.15 * len(small_print)
+    row_height = tile + 0.24
+    height = top + len(xrays) * row_height + bottom
+    figure = new_figure(width, height, layout=None)
+    figure.text(margin / width, 1 - 0.12 / height, "\n".join(heading), va="top", weight="bold", fontsize=10.5)
+    figure.text(margin / width, 0.1 / height, "\n".join(small_print), va="bottom", color=INK, fontsize=7.5)
+    for row, xray in enumerate(xrays):
+        y = height - top - row * row_height - tile
+        figure.text(margin / width, (y + tile / 2) / height, row_titles[row], va="center", fontsize=8)
+        for column, arm in enumerate([None, *heats]):
+            x = left + column * tile
+            ax = figure.add_axes((x / width, y / height, (tile - 0.08) / width, (tile - 0.08) / height))
+            _draw_heat(ax, xray, None if arm is None else heats[arm][row])
+            if row == 0:
+                ax.set_title(arm or "X-ray", loc="center", fontsize=8.5)
+            if arm is not None:
+                ax.set_xlabel(f"p = {probabilities[arm][row]:.2f}", fontsize=7.5, color=INK, labelpad=2)
+    key = figure.add_axes((margin / width, (height - top - 0.1) / height, 1.1 / width, 0.12 / height))
+    _draw_heat(key, np.full((1, 64), 128), np.linspace(0, 1, 64)[None])
+    key.set_aspect("auto")
+    key.set_title("heat: 0 to maximum", fontsize=7, color=INK, pad=3)
+    return figure
+
+
+def _draw_heat(ax: Axes, xray: np.ndarray, heat: np.ndarray | None) -> None:
+    extent = (0, 1, 1, 0)
+    ax.imshow(xray, cmap="gray", vmin=0, vmax=255, extent=extent)
+    if heat is not None:
+        ax.imshow(heat, cmap=HEAT_COLOURS, vmin=0, vmax=1, alpha=HEAT_OPACITY * heat, extent=extent)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(visible=False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
