@@ -1,12 +1,13 @@
 """The result files of train_classifier.py, read back: one ``Arm`` per prefix, and what may be compared.
 
 An arm's name is its file prefix without the last ``_``. Arms are found by their files alone, so that any
-run that writes these files takes part in the comparison.
+run that writes these files takes part in the comparison; the predictions of the test images are enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +16,23 @@ import paths
 from utils import UserError, load_json
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 TRAIN_COMMAND = "python src/train_classifier.py"
 BASELINE, AUGMENTED = "baseline", "augmented"
+ORDER = (
+    paths.BASELINE_PREFIX, paths.AUGMENTED_PREFIX, paths.DUPLICATE_PREFIX, paths.WEIGHT_PREFIX,
+    paths.CURRICULUM_PREFIX, paths.PRETRAIN_PREFIX,
+)  # fmt: skip
 # What two arms must share for their difference to mean anything.
 COMPARED_OPTIONS = (
     "epochs", "batch_size", "lr", "unfreeze", "weights", "image_size", "augment", "weight_decay", "schedule",
-    "seed", "test_set",
+    "seed", "test_set", "train_fraction",
 )  # fmt: skip
 PREDICTION_COLUMNS = ("image_id", "patient", "label", "probability")
+WORD_COLUMNS = ("class", "view", "sex")
+OPTIONAL_COLUMNS = (*WORD_COLUMNS, "age", "fold")
 REQUIRED = {
     paths.final_metrics: (
         "n_images", "n_patients", "n_positive", "accuracy", "accuracy_ci95", "auroc", "auroc_ci95",
@@ -37,10 +45,21 @@ REQUIRED = {
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """One of an arm's training runs, counted from 1; ``predictions`` as in ``Arm``."""
+
+    number: int
+    seed: int | None
+    predictions: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Arm:
     """What was found of one arm; None for a file that is not there.
 
-    ``predictions``: image_id, patient, label, probability of the test images, sorted by image_id.
+    ``predictions``: image_id, patient, label, probability of the test images, and class, view, sex and age
+    where the file has them, sorted by image_id; ``cv_predictions`` the same of the training images out of
+    fold, with fold. ``repeats``: its training runs where it had more than one, each with its own seed.
     """
 
     name: str
@@ -49,23 +68,38 @@ class Arm:
     history: dict[str, Any] | None = None
     cv: dict[str, Any] | None = None
     predictions: pd.DataFrame | None = None
+    cv_predictions: pd.DataFrame | None = None
+    repeats: tuple[Repeat, ...] = ()
 
 
+# --- finding ---------------------------------------------------------------------------------------
 def find_arms(metrics_dir: str | Path) -> dict[str, Arm]:
-    """Name -> arm: baseline first, then augmented, then the others by name.
+    """Name -> arm: baseline, augmented, the controls, curriculum, pretrain, then the others by name.
 
-    ``UserError`` if no arm has final metrics, or a file is broken.
+    ``UserError`` if no arm has final metrics or test predictions, or a file is broken.
     """
     metrics_dir = Path(metrics_dir)
-    prefixes = {prefix for name_of in REQUIRED for prefix in find_prefixes(metrics_dir, name_of)}
-    found = [_read_arm(metrics_dir, prefix) for prefix in prefixes]
-    if not any(arm.metrics for arm in found):
+    kinds = (*REQUIRED, paths.test_predictions)
+    prefixes = {prefix for name_of in kinds for prefix in find_prefixes(metrics_dir, name_of)}
+    runs = {prefix: own for prefix in prefixes if (own := _repeat_of(prefix, prefixes))}
+    found = [
+        _read_arm(metrics_dir, prefix, [own[1] for own in runs.values() if own[0] == prefix])
+        for prefix in prefixes - set(runs)
+    ]
+    if not any(arm.metrics or arm.predictions is not None for arm in found):
         wanted = paths.final_metrics(metrics_dir, paths.BASELINE_PREFIX).name
         raise UserError(
             f"{metrics_dir} holds no metrics of any classifier ({wanted}, or those of another arm); "
             f"`{TRAIN_COMMAND}` writes them, --metrics-dir says where they are"
         )
     return {arm.name: arm for arm in sorted(found, key=lambda arm: _order(arm.prefix))}
+
+
+def select_arms(arms: dict[str, Arm], names: Sequence[str]) -> dict[str, Arm]:
+    """Those of ``arms`` that ``names`` asks for, in the order of ``arms``. ``UserError`` for others."""
+    if unknown := [name for name in names if name not in arms]:
+        raise UserError(f"--arms: there is no {', '.join(unknown)}; there is {', '.join(arms)}")
+    return {name: arm for name, arm in arms.items() if name in names}
 
 
 def find_prefixes(metrics_dir: str | Path, name_of: Callable[[str | Path, str], Path]) -> list[str]:
@@ -75,21 +109,46 @@ def find_prefixes(metrics_dir: str | Path, name_of: Callable[[str | Path, str], 
     return sorted((prefix for prefix in found if not paths.is_gan_prefix(prefix)), key=_order)
 
 
+def _repeat_of(prefix: str, prefixes: set[str]) -> tuple[str, int] | None:
+    """(prefix of the arm, number) of one of the training runs of an arm that is there too, else None."""
+    match = re.fullmatch(r"(.+_)r([1-9]\d*)_", prefix)
+    return (match[1], int(match[2])) if match and match[1] in prefixes else None
+
+
 def _order(prefix: str) -> tuple[int, str]:
-    """Baseline first, then augmented, then the others by name."""
-    return {paths.BASELINE_PREFIX: 0, paths.AUGMENTED_PREFIX: 1}.get(prefix, 2), prefix
+    return (ORDER.index(prefix) if prefix in ORDER else len(ORDER)), prefix
 
 
-def _read_arm(metrics_dir: Path, prefix: str) -> Arm:
+# --- reading ---------------------------------------------------------------------------------------
+def _read_arm(metrics_dir: Path, prefix: str, numbers: list[int]) -> Arm:
     contents = {name_of: _read_json(name_of(metrics_dir, prefix), keys) for name_of, keys in REQUIRED.items()}
+    metrics = contents[paths.final_metrics]
     return Arm(
         name=prefix.removesuffix("_"),
         prefix=prefix,
-        metrics=contents[paths.final_metrics],
+        metrics=metrics,
         history=contents[paths.training_history],
         cv=contents[paths.cv_summary],
         predictions=_read_predictions(paths.test_predictions(metrics_dir, prefix)),
+        cv_predictions=_read_predictions(paths.cv_predictions(metrics_dir, prefix)),
+        repeats=_read_repeats(metrics_dir, prefix, metrics, numbers),
     )
+
+
+def _read_repeats(
+    metrics_dir: Path, prefix: str, metrics: dict[str, Any] | None, numbers: list[int]
+) -> tuple[Repeat, ...]:
+    """Training runs 1..R, where R is what the metrics say, or else what is there; none if one is missing."""
+    n_runs = metrics.get("repeats", 1) if metrics else max(numbers, default=1)
+    seeds = (metrics or {}).get("seeds") or [None] * n_runs
+    repeats = []
+    for number in range(1, n_runs + 1) if n_runs > 1 else ():
+        path = paths.test_predictions(metrics_dir, paths.repeat_prefix(prefix, number))
+        predictions = _read_predictions(path)
+        if predictions is None:
+            return ()
+        repeats.append(Repeat(number, seeds[number - 1], predictions))
+    return tuple(repeats)
 
 
 def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
@@ -107,15 +166,50 @@ def _read_predictions(path: Path) -> pd.DataFrame | None:
 
     if not path.is_file():
         return None
+    text = dict.fromkeys(("image_id", "patient", *WORD_COLUMNS), str)
     try:
-        table = pd.read_csv(path, dtype={"image_id": str, "patient": str})
+        table = pd.read_csv(path, dtype=text)
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a readable CSV file: {error}") from None
-    missing = [column for column in PREDICTION_COLUMNS if column not in table]
-    if missing or table[[*PREDICTION_COLUMNS]].isna().any(axis=None):
-        problem = f"lacks {', '.join(missing)}" if missing else "has empty cells"
+    if problem := _problem_of(table):
         raise UserError(f"{path} {problem}; `{TRAIN_COMMAND}` writes it")
-    return table[[*PREDICTION_COLUMNS]].sort_values("image_id", ignore_index=True)
+    kept = [*PREDICTION_COLUMNS, *(column for column in OPTIONAL_COLUMNS if column in table)]
+    words = {column: "" for column in WORD_COLUMNS if column in table}
+    return table[kept].fillna(words).sort_values("image_id", ignore_index=True)
+
+
+def _problem_of(table: pd.DataFrame) -> str | None:
+    """Why a table holds no predictions that can be used, or None."""
+    missing = [column for column in PREDICTION_COLUMNS if column not in table]
+    if missing:
+        return f"lacks {', '.join(missing)}"
+    if table[[*PREDICTION_COLUMNS]].isna().any(axis=None):
+        return "has empty cells"
+    if table.empty:
+        return "has no rows"
+    if table["image_id"].duplicated().any():
+        return "has images twice"
+    numeric = all(table[column].dtype.kind in "iuf" for column in ("label", "probability"))
+    if not numeric or not table["label"].isin([0, 1]).all() or not table["probability"].between(0, 1).all():
+        return "has labels other than 0 and 1, or probabilities outside 0 to 1"
+    return None
+
+
+def probabilities_of_runs(arm: Arm) -> np.ndarray:
+    """float [R, N]: probabilities of each training run, in the order of ``arm.predictions``.
+
+    One row, the arm's own predictions, if it had one run or the files of the runs are not those of which
+    its predictions are the mean.
+    """
+    import numpy as np
+
+    own = arm.predictions["probability"].to_numpy(dtype=float)
+    same = all(run.predictions["image_id"].equals(arm.predictions["image_id"]) for run in arm.repeats)
+    if arm.repeats and same:
+        runs = np.stack([run.predictions["probability"].to_numpy(dtype=float) for run in arm.repeats])
+        if np.abs(runs.mean(axis=0) - own).max() < 1e-6:
+            return runs
+    return own[None]
 
 
 # --- what may be compared --------------------------------------------------------------------------
@@ -145,7 +239,7 @@ def why_not_comparable(base: Arm, other: Arm) -> str | None:
     for arm in (base, other):
         if arm.predictions is None:
             return f"{paths.test_predictions('', arm.prefix).name} is missing"
-    if base.metrics["split_sha256"] != other.metrics["split_sha256"]:
+    if base.metrics and other.metrics and base.metrics["split_sha256"] != other.metrics["split_sha256"]:
         return "they were trained and tested on different splits"
     a, b = base.predictions, other.predictions
     if not a["image_id"].equals(b["image_id"]):
@@ -156,9 +250,14 @@ def why_not_comparable(base: Arm, other: Arm) -> str | None:
     return None
 
 
-def warnings_of(arms: list[Arm]) -> list[str]:
-    """Sentences that a reader must see before any figure: each arm's own red flags, and what differs."""
-    flags = [f"{arm.name}: {flag}" for arm in arms for flag in arm.metrics.get("red_flags", [])]
+def warnings_of(arms: Sequence[Arm]) -> list[str]:
+    """Sentences that a reader must see before any figure: the arms' own red flags, and what differs."""
+    known = [arm for arm in arms if arm.metrics]
+    raised: dict[str, list[str]] = {}
+    for arm in known:
+        for flag in arm.metrics.get("red_flags", []):
+            raised.setdefault(flag, []).append(arm.name)
+    flags = [f"{', '.join(names)}: {flag}" for flag, names in raised.items()]
     for key, what in (
         ("split_sha256", "the arms were trained and tested on DIFFERENT SPLITS"),
         ("data_sha256", "the arms were trained on DIFFERENT METADATA files"),
@@ -166,15 +265,17 @@ def warnings_of(arms: list[Arm]) -> list[str]:
         ("test_set", "the arms were scored on DIFFERENT TEST SETS"),
         ("n_train_images", "the arms were trained on DIFFERENT NUMBERS OF REAL IMAGES"),
     ):
-        values = {arm.name: arm.metrics.get(key) for arm in arms}
+        values = {arm.name: arm.metrics.get(key) for arm in known}
         if len(set(values.values())) > 1:
             shown = ", ".join(f"{name} {_short(value)}" for name, value in values.items())
             flags.append(f"{what}: {shown}")
-    flags += _unlike_baseline(arms)
-    return flags + [flag for arm in arms if (flag := _stale_predictions(arm))]
+    flags += _unlike_baseline(known)
+    return flags + [flag for arm in arms if (flag := _unknown_or_stale(arm))]
 
 
-def differing_options(own: dict[str, Any], baseline: dict[str, Any]) -> list[str]:
+def differing_options(
+    own: dict[str, Any], baseline: dict[str, Any], leave_out: Sequence[str] = ()
+) -> list[str]:
     """A sentence for each of ``COMPARED_OPTIONS`` that two runs' options ("config") give differently.
 
     An option that one of them lacks is no difference: an older version wrote it.
@@ -182,7 +283,7 @@ def differing_options(own: dict[str, Any], baseline: dict[str, Any]) -> list[str
     return [
         f"--{key.replace('_', '-')} was {own[key]} here and {baseline[key]} in the baseline"
         for key in COMPARED_OPTIONS
-        if key in own and key in baseline and own[key] != baseline[key]
+        if key not in leave_out and key in own and key in baseline and own[key] != baseline[key]
     ]
 
 
@@ -201,16 +302,24 @@ def _unlike_baseline(arms: list[Arm]) -> list[str]:
     return flags
 
 
-def _stale_predictions(arm: Arm) -> str | None:
-    """Do the predictions give the accuracy that the metrics state? If not, they are of another run."""
+def _unknown_or_stale(arm: Arm) -> str | None:
+    """Are the predictions of a known run, the one that the metrics describe?"""
     from metrics import accuracy
 
     if arm.predictions is None:
         return None
+    predictions, metrics = (
+        name_of("", arm.prefix).name for name_of in (paths.test_predictions, paths.final_metrics)
+    )
+    if arm.metrics is None:
+        return f"{arm.name}: provenance unknown: {metrics} is missing, so nobody knows how it was trained"
     found = accuracy(arm.predictions["label"], arm.predictions["probability"])
-    if len(arm.predictions) == arm.metrics["n_images"] and abs(found - arm.metrics["accuracy"]) < 1e-6:
+    if len(arm.predictions) != arm.metrics["n_images"] or abs(found - arm.metrics["accuracy"]) >= 1e-6:
+        files = f"{predictions} and {metrics}"
+    elif arm.repeats and len(probabilities_of_runs(arm)) == 1:
+        files = f"{predictions} and those of its {len(arm.repeats)} training runs"
+    else:
         return None
-    files = f"{paths.test_predictions('', arm.prefix).name} and {paths.final_metrics('', arm.prefix).name}"
     return f"{arm.name}: {files} DO NOT BELONG TO THE SAME RUN; run `{TRAIN_COMMAND}` again"
 
 
