@@ -1,4 +1,4 @@
-"""Real and synthetic images side by side: decoding them, and the contents of the two JSON files.
+"""Real and synthetic images side by side: decoding them, and the contents of the three JSON files.
 
 Between the pure functions of ``image_quality`` and the script: knows which images are compared, at which
 size, from which split, and in whose features, and puts into words what the numbers cannot tell.
@@ -6,20 +6,31 @@ size, from which split, and in whose features, and puts into words what the numb
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
+import quality_rows
+from assessment import assess_features, assess_pixels, quality_flags
 from data_loader import Dataset, ImageSet, load_images
-from image_quality import draw_pairs, draw_pairs_within, feature_distances, ssim_of_pairs, summarise
+from image_quality import (
+    EqualDraws,
+    draw_pairs,
+    draw_pairs_within,
+    equal_draws,
+    feature_distances,
+    relative_diversity,
+    ssim_of_pairs,
+    summarise,
+)
 from splits import TEST, TRAIN, Splits, select
 from utils import UserError, WeightsUnavailableError
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from synthetic import SyntheticSet
@@ -36,18 +47,22 @@ FID_CANNOT_TELL = (
     "an image shows pneumonia, whether it is a copy of a training image, or whether it helps a classifier."
 )
 
+QUALITY_FORMAT = "image-quality-1"
+
 
 # --- images ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class ImageSets:
     """The images that are compared, all uint8 [N, image_size, image_size].
 
-    ``kind``: their label in words; ``provenance``: where they come from, for both JSON files.
+    ``seen`` bool [training images]: those that the generator learned from; all where nobody knows. ``kind``:
+    their label in words; ``provenance``: where they come from, for every JSON file.
     """
 
     training: ImageSet
     heldout: ImageSet
     synthetic: ImageSet
+    seen: np.ndarray
     image_size: int
     kind: str
     provenance: dict[str, Any]
@@ -59,28 +74,28 @@ def load_image_sets(
     synthetic: SyntheticSet,
     *,
     image_size: int,
-    limit: int,
     seed: int,
     workers: int,
     skip_bad: bool,
 ) -> ImageSets:
     """Real images with the synthetic ones' label, and the synthetic ones, decoded to ``image_size``.
 
-    At most ``limit`` of each kind are drawn, of the training images twice as many, because the Fréchet
-    floor halves them. ``UserError`` naming unreadable images, unless ``skip_bad``.
+    All of them: a copy is found only if its original is looked at. ``seed`` is the run's, for the files.
+    ``UserError`` naming unreadable images, unless ``skip_bad``.
     """
     wanted = {
-        "training": (select(dataset, splits, TRAIN, synthetic.label), 2 * limit),
-        "heldout": (select(dataset, splits, TEST, synthetic.label), limit),
-        "synthetic": (synthetic.records, limit),
+        "training": select(dataset, splits, TRAIN, synthetic.label),
+        "heldout": select(dataset, splits, TEST, synthetic.label),
+        "synthetic": synthetic.records,
     }
     sets = {}
-    for name, (records, most) in wanted.items():
-        drawn = records.sample(min(most, len(records)), random_state=seed).sort_values("image_id")
+    for name, records in wanted.items():
         desc = f"decoding {name} images"
-        sets[name] = load_images(drawn, image_size, workers=workers, skip_bad=skip_bad, desc=desc)
+        sets[name] = load_images(records, image_size, workers=workers, skip_bad=skip_bad, desc=desc)
         if not len(sets[name].pixels) and name != "heldout":
             raise UserError(f"no readable {name} images are left to compare")
+    named = set(synthetic.manifest.get("train_image_ids", []))
+    seen = sets["training"].records["image_id"].isin(named).to_numpy()
     skipped = [image_id for images in sets.values() for image_id in images.skipped]
     kind = "positives" if synthetic.label else "negatives"
     provenance = {
@@ -92,10 +107,12 @@ def load_image_sets(
         "grouped_by": splits.grouped_by,
         "generator_sha256": synthetic.manifest.get("generator_sha256"),
         "synthetic_verified": synthetic.verified,
-        "available": {name: len(records) for name, (records, _) in wanted.items()},
+        "available": {name: len(records) for name, records in wanted.items()},
+        "seen_by_generator": int(seen.sum()) if seen.any() else None,
         "skipped_images": {"count": len(skipped), "image_ids": skipped},
     }
-    return ImageSets(**sets, image_size=image_size, kind=kind, provenance=provenance)
+    seen = seen if seen.any() else np.ones(len(seen), dtype=bool)
+    return ImageSets(**sets, seen=seen, image_size=image_size, kind=kind, provenance=provenance)
 
 
 # --- SSIM ------------------------------------------------------------------------------------------
@@ -132,6 +149,7 @@ class Extractor:
     """Images uint8 [N, S, S] -> features float32 [N, D], and how its distances have to be labelled."""
 
     name: str
+    short: str
     description: str
     comparability: str
     features: Callable[[np.ndarray], np.ndarray]
@@ -143,6 +161,7 @@ def inception_extractor(device: torch.device) -> Extractor:
 
     return Extractor(
         "inception",
+        "FID's Inception network",
         "the features of FID's Inception network (pt_inception-2015-12-05), which has seen photographs only",
         "Published FID values usually rest on 10,000 to 50,000 images: compare only values from equally "
         "many, processed alike.",
@@ -155,6 +174,7 @@ def classifier_extractor(model: torch.nn.Module, device: torch.device) -> Extrac
 
     return Extractor(
         "classifier",
+        "this project's baseline classifier",
         "the features of this project's own baseline classifier",
         "NOT COMPARABLE with published FID, nor with the features of another classifier: FID's Inception "
         "weights were not used. The classifier learned from these very training images, so held-out ones can "
@@ -163,39 +183,73 @@ def classifier_extractor(model: torch.nn.Module, device: torch.device) -> Extrac
     )
 
 
-def choose_extractor(choice: str, model: torch.nn.Module | None, device: torch.device) -> Extractor:
-    """``choice`` is that of --extractor. ``UserError`` if nothing can be had."""
+def usable_extractors(choice: str, model: torch.nn.Module | None, device: torch.device) -> list[Extractor]:
+    """The extractors to measure with; the first is that of fid_score.json.
+
+    ``choice`` is that of --extractor: with "auto" and "inception" Inception's come first and ``model``'s
+    second, with "classifier" they stand alone. ``UserError`` if nothing can be had.
+    """
+    found = []
     if choice != "classifier":
         try:
-            return inception_extractor(device)
+            found.append(inception_extractor(device))
         except WeightsUnavailableError as error:
             if choice == "inception":
                 raise
             print(f"Inception weights are unavailable for FID ({str(error).split('; ')[0]})")
-    if model is None:
+    if model is not None:
+        found.append(classifier_extractor(model, device))
+    if not found:
         raise UserError(
             "neither FID's Inception weights nor a baseline classifier are there; "
             "`python src/train_classifier.py` trains one, --model-dir says where it is"
         )
-    return classifier_extractor(model, device)
+    return found
 
 
-def compare_by_features(
-    images: ImageSets, extractor: Extractor, num_fid: int, seed: int
-) -> dict[str, Any]:
-    """The content of ``fid_score.json``; without "distances" if there are too few images for any."""
-    training, heldout, synthetic = (
-        extractor.features(part.pixels) if len(part.pixels) else None
-        for part in (images.training, images.heldout, images.synthetic)
-    )
-    result = feature_distances(
-        training, list(images.training.records["patient"]), synthetic, heldout,
-        max_images=num_fid, seed=seed, progress=partial(tqdm, desc="Fréchet distances", unit="draw"),
+@dataclass(frozen=True)
+class Measured:
+    """Features of each image, computed once, and the distances between them.
+
+    ``training``, ``heldout``, ``synthetic``: float32 [N, D] of the images in ``rows`` (of the same names);
+    heldout may have no rows. ``sets``: what is compared at equal n; ``distances``: of ``feature_distances``.
+    """
+
+    extractor: Extractor
+    rows: dict[str, np.ndarray]
+    training: np.ndarray
+    heldout: np.ndarray
+    synthetic: np.ndarray
+    sets: EqualDraws
+    distances: dict[str, Any]
+
+
+def measure(images: ImageSets, extractor: Extractor, num_fid: int, seed: int) -> Measured:
+    """Features of at most ``num_fid`` images of each kind, drawn at random, and of twice as many training
+    images, because the floor halves them."""
+    rng = np.random.default_rng(seed)
+    rows, features = {}, {}
+    for name, most in (("training", 2 * num_fid), ("heldout", num_fid), ("synthetic", num_fid)):
+        pixels = getattr(images, name).pixels
+        rows[name] = np.sort(rng.permutation(len(pixels))[:most])
+        chosen = pixels if len(rows[name]) == len(pixels) else pixels[rows[name]]
+        features[name] = extractor.features(chosen) if len(chosen) else np.empty((0, 0), dtype=np.float32)
+    sets = equal_draws(
+        features["training"], list(images.training.records["patient"].iloc[rows["training"]]),
+        features["synthetic"], features["heldout"] if len(features["heldout"]) else None,
+        max_images=num_fid, seed=seed,
     )  # fmt: skip
+    progress = partial(tqdm, desc="Fréchet distances", unit="draw")
+    return Measured(extractor, rows, **features, sets=sets, distances=feature_distances(sets, progress))
+
+
+def compare_by_features(images: ImageSets, measured: Measured) -> dict[str, Any]:
+    """The content of ``fid_score.json``; without "distances" if there are too few images for any."""
+    result, extractor = measured.distances, measured.extractor
     headline = {}
     if "distances" in result:
-        distances = result["distances"]
-        headline = {"fid": distances["synthetic_vs_training"]["fid"], "floor": distances["floor"]["fid"]}
+        fid, floor = (result["distances"][name]["fid"] for name in ("synthetic_vs_training", "floor"))
+        headline = {"fid": fid, "floor": floor, "relative": fid / floor if floor > 0 else None}
     return {
         **headline,
         "extractor": extractor.name,
@@ -207,3 +261,54 @@ def compare_by_features(
         **images.provenance,
         **result,
     }
+
+
+# --- the whole of it -------------------------------------------------------------------------------
+def assess_quality(
+    images: ImageSets, measured: Sequence[Measured], *, seed: int, ssim: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The content of ``image_quality.json``: "rows" to be shown as they are, "flags" to be said loudly, and
+    all numbers behind them.
+
+    ``measured``: of each extractor, or none; ``ssim``: the content of ssim_analysis.json, or None. Rows whose
+    numbers cannot be had, for want of images, are left out.
+    """
+    diversity = None
+    if ssim is not None:
+        pairs = ssim["comparisons"]
+        diversity = relative_diversity(pairs["synthetic_vs_synthetic"], pairs["training_vs_training"])
+    spaces = {part.extractor.name: assess_features(images, part, seed) for part in measured}
+    words = {part.extractor.name: part.extractor.short for part in measured}
+    pixels = assess_pixels(images, seed)
+    return {
+        "format": QUALITY_FORMAT,
+        "rows": quality_rows.compose(words, spaces, pixels, diversity, ssim),
+        "flags": quality_flags(diversity, pixels, spaces),
+        **images.provenance,
+        "extractors": spaces,
+        "memorisation": pixels,
+        "diversity": diversity,
+    }
+
+
+def closest_neighbours(images: ImageSets, quality: dict[str, Any], n_pairs: int = 8) -> dict[str, Any]:
+    """Arguments of ``plots_images.nearest_neighbours`` for the pairs that ``assess_quality`` found closest by
+    pixels."""
+    pairs, copies = quality["memorisation"]["closest"][:n_pairs], quality["memorisation"].get("copies")
+    kinds = [kind for kind in ("synthetic", "training", "heldout") if kind in pairs[0]]
+    captions = {kind: [f"r = {1 - pair[f'{kind}_distance']:.2f}" for pair in pairs] for kind in kinds[1:]}
+    title = (
+        f"Closest pairs among {len(images.synthetic.pixels):,} synthetic, {images.seen.sum():,} training and "
+        f"{len(images.heldout.pixels):,} held-out {images.kind}. r: correlation of details, near 1 in a copy."
+    )
+    if copies:
+        title += f" Flagged above {1 - copies['threshold']:.2f}, which 1 % of the held-out images reach."
+        flagged = [", flagged" * (pair["training_distance"] < copies["threshold"]) for pair in pairs]
+        captions["training"] = [r + word for r, word in zip(captions["training"], flagged, strict=True)]
+    shown = {kind: _pixels_of(getattr(images, kind), [pair[kind] for pair in pairs]) for kind in kinds}
+    return {"heldout": None, **shown, "captions": captions, "title": title}
+
+
+def _pixels_of(images: ImageSet, image_ids: Sequence[str]) -> np.ndarray:
+    row_of = {image_id: row for row, image_id in enumerate(images.records["image_id"])}
+    return images.pixels[[row_of[image_id] for image_id in image_ids]]

@@ -9,7 +9,8 @@ many images went in, and readable only beside the same amount for real images ag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ import numpy as np
 from references import thumbnail_features
 
 FID_DRAWS = 5  # seeded draws of images that every distance is averaged over
+KID_SUBSETS = 100
+KID_SUBSET_SIZE = 1000  # at most; Binkowski et al. 2018
 
 
 # --- SSIM ------------------------------------------------------------------------------------------
@@ -72,6 +75,23 @@ def summarise(values: np.ndarray, pairs: np.ndarray, same_set: bool = False) -> 
     }
 
 
+def relative_diversity(synthetic: dict[str, Any], real: dict[str, Any]) -> dict[str, float | None]:
+    """How varied synthetic images are beside real ones, from two ``summarise`` of pairs within each set.
+
+    (1 - mean SSIM of synthetic pairs) / (1 - mean SSIM of real pairs): 1 where the synthetic images differ
+    from one another as much as real ones do, 0 where they are all the same. ``ci95`` by the delta method,
+    pairs taken as independent. All None where a set has fewer than 2 pairs or the real ones are identical.
+    """
+    spreads = [(1.0 - part["mean"], part["sd"], part["n_pairs"])
+               for part in (synthetic, real) if part["n_pairs"] > 1]  # fmt: skip
+    if len(spreads) < 2 or spreads[1][0] <= 0:
+        return {"ratio": None, "ci95": None}
+    (made, made_sd, made_n), (born, born_sd, born_n) = spreads
+    ratio = made / born
+    error = np.hypot(made_sd / np.sqrt(made_n), ratio * born_sd / np.sqrt(born_n)) / born
+    return {"ratio": ratio, "ci95": [max(0.0, ratio - 1.96 * error), ratio + 1.96 * error]}
+
+
 # --- Fréchet distance ------------------------------------------------------------------------------
 def mean_and_covariance(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """float [N, D] -> mean [D] and unbiased covariance [D, D]; at least two rows."""
@@ -113,21 +133,41 @@ def _assemble(shift: np.ndarray, trace_a: float, trace_b: float, cross: float) -
     return max(0.0, float(shift @ shift + trace_a + trace_b - 2.0 * cross))
 
 
+# --- kernel distance -------------------------------------------------------------------------------
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Unbiased squared MMD with the kernel (x.y / D + 1)^3 of features [N, D], [M, D]: KID.
 
     Zero on average for two samples of one distribution, at any N; a single value may be negative.
     Binkowski et al., "Demystifying MMD GANs", ICLR 2018.
     """
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    return _unbiased_mmd(_cubic_kernel(a, a), _cubic_kernel(b, b), _cubic_kernel(a, b))
 
-    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return (x @ y.T / x.shape[1] + 1.0) ** 3
 
-    def mean_off_diagonal(k: np.ndarray) -> float:
-        return (k.sum() - np.trace(k)) / (len(k) * (len(k) - 1))
+def kernel_distance_of_subsets(
+    a: np.ndarray, b: np.ndarray, *, size: int, seed: int, n_subsets: int = KID_SUBSETS
+) -> dict[str, Any]:
+    """KID as it is published: mean and SD over ``n_subsets`` random subsets of ``size`` images of each set,
+    drawn without replacement; the kernels are computed once. {"mean", "sd", "size", "n_subsets"}."""
+    k_aa, k_bb, k_ab = _cubic_kernel(a, a), _cubic_kernel(b, b), _cubic_kernel(a, b)
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(n_subsets):
+        i, j = (rng.choice(len(k), size, replace=False) for k in (k_aa, k_bb))
+        values.append(_unbiased_mmd(k_aa[np.ix_(i, i)], k_bb[np.ix_(j, j)], k_ab[np.ix_(i, j)]))
+    return {
+        "mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)),
+        "size": size, "n_subsets": n_subsets,
+    }  # fmt: skip
 
-    return float(mean_off_diagonal(kernel(a, a)) + mean_off_diagonal(kernel(b, b)) - 2 * kernel(a, b).mean())
+
+def _cubic_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    return (x @ y.T / x.shape[1] + 1.0) ** 3
+
+
+def _unbiased_mmd(k_aa: np.ndarray, k_bb: np.ndarray, k_ab: np.ndarray) -> float:
+    within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (k_aa, k_bb)]
+    return float(sum(within) - 2 * k_ab.mean())
 
 
 # --- distances at equal n --------------------------------------------------------------------------
@@ -146,7 +186,23 @@ def halve_by_group(groups: Sequence[Any], seed: int) -> tuple[np.ndarray, np.nda
     return rng.permutation(first), rng.permutation(second)
 
 
-def feature_distances(
+@dataclass(frozen=True)
+class EqualDraws:
+    """``n``: images on either side of every comparison; ``draws``: how many; iterating gives, for each draw,
+    {name: (features [n, D], reference [n, D])}."""
+
+    n: int
+    draws: int
+    make: Callable[[], Iterator[dict[str, tuple[np.ndarray, np.ndarray]]]]
+
+    def __iter__(self) -> Iterator[dict[str, tuple[np.ndarray, np.ndarray]]]:
+        return self.make()
+
+    def __len__(self) -> int:
+        return self.draws
+
+
+def equal_draws(
     training: np.ndarray,
     patients: Sequence[Any],
     synthetic: np.ndarray,
@@ -155,36 +211,50 @@ def feature_distances(
     max_images: int,
     seed: int,
     draws: int = FID_DRAWS,
-    progress: Callable[[Iterable], Iterable] = lambda items: items,
-) -> dict[str, Any]:
-    """Fréchet and kernel distances between sets of features [N, D], all at the same n on either side.
+) -> EqualDraws:
+    """Sets of features [N, D] to be compared, all at the same n.
 
-    Every draw splits the training images into halves that share no patient; ``floor`` is half against
-    half, and the other distances use n images of the first half, of ``synthetic`` and of ``heldout``
-    (left out where it has so few images that n would fall below half of what the others allow).
-    Returns {"n", "draws", "distances": {name: {"fid", "fid_sd", "kid", "kid_sd"}}}, means and SDs over
-    the draws; or {"n": n} alone if n is below 2, where no distance exists.
+    Every draw splits the training images into halves that share no patient; ``floor`` is the other half
+    against the first, and the other comparisons use n images of the first half, of ``synthetic`` and of
+    ``heldout`` (left out where it has so few images that n would fall below half of what the others allow).
     """
     halves = [halve_by_group(patients, seed + draw) for draw in range(draws)]
     sizes = [len(half) for pair in halves for half in pair] + [len(synthetic), max_images]
     if heldout is not None and len(heldout) < min(sizes) / 2:
         heldout = None
     n = min(sizes if heldout is None else [*sizes, len(heldout)])
-    if n < 2:
-        return {"n": n}
-    rng = np.random.default_rng(seed)
+
+    def make() -> Iterator[dict[str, tuple[np.ndarray, np.ndarray]]]:
+        rng = np.random.default_rng(seed)
+        for first, second in halves:
+            real, other_real = training[first[:n]], training[second[:n]]
+            made = synthetic[rng.permutation(len(synthetic))[:n]]
+            compared = {"synthetic_vs_training": (made, real), "floor": (other_real, real)}
+            if heldout is not None:
+                unseen = heldout[rng.permutation(len(heldout))[:n]]
+                compared |= {"synthetic_vs_heldout": (made, unseen), "training_vs_heldout": (unseen, real)}
+            yield compared
+
+    return EqualDraws(n, draws, make)
+
+
+def feature_distances(
+    sets: EqualDraws, progress: Callable[[Iterable], Iterable] = lambda items: items
+) -> dict[str, Any]:
+    """Fréchet and kernel distances between sets of features, mean and SD over the draws.
+
+    {"n", "draws", "distances": {name: {"fid", "fid_sd", "kid", "kid_sd"}}}; or {"n": n} alone if n is
+    below 2, where no distance exists.
+    """
+    if sets.n < 2:
+        return {"n": sets.n}
     values: dict[str, list[tuple[float, float]]] = {}
-    for first, second in progress(halves):
-        real, other_real = training[first[:n]], training[second[:n]]
-        made = synthetic[rng.permutation(len(synthetic))[:n]]
-        compared = {"synthetic_vs_training": (made, real), "floor": (real, other_real)}
-        if heldout is not None:
-            unseen = heldout[rng.permutation(len(heldout))[:n]]
-            compared |= {"synthetic_vs_heldout": (made, unseen), "training_vs_heldout": (real, unseen)}
+    for compared in progress(sets):
         for name, (a, b) in compared.items():
             distances = (frechet_distance_of_features(a, b), kernel_distance(a, b))
             values.setdefault(name, []).append(distances)
-    return {"n": n, "draws": draws, "distances": {name: _over_draws(v) for name, v in values.items()}}
+    by_name = {name: _over_draws(v) for name, v in values.items()}
+    return {"n": sets.n, "draws": sets.draws, "distances": by_name}
 
 
 def _over_draws(values: list[tuple[float, float]]) -> dict[str, float | None]:

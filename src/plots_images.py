@@ -135,23 +135,24 @@ def nearest_neighbours(
     synthetic: np.ndarray,
     training: np.ndarray,
     heldout: np.ndarray | None,
-    captions: Sequence[Sequence[str]],
+    captions: dict[str, Sequence[str]],
     title: str,
     no_real_images: bool = False,
 ) -> Figure:
     """Synthetic images uint8 [N, S, S], one a column, above their nearest training and held-out real images.
 
-    ``captions``: a text under each synthetic image, each training image and each held-out one. With
-    ``no_real_images`` the synthetic ones stand alone; ``heldout`` None leaves that row out.
+    ``captions``: texts under the "training" and the "heldout" images. With ``no_real_images`` the synthetic
+    ones stand alone, with the training images' texts; ``heldout`` None leaves that row out.
     """
     above = "Synthetic: those closest to a training image, closest first"
-    sections = [ImageSection(above, synthetic, captions[0])]
-    if not no_real_images:
-        below = "The nearest training image of each, which its generator learned from"
-        sections.append(ImageSection(below, training, captions[1]))
-        if heldout is not None:
-            unseen = "The nearest held-out image of each, which it never saw: likeness by chance"
-            sections.append(ImageSection(unseen, heldout, captions[2]))
+    if no_real_images:
+        above += " (the real ones are left out: --no-real-images)"
+        return image_sections([ImageSection(above, synthetic, captions["training"])], len(synthetic), title)
+    below = "The nearest training image of each: its generator learned from it"
+    sections = [ImageSection(above, synthetic), ImageSection(below, training, captions["training"])]
+    if heldout is not None:
+        unseen = "The nearest held-out image, never seen: likeness by chance, and not what was sorted by"
+        sections.append(ImageSection(unseen, heldout, captions["heldout"]))
     return image_sections(sections, len(synthetic), title)
 
 

@@ -69,6 +69,19 @@ def test_summary_counts_pairs_and_images():
     assert quality.summarise(np.empty(0), np.empty((0, 2), int))["mean"] is None
 
 
+def test_relative_diversity_is_one_for_equal_spread_and_nothing_for_one_image():
+    real = {"mean": 0.4, "sd": 0.1, "n_pairs": 100}
+    same = quality.relative_diversity(real, real)
+    assert same["ratio"] == 1.0
+    # Two independent means, each with a standard error of 0.01, in a ratio of 0.6 to 0.6.
+    assert same["ci95"][1] - 1 == pytest.approx(1.96 * np.sqrt(2) * 0.01 / 0.6)
+    assert quality.relative_diversity({"mean": 1.0, "sd": 0.0, "n_pairs": 100}, real)["ratio"] == 0.0
+    assert quality.relative_diversity({"mean": 0.7, "sd": 0.1, "n_pairs": 100}, real)[
+        "ratio"
+    ] == pytest.approx(0.5)
+    assert quality.relative_diversity({"mean": None, "sd": None, "n_pairs": 0}, real)["ratio"] is None
+
+
 # --- Fréchet distance ------------------------------------------------------------------------------
 def test_frechet_closed_form_of_commuting_gaussians():
     sigma_a, sigma_b = np.diag([1.0, 4.0, 9.0]), np.diag([4.0, 4.0, 1.0])
@@ -105,6 +118,17 @@ def test_kernel_distance_is_unbiased_and_sees_a_shift(rng):
     assert quality.kernel_distance(a, b) == pytest.approx(within_a + within_b - 2 * between)
 
 
+def test_kernel_distance_of_whole_subsets_is_the_plain_one_and_of_parts_unbiased(rng):
+    a, b = rng.normal(size=(12, 3)), rng.normal(0.5, 1.0, size=(12, 3))
+    whole = quality.kernel_distance_of_subsets(a, b, size=12, seed=0, n_subsets=4)
+    assert whole["mean"] == pytest.approx(quality.kernel_distance(a, b))
+    assert whole["sd"] == pytest.approx(0.0, abs=1e-12)
+    parts = quality.kernel_distance_of_subsets(a, b, size=4, seed=0, n_subsets=3000)
+    error = parts["sd"] / np.sqrt(3000)
+    assert abs(parts["mean"] - whole["mean"]) < 4 * error < 0.5 * whole["mean"]
+    assert quality.kernel_distance_of_subsets(a, b, size=4, seed=0, n_subsets=3000) == parts
+
+
 # --- equal n ---------------------------------------------------------------------------------------
 def test_halves_share_no_patient_and_are_about_equal(rng):
     patients = rng.integers(0, 30, 100)
@@ -115,33 +139,52 @@ def test_halves_share_no_patient_and_are_about_equal(rng):
     assert (first != quality.halve_by_group(patients, seed=2)[0][: len(first)]).any()
 
 
+def distances(training, patients, synthetic, heldout, max_images) -> dict:
+    sets = quality.equal_draws(training, patients, synthetic, heldout, max_images=max_images, seed=0)
+    return quality.feature_distances(sets)
+
+
 def test_every_distance_uses_the_same_n_and_the_floor_is_below_a_real_shift(rng):
     training, heldout = rng.normal(size=(80, 6)), rng.normal(size=(30, 6))
     synthetic = rng.normal(1.0, 1.0, size=(200, 6))
     patients = [f"p{i // 2}" for i in range(80)]
-    result = quality.feature_distances(
-        training, patients, synthetic, heldout, max_images=1000, seed=0
-    )
+    result = distances(training, patients, synthetic, heldout, 1000)
     assert result["n"] == 30 and result["draws"] == quality.FID_DRAWS
-    distances = result["distances"]
-    floor = distances["floor"]["fid"]
-    assert distances["synthetic_vs_training"]["fid"] > floor + 3
-    assert distances["synthetic_vs_heldout"]["fid"] > floor + 3
-    assert distances["training_vs_heldout"]["fid"] < 2 * floor
-    assert distances["synthetic_vs_training"]["kid"] > 10 * abs(distances["floor"]["kid"])
-    again = quality.feature_distances(training, patients, synthetic, heldout, max_images=1000, seed=0)
-    assert again == result
-    few = quality.feature_distances(training, patients, synthetic, heldout[:5], max_images=1000, seed=0)
+    by_name = result["distances"]
+    floor = by_name["floor"]["fid"]
+    assert by_name["synthetic_vs_training"]["fid"] > floor + 3
+    assert by_name["synthetic_vs_heldout"]["fid"] > floor + 3
+    assert by_name["training_vs_heldout"]["fid"] < 2 * floor
+    assert by_name["synthetic_vs_training"]["kid"] > 10 * abs(by_name["floor"]["kid"])
+    assert distances(training, patients, synthetic, heldout, 1000) == result
+    few = distances(training, patients, synthetic, heldout[:5], 1000)
     assert few["n"] > 30 and "synthetic_vs_heldout" not in few["distances"]
-    fewer = quality.feature_distances(training, patients, synthetic, None, max_images=12, seed=0)
+    fewer = distances(training, patients, synthetic, None, 12)
     assert fewer["n"] == 12 and set(fewer["distances"]) == {"synthetic_vs_training", "floor"}
+
+
+def test_draws_never_mix_patients_and_can_be_read_twice(rng):
+    training = np.arange(40.0)[:, None]  # the feature is the row
+    patients = np.arange(40) // 4
+    sets = quality.equal_draws(
+        training, patients, 100 + training, 200 + training[:19], max_images=99, seed=1, draws=3
+    )
+    assert sets.n == 19 and sets.draws == 3
+    draws = list(sets)
+    assert len(draws) == 3
+    for compared in draws:
+        assert all(len(side) == 19 for pair in compared.values() for side in pair)
+        other, first = (patients[side[:, 0].astype(int)] for side in compared["floor"])
+        assert not set(other) & set(first)
+        assert compared["synthetic_vs_training"][0].min() >= 100
+        assert compared["training_vs_heldout"][0].min() >= 200 > compared["training_vs_heldout"][1].max()
+    again = list(sets)
+    assert all((a["floor"][0] == b["floor"][0]).all() for a, b in zip(draws, again, strict=True))
 
 
 def test_too_few_images_give_no_distance(rng):
     one = rng.normal(size=(1, 4))
-    assert quality.feature_distances(
-        rng.normal(size=(9, 4)), list(range(9)), one, None, max_images=100, seed=0
-    ) == {"n": 1}
+    assert distances(rng.normal(size=(9, 4)), list(range(9)), one, None, 100) == {"n": 1}
 
 
 # --- closest pairs ---------------------------------------------------------------------------------

@@ -1,0 +1,212 @@
+"""The whole assessment on planted sets: fresh images, copies and a collapse; then the figure of the pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import image_comparison as comparison
+import plots_images
+import quality_rows
+from assessment import COLLAPSE_RATIO
+from data_loader import ImageSet
+from fake_pictures import pictures
+from references import thumbnail_features
+from utils import save_json
+
+SIZE = 48
+
+
+def image_set(pixels: np.ndarray, name: str) -> ImageSet:
+    ids = [f"{name}-{index:03d}" for index in range(len(pixels))]
+    patients = [f"{name} patient {index // 2}" for index in range(len(pixels))]
+    return ImageSet(pd.DataFrame({"image_id": ids, "patient": patients}), pixels, [])
+
+
+def image_sets(
+    synthetic: np.ndarray, training: np.ndarray, heldout: np.ndarray, seen: np.ndarray | None = None
+) -> comparison.ImageSets:
+    seen = np.ones(len(training), dtype=bool) if seen is None else seen
+    return comparison.ImageSets(
+        image_set(training, "training"), image_set(heldout, "heldout"), image_set(synthetic, "synthetic"),
+        seen=seen, image_size=SIZE, kind="positives", provenance={"image_size": SIZE, "seed": 0},
+    )  # fmt: skip
+
+
+class Thumbnails:
+    """Features for tests, which counts the images it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        self.asked += len(pixels)
+        return thumbnail_features(pixels, 6).astype(np.float32)
+
+
+def extractor(name: str = "classifier", features=None) -> comparison.Extractor:
+    return comparison.Extractor(name, f"{name} of a test", "long words", "", features or Thumbnails())
+
+
+@pytest.fixture(scope="module")
+def real() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(21)
+    return {"training": pictures(rng, 90, SIZE), "heldout": pictures(rng, 50, SIZE)}
+
+
+def assess(synthetic: np.ndarray, real: dict[str, np.ndarray], names=("classifier",), **more) -> dict:
+    images = image_sets(synthetic, real["training"], real["heldout"], **more)
+    measured = [comparison.measure(images, extractor(name), 1000, 0) for name in names]
+    ssim = comparison.compare_by_ssim(images, 80, 0)
+    return comparison.assess_quality(images, measured, seed=0, ssim=ssim)
+
+
+def values(quality: dict) -> dict[str, dict]:
+    return {row["id"]: row for row in quality["rows"]}
+
+
+@pytest.fixture(scope="module")
+def fresh(real) -> dict:
+    return assess(pictures(np.random.default_rng(99), 80, SIZE), real, ("inception", "classifier"))
+
+
+def test_fresh_images_raise_no_flag_and_lie_where_unseen_real_ones_do(fresh):
+    assert fresh["flags"] == []
+    rows = values(fresh)
+    for kind in ("precision", "recall", "coverage"):
+        row = rows[f"{kind}_classifier"]
+        assert row["value"] == pytest.approx(row["yardstick"], abs=0.15), kind
+    assert rows["ssim_diversity"]["value"] == pytest.approx(1.0, abs=0.1)
+    assert rows["separability_classifier"]["value"] < 0.7
+    assert rows["near_copies_pixels"]["value"] < 0.08
+
+
+def test_every_row_says_n_extractor_yardstick_and_its_limits(fresh, tmp_path):
+    rows = fresh["rows"]
+    assert len({row["id"] for row in rows}) == len({row["name"] for row in rows}) == len(rows)
+    expected = {f"{kind}_{space}" for space in ("inception", "classifier")
+                for kind in set(quality_rows.TEXTS) - {"ssim_diversity"}}  # fmt: skip
+    pixels = {"ssim_diversity", "near_copies_pixels", "nearest_pixels", "closer_pixels"}
+    assert {row["id"] for row in rows} == expected | pixels
+    keys = {"id", "group", "name", "value", "uncertainty", "yardstick", "yardstick_name", "n", "extractor",
+            "what", "cannot_tell"}  # fmt: skip
+    for row in rows:
+        assert set(row) == keys and row["extractor"]
+        assert np.isfinite(row["value"]) and np.isfinite(row["yardstick"]) and row["yardstick_name"]
+        assert any(sign.isdigit() for sign in row["n"])
+        assert row["what"].endswith(".") and row["cannot_tell"].endswith(".")
+    groups = [row["group"] for row in rows]
+    assert list(dict.fromkeys(groups)) == list(quality_rows.GROUPS)
+    assert groups == sorted(groups, key=quality_rows.GROUPS.index)
+    assert quality_rows.CLASSIFIER_COPIES in values(fresh)["closer_classifier"]["cannot_tell"]
+    assert quality_rows.CLASSIFIER_COPIES not in values(fresh)["closer_inception"]["cannot_tell"]
+    save_json(tmp_path / "quality.json", fresh)
+
+
+def test_planted_copies_are_flagged_by_name(real):
+    synthetic = pictures(np.random.default_rng(98), 80, SIZE)
+    synthetic[40:] = (real["training"][:40] * 0.8 + 30).astype(np.uint8)
+    quality = assess(synthetic, real)
+    rows = values(quality)
+    assert 0.5 <= rows["near_copies_pixels"]["value"] < 0.58
+    assert rows["closer_pixels"]["value"] > 0.6
+    assert any("40 of 80 synthetic images are nearly identical" in flag for flag in quality["flags"])
+    assert any("follow single training images" in flag for flag in quality["flags"])
+    for pair in quality["memorisation"]["closest"]:
+        row = int(pair["synthetic"].split("-")[1])
+        assert row >= 40 and pair["training"] == f"training-{row - 40:03d}"
+        assert pair["training_distance"] < 0.1 < pair["heldout_distance"]
+
+
+def test_a_planted_collapse_shows_in_diversity_recall_and_coverage(real):
+    rng = np.random.default_rng(97)
+    one = pictures(rng, 1, SIZE).astype(float)
+    synthetic = (one + rng.normal(0, 4, (80, SIZE, SIZE))).clip(0, 255).astype(np.uint8)
+    quality = assess(synthetic, real)
+    rows = values(quality)
+    assert rows["ssim_diversity"]["value"] < COLLAPSE_RATIO
+    assert rows["recall_classifier"]["value"] < 0.05 and rows["coverage_classifier"]["value"] < 0.2
+    assert any("may have collapsed" in flag for flag in quality["flags"])
+    assert any("cover" in flag for flag in quality["flags"])
+
+
+def test_unlike_images_are_separated(real):
+    synthetic = (pictures(np.random.default_rng(96), 80, SIZE) * 0.5).astype(np.uint8)
+    rows = values(assess(synthetic, real))
+    assert rows["separability_classifier"]["value"] > 0.99
+    assert rows["fid_relative_classifier"]["value"] > 3 > rows["fid_relative_classifier"]["yardstick"]
+    assert rows["kid_classifier"]["value"] > 5 * abs(rows["kid_classifier"]["yardstick"])
+
+
+def test_only_images_that_the_generator_saw_can_be_copied(real):
+    """With half of the training images unseen, their copies are no copies of what it learned from."""
+    synthetic = pictures(np.random.default_rng(95), 40, SIZE)
+    synthetic[:10] = real["training"][:10]
+    seen = np.arange(90) >= 45
+    quality = assess(synthetic, real, seen=seen)
+    copies = quality["memorisation"]["copies"]
+    assert copies["n_training"] == 45 and copies["nearly_identical"] == 0
+    assert quality["extractors"]["classifier"]["memorisation"]["copies"]["n_training"] == 45
+
+
+# --- less than everything --------------------------------------------------------------------------
+def test_each_image_is_looked_at_once_and_no_more_than_asked(real):
+    images = image_sets(pictures(np.random.default_rng(94), 30, SIZE), real["training"], real["heldout"])
+    features = Thumbnails()
+    measured = comparison.measure(images, extractor(features=features), 20, 0)
+    assert features.asked == 40 + 20 + 20
+    assert {name: len(rows) for name, rows in measured.rows.items()} == {
+        "training": 40, "heldout": 20, "synthetic": 20
+    }  # fmt: skip
+    for name, rows in measured.rows.items():
+        pixels = getattr(images, name).pixels[rows]
+        assert np.allclose(getattr(measured, name), thumbnail_features(pixels, 6))
+    comparison.assess_quality(images, [measured], seed=0)
+    comparison.compare_by_features(images, measured)
+    assert features.asked == 80
+
+
+def test_fid_score_holds_the_relative_value(real):
+    images = image_sets(pictures(np.random.default_rng(93), 30, SIZE), real["training"], real["heldout"])
+    fid = comparison.compare_by_features(images, comparison.measure(images, extractor(), 1000, 0))
+    assert fid["relative"] == fid["fid"] / fid["floor"]
+    assert fid["fid"] == fid["distances"]["synthetic_vs_training"]["fid"]
+    assert fid["n"] == 30 and fid["extractor"] == "classifier"
+
+
+@pytest.mark.parametrize("n_heldout", [0, 2, 8])
+def test_few_or_no_held_out_images(real, n_heldout):
+    synthetic = pictures(np.random.default_rng(92), 30, SIZE)
+    quality = assess(synthetic, {**real, "heldout": real["heldout"][:n_heldout]})
+    rows = values(quality)
+    assert ("near_copies_pixels" in rows) == (n_heldout >= 5)
+    assert "precision_classifier" in rows and "separability_classifier" in rows
+    images = image_sets(synthetic, real["training"], real["heldout"][:n_heldout])
+    figure = plots_images.nearest_neighbours(**comparison.closest_neighbours(images, quality))
+    assert len(figure.axes[0].images) == (24 if n_heldout else 16)
+
+
+def test_hardly_any_images_and_no_extractor(real):
+    quality = assess(real["heldout"][:2], {**real, "training": real["training"][:4]})
+    assert "fid_classifier" in values(quality) and "precision_classifier" not in values(quality)
+    assert values(quality)["separability_classifier"]["value"] is None
+    without = assess(pictures(np.random.default_rng(91), 30, SIZE), real, names=())
+    assert {row["extractor"] for row in without["rows"]} == {"pixels", quality_rows.PIXELS}
+
+
+# --- the figure ------------------------------------------------------------------------------------
+def test_closest_pairs_are_shown_with_their_neighbours_or_alone(real):
+    synthetic = pictures(np.random.default_rng(90), 30, SIZE)
+    synthetic[5] = real["training"][9]
+    images = image_sets(synthetic, real["training"], real["heldout"])
+    quality = comparison.assess_quality(images, [], seed=0)
+    arguments = comparison.closest_neighbours(images, quality, n_pairs=6)
+    assert (arguments["synthetic"][0] == synthetic[5]).all()
+    assert (arguments["training"][0] == real["training"][9]).all()
+    assert arguments["captions"]["training"][0] == "r = 1.00, flagged"
+    figure = plots_images.nearest_neighbours(**arguments)
+    assert len(figure.axes[0].images) == 18
+    alone = plots_images.nearest_neighbours(**arguments, no_real_images=True)
+    shown = {np.asarray(drawn.get_array()).tobytes() for drawn in alone.axes[0].images}
+    assert shown == {image.tobytes() for image in arguments["synthetic"]}
