@@ -4,19 +4,18 @@
 
 Image i depends on (generator, seed, i) alone: not on the batch size, nor on where an earlier run stopped.
 The networks' arithmetic is float64 here, so that differences between machines, thread counts and batch
-shapes stay far below the rounding to 8 bits.
+shapes stay far below the rounding to 8 bits. The images of a generator that was trained without fold I
+(train_gan.py --fold I) go to the subfolder fold_I, where train_classifier.py looks for them.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paths
-from data_loader import name_some
-from synthetic import MANIFEST_FORMAT
-from utils import UserError, argument_parser, load_json, number, run_script, save_json
+from synthetic import check_folder, clear, is_whole, make_manifest, save_png
+from utils import UserError, argument_parser, number, run_script, save_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,11 +23,7 @@ if TYPE_CHECKING:
 
     from dcgan import Generator
 
-FILES = "synthetic_%05d.png"
 NOISE_STREAM = "synthetic"
-ORIGIN = (
-    "split_sha256", "data_sha256", "grouped_by", "classes", "label", "train_image_ids", "train_patients",
-)  # fmt: skip
 
 
 # --- command line ----------------------------------------------------------------------------------
@@ -36,7 +31,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argument_parser("Make synthetic X-rays with a trained generator.")
     add = parser.add_argument
     add("--model-path", required=True, metavar="PATH", help="generator checkpoint (default: none, required)")
-    add("--output-dir", default=paths.SYNTHETIC_DIR, metavar="PATH", help="folder of the images")
+    add(
+        "--output-dir", default=paths.SYNTHETIC_DIR, metavar="PATH",
+        help="folder of the images; those of a generator trained without fold I go to its subfolder fold_I",
+    )  # fmt: skip
     add("--num-images", type=number(int, 1), default=5000, metavar="N", help="images the folder shall hold")
     for flag, meaning, usual in (
         ("--latent-dim", "length of the noise vector", 100),
@@ -88,79 +86,18 @@ def generate(generator: Generator, seed: int, indices: list[int], device: torch.
 
 # --- the folder ------------------------------------------------------------------------------------
 def manifest_of(checkpoint: dict[str, Any], model_path: str, count: int, seed: int) -> dict[str, Any]:
-    """What the folder holds and where it comes from; ``complete`` turns true with the last image."""
     from utils import public_path, sha256_file
 
-    return {
-        "format": MANIFEST_FORMAT,
-        "generator": public_path(model_path),
-        "generator_sha256": sha256_file(model_path),
-        "generator_step": checkpoint["step"],
-        "image_size": checkpoint["architecture"]["image_size"],
-        **{key: checkpoint[key] for key in ORIGIN},
-        "files": FILES,
-        "seed": seed,
-        "count": count,
-        "complete": False,
-        "created_by": "generate_synthetic.py",
-    }
-
-
-def existing_images(folder: Path) -> list[Path]:
-    return sorted(folder.glob(paths.SYNTHETIC_PATTERN))
-
-
-def clear(folder: Path) -> None:
-    """Remove the manifest and the synthetic images, and nothing else."""
-    paths.synthetic_manifest(folder).unlink(missing_ok=True)
-    for path in existing_images(folder):
-        path.unlink()
-
-
-def check_folder(folder: Path, manifest: dict[str, Any]) -> None:
-    """``UserError`` unless what is in ``folder`` can be continued into what ``manifest`` describes."""
-    remedy = "--overwrite replaces them, --output-dir puts the new ones elsewhere"
-    path = paths.synthetic_manifest(folder)
-    images = existing_images(folder)
-    if not path.is_file():
-        if images:
-            raise UserError(f"{folder} holds {len(images)} images without a {path.name}: {remedy}")
-        return
-    found = load_json(path, "python src/generate_synthetic.py --overwrite")
-    for key, what in (("format", "format"), ("generator_sha256", "generator"), ("seed", "seed")):
-        old = found.get(key) if isinstance(found, dict) else None
-        if old != manifest[key]:
-            raise UserError(
-                f"{folder} holds images of another {what} ({str(old)[:12]}, now {str(manifest[key])[:12]}): "
-                f"{remedy}"
-            )
-    old, asked = found.get("count", 0), manifest["count"]
-    if old > asked:
-        raise UserError(f"{folder} holds {old} images, --num-images {asked} asks for fewer: {remedy}")
-    expected = {paths.synthetic_image(folder, index) for index in range(1, asked + 1)}
-    if stray := [image.name for image in images if image not in expected]:
-        raise UserError(f"{folder} holds {name_some(stray, 3)} of unknown origin: {remedy}")
-
-
-def is_whole(path: Path, image_size: int) -> bool:
-    """Is ``path`` there, an 8-bit gray PNG of the right size?"""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.mode == "L" and image.size == (image_size, image_size)
-    except (OSError, SyntaxError, ValueError):  # PIL's, for all the ways a file can be damaged
-        return False
-
-
-def save_png(path: Path, pixels: np.ndarray) -> None:
-    from PIL import Image
-
-    from utils import atomic_path
-
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+    return make_manifest(
+        checkpoint,
+        count,
+        "generate_synthetic.py",
+        generator=public_path(model_path),
+        generator_sha256=sha256_file(model_path),
+        generator_step=checkpoint["step"],
+        image_size=checkpoint["architecture"]["image_size"],
+        seed=seed,
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -173,15 +110,17 @@ def main(argv: list[str] | None = None) -> None:
     if device.type == "mps":  # it has no float64
         device = select_device(cpu=True)
     generator, checkpoint = load_generator(args.model_path, args.latent_dim, args.feature_maps_g, device)
-    folder = Path(args.output_dir)
     manifest = manifest_of(checkpoint, args.model_path, args.num_images, args.seed)
+    folder = paths.synthetic_fold(args.output_dir, manifest["fold"])
+    if manifest["fold"] is not None:
+        print(f"a generator trained without fold {manifest['fold']} of {manifest['k_folds']}: into {folder}")
     if args.overwrite:
         clear(folder)
     check_folder(folder, manifest)
     save_json(paths.synthetic_manifest(folder), manifest)
 
-    numbers = range(1, args.num_images + 1)
-    todo = [i for i in numbers if not is_whole(paths.synthetic_image(folder, i), generator.image_size)]
+    numbers, size = range(1, args.num_images + 1), (generator.image_size, generator.image_size)
+    todo = [i for i in numbers if not is_whole(paths.synthetic_image(folder, i), size)]
     kept = args.num_images - len(todo)
     if kept:
         print(f"{folder}: {kept:,} images of this generator and seed are there already")

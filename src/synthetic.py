@@ -1,7 +1,8 @@
-"""Synthetic images on disk and where they come from: reading, checking and refusing them.
+"""Synthetic images on disk and where they come from: writing, reading, checking and refusing them.
 
 A manifest beside the images names everything their generator was trained on. Images whose generator saw
-a test patient are refused; patients are compared, not only image ids.
+a test patient are refused; patients are compared, not only image ids. A folder's own images and those of
+its subfolders fold_1, fold_2, ... (of generators trained without one fold) never mix.
 """
 
 from __future__ import annotations
@@ -12,12 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 import paths
 from data_loader import name_some
-from utils import UserError, load_json, sha256_file
+from utils import UserError, atomic_path, load_json, sha256_file
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
+OR_LIVE_WITH_IT = "or use --allow-unverified-synthetic and live with a red flag in every result file"
 MANIFEST_FORMAT = "synthetic-manifest-1"
+FILES = "synthetic_%05d.png"
+FEW_IMAGES = 32  # of which a generator learns little more than the images themselves
+ORIGIN = (
+    "split_sha256", "data_sha256", "grouped_by", "classes", "label", "train_image_ids", "train_patients",
+)  # fmt: skip
+# What older checkpoints and manifests do not say: their generators learned from all training images.
+ORIGIN_DEFAULTS = {"train_fraction": 1.0, "fold": None, "k_folds": None, "red_flags": []}
+# What two sets of images must share for one to go on where the other stopped.
+IDENTITY = {
+    "format": "format", "generator_sha256": "generator", "images_sha256": "origin", "seed": "seed",
+}  # fmt: skip
 REQUIRED_KEYS = ("label", "count", "train_image_ids", "train_patients", "generator_sha256", "split_sha256")
 
 
@@ -25,7 +39,8 @@ REQUIRED_KEYS = ("label", "count", "train_image_ids", "train_patients", "generat
 class SyntheticSet:
     """Images of one folder: ``records`` (image_id, path), their ``label``, and what was found out about them.
 
-    ``generator_patients`` is None when the images are unverified (no manifest).
+    ``generator_patients``: those of this dataset whose images the generator saw; None when nobody knows.
+    ``verified``: could the origin be compared with the test set, and does it not touch it?
     """
 
     records: pd.DataFrame
@@ -36,7 +51,22 @@ class SyntheticSet:
     manifest_sha256: str | None = None
     red_flags: list[str] = field(default_factory=list)
 
+    @property
+    def fold(self) -> int | None:
+        """The fold, counted from 1, that the generator never saw; None if none was left out."""
+        return self.manifest.get("fold")
 
+    @property
+    def k_folds(self) -> int | None:
+        return self.manifest.get("k_folds")
+
+    @property
+    def train_fraction(self) -> float:
+        """Share of the training patients that the generator was to learn from."""
+        return self.manifest.get("train_fraction", 1.0)
+
+
+# --- reading ---------------------------------------------------------------------------------------
 def load_synthetic(
     folder: str | Path,
     patient_of: dict[str, str],
@@ -48,11 +78,12 @@ def load_synthetic(
     ``patient_of`` maps every labelled image id to its patient; ``test_images`` does so for the images that
     the classifier will be scored on. ``UserError`` if there are no images, their label is unknown (a
     generator of all classes), images are missing, or their origin is unknown or touches the test set;
-    the last two become red flags with ``allow_unverified``.
+    the last two become red flags with ``allow_unverified``. What the manifest itself confesses, and training
+    elsewhere, which nobody here can check, are red flags in any case.
     """
     folder = Path(folder)
     manifest_file = paths.synthetic_manifest(folder)
-    if not folder.is_dir() or not any(folder.glob(paths.SYNTHETIC_PATTERN)):
+    if not existing_images(folder):
         raise UserError(
             f"{folder} holds no synthetic images; make them with `python src/generate_synthetic.py`"
         )
@@ -64,21 +95,33 @@ def load_synthetic(
             f"{folder}: these images have no label, because their generator was trained on all classes; "
             "train one on positives: `python src/train_gan.py --classes positive`"
         )
-    seen_ids = set(manifest["train_image_ids"])
+    flags = list(manifest.get("red_flags", []))
+    seen_ids, elsewhere = set(manifest["train_image_ids"]), manifest.get("trained_elsewhere")
     patients = set(manifest["train_patients"]) | {patient_of[name] for name in seen_ids if name in patient_of}
-    leaked = [name for name, patient in test_images.items() if name in seen_ids or patient in patients]
-    flags = []
-    if leaked:
-        flags = [_leak_flag(folder, sorted(leaked), allow_unverified)]
+    known = bool(seen_ids or patients or elsewhere)
+    if not known:
+        flags.append(_unknown_flag(folder, "names no training image", allow_unverified))
+    if elsewhere:
+        flags.append(
+            f"the generator of {folder.name}/ was trained elsewhere ({elsewhere}): that it saw no test "
+            "patient there is its maker's word"
+        )
+    if leaked := images_seen(seen_ids, patients, test_images):
+        flags.append(_leak_flag(folder, leaked, allow_unverified))
     return SyntheticSet(
         records=_records(folder, manifest),
         label=int(manifest["label"]),
-        verified=not flags,
-        generator_patients=patients,
+        verified=known and not elsewhere and not leaked,
+        generator_patients=patients if known else None,
         manifest=manifest,
         manifest_sha256=sha256_file(manifest_file),
         red_flags=flags,
     )
+
+
+def images_seen(seen_ids: set[str], seen_patients: set[str], images: dict[str, str]) -> list[str]:
+    """Those of ``images`` (image id -> patient) that a generator saw, or whose patient it saw; sorted."""
+    return sorted(name for name, patient in images.items() if name in seen_ids or patient in seen_patients)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -87,6 +130,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     missing = [key for key in REQUIRED_KEYS if not isinstance(manifest, dict) or key not in manifest]
     if missing:
         raise UserError(f"{path} is not a manifest of synthetic images: it lacks {', '.join(missing)}")
+    for key in ("train_image_ids", "train_patients"):
+        if not isinstance(manifest[key], list):
+            raise UserError(f"{path} is not a manifest of synthetic images: {key} is no list")
     return manifest
 
 
@@ -100,24 +146,30 @@ def _leak_flag(folder: Path, leaked: list[str], allow: bool) -> str:
     if not allow:
         raise UserError(
             f"{folder}: its generator was trained on patients of the test set ({name_some(leaked, 3)}); "
-            "train the GAN on this split (same --splits), or use --allow-unverified-synthetic and live with "
-            "a red flag in every result file"
+            f"train the GAN on this split (same --splits), {OR_LIVE_WITH_IT}"
         )
     return f"{message}: no figure of this arm can be believed"
+
+
+def _unknown_flag(folder: Path, lack: str, allow: bool) -> str:
+    """``lack``: what is wrong with the manifest, after its name."""
+    manifest = paths.synthetic_manifest(folder)
+    if not allow:
+        raise UserError(
+            f"{manifest} {lack}, so nobody knows what the generator was trained on; make the images with "
+            "`python src/generate_synthetic.py`, name their origin with `python src/register_synthetic.py`, "
+            f"{OR_LIVE_WITH_IT}"
+        )
+    state = f"a manifest that {lack}" if manifest.is_file() else "no manifest"
+    return f"the images of {folder.name}/ have {state}: their generator may have seen the test patients"
 
 
 def _unverified(folder: Path, allow: bool) -> SyntheticSet:
     import pandas as pd
 
-    if not allow:
-        raise UserError(
-            f"{paths.synthetic_manifest(folder)} is missing, so nobody knows what the generator was trained "
-            "on; make the images with `python src/generate_synthetic.py`, or use "
-            "--allow-unverified-synthetic and live with a red flag in every result file"
-        )
-    files = sorted(folder.glob(paths.SYNTHETIC_PATTERN))
+    flag = _unknown_flag(folder, "is missing", allow)
+    files = existing_images(folder)
     records = pd.DataFrame({"image_id": [file.stem for file in files], "path": files})
-    flag = f"the images of {folder.name}/ have no manifest: their generator may have seen the test patients"
     return SyntheticSet(records, label=1, verified=False, generator_patients=None, red_flags=[flag])
 
 
@@ -127,9 +179,94 @@ def _records(folder: Path, manifest: dict[str, Any]) -> pd.DataFrame:
 
     files = [paths.synthetic_image(folder, index) for index in range(1, manifest["count"] + 1)]
     missing = [file.stem for file in files if not file.is_file()]
+    made_by = f"python src/{manifest.get('created_by', 'generate_synthetic.py')}"
     if missing or not files:
         raise UserError(
             f"{folder} is incomplete: {len(missing)} of {manifest['count']} images are missing; "
-            "run the same `python src/generate_synthetic.py` command again, it goes on where it stopped"
+            f"run the `{made_by}` command that made them again, it goes on where it stopped"
         )
     return pd.DataFrame({"image_id": [file.stem for file in files], "path": files})
+
+
+# --- writing ---------------------------------------------------------------------------------------
+def make_manifest(origin: dict[str, Any], count: int, created_by: str, **images: Any) -> dict[str, Any]:
+    """What a folder holds and where it comes from; ``complete`` turns true with the last image.
+
+    ``origin`` has the keys ORIGIN and may have those of ORIGIN_DEFAULTS, as a generator's checkpoint does.
+    ``images``: the generator's name (generator) and, null for lack of one, its file's hash
+    (generator_sha256); the side of the images in pixels (image_size); whatever else is known.
+    """
+    return {
+        "format": MANIFEST_FORMAT,
+        **images,
+        **{key: origin[key] for key in ORIGIN},
+        **{key: origin.get(key, default) for key, default in ORIGIN_DEFAULTS.items()},
+        "files": FILES,
+        "count": count,
+        "complete": False,
+        "created_by": created_by,
+    }
+
+
+def few_images_flags(n_images: int) -> list[str]:
+    """A red flag if a generator learned from so few images that it can hardly do more than repeat them."""
+    if n_images >= FEW_IMAGES:
+        return []
+    few = f"{n_images} images, fewer than {FEW_IMAGES}"
+    return [f"the generator learned from {few}: such a one mostly memorises, so expect near-copies of them"]
+
+
+def existing_images(folder: Path) -> list[Path]:
+    """The images of the folder itself, not those of its fold subfolders; none if there is no folder."""
+    return sorted(folder.glob(paths.SYNTHETIC_PATTERN))
+
+
+def clear(folder: Path) -> None:
+    """Remove the manifest and the synthetic images, and nothing else: fold subfolders stay."""
+    paths.synthetic_manifest(folder).unlink(missing_ok=True)
+    for path in existing_images(folder):
+        path.unlink()
+
+
+def check_folder(folder: Path, manifest: dict[str, Any]) -> None:
+    """``UserError`` unless what is in ``folder`` can be continued into what ``manifest`` describes."""
+    remedy = "--overwrite replaces them, --output-dir puts the new ones elsewhere"
+    path = paths.synthetic_manifest(folder)
+    images = existing_images(folder)
+    if not path.is_file():
+        if images:
+            raise UserError(f"{folder} holds {len(images)} images without a {path.name}: {remedy}")
+        return
+    found = load_json(path, f"python src/{manifest['created_by']} --overwrite")
+    for key, what in IDENTITY.items():
+        old, new = (found.get(key) if isinstance(found, dict) else None), manifest.get(key)
+        if old != new:
+            raise UserError(
+                f"{folder} holds images of another {what} ({str(old)[:12]}, now {str(new)[:12]}): {remedy}"
+            )
+    old, asked = found.get("count", 0), manifest["count"]
+    if old > asked:
+        raise UserError(f"{folder} holds {old} images, --num-images {asked} asks for fewer: {remedy}")
+    expected = {paths.synthetic_image(folder, index) for index in range(1, asked + 1)}
+    if stray := [image.name for image in images if image not in expected]:
+        raise UserError(f"{folder} holds {name_some(stray, 3)} of unknown origin: {remedy}")
+
+
+def is_whole(path: Path, size: tuple[int, int]) -> bool:
+    """Is ``path`` there, an 8-bit gray PNG of ``size`` (width, height)?"""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.mode == "L" and image.size == size
+    except (OSError, SyntaxError, ValueError):  # PIL's, for all the ways a file can be damaged
+        return False
+
+
+def save_png(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 [H, W] as 8-bit gray PNG."""
+    from PIL import Image
+
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 IMAGE_SIZES = (32, 64, 112, 128, 224, 256)
 POSITIVE, ALL = "positive", "all"
-FEW_IMAGES = 32
 PERCEPTUAL_EVERY = {"cpu": 8, "gpu": 4}  # steps; VGG16 makes a step several times as dear
 
 
@@ -123,6 +122,7 @@ def load_training_set(args: argparse.Namespace, device: torch.device) -> Trainin
     from data_loader import grouping_sentence, load_dataset, load_images
     from gan_run import TrainingSet
     from splits import TRAIN, describe_splits, load_or_create_splits, select, training_part
+    from synthetic import few_images_flags
 
     dataset = load_dataset(args.data_dir, args.patient_map)
     splits = load_or_create_splits(dataset, args.splits)
@@ -147,7 +147,7 @@ def load_training_set(args: argparse.Namespace, device: torch.device) -> Trainin
     }
     patients = f"{len(origin['train_patients']):,} patients or groups"
     print(f"training on {what} of {patients}; {grouping_sentence(dataset.grouped_by)}")
-    flags = flags_of(len(images.records))
+    flags = few_images_flags(len(images.records))
     for flag in flags:
         print(f"RED FLAG: {flag}")
     return TrainingSet(torch.from_numpy(images.pixels).to(device), origin, images.skipped, flags)
@@ -161,14 +161,6 @@ def origin_of(records: pd.DataFrame, classes: str, label: int | None) -> dict[st
         "train_image_ids": [str(name) for name in records["image_id"]],
         "train_patients": sorted({str(name) for name in records["patient"]}),
     }
-
-
-def flags_of(n_images: int) -> list[str]:
-    """A red flag if ``n_images`` are too few to learn more from than the images themselves."""
-    if n_images >= FEW_IMAGES:
-        return []
-    few = f"{n_images} images, fewer than {FEW_IMAGES}"
-    return [f"the GAN learned from {few}: such a GAN mostly memorises, so expect near-copies of them"]
 
 
 def fit_batch_size(batch_size: int, n_images: int) -> int:

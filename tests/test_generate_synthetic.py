@@ -44,6 +44,7 @@ def test_images_are_numbered_gray_8_bit_png_with_a_manifest_of_their_origin(gene
         "image_size": 32, "count": 9, "seed": 42, "train_image_ids": ["a", "b"], "train_patients": ["p"],
         "generator_step": 7, "files": "synthetic_%05d.png", "complete": True,
         "created_by": "generate_synthetic.py", "generator": "generator_final.pth",
+        "train_fraction": 1.0, "fold": None, "k_folds": None, "red_flags": [],
     }  # fmt: skip
     assert manifest == expected
     assert set(synthetic.REQUIRED_KEYS) <= manifest.keys()
@@ -117,7 +118,7 @@ def test_an_image_whose_header_is_cut_short_is_not_whole(tmp_path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
     with pytest.raises(ValueError, match="Truncated IHDR"):
         Image.open(path)
-    assert not generate_synthetic.is_whole(path, 32)
+    assert not synthetic.is_whole(path, (32, 32))
 
 
 def test_fewer_images_than_there_are_is_refused_with_both_numbers(generator, tmp_path):
@@ -142,6 +143,24 @@ def test_images_of_another_generator_or_seed_are_kept_unless_overwritten(generat
     assert len(after) == 9
     assert not set(after.values()) & set(before.values())
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_images_without_a_fold_go_to_its_subfolder_and_outlive_the_others(generator, tmp_path, capsys):
+    origin = {"fold": 2, "k_folds": 3, "train_fraction": 0.5, "red_flags": ["few"]}
+    without_fold = save_generator(tmp_path / "fold.pth", seed=1, **origin)
+    generate(without_fold, tmp_path / "out")
+    inner = tmp_path / "out" / "fold_2"
+    assert f"without fold 2 of 3: into {inner}" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["fold_2"]
+    manifest = load_json(paths.synthetic_manifest(inner))
+    assert {key: manifest[key] for key in origin} == origin
+    before = contents(inner)
+    assert len(before) == 9
+    generate(generator, tmp_path / "out")  # no images are in its way
+    generate(generator, tmp_path / "out", "--overwrite", "--seed", "1")
+    assert contents(inner) == before
+    with pytest.raises(UserError, match=r"fold_2 holds images of another generator"):
+        generate(save_generator(tmp_path / "other.pth", seed=2, **origin), tmp_path / "out")
 
 
 def test_images_of_unknown_origin_are_refused(generator, tmp_path):

@@ -11,11 +11,14 @@ from splits import (
     TEST,
     TRAIN,
     UNUSED,
+    VALIDATION,
     assign_folds,
     assign_validation_part,
+    leave_out_fold,
     load_or_create_splits,
     reduce_training,
     select,
+    training_part,
 )
 from utils import UserError
 
@@ -156,3 +159,25 @@ def test_smaller_training_subsets_lie_within_larger_ones(dataset):
 def test_a_training_subset_of_nobody_is_refused(dataset):
     with pytest.raises(UserError, match="--train-fraction 0.001 of .* patients with pneumonia is nobody"):
         reduce_training(load_or_create_splits(dataset), 0.001)
+
+
+def test_each_fold_is_left_out_once_with_all_its_patients(dataset):
+    splits = reduce_training(load_or_create_splits(dataset), 0.6)
+    folds, left_out = assign_folds(splits, 3), []
+    for fold in (1, 2, 3):
+        part = leave_out_fold(splits, fold, 3)
+        roles = part.images.groupby("role")["image_id"].apply(set)
+        assert roles[VALIDATION] == set(folds.index[folds == fold])
+        assert roles[TRAIN] == set(folds.index[folds != fold])
+        patients = part.images.groupby("role")["patient"].apply(set)
+        assert not patients[TRAIN] & patients[VALIDATION]
+        for role in (TEST, UNUSED):
+            assert roles[role] == set(splits.images.loc[splits.images["role"] == role, "image_id"])
+        pd.testing.assert_frame_equal(part.images, training_part(splits, 1.0, fold, 3).images)
+        left_out += sorted(roles[VALIDATION])
+    assert sorted(left_out) == sorted(folds.index)
+
+
+def test_the_whole_training_part_is_the_split_itself(dataset):
+    splits = load_or_create_splits(dataset)
+    pd.testing.assert_frame_equal(training_part(splits, 1.0, None, None).images, splits.images)

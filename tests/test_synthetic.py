@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import paths
-from synthetic import load_synthetic, overlaps
+from synthetic import clear, existing_images, load_synthetic, overlaps
 from utils import UserError
 
 PATIENT_OF = {"train-1": "p1", "train-2": "p2", "test-1": "p9", "test-2": "p2x"}
@@ -38,6 +38,27 @@ def test_honest_images_are_taken(folder):
     assert list(synthetic.records["image_id"]) == ["synthetic_00001", "synthetic_00002", "synthetic_00003"]
     assert synthetic.label == 1 and synthetic.verified and not synthetic.red_flags
     assert synthetic.generator_patients == {"p1", "p2"}
+    assert (synthetic.fold, synthetic.k_folds, synthetic.train_fraction) == (None, None, 1.0)
+
+
+def test_fold_fraction_and_confessed_flags_are_read_from_the_manifest(folder):
+    write_manifest(folder, fold=2, k_folds=5, train_fraction=0.25, red_flags=["few images"])
+    synthetic = load(folder)
+    assert (synthetic.fold, synthetic.k_folds, synthetic.train_fraction) == (2, 5, 0.25)
+    assert synthetic.red_flags == ["few images"] and synthetic.verified
+
+
+def test_images_of_fold_subfolders_belong_to_them_alone(folder):
+    inner = paths.synthetic_fold(folder, 1)
+    inner.mkdir()
+    for index in (1, 2, 3, 4):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(paths.synthetic_image(inner, index))
+    write_manifest(inner, count=4, fold=1, k_folds=2)
+    assert len(load(folder).records) == 3 and len(load(inner).records) == 4
+    clear(folder)
+    assert not existing_images(folder) and len(load(inner).records) == 4
+    with pytest.raises(UserError, match="holds no synthetic images"):
+        load(folder)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +95,28 @@ def test_a_missing_manifest_is_refused_and_flagged_when_allowed(folder):
 
 
 @pytest.mark.parametrize("allow", [False, True])
+def test_a_manifest_that_names_no_training_image_is_no_proof(folder, allow):
+    write_manifest(folder, train_image_ids=[], train_patients=[])
+    if not allow:
+        with pytest.raises(UserError, match="names no training image, so nobody knows.*register_synthetic"):
+            load(folder)
+        return
+    synthetic = load(folder, allow=True)
+    assert synthetic.generator_patients is None and not synthetic.verified
+    assert "a manifest that names no training image" in synthetic.red_flags[0]
+
+
+def test_training_elsewhere_is_taken_and_flagged_and_hides_no_leak(folder):
+    write_manifest(folder, train_image_ids=[], train_patients=[], trained_elsewhere="CheXpert")
+    synthetic = load(folder)
+    assert synthetic.generator_patients == set() and not synthetic.verified
+    assert len(synthetic.red_flags) == 1 and "trained elsewhere (CheXpert)" in synthetic.red_flags[0]
+    write_manifest(folder, train_patients=["p9"], trained_elsewhere="CheXpert")
+    with pytest.raises(UserError, match="patients of the test set"):
+        load(folder)
+
+
+@pytest.mark.parametrize("allow", [False, True])
 def test_images_without_a_label_are_always_refused(folder, allow):
     write_manifest(folder, label=None)
     with pytest.raises(UserError, match="trained on all classes"):
@@ -86,6 +129,9 @@ def test_incomplete_empty_and_broken_folders_are_refused(folder, tmp_path):
         load(folder)
     paths.synthetic_manifest(folder).write_text('{"count": 3}')
     with pytest.raises(UserError, match="it lacks label, train_image_ids"):
+        load(folder)
+    write_manifest(folder, train_image_ids=None)
+    with pytest.raises(UserError, match="train_image_ids is no list"):
         load(folder)
     with pytest.raises(UserError, match="holds no synthetic images"):
         load(tmp_path / "nowhere")

@@ -137,7 +137,7 @@ def test_average_of_weights_in_closed_form_and_batchnorm_statistics_copied():
 
 def test_decay_halves_an_old_weight_after_the_half_life():
     late = gan_training.ema_decay(1_000_000)
-    assert late ** gan_training.EMA_HALF_LIFE_BATCHES == pytest.approx(0.5)
+    assert late**gan_training.EMA_HALF_LIFE_BATCHES == pytest.approx(0.5)
     assert gan_training.ema_decay(1000) ** 50 == pytest.approx(0.5)  # 5 % of the steps so far
     assert gan_training.ema_decay(1) < 1e-5  # the random start is forgotten at once
 
@@ -335,6 +335,79 @@ def test_a_new_run_over_an_old_one_says_so(data_dir, tmp_path, capsys):
     assert "holds an earlier run" in capsys.readouterr().out
 
 
+# --- a part of the training images -----------------------------------------------------------------
+def split_images(data_dir: Path, role: str) -> list[dict]:
+    return [image for image in load_json(data_dir / paths.SPLITS)["images"] if image["role"] == role]
+
+
+def test_a_gan_without_a_fold_saw_nobody_of_it_and_has_files_of_its_own(data_dir, tmp_path, finished):
+    from data_loader import load_dataset
+    from splits import assign_folds, load_or_create_splits
+
+    flags = ["--epochs", "1", "--perceptual", "off", "--checkpoint-interval", "1", "--save-interval", "1"]
+    train(data_dir, tmp_path, *flags, "--fold", "2", "--k-folds", "3")
+    fold_of = assign_folds(load_or_create_splits(load_dataset(data_dir)), 3)
+    train_images = split_images(data_dir, "train")
+    fold = [image for image in train_images if fold_of[image["image_id"]] == 2]
+    others = [image for image in train_images if fold_of[image["image_id"]] != 2 and image["label"] == 1]
+    checkpoint = load_checkpoint(paths.generator_final(tmp_path / "models", 2))
+    assert checkpoint["train_image_ids"] == [image["image_id"] for image in others]
+    assert any(image["label"] == 1 for image in fold), "the fold has positives that could leak"
+    assert not {image["image_id"] for image in fold} & set(checkpoint["train_image_ids"])
+    assert not {image["patient"] for image in fold} & set(checkpoint["train_patients"])
+    for content in (checkpoint, load_json(paths.gan_history(tmp_path / "metrics", 2))):
+        assert (content["fold"], content["k_folds"], content["train_fraction"]) == (2, 3, 1.0)
+    made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    own = ("models/gan/fold_2/", "gan_images/fold_2/", "metrics/gan_fold_2_training_history.json",
+           "figures/gan_fold_2_loss_curve.png")  # fmt: skip
+    assert all(name.startswith(own) for name in made), made
+    assert {"models/gan/fold_2/training_state.pth", *own[2:]} <= made
+
+
+def test_a_smaller_part_lies_within_a_larger_one_and_is_recorded(data_dir, tmp_path):
+    saw = {}
+    for fraction in ("0.5", "0.8"):
+        flags = ["--epochs", "1", "--perceptual", "off", "--train-fraction", fraction]
+        train(data_dir, tmp_path / fraction, *flags)
+        checkpoint = load_checkpoint(paths.generator_final(tmp_path / fraction / "models"))
+        said = {content["train_fraction"] for content in (checkpoint, history(tmp_path / fraction))}
+        assert said == {float(fraction)}
+        saw[fraction] = set(checkpoint["train_image_ids"])
+    assert saw["0.5"] < saw["0.8"] < {image["image_id"] for image in split_images(data_dir, "train")}
+
+
+@pytest.mark.parametrize("part", [["--fold", "1", "--k-folds", "2"], ["--train-fraction", "0.7"]])
+def test_resume_refuses_the_state_of_another_part(finished, data_dir, tmp_path, part):
+    state = str(paths.gan_state(finished / "models"))
+    changed = rf"{part[0]} .* \(now {part[1]}\)"
+    with pytest.raises(UserError, match=changed):
+        train(data_dir, tmp_path, "--epochs", "4", "--perceptual", "off", "--resume", state, *part)
+
+
+def test_a_state_from_before_there_were_parts_is_resumed(finished, data_dir, tmp_path):
+    state = load_checkpoint(paths.gan_state(finished / "models"))
+    for flag in ("--train-fraction", "--fold", "--k-folds"):
+        del state["settings"][flag]
+    utils.save_checkpoint(tmp_path / "old.pth", state)
+    train(
+        data_dir, tmp_path, "--epochs", "4", "--perceptual", "off", "--resume", str(tmp_path / "old.pth")
+    )  # fmt: skip
+    assert history(tmp_path)["epochs"] == history(finished)["epochs"]
+
+
+def test_few_images_are_a_red_flag_and_enough(finished, data_dir, tmp_path, capsys):
+    n = history(finished)["n_images"]
+    assert f"the generator learned from {n} images, fewer than 32" in history(finished)["red_flags"][0]
+    flags = ["--epochs", "1", "--perceptual", "off", "--train-fraction", "0.1"]
+    train(data_dir, tmp_path, *flags)
+    assert history(tmp_path)["n_images"] == 2
+    assert "RED FLAG: the generator learned from 2 images" in capsys.readouterr().out
+    checkpoint = load_checkpoint(paths.generator_final(tmp_path / "models"))
+    assert checkpoint["red_flags"] == history(tmp_path)["red_flags"]
+    train(data_dir, tmp_path / "all", "--epochs", "1", "--perceptual", "off", "--classes", "all")
+    assert history(tmp_path / "all")["red_flags"] == []
+
+
 # --- options and errors ----------------------------------------------------------------------------
 def test_perceptual_auto_goes_on_without_weights_and_records_it(data_dir, tmp_path, capsys):
     train(data_dir, tmp_path, "--epochs", "1")
@@ -472,6 +545,8 @@ def test_lost_weights_are_not_saved_although_the_losses_were_finite(gan, data_di
 @pytest.mark.parametrize(
     "flags",
     [["--epochs", "0"], ["--image-size", "100"], ["--lr", "-1"], ["--epochs", "2", "--kimg", "1"],
+     ["--fold", "1"], ["--k-folds", "5"], ["--fold", "6", "--k-folds", "5"],
+     ["--fold", "0", "--k-folds", "5"], ["--train-fraction", "0"], ["--train-fraction", "1.01"], ["--k-folds", "1", "--fold", "1"],
      ["--batch-size", "1"], ["--num-channels", "2"], ["--lambda-fm", "nan"], ["--seed", str(2**32)]],
 )  # fmt: skip
 def test_wrong_usage_exits_with_2(flags, capsys):
@@ -490,7 +565,7 @@ def test_flags_have_the_documented_defaults():
         "lr": 0.0002, "beta1": 0.5, "workers": 4, "vis_batch_size": 32, "save_interval": 1000,
         "checkpoint_interval": 5, "cpu": False, "seed": 42, "image_size": 224, "classes": "positive",
         "lambda_adv": 1.0, "lambda_perceptual": 0.1, "lambda_fm": 1.0, "perceptual": "auto", "resume": None,
-        "no_real_images": False,
+        "no_real_images": False, "train_fraction": 1.0, "fold": None, "k_folds": None,
     }  # fmt: skip
     assert {name: getattr(args, name) for name in documented} == documented
     assert train_gan.IMAGE_SIZES == dcgan.IMAGE_SIZES
