@@ -146,7 +146,8 @@ def compare_by_ssim(images: ImageSets, n_pairs: int, seed: int) -> dict[str, Any
 # --- features --------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Extractor:
-    """Images uint8 [N, S, S] -> features float32 [N, D], and how its distances have to be labelled."""
+    """Images uint8 [N, S, S] -> features float32 [N, D], and how its distances have to be labelled: in a few
+    words (``short``), in a sentence (``description``), and what they may be compared with."""
 
     name: str
     short: str
