@@ -34,14 +34,10 @@ def _unsaid(arms: Sequence[Arm]) -> list[str]:
     for arm in arms:
         metrics = arm.metrics or {}
         said = " ".join(metrics.get("red_flags", []))
-        synthetic, skipped = (
-            metrics.get("synthetic") or {},
-            (metrics.get("skipped_images") or {}).get("count"),
-        )
+        synthetic = metrics.get("synthetic") or {}
+        skipped = (metrics.get("skipped_images") or {}).get("count")
         if synthetic.get("verified") is False and not said:
-            flags.append(
-                f"{arm.name}: its synthetic images are UNVERIFIED: nobody checked what they came from"
-            )
+            flags.append(f"{arm.name}: its synthetic images are UNVERIFIED: nobody knows what they came from")
         if skipped and "--skip-bad-images" not in said:
             flags.append(f"{arm.name}: {skipped} missing or unreadable images were left out")
         if metrics.get("grouped_by") == GROUPED_BY_IMAGE and grouping_sentence(GROUPED_BY_IMAGE) not in said:
@@ -54,8 +50,8 @@ def _contaminated(arms: Sequence[Arm]) -> list[str]:
     if not names:
         return []
     return [
-        f"{', '.join(names)}: CONTAMINATED FOLDS: the generator of the synthetic images, or the initial weights, "
-        "may have seen their validation images; they enter no comparison"
+        f"{', '.join(names)}: CONTAMINATED FOLDS: the generator of the synthetic images, or the initial "
+        "weights, may have seen their validation images; they enter no comparison"
     ]
 
 
@@ -69,8 +65,8 @@ def _too_small(pairs: Sequence[dict[str, Any]], margin: float) -> list[str]:
             span = low if low == high else f"{low} to {high}"
             images = max(pair["n_images"] for pair in pairs)
             flags.append(
-                f"n TOO SMALL FOR THE MARGIN: with {images:,} test images the smallest difference in {what} found "
-                f"with 80 % power is {span} points, more than the margin of {100 * margin:g}"
+                f"n TOO SMALL FOR THE MARGIN: with {images:,} test images the smallest difference in {what} "
+                f"found with 80 % power is {span} points, more than the margin of {100 * margin:g}"
             )
     return flags
 
@@ -80,7 +76,8 @@ def _too_many_pairs(pairs: Sequence[dict[str, Any]], n_resamples: int) -> list[s
     if 2 * len(pairs) / (n_resamples + 1) < ALPHA:
         return []
     return [
-        f"{len(pairs)} pairs are too many for {n_resamples:,} resamples: no adjusted p can fall below {ALPHA:g}"
+        f"{len(pairs)} pairs are too many for {n_resamples:,} resamples: "
+        f"no adjusted p can fall below {ALPHA:g}"
     ]
 
 
@@ -93,7 +90,7 @@ def _runs(rows: dict[str, dict[str, Any]]) -> list[str]:
     if len(set(runs.values())) > 1:
         shown = ", ".join(f"{name} {count}" for name, count in runs.items())
         flags.append(
-            f"the arms are means over DIFFERENT NUMBERS OF TRAINING RUNS: {shown}; a mean over more runs tends to "
-            "score higher by itself"
+            f"the arms are means over DIFFERENT NUMBERS OF TRAINING RUNS: {shown}; a mean over more runs "
+            "tends to score higher by itself"
         )
     return flags

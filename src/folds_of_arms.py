@@ -53,9 +53,8 @@ def why_folds_are_unfit(source: Arm, arm: Arm) -> str | None:
         return f"the out-of-fold predictions of {who} are of another run than its folds"
     if source.cv_predictions["label"].nunique() < 2:
         return f"the out-of-fold predictions of {who} are of one class only"
-    if arm.predictions is not None and set(source.cv_predictions["patient"]) & set(
-        arm.predictions["patient"]
-    ):
+    tested = set() if arm.predictions is None else set(arm.predictions["patient"])
+    if tested & set(source.cv_predictions["patient"]):
         return f"patients of the test images are among the folds of {who}"
     return None
 

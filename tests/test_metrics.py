@@ -47,14 +47,15 @@ def test_wilson_interval_by_its_closed_form():
 class TestClusterBootstrap:
     def test_resamples_keep_patients_whole(self):
         patients = np.array(["a", "b", "a", "c", "b", "a"])
-        for rows in metrics.cluster_resamples(patients, 50, seed=1):
-            drawn = patients[rows]
-            for patient in set(drawn):
-                size = (patients == patient).sum()
-                times = (drawn == patient).sum()
-                assert times % size == 0
-                for row in np.flatnonzero(patients == patient):
-                    assert (rows == row).sum() == times // size
+        draws = metrics.PatientDraws(patients, 1000, seed=1)
+        weights = draws.weights(np.arange(1000))
+        assert (draws.counts.sum(axis=1) == 3).all()
+        for patient in "abc":
+            of_patient = weights[:, patients == patient]
+            assert (of_patient == of_patient[:, :1]).all()
+            # How often it is drawn is binomial, 3 draws of 1 in 3: mean 1, variance 2/3.
+            assert of_patient[:, 0].mean() == pytest.approx(1, abs=0.1)
+            assert of_patient[:, 0].var() == pytest.approx(2 / 3, abs=0.1)
 
     def test_with_one_image_each_it_is_the_ordinary_bootstrap(self):
         rng = np.random.default_rng(2)
