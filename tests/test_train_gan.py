@@ -546,7 +546,8 @@ def test_lost_weights_are_not_saved_although_the_losses_were_finite(gan, data_di
     "flags",
     [["--epochs", "0"], ["--image-size", "100"], ["--lr", "-1"], ["--epochs", "2", "--kimg", "1"],
      ["--fold", "1"], ["--k-folds", "5"], ["--fold", "6", "--k-folds", "5"],
-     ["--fold", "0", "--k-folds", "5"], ["--train-fraction", "0"], ["--train-fraction", "1.01"], ["--k-folds", "1", "--fold", "1"],
+     ["--fold", "0", "--k-folds", "5"], ["--k-folds", "1", "--fold", "1"],
+     ["--train-fraction", "0"], ["--train-fraction", "1.01"],
      ["--batch-size", "1"], ["--num-channels", "2"], ["--lambda-fm", "nan"], ["--seed", str(2**32)]],
 )  # fmt: skip
 def test_wrong_usage_exits_with_2(flags, capsys):

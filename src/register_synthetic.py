@@ -1,0 +1,262 @@
+"""Give X-rays that someone made elsewhere, with a diffusion model say, the manifest that training asks for.
+
+    python src/register_synthetic.py --images ./from_elsewhere --trained-on ids.csv
+
+Copies the images to <output-dir> as 8-bit gray PNG (synthetic_00001.png, ... in the order of their names)
+and writes down what their generator was trained on, so that train_classifier.py --use-synthetic takes them
+as it takes those of generate_synthetic.py. A generator that saw a test patient is refused. The list of what
+it saw is its maker's word; only what follows from the list can be checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import paths
+from data_loader import GROUPED_BY_PATIENT, add_data_arguments, grouping_sentence, name_some
+from splits import TEST, UNUSED, VALIDATION, add_part_arguments, check_part_arguments
+from synthetic import (
+    check_folder,
+    clear,
+    few_images_flags,
+    images_seen,
+    load_synthetic,
+    make_manifest,
+)
+from utils import UserError, argument_parser, number, run_script
+
+if TYPE_CHECKING:
+    from data_loader import Dataset, OfficialTest
+    from image_import import Source
+    from splits import Splits
+    from synthetic import SyntheticSet
+
+LABELS = {"positive": 1, "negative": 0}
+ID_COLUMNS = ("image_id", "patientid", "image index")  # ours, RSNA's (which names an image), NIH's
+NIH_FILE = re.compile(r"(\d{8})_\d{3}")  # <patient>_<number>
+# Data sets that are NIH ChestX-ray14, are drawn from it as RSNA's challenge is, or contain RSNA's images.
+OVERLAPPING = re.compile(
+    r"(?<![a-z])nih(?![a-z])|rsna|chest.?x.?ray.?(8|14)|cxr.?(8|14)|siim.?acr|chest.?x.?det|covidx"
+    r"|covid.?19.?radiography",
+    re.IGNORECASE,
+)
+
+
+# --- command line ----------------------------------------------------------------------------------
+def build_parser() -> argparse.ArgumentParser:
+    parser = argument_parser("Register images that another generator made, so that training accepts them.")
+    add = parser.add_argument
+    add(
+        "--images", required=True, metavar="PATH",
+        help="folder of the images, PNG or JPEG of any size; never changed (default: none, required)",
+    )  # fmt: skip
+    add(
+        "--trained-on", metavar="CSV",
+        help="the images that the generator was trained on: a column image_id, patientId or Image Index, or "
+        "one id a line (default: none, then --trained-elsewhere is required)",
+    )  # fmt: skip
+    add(
+        "--trained-elsewhere", metavar="NAME",
+        help="another data set that the generator was trained on (too); a red flag in every result "
+        "(default: none)",
+    )  # fmt: skip
+    add("--label", choices=tuple(LABELS), default="positive", help="what the images show")
+    add("--generator", metavar="NAME", help="name and version of the generator (default: not recorded)")
+    add(
+        "--output-dir", default=paths.SYNTHETIC_DIR, metavar="PATH",
+        help="folder of the copies; with --fold I its subfolder fold_I",
+    )  # fmt: skip
+    add("--overwrite", action="store_true", help="remove the folder's synthetic images and manifest first")
+    add("--workers", type=number(int, 0), default=4, metavar="N", help="threads that decode images")
+    add_part_arguments(parser.add_argument_group("training images that the generator kept to"))
+    add_data_arguments(parser.add_argument_group("dataset"))
+    return parser
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    check_part_arguments(parser, args)
+    if args.trained_on is None and not args.trained_elsewhere:
+        parser.error("--trained-on CSV or --trained-elsewhere NAME must say what the generator has seen")
+    return args
+
+
+# --- what the generator has seen -------------------------------------------------------------------
+def read_ids(path: str | Path) -> list[str]:
+    """The image ids of a CSV file, sorted, each once; endings of image files are taken off.
+
+    ``UserError`` if there are none, a row has none, or no column can be told to hold them.
+    """
+    path = Path(path)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: --trained-on takes a CSV file of image ids") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a readable CSV file: {error}") from None
+    names = [cell.strip().lower() for cell in rows[0]] if rows else []
+    column = next((names.index(name) for name in ID_COLUMNS if name in names), None)
+    if column is not None:
+        rows = rows[1:]
+    elif len(names) > 1:
+        raise UserError(
+            f"{path} has no column image_id, patientId or Image Index; its first line is "
+            f"{', '.join(names[:5])}"
+        )
+    cells = [row[column or 0].strip() if len(row) > (column or 0) else "" for row in rows]
+    if "" in cells:
+        raise UserError(f"{path}: entry {cells.index('') + 1} has no image id")
+    if not cells:
+        raise UserError(f"{path} names no image; a generator of other data needs --trained-elsewhere NAME")
+    return sorted({re.sub(r"\.(png|jpe?g|dcm)$", "", cell, flags=re.IGNORECASE) for cell in cells})
+
+
+def find_patients(
+    ids: list[str], dataset: Dataset, official: OfficialTest | None, elsewhere: str | None
+) -> list[str]:
+    """The patients of ``ids``, sorted. ``UserError`` if an id is neither in the dataset nor from elsewhere.
+
+    NIH ChestX-ray14 file names, of which RSNA's images are a part, name their patient themselves; that is
+    of use only where every image of the dataset has its NIH patient.
+    """
+    patient_of = dict(zip(dataset.images["image_id"], dataset.images["patient"], strict=True))
+    if official is not None:
+        others = zip(official.images["image_id"], official.images["patient"], strict=True)
+        patient_of = dict(others) | patient_of
+    nih = {name: found[1] for name in ids if name not in patient_of and (found := NIH_FILE.fullmatch(name))}
+    if nih and (dataset.grouped_by != GROUPED_BY_PATIENT or dataset.unmapped):
+        raise UserError(
+            f"--trained-on names {name_some(list(nih), 3)} of NIH ChestX-ray14, which can be compared only "
+            "where every image of the dataset has its NIH patient: give the official --patient-map"
+        )
+    patient_of |= nih
+    unknown = [name for name in ids if name not in patient_of]
+    if unknown and not elsewhere:
+        raise UserError(
+            f"--trained-on names {name_some(unknown, 3)} that {dataset.data_dir} does not have; correct the "
+            "list (a header must be image_id, patientId or Image Index), or say where they are from with "
+            "--trained-elsewhere NAME and live with a red flag in every result"
+        )
+    return sorted({patient_of[name] for name in ids if name in patient_of})
+
+
+def refuse_overlapping(name: str | None) -> None:
+    """``UserError`` if another data set is known to share patients with RSNA's."""
+    if name and OVERLAPPING.search(name):
+        raise UserError(
+            f"--trained-elsewhere {name!r}: RSNA's images are a part of NIH ChestX-ray14, so such data may "
+            "hold the test patients; list what the generator has seen with --trained-on, by RSNA's image ids "
+            "or NIH's file names"
+        )
+
+
+def refuse_leaks(ids: list[str], patients: list[str], splits: Splits) -> None:
+    """``UserError`` if the generator saw patients of the test set, of the fold or beyond its fraction."""
+    for role, whose in (
+        (TEST, "of the test set"),
+        (VALIDATION, "of the --fold that it is said not to know"),
+        (UNUSED, "beyond the --train-fraction that it is said to have kept to"),
+    ):
+        images = splits.images[splits.images["role"] == role]
+        held_out = dict(zip(images["image_id"], images["patient"], strict=True))
+        if seen := images_seen(set(ids), set(patients), held_out):
+            raise UserError(
+                f"refused: the generator was trained on patients {whose} ({name_some(seen, 3)}); use one "
+                f"that was trained without them ({splits.path} says who they are)"
+            )
+
+
+# --- the manifest ----------------------------------------------------------------------------------
+def origin_of(args: argparse.Namespace, dataset: Dataset, splits: Splits) -> dict[str, Any]:
+    """What the manifest says about the generator; ``UserError`` if its images must not be used."""
+    from data_loader import load_official_test
+
+    refuse_overlapping(args.trained_elsewhere)
+    ids = read_ids(args.trained_on) if args.trained_on else []
+    official = load_official_test(args.data_dir, args.patient_map)
+    patients = find_patients(ids, dataset, official, args.trained_elsewhere)
+    refuse_leaks(ids, patients, splits)
+    if ids:
+        seen = f"{len(ids):,} images of {len(patients):,} patients or groups"
+        print(f"the generator saw {seen}, none of the test set; {grouping_sentence(dataset.grouped_by)}")
+    return {
+        "split_sha256": splits.sha256,
+        "data_sha256": dataset.data_sha256,
+        "grouped_by": dataset.grouped_by,
+        "classes": args.label,
+        "label": LABELS[args.label],
+        "train_image_ids": ids,
+        "train_patients": patients,
+        "train_fraction": args.train_fraction,
+        "fold": args.fold,
+        "k_folds": args.k_folds,
+        "red_flags": [] if args.trained_elsewhere else few_images_flags(len(ids)),
+    }
+
+
+def describe_images(args: argparse.Namespace, sources: list[Source], skipped: list[str]) -> dict[str, Any]:
+    """What the manifest says about the images; image_size is null if they are not all squares of one size."""
+    sizes = {source.size for source in sources}
+    width, height = sources[0].size
+    hashes = "".join(source.sha256 for source in sources)
+    return {
+        "generator": args.generator,
+        "generator_sha256": None,  # the generator is not here; its images are
+        "images_sha256": hashlib.sha256(hashes.encode()).hexdigest(),
+        "image_size": width if len(sizes) == 1 and width == height else None,
+        "trained_elsewhere": args.trained_elsewhere,
+        "source_names": [source.path.name for source in sources],
+        "skipped_images": {"count": len(skipped), "image_ids": skipped},
+    }
+
+
+def read_back(folder: Path, dataset: Dataset, splits: Splits) -> SyntheticSet:
+    """The folder as training will find it."""
+    from splits import select
+
+    test = select(dataset, splits, TEST)
+    patient_of = dict(zip(dataset.images["image_id"], dataset.images["patient"], strict=True))
+    return load_synthetic(folder, patient_of, dict(zip(test["image_id"], test["patient"], strict=True)))
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    from data_loader import load_dataset
+    from image_import import copy_images, find_images, survey
+    from splits import describe_splits, load_or_create_splits, training_part
+    from utils import save_json
+
+    folder = paths.synthetic_fold(args.output_dir, args.fold)
+    files = find_images(Path(args.images), folder)
+    dataset = load_dataset(args.data_dir, args.patient_map)
+    splits = load_or_create_splits(dataset, args.splits)
+    splits = training_part(splits, args.train_fraction, args.fold, args.k_folds)
+    print(describe_splits(splits))
+    origin = origin_of(args, dataset, splits)
+    sources, skipped = survey(files, args.workers, args.skip_bad_images)
+    images = describe_images(args, sources, skipped)
+    manifest = make_manifest(origin, len(sources), "register_synthetic.py", **images)
+    if args.overwrite:
+        clear(folder)
+    check_folder(folder, manifest)
+    save_json(paths.synthetic_manifest(folder), manifest)
+    copy_images(sources, folder)
+    save_json(paths.synthetic_manifest(folder), manifest | {"complete": True})
+    synthetic = read_back(folder, dataset, splits)
+    for flag in synthetic.red_flags:
+        print(f"RED FLAG: {flag}")
+    if any(width != height for width, height in (source.size for source in sources)):
+        print("some images are not square: training squeezes them to a square, as it does with real ones")
+    left_out = f", {len(skipped):,} unreadable ones left out" if skipped else ""
+    print(f"{folder}: {len(synthetic.records):,} images, label {synthetic.label}{left_out}")
+
+
+if __name__ == "__main__":
+    run_script(main)
