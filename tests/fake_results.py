@@ -23,17 +23,29 @@ def fake_records(n_images: int = 120, seed: int = 0) -> pd.DataFrame:
     """Test images of people who do not exist: image_id, patient, class, view, sex, age, label."""
     rng = np.random.default_rng(seed)
     labels = (rng.random(n_images) < 0.25).astype(int)
-    return pd.DataFrame(
+    records = pd.DataFrame(
         {
             "image_id": [f"image{i:04d}" for i in range(n_images)],
             "patient": [f"{i // 2:08d}" for i in range(n_images)],
-            "class": np.where(labels == 1, "Lung Opacity", "Normal"),
+            "class": "Lung Opacity",
             "view": rng.choice(["AP", "PA"], n_images),
             "sex": rng.choice(["F", "M"], n_images),
             "age": rng.integers(1, 90, n_images),
             "label": labels,
         }
     )
+    negative = rng.choice(["Normal", "No Lung Opacity / Not Normal"], n_images)
+    return records.assign(**{"class": np.where(labels == 1, "Lung Opacity", negative)})
+
+
+def fake_probabilities(labels: np.ndarray, skill: float, seed: int, runs: int = 1) -> np.ndarray:
+    """float [runs, N]: the logit is ``skill`` * (+-1) - 0.8 + noise; with several runs they share half of
+    its variance."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=(1, len(labels)))
+    if runs > 1:
+        noise = np.sqrt(0.5) * (noise + rng.normal(size=(runs, len(labels))))
+    return 1 / (1 + np.exp(-(skill * (2 * labels - 1) - 0.8 + noise)))
 
 
 def write_arm(
@@ -46,21 +58,24 @@ def write_arm(
     folds: int = 0,
     contaminated: bool = False,
     n_synthetic: int = 0,
+    repeats: int = 1,
     **overrides,
 ) -> dict:
-    """All result files of an arm whose logit is ``skill`` * label + noise; returns its final metrics."""
+    """All result files of an arm (``skill``, ``seed``: see ``fake_probabilities``), those of its ``repeats``
+    too; ``overrides`` replace keys of its final metrics, which are returned."""
     prefix = f"{name}_"
     labels, patients = records["label"].to_numpy(), list(records["patient"])
-    logits = skill * (2 * labels - 1) - 0.8 + np.random.default_rng(seed).normal(size=len(labels))
-    probabilities = 1 / (1 + np.exp(-logits))
-    predictions = records.assign(probability=probabilities, predicted=(probabilities >= 0.5).astype(int))
+    runs = fake_probabilities(labels, skill, seed, repeats)
+    probabilities = runs.mean(axis=0)
     scores = classification_metrics(labels, probabilities)
     auroc_ci = cluster_bootstrap_ci(labels, probabilities, patients, "auroc", n_resamples=100)
+    seeds = list(range(42, 42 + repeats))
     metrics = {
-        "prefix": prefix, "config": {}, "environment": {}, "seed": 42, "data_sha256": "d" * 64,
-        "split_sha256": SPLIT, "grouped_by": "nih_patient", "test_set": "split", "n_images": len(labels),
-        "n_patients": len(set(patients)), "n_positive": int(labels.sum()), "prevalence": float(labels.mean()),
-        "n_train_images": 360, "n_train_patients": 301, "n_synthetic": n_synthetic,
+        "prefix": prefix, "config": {}, "environment": {}, "seed": 42, "repeats": repeats, "seeds": seeds,
+        "data_sha256": "d" * 64, "split_sha256": SPLIT, "grouped_by": "nih_patient", "test_set": "split",
+        "n_images": len(labels), "n_patients": len(set(patients)), "n_positive": int(labels.sum()),
+        "prevalence": float(labels.mean()), "n_train_images": 360, "n_train_patients": 301,
+        "n_synthetic": n_synthetic, "n_duplicated": 0, "class_weights": None,
         "skipped_images": {"count": 0, "image_ids": []}, "optimizer_steps": 84, "epochs_final": 7, **scores,
         "accuracy_ci95": wilson_interval(round(scores["accuracy"] * len(labels)), len(labels)),
         "auroc_ci95": auroc_ci,
@@ -76,11 +91,23 @@ def write_arm(
         **overrides,
     }  # fmt: skip
     save_json(paths.final_metrics(metrics_dir, prefix), metrics)
-    save_csv(paths.test_predictions(metrics_dir, prefix), predictions)
+    save_csv(paths.test_predictions(metrics_dir, prefix), _predictions(records, probabilities))
+    for number, of_run in enumerate(runs if repeats > 1 else [], start=1):
+        own = paths.repeat_prefix(prefix, number)
+        save_csv(paths.test_predictions(metrics_dir, own), _predictions(records, of_run))
+        run_scores = classification_metrics(labels, of_run)
+        save_json(paths.final_metrics(metrics_dir, own), metrics | run_scores | {"seed": seeds[number - 1]})
     save_json(paths.training_history(metrics_dir, prefix), fake_history(folds, seed))
     if folds:
-        save_json(paths.cv_summary(metrics_dir, prefix), fake_cv(folds, contaminated, seed))
+        origin = {key: metrics[key] for key in ("config", "split_sha256", "data_sha256", "grouped_by")}
+        summary = fake_cv(folds, contaminated, seed, skill) | origin
+        save_json(paths.cv_summary(metrics_dir, prefix), summary)
+        save_csv(paths.cv_predictions(metrics_dir, prefix), fake_out_of_fold(folds, seed, skill))
     return metrics
+
+
+def _predictions(records: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:
+    return records.assign(probability=probabilities, predicted=(probabilities >= 0.5).astype(int))
 
 
 def fake_history(folds: int, seed: int = 0, epochs: int = 8) -> dict:
@@ -105,20 +132,37 @@ def _fake_curves(rng: np.random.Generator, epochs: int) -> dict[str, list[float]
     }  # fmt: skip
 
 
-def fake_cv(folds: int, contaminated: bool = False, seed: int = 0) -> dict:
+def fake_out_of_fold(folds: int, seed: int = 0, skill: float = 1.0) -> pd.DataFrame:
+    """Predictions of 360 training images of 301 other people, each by the fit that did not see it."""
+    records = fake_records(360, seed=99)  # the same people for every arm
+    person = np.arange(360) % 301
+    patients = [f"train{number:04d}" for number in person]
+    records = records.assign(image_id="train" + records["image_id"], patient=patients)
+    number = person % folds + 1
+    probabilities = fake_probabilities(records["label"].to_numpy(), skill, seed + 1000)[0]
+    return _predictions(records, probabilities).assign(fold=number)
+
+
+def fake_cv(folds: int, contaminated: bool = False, seed: int = 0, skill: float = 1.0) -> dict:
+    """The summary of ``fake_out_of_fold``."""
+    table = fake_out_of_fold(folds, seed, skill)
     rng = np.random.default_rng(seed)
-    means = {"accuracy": 0.78, "weighted_precision": 0.77, "weighted_recall": 0.78, "weighted_f1": 0.76,
-             "auroc": 0.81, "auprc": 0.6, "sensitivity": 0.55, "specificity": 0.86, "brier": 0.15,
-             "val_loss": 0.46}  # fmt: skip
     rows = [
-        {"fold": i, "n_images": 72, "n_patients": 60, "best_epoch": 5,
-         **{key: value + rng.normal(0, 0.02) for key, value in means.items()}}
-        for i in range(1, folds + 1)
+        {
+            "fold": int(number), "n_images": len(part), "n_patients": part["patient"].nunique(),
+            "best_epoch": 5, "val_loss": 0.46 + rng.normal(0, 0.02),
+            **classification_metrics(part["label"].to_numpy(), part["probability"].to_numpy()),
+        }
+        for number, part in table.groupby("fold")
     ]  # fmt: skip
     mean, std = mean_and_std(rows)
-    return {"k": folds, "contaminated": contaminated, "note": "", "n_images": 360, "n_patients": 301,
-            "grouped_by": "nih_patient", "split_sha256": SPLIT, "folds": rows, "mean": mean, "std": std,
-            "out_of_fold": means}  # fmt: skip
+    out_of_fold = classification_metrics(table["label"].to_numpy(), table["probability"].to_numpy())
+    return {
+        "k": folds, "contaminated": contaminated, "contaminated_folds": [1] if contaminated else [],
+        "note": "", "n_images": len(table), "n_patients": table["patient"].nunique(),
+        "grouped_by": "nih_patient", "split_sha256": SPLIT, "folds": rows, "mean": mean, "std": std,
+        "out_of_fold": out_of_fold,
+    }  # fmt: skip
 
 
 def write_synthetic(folder: Path, data_dir: Path, count: int = 24, size: int = 32, **overrides) -> None:
