@@ -110,8 +110,8 @@ def test_registered_images_are_read_as_generated_ones_are(data_dir, source, good
     manifest = load_json(paths.synthetic_manifest(output))
     expected = {
         "generator": "diffusion/2", "generator_sha256": None, "train_image_ids": sorted(ids),
-        "complete": True, "count": 4, "created_by": "register_synthetic.py", "train_fraction": 1.0, "fold": None,
-        "trained_elsewhere": None, "image_size": None, "grouped_by": "nih_patient",
+        "complete": True, "count": 4, "created_by": "register_synthetic.py", "train_fraction": 1.0,
+        "fold": None, "trained_elsewhere": None, "image_size": None, "grouped_by": "nih_patient",
         "split_sha256": load_json(data_dir / paths.SPLITS)["sha256"],
         "source_names": ["a_gray.png", "b_rgb.PNG", "c_deep.png", "d_colour.jpg"],
     }  # fmt: skip
