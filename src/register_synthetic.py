@@ -120,21 +120,21 @@ def read_ids(path: str | Path) -> list[str]:
 
 def find_patients(
     ids: list[str], dataset: Dataset, official: OfficialTest | None, elsewhere: str | None
-) -> list[str]:
-    """The patients of ``ids``, sorted. ``UserError`` if an id is neither in the dataset nor from elsewhere.
+) -> tuple[list[str], list[str]]:
+    """(the patients of ``ids``, sorted; red flags). ``UserError`` if nobody knows where an id is from.
 
-    NIH ChestX-ray14 file names, of which RSNA's images are a part, name their patient themselves; that is
-    of use only where every image of the dataset has its NIH patient.
+    NIH ChestX-ray14 file names, of which RSNA's images are a part, name their patient themselves; that can
+    be compared with those images of the dataset whose NIH patient is known.
     """
     patient_of = dict(zip(dataset.images["image_id"], dataset.images["patient"], strict=True))
     if official is not None:
         others = zip(official.images["image_id"], official.images["patient"], strict=True)
         patient_of = dict(others) | patient_of
     nih = {name: found[1] for name in ids if name not in patient_of and (found := NIH_FILE.fullmatch(name))}
-    if nih and (dataset.grouped_by != GROUPED_BY_PATIENT or dataset.unmapped):
+    if nih and dataset.grouped_by != GROUPED_BY_PATIENT:
         raise UserError(
             f"--trained-on names {name_some(list(nih), 3)} of NIH ChestX-ray14, which can be compared only "
-            "where every image of the dataset has its NIH patient: give the official --patient-map"
+            "with images whose NIH patient is known: give the official --patient-map"
         )
     patient_of |= nih
     unknown = [name for name in ids if name not in patient_of]
@@ -144,7 +144,13 @@ def find_patients(
             "list (a header must be image_id, patientId or Image Index), or say where they are from with "
             "--trained-elsewhere NAME and live with a red flag in every result"
         )
-    return sorted({patient_of[name] for name in ids if name in patient_of})
+    flags = []
+    if nih and dataset.unmapped:
+        flags.append(
+            "the generator's training images have NIH file names, and the NIH patient of "
+            f"{dataset.unmapped:,} of the dataset's images is unknown: whether it saw them cannot be told"
+        )
+    return sorted({patient_of[name] for name in ids if name in patient_of}), flags
 
 
 def refuse_overlapping(name: str | None) -> None:
@@ -181,7 +187,7 @@ def origin_of(args: argparse.Namespace, dataset: Dataset, splits: Splits) -> dic
     refuse_overlapping(args.trained_elsewhere)
     ids = read_ids(args.trained_on) if args.trained_on else []
     official = load_official_test(args.data_dir, args.patient_map)
-    patients = find_patients(ids, dataset, official, args.trained_elsewhere)
+    patients, flags = find_patients(ids, dataset, official, args.trained_elsewhere)
     refuse_leaks(ids, patients, splits)
     if ids:
         seen = f"{len(ids):,} images of {len(patients):,} patients or groups"
@@ -197,7 +203,7 @@ def origin_of(args: argparse.Namespace, dataset: Dataset, splits: Splits) -> dic
         "train_fraction": args.train_fraction,
         "fold": args.fold,
         "k_folds": args.k_folds,
-        "red_flags": [] if args.trained_elsewhere else few_images_flags(len(ids)),
+        "red_flags": flags + ([] if args.trained_elsewhere else few_images_flags(len(ids))),
     }
 
 

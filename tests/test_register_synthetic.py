@@ -213,11 +213,25 @@ def test_another_image_of_a_test_patient_is_refused_too(data_dir, source, tmp_pa
     refused(data_dir, source, tmp_path, lines, r"patients of the test set \(2 images", *extra)
 
 
-def test_nih_names_need_every_images_patient(data_dir, source, tmp_path):
+def test_nih_names_are_compared_with_the_images_whose_patient_is_known(data_dir, source, tmp_path):
     folder = tmp_path / "unmapped"
     folder.mkdir()
     (folder / paths.TRAIN_METADATA).write_bytes((data_dir / paths.TRAIN_METADATA).read_bytes())
     refused(folder, source, tmp_path, ["00000000_017.png"], "give the official --patient-map")
+    (folder / paths.SPLITS).unlink()  # made by what was refused, grouped by image
+    mapping = load_json(data_dir / paths.PATIENT_MAP)
+    missing = images_of(data_dir, "train")[0]["image_id"]
+    mapping = [entry for entry in mapping if entry["subset_img_id"] != missing]
+    (folder / paths.PATIENT_MAP).write_text(json.dumps(mapping))
+    load_or_create_splits(load_dataset(folder))
+    tested = images_of(folder, "test")[-1]["patient"]
+    refused(folder, source, tmp_path, [f"{tested}_017.png"], "patients of the test set")
+    names = write_list(tmp_path / "nih.csv", [f"{90000000 + index}_000.png" for index in range(40)])
+    register(folder, source, tmp_path / "out", "--trained-on", str(names))
+    assert (
+        "the NIH patient of 1 of the dataset's images is unknown"
+        in read(folder, tmp_path / "out").red_flags[0]
+    )
 
 
 def test_unlabelled_official_images_are_known_with_their_patients(data_dir, source, tmp_path):
