@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from metrics import CONFIDENCE, STATISTICS, THRESHOLD, PatientDraws, percentile_
 
 ALPHA = 0.05
 POWER = 0.80
+MOST_SUBSETS = 20  # of training runs, in the jackknife
 BETTER, WORSE, NO_EVIDENCE = "better", "worse", "no evidence of a difference"
 Z = float(norm.ppf(0.5 + CONFIDENCE / 2))
 
@@ -121,53 +123,86 @@ def nadeau_bengio(differences: Sequence[float], test_sizes: Sequence[int]) -> di
 class Resampled:
     """One arm's score of the mean probability over its training runs, or the difference of two arms'.
 
-    ``patients``: the score in each resample of patients. ``run_variance``: what other seeds would add to
-    its variance; below 0 if less than chance. ``freedom``: degrees of freedom of that, 0 for single runs.
+    ``patients``: the score in each resample of patients. With several runs, ``run_variance`` is the variance
+    of the score under other seeds, on these images; ``chance`` the part of it that other images would
+    change too, which the draws of patients therefore hold as well; ``freedom`` the degrees of freedom.
     """
 
     score: float
     patients: np.ndarray
     run_variance: float = 0.0
+    chance: float = 0.0
     freedom: int = 0
 
 
 def resample(draws: PatientDraws, statistic: str, labels: np.ndarray, runs: np.ndarray) -> Resampled:
     """Score an arm on every draw of patients: ``runs`` are the probabilities [R, N] of R training runs.
 
-    The variance between runs is the delete-one jackknife's (Efron and Stein 1981): means over R - 1 runs
-    are all alike, while a bootstrap of so few would draw some runs twice, which scores lower by itself and
-    loses the share 1/R of the variance. Chance by which single runs hit or miss single images is part of
-    it, but is in the drawn patients already; counted again it would be too much (Owen 2007). It is measured
-    by how the left-out runs act on drawn instead of all patients, and taken off.
+    The variance under other seeds is the delete-d jackknife's over the runs with d = R // 2 (Shao and Wu
+    1989). Means over subsets of one size are alike; a bootstrap of so few runs would draw some twice, which
+    by itself scores lower, and has 1/R of the variance too little. Leaving out half disturbs the mean about
+    as much as other seeds would, which a score that jumps with a threshold, such as accuracy, needs.
     """
     compute, n_runs = STATISTICS[statistic], len(runs)
     score, patients = compute(labels, runs.mean(axis=0)), draws.scores(statistic, labels, runs.mean(axis=0))
     if n_runs == 1:
         return Resampled(score, patients)
-    without = [(runs.sum(axis=0) - run) / (n_runs - 1) for run in runs]
-    on_all = np.array([compute(labels, probabilities) for probabilities in without])
-    on_drawn = np.stack([draws.scores(statistic, labels, probabilities) for probabilities in without])
-    chance = on_drawn - on_all[:, None]
-    chance = chance[:, np.isfinite(chance).all(axis=0)]
-    chance_variance = float(np.mean((chance - chance.mean(axis=0)) ** 2)) if chance.size else 0.0
-    return Resampled(score, patients, (n_runs - 1) * (float(on_all.var()) - chance_variance), n_runs - 1)
+    kept = n_runs - n_runs // 2
+    means = [runs[list(subset)].mean(axis=0) for subset in _subsets(n_runs, kept)]
+    on_all = np.array([compute(labels, mean) for mean in means])
+    on_drawn = np.stack([draws.scores(statistic, labels, mean) for mean in means])
+    effects = on_drawn - on_all[:, None]  # what other images change of each subset's score
+    effects = effects[:, np.isfinite(effects).all(axis=0)]
+    chance = float(np.mean((effects - effects.mean(axis=0)) ** 2)) if effects.size else 0.0
+    scale = kept / (n_runs - kept)
+    return Resampled(score, patients, scale * float(on_all.var()), scale * chance, n_runs - 1)
+
+
+def _subsets(n: int, size: int) -> list[tuple[int, ...]]:
+    """All subsets of 0..n-1 of that size, or ``MOST_SUBSETS`` random ones (always the same) of more."""
+    if math.comb(n, size) <= MOST_SUBSETS:
+        return list(combinations(range(n), size))
+    rng = np.random.default_rng(n)
+    return [tuple(rng.choice(n, size, replace=False)) for _ in range(MOST_SUBSETS)]
 
 
 def difference_of(a: Resampled, b: Resampled) -> Resampled:
     """b minus a, resample by resample: both must come from the same draws of patients."""
-    variance, freedom = a.run_variance + b.run_variance, a.freedom + b.freedom
-    return Resampled(b.score - a.score, b.patients - a.patients, variance, freedom)
+    return Resampled(
+        score=b.score - a.score,
+        patients=b.patients - a.patients,
+        run_variance=a.run_variance + b.run_variance,
+        chance=a.chance + b.chance,
+        freedom=a.freedom + b.freedom,
+    )
 
 
 def resampled_values(resampled: Resampled, seed: int) -> np.ndarray:
-    """The bootstrap distribution [n_resamples]: each value from one draw of patients and, with several runs,
-    one of their effect: Student's t with the variance between runs, which so few runs give only roughly.
-    Resamples without one of the classes are left out."""
+    """The bootstrap distribution [n_resamples]: each value from a draw of patients and, with several runs, a
+    draw of the effect of other seeds (Student's t: so few runs tell their variance only roughly).
+
+    Chance by which single runs hit or miss single images would be counted with the patients and with the
+    runs (Owen 2007: a bootstrap of both counts it three times), so the patients' part is shrunk by it.
+    Resamples without one of the classes are left out.
+    """
     values = resampled.patients[np.isfinite(resampled.patients)]
-    if resampled.run_variance <= 0:
+    if not resampled.freedom or not len(values):
         return values
+    shrink = math.sqrt(_variance_of_patients(resampled) / values.var()) if values.var() > 0 else 0.0
     effects = np.random.default_rng(seed).standard_t(resampled.freedom, len(values))
+    values = resampled.score + shrink * (values - resampled.score)
     return values + math.sqrt(resampled.run_variance) * effects
+
+
+def standard_error(resampled: Resampled) -> float:
+    """Of the score: from the draws of patients and from the runs."""
+    return math.sqrt(_variance_of_patients(resampled) + resampled.run_variance)
+
+
+def _variance_of_patients(resampled: Resampled) -> float:
+    """Of the draws of patients, without what is counted with the runs."""
+    values = resampled.patients[np.isfinite(resampled.patients)]
+    return max(0.0, float(values.var()) - resampled.chance)
 
 
 def two_sided_p(values: np.ndarray) -> float:
@@ -180,12 +215,12 @@ def two_sided_p(values: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Difference b minus a with its interval and p; ``detectable``: the smallest true difference found with
-    80 % power, None where the resamples do not vary."""
+    """Difference b minus a with its interval and p, None where a score is undefined; ``detectable``: the
+    smallest true difference found with 80 % power, None where the resamples do not vary."""
 
-    difference: float
-    ci95: list[float]
-    p: float
+    difference: float | None
+    ci95: list[float] | None
+    p: float | None
     detectable: float | None
 
 
@@ -198,7 +233,7 @@ def bootstrap_test(a: Resampled, b: Resampled, n_patients: int, same: bool, seed
     both = difference_of(a, b)
     values = resampled_values(both, seed)
     if not len(values) or not math.isfinite(both.score):
-        return Outcome(float("nan"), [float("nan")] * 2, float("nan"), None)
+        return Outcome(None, None, None, None)
     error = standard_error(both)
     if error > 1e-12:
         detectable = (Z + float(norm.ppf(POWER))) * error
@@ -208,18 +243,12 @@ def bootstrap_test(a: Resampled, b: Resampled, n_patients: int, same: bool, seed
     return Outcome(both.score, [low, high], 1.0 if low <= 0 <= high else two_sided_p(values), None)
 
 
-def standard_error(resampled: Resampled) -> float:
-    """Of the score: from the draws of patients and the variance between runs."""
-    variance = resampled.patients[np.isfinite(resampled.patients)].var(ddof=1)
-    return math.sqrt(float(variance) + max(0.0, resampled.run_variance))
-
-
 # --- several pairs, and the verdict ----------------------------------------------------------------
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p adjusted for their number (Holm 1979); None and NaN stay None and do not count."""
+    """p adjusted for their number (Holm 1979); None stays None and does not count."""
     from statsmodels.stats.multitest import multipletests
 
-    defined = [index for index, p in enumerate(p_values) if p is not None and math.isfinite(p)]
+    defined = [index for index, p in enumerate(p_values) if p is not None]
     adjusted: list[float | None] = [None] * len(p_values)
     if defined:
         corrected = multipletests([p_values[index] for index in defined], method="holm")[1]
@@ -228,13 +257,15 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def verdict(difference: float, ci95: Sequence[float], p_holm: float | None, margin: float) -> str:
+def verdict(
+    difference: float | None, ci95: Sequence[float] | None, p_holm: float | None, margin: float
+) -> str:
     """One of four wordings for b against a, by a rule that was fixed before any result was seen.
 
     In this order: the interval lies inside +-``margin`` (a fraction) -> equivalent; adjusted p below .05 ->
     better or worse; else no evidence of a difference.
     """
-    if p_holm is None or not all(math.isfinite(bound) for bound in ci95):
+    if difference is None or ci95 is None or p_holm is None:
         return NO_EVIDENCE
     low, high = ci95
     if -margin < low and high < margin:
