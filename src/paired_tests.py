@@ -206,7 +206,7 @@ def _variance_of_patients(resampled: Resampled) -> float:
 
 
 def two_sided_p(values: np.ndarray) -> float:
-    """Bootstrap p of no difference: below 1 - confidence exactly where ``percentile_interval`` of the same
+    """Bootstrap p of no difference: at most 1 - confidence exactly where ``percentile_interval`` of the same
     values excludes 0 (Davison and Hinkley 1997, equation 4.11, both tails)."""
     n = len(values)
     tail = min(int((values <= 0).sum()), int((values >= 0).sum()))

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import accuracy_score, roc_auc_score
 
 import metrics
 from references import References, logistic_probabilities, metadata_features, thumbnail_features
@@ -20,11 +21,43 @@ def test_metrics_by_hand():
     assert scores["auroc"] == pytest.approx(5 / 6)
     assert scores["auprc"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
     assert scores["brier"] == pytest.approx((0.01 + 0.25 + 0.04 + 0.01 + 0.36) / 5)
+    assert scores["ppv"] == pytest.approx(1 / 2) and scores["npv"] == pytest.approx(2 / 3)
+    assert scores["ece"] == pytest.approx((0.1 + 0.5 + 0.2 + 0.1 + 0.6) / 5)  # one image in each of five bins
 
 
 def test_undefined_metrics_are_none():
     scores = metrics.classification_metrics(np.zeros(4), np.full(4, 0.2))
     assert scores["auroc"] is None and scores["sensitivity"] is None and scores["accuracy"] == 1.0
+    assert scores["ppv"] is None and scores["npv"] == 1.0
+
+
+def test_predictive_values_at_a_prevalence():
+    """Bayes: at the data's own prevalence they are the data's own; by hand at 1 %."""
+    rng = np.random.default_rng(7)
+    labels = rng.integers(0, 2, 200)
+    probabilities = np.clip(0.3 * labels + 0.7 * rng.random(200), 0, 1)
+    scores = metrics.classification_metrics(labels, probabilities)
+    values = metrics.predictive_values(scores["sensitivity"], scores["specificity"], labels.mean())
+    assert values == pytest.approx((scores["ppv"], scores["npv"]))
+    ppv, npv = metrics.predictive_values(0.9, 0.8, 0.01)
+    assert ppv == pytest.approx(0.009 / (0.009 + 0.198)) and npv == pytest.approx(0.792 / (0.792 + 0.001))
+    assert metrics.predictive_values(None, 0.8, 0.01) == (None, None)
+    assert metrics.predictive_values(0.0, 1.0, 0.3) == (None, pytest.approx(0.7))
+
+
+def test_calibration_error_agrees_with_scikit_learns_bins():
+    rng = np.random.default_rng(8)
+    for n in (50, 5000):
+        probabilities = rng.beta(0.7, 1.5, n)
+        labels = (rng.random(n) < probabilities**1.5).astype(int)
+        share, mean = calibration_curve(labels, probabilities, n_bins=10, strategy="uniform")
+        counts, _ = np.histogram(probabilities, bins=10, range=(0, 1))
+        expected = (counts[counts > 0] / n * np.abs(share - mean)).sum()
+        assert metrics.expected_calibration_error(labels, probabilities) == pytest.approx(expected)
+        bins = metrics.reliability_bins(labels, probabilities)
+        assert [row["n"] for row in bins] == counts[counts > 0].tolist()
+        assert [row["share_positive"] for row in bins] == pytest.approx(share.tolist())
+    assert metrics.expected_calibration_error(np.array([0, 1]), np.array([0.0, 1.0])) == 0
 
 
 def test_auroc_with_ties_agrees_with_scikit_learn():
@@ -34,6 +67,20 @@ def test_auroc_with_ties_agrees_with_scikit_learn():
         scores = rng.integers(0, 8, 60) / 8
         assert metrics.auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores))
     assert np.isnan(metrics.auroc(np.ones(3), np.arange(3)))
+
+
+@pytest.mark.parametrize("decimals", [1, 9])
+def test_weighted_scores_agree_with_scikit_learn(decimals):
+    rng = np.random.default_rng(9)
+    labels = rng.integers(0, 2, 80)
+    scores = np.round(np.clip(0.3 * labels + 0.7 * rng.random(80), 0, 1), decimals)
+    weights = rng.integers(0, 4, (25, 80)).astype(float)
+    expected = [roc_auc_score(labels, scores, sample_weight=row) for row in weights]
+    assert metrics.weighted_auroc(labels, scores, weights) == pytest.approx(expected)
+    expected = [accuracy_score(labels, scores >= 0.5, sample_weight=row) for row in weights]
+    assert metrics.weighted_accuracy(labels, scores, weights) == pytest.approx(expected)
+    weights[3, labels == 1] = 0
+    assert np.isnan(metrics.weighted_auroc(labels, scores, weights)).nonzero()[0].tolist() == [3]
 
 
 def test_wilson_interval_by_its_closed_form():
@@ -56,6 +103,27 @@ class TestClusterBootstrap:
             # How often it is drawn is binomial, 3 draws of 1 in 3: mean 1, variance 2/3.
             assert of_patient[:, 0].mean() == pytest.approx(1, abs=0.1)
             assert of_patient[:, 0].var() == pytest.approx(2 / 3, abs=0.1)
+
+    def test_scores_are_those_of_the_repeated_rows(self):
+        rng = np.random.default_rng(10)
+        labels, probabilities = rng.integers(0, 2, 60), np.round(rng.random(60), 1)
+        patients = rng.integers(0, 25, 60)
+        draws = metrics.PatientDraws(patients, 40, seed=3)
+        for statistic, compute in metrics.STATISTICS.items():
+            values = draws.scores(statistic, labels, probabilities)
+            for value, weights in zip(values, draws.weights(np.arange(40)), strict=True):
+                rows = np.repeat(np.arange(60), weights.astype(int))
+                assert value == pytest.approx(compute(labels[rows], probabilities[rows]))
+            assert draws.scores(statistic, labels, probabilities, np.array([7, 3])) == pytest.approx(
+                values[[7, 3]]
+            )
+
+    def test_blocks_make_no_difference(self, monkeypatch):
+        rng = np.random.default_rng(11)
+        labels, probabilities = rng.integers(0, 2, 50), rng.random(50)
+        whole = metrics.cluster_bootstrap_ci(labels, probabilities, np.arange(50), "auroc", 101)
+        monkeypatch.setattr(metrics, "BLOCK_ELEMENTS", 170)
+        assert metrics.cluster_bootstrap_ci(labels, probabilities, np.arange(50), "auroc", 101) == whole
 
     def test_with_one_image_each_it_is_the_ordinary_bootstrap(self):
         rng = np.random.default_rng(2)
@@ -88,6 +156,15 @@ class TestClusterBootstrap:
         assert result["ci95"][0] > 0.3
         same = metrics.paired_cluster_bootstrap(labels, a, a, np.arange(300), "auroc")
         assert same == {"difference": 0.0, "ci95": [0.0, 0.0]}
+
+
+def test_percentile_interval_takes_whole_resamples():
+    """Of 2,000 the 50th lowest and highest: (2000 + 1) * 0.025 = 50.025."""
+    values = np.random.default_rng(12).permutation(2000).astype(float)
+    assert metrics.percentile_interval(values) == [49.0, 1950.0]
+    values[values < 10] = np.nan
+    assert metrics.percentile_interval(values) == [58.0, 1951.0]
+    assert np.isnan(metrics.percentile_interval(np.array([np.nan]))).all()
 
 
 def test_fold_means_leave_out_the_undefined():
