@@ -68,7 +68,7 @@ def save_folds(
 def earlier_folds(out: ArmOutput) -> dict[str, Any] | None:
     """The summary of folds that an earlier run of the same options and data left, or None.
 
-    An option that one of the two runs lacks is no difference: another version wrote it.
+    What one of the two runs does not mention is no difference: another version wrote it.
     """
     file = paths.cv_summary(out.results_dir, out.prefix)
     if not file.is_file() or not paths.cv_predictions(out.results_dir, out.prefix).is_file():
@@ -80,7 +80,7 @@ def earlier_folds(out: ArmOutput) -> dict[str, Any] | None:
     ):
         return None
     same_data = all(
-        summary.get(key) == out.origin[key]
+        summary.get(key, out.origin[key]) == out.origin[key]
         for key in ("split_sha256", "data_sha256", "manifest_sha256", "skipped_images")
     )
     return summary if same_data else None
