@@ -50,7 +50,7 @@ from paired_tests import (
     verdict,
 )
 from subgroups import subgroup_rows
-from utils import UserError, derive_seed
+from utils import UserError, command_line, derive_seed
 
 FORMAT = "comparison-1"
 MARGIN = 0.01
@@ -143,6 +143,7 @@ def _arm(
     if prevalence is not None:
         ppv, npv = predictive_values(scores["sensitivity"], scores["specificity"], prevalence)
         at_prevalence = {"prevalence": prevalence, "ppv": ppv, "npv": npv}
+    config = stated.get("config")
     source, note, folds = choose_folds(arm, arms.get(BASELINE))
     return {
         "prefix": arm.prefix,
@@ -155,11 +156,12 @@ def _arm(
         **{
             key: stated.get(key)
             for key in (
-                "n_train_images", "n_train_patients", "n_synthetic", "n_duplicated", "optimizer_steps"
+                "n_train_images", "n_train_patients", "n_synthetic", "n_duplicated", "class_weights",
+                "optimizer_steps",
             )
         },
         "contaminated": arm.cv["contaminated"] if arm.cv else None,
-        "command": _command(stated.get("config")),
+        "command": command_line("train_classifier", config, leave_out=("resume",)) if config else None,
         **scores,
         "accuracy_ci95": wilson_interval(tn + tp, len(labels)),
         "accuracy_cluster_ci95": _cluster_interval(resampled["accuracy"], seed),
@@ -188,19 +190,7 @@ def _per_repeat(arm: Arm, labels: np.ndarray, runs: np.ndarray) -> list[dict[str
 def _cluster_interval(resampled: Resampled, seed: int) -> list[float] | None:
     """None where all resamples give one score (all images right, say): that is no interval."""
     low, high = percentile_interval(resampled_values(resampled, derive_seed(seed, "runs")))
-    return [low, high] if low < high else None
-
-
-def _command(config: dict[str, Any] | None) -> str | None:
-    """The command line that made an arm, every option written out, from its recorded options."""
-    if not config:
-        return None
-    words = [TRAIN_COMMAND]
-    for name, value in config.items():
-        if name == "resume" or value is None or value is False:
-            continue
-        words.append(f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}"))
-    return " ".join(words)
+    return [max(0.0, low), min(1.0, high)] if low < high else None
 
 
 def _thresholds(

@@ -232,6 +232,10 @@ def comparison(analysis_dir: str | Path) -> Path:
     return Path(analysis_dir) / "comparison.json"
 
 
+TEMPLATES_DIR = Path(__file__).resolve().parent / "templates"
+REPORT_TEMPLATE = "report.html.j2"
+
+
 def report_page(analysis_dir: str | Path) -> Path:
     return Path(analysis_dir) / "report.html"
 

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from plots import ARM_COLOURS, INK, arm_colours, new_figure, panels, styled, tint
 
-WIDTH = 7.2  # inches
+WIDTH = 6.4  # inches
 MARKERS = "osD^vPX*"
 BAND = "#d6e6f2"  # the margin
 DECISIVE = ("better", "worse")
@@ -133,7 +133,7 @@ def roc_pr(curves: Mapping[str, Mapping[str, Any]], comparison: Mapping[str, Any
     ``curves`` maps an arm to {"fpr", "tpr", "precision", "recall"}, each a sequence of fractions.
     """
     arms = comparison["arms"]
-    figure = new_figure(WIDTH, 3.75 + 0.24 * len(curves))
+    figure = new_figure(WIDTH, 3.45 + 0.24 * len(curves))
     roc, pr = panels(figure, 1, 2)
     styles = _arm_styles(list(arms))
     handles = []
@@ -165,7 +165,7 @@ def calibration(comparison: Mapping[str, Any]) -> Figure:
     arms = {name: arm for name, arm in comparison["arms"].items() if arm["calibration"]["bins_before"]}
     columns = min(2, len(arms))
     rows = -(-len(arms) // columns)
-    figure = new_figure(WIDTH if columns == 2 else 4.8, 1.5 + 4.4 * rows)
+    figure = new_figure(WIDTH if columns == 2 else 4.8, 1.5 + 4.1 * rows)
     grid = figure.subplots(
         2 * rows, columns, squeeze=False, sharex=True, gridspec_kw={"height_ratios": [3.2, 1] * rows}
     )
@@ -183,6 +183,8 @@ def calibration(comparison: Mapping[str, Any]) -> Figure:
         Line2D([], [], color=INK, linestyle="--", marker="o", markerfacecolor="white", label="as trained"),
         Line2D([], [], color=INK, marker="o", label="after the temperature"),
     ]
+    if not any(arm["calibration"]["bins_after"] for arm in arms.values()):
+        handles.pop()
     figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=3)
     _head(figure, "Calibration", comparison["test_set"])
     return figure
@@ -221,7 +223,7 @@ def confusion(comparison: Mapping[str, Any]) -> Figure:
     arms = comparison["arms"]
     columns = min(2, len(arms))
     rows = -(-len(arms) // columns)
-    figure = new_figure(3.6 * columns if columns == 2 else 4.6, 0.9 + 2.9 * rows)
+    figure = new_figure(WIDTH if columns == 2 else 4.6, 0.9 + 2.7 * rows)
     axes = panels(figure, rows, columns)
     colours = arm_colours(list(arms))
     for ax, (name, arm) in zip(axes, arms.items(), strict=False):
@@ -250,14 +252,14 @@ def confusion(comparison: Mapping[str, Any]) -> Figure:
 
 # --- subgroups -------------------------------------------------------------------------------------
 @styled
-def subgroups(comparison: Mapping[str, Any]) -> Figure | None:
+def subgroups(comparison: Mapping[str, Any]) -> Figure:
     """Forest plot: AUROC by view, sex and age; below it, by original class, the share called correctly.
 
-    None if no arm has subgroups (prediction files without their columns).
+    ``ValueError`` if no arm has subgroups (prediction files without their columns).
     """
     arms = {name: arm["subgroups"] for name, arm in comparison["arms"].items() if arm["subgroups"]}
     if not arms:
-        return None
+        raise ValueError("no arm has subgroups")
     parts = [
         (_rows_of(arms, mixed=True), "auroc", "AUROC by view, sex and age", "AUROC"),
         (_rows_of(arms, mixed=False), None, "By original class, called correctly at 0.5",
@@ -293,15 +295,17 @@ def _forest(
     labels = []
     spread = 0.62 * (np.arange(len(arms)) - (len(arms) - 1) / 2) / max(1, len(arms) - 1)
     for y, key in enumerate(keys):
-        for offset, (name, rows) in zip(spread, arms.items(), strict=True):
-            row = next((row for row in rows if (row["group"], row["value"]) == key), None)
-            if row is None:
-                continue
-            if len(labels) == y:
-                labels.append(_subgroup_label(row))
-            # Of one class there are positives only or negatives only: the one rate that is defined.
-            own = metric or ("sensitivity" if row["sensitivity"] is not None else "specificity")
-            _interval(ax, row.get(own), row.get(f"{own}_ci95"), y + offset, styles[name])
+        rows = {name: found for name, table in arms.items() if (found := _row_of(table, key))}
+        some = next(iter(rows.values()))  # all arms were tested on the same images
+        labels.append(_subgroup_label(some))
+        # Of one class there are positives only or negatives only: the one rate that is defined.
+        own = metric or ("sensitivity" if some["n_positive"] else "specificity")
+        for offset, name in zip(spread, arms, strict=True):
+            if name in rows:
+                _interval(ax, rows[name][own], rows[name][f"{own}_ci95"], y + offset, styles[name])
+        if all(row[own] is None for row in rows.values()):
+            place = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": "small", "color": INK}
+            ax.text(0.02, y, "too few images", **place)
     for y in range(len(keys) - 1):
         new_group = keys[y][0] != keys[y + 1][0]
         ax.axhline(y + 0.5, color="0.55" if new_group else "0.9", linewidth=0.8, zorder=0)
@@ -310,6 +314,10 @@ def _forest(
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
     ax.grid(visible=True, axis="x")
+
+
+def _row_of(table: Sequence[Mapping[str, Any]], key: tuple[str, str]) -> Mapping[str, Any] | None:
+    return next((row for row in table if (row["group"], row["value"]) == key), None)
 
 
 def _interval(

@@ -1,323 +1,359 @@
-"""The comparison in plain words: findings in, text out, always in the same order.
+"""What the comparison says, section by section, for a text file and a page alike: findings in, blocks out.
 
 Written to be read by someone who reads X-rays, not JSON. It states numbers, how many images and patients
-they rest on, and what they cannot tell; it draws no conclusion from a difference and names no winner.
+they rest on, and what they cannot tell. The only conclusions are the verdicts that ``comparison.json``
+holds, two per pair, word for word.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import re
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from arms import AUGMENTED, BASELINE, Arm
-
-GOAL_ACCURACY = 0.85  # of the specification: accuracy above it on the test set
-WIDTH = 96
-# Folders from the root (or a drive) and a file name; not the inside of an URL or of a relative path.
-ABSOLUTE_PATH = re.compile(
-    r"""(?<![\w.:/\\~-])(?:[A-Za-z]:)?[\\/](?:[^\s;,()'"`]*[\\/])?([^\s;,()'"`\\/]+)"""
+import report_details as details
+from arms import AUGMENTED, BASELINE, TRAIN_COMMAND
+from data_loader import grouping_sentence
+from report_blocks import (
+    Block,
+    Bullets,
+    Commands,
+    Facts,
+    Section,
+    Table,
+    count,
+    decimal,
+    interval,
+    p_value,
+    percent,
+    points,
+    signed,
+    with_interval,
+    without_folders,
 )
 
-SSIM_ROWS = {
-    "synthetic_vs_training": "synthetic with training {kind}",
-    "synthetic_vs_heldout": "synthetic with held-out {kind}",
-    "training_vs_training": "real with real, other patients (the yardstick)",
-    "synthetic_vs_synthetic": "synthetic with synthetic (variety)",
-}
-FID_ROWS = {
-    "synthetic_vs_training": "synthetic and training {kind}",
-    "synthetic_vs_heldout": "synthetic and held-out {kind}",
-    "training_vs_heldout": "training and held-out {kind} (both real)",
-    "floor": "training {kind}, half and half (the floor)",
-}
+DUPLICATE = "control_duplicate"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """``section``: the key of the section that it belongs to; ``what``: a caption that can be read alone."""
+
+    file: str
+    what: str
+    section: str
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the report says. ``ssim`` and ``fid`` are the contents of their JSON files, or None.
+    """All that the report says.
 
-    ``missing``: (what is not there, how to get it); ``pictures``: (file, what it shows).
+    ``comparison`` is the content of comparison.json, ``quality`` of image_quality.json, ``ssim`` and ``fid``
+    of their files, None if not made; ``cross_validated``: arm -> cv_summary.json; ``missing``: (what is not
+    there, how to get it); ``commands``: (what it made, command line); ``files``: (name, what it holds).
     """
 
-    arms: Sequence[Arm]  # those with final metrics, in order
-    cross_validated: Sequence[Arm]
-    differences: Sequence[dict[str, Any]]
-    warnings: Sequence[str]
-    grouping: str
-    ssim: dict[str, Any] | None = None
-    fid: dict[str, Any] | None = None
-    missing: Sequence[tuple[str, str]] = field(default_factory=list)
-    pictures: Sequence[tuple[str, str]] = field(default_factory=list)
+    comparison: Mapping[str, Any]
+    cross_validated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    quality: Mapping[str, Any] | None = None
+    flags: Sequence[str] = ()
+    missing: Sequence[tuple[str, str]] = ()
+    pictures: Sequence[Picture] = ()
+    commands: Sequence[tuple[str, str]] = ()
+    files: Sequence[tuple[str, str]] = ()
     no_real_images: bool = False
 
 
-def compose(findings: Findings) -> str:
-    """The text of ``comparison_report.txt``."""
-    sections = [
-        ("Warnings: read these first", _bullets(findings.warnings) if findings.warnings else None),
-        ("What was compared", _what_was_compared(findings)),
-        ("Each arm on the test images", _each_arm(findings.arms)),
-        ("Differences between arms", _differences(findings)),
-        ("Cross-validation on the training images", _cross_validation(findings.cross_validated)),
-        ("Synthetic images beside real ones", _synthetic_images(findings)),
-        ("Pictures, in the folder of this report", _pictures(findings)),
-        ("What is missing", [line for item in findings.missing for line in _missing(*item)] or None),
+def sections(findings: Findings) -> list[Section]:
+    """The report, always in this order; sections without content are left out."""
+    content = findings.comparison
+    parts = [
+        ("verdict", "Verdict", _verdict(content)),
+        ("warnings", "Warnings: read these before any figure", _warnings(findings.flags)),
+        ("test-set", "Test set and references", _test_set(content)),
+        ("arms", "Each arm on the test images", _arms(content)),
+        ("differences", "Differences between arms", _differences(content)),
+        ("thresholds", "Thresholds", details.thresholds(content)),
+        ("calibration", "Calibration", details.calibration(content)),
+        ("subgroups", "Subgroups", details.subgroups(content)),
+        ("training", "Training and cross-validation", details.training(content, findings.cross_validated)),
+        ("images", "Synthetic images beside real ones", details.images(findings.quality)),
+        ("heat-maps", "Heat maps", _heat_maps(findings.pictures)),
+        ("commands", "The commands that made this", _commands(findings.commands)),
+        ("files", "Files beside this report", _files(findings)),
+        ("missing", "What is missing", _missing(findings.missing)),
     ]
-    lines = ["COMPARISON REPORT", "================="]
-    for heading, body in sections:
-        if body:
-            lines += ["", heading, "-" * len(heading), *body]
-    return "\n".join(lines) + "\n"
+    shown = {picture.section for picture in findings.pictures}
+    return [Section(key, heading, blocks) for key, heading, blocks in parts if blocks or key in shown]
 
 
-# --- words -----------------------------------------------------------------------------------------
-def percent(fraction: float | None, digits: int = 1) -> str:
-    return "undefined" if fraction is None else f"{100 * fraction:.{digits}f} %"
+# --- the verdict -----------------------------------------------------------------------------------
+def headline_pairs(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The pairs that answer the question: synthetic data against the baseline, then against the control
+    with duplicated real images; without an augmented arm the arm against the baseline that comes first."""
+    pairs = {(pair["a"], pair["b"]): pair for pair in comparison["pairs"]}
+    wanted = [(BASELINE, AUGMENTED), (AUGMENTED, DUPLICATE)]
+    found = [pairs[key] for key in wanted if key in pairs]
+    return [_turned(pair) if pair["a"] == AUGMENTED else pair for pair in found] or comparison["pairs"][:1]
 
 
-def decimal(value: float | None, digits: int = 3) -> str:
-    return "undefined" if value is None else f"{value:.{digits}f}"
+def _turned(pair: Mapping[str, Any]) -> dict[str, Any]:
+    """The same pair seen from its other arm: a minus b."""
+    opposite = {"better": "worse", "worse": "better"}
+    turned = {**pair, "a": pair["b"], "b": pair["a"]}
+    for metric in ("accuracy", "auroc"):
+        value, bounds = pair[f"{metric}_difference"], pair[f"{metric}_ci95"]
+        turned[f"{metric}_difference"] = None if value is None else -value
+        turned[f"{metric}_ci95"] = bounds and [None if bound is None else -bound for bound in bounds[::-1]]
+        verdict = pair[f"verdict_{metric}"]
+        turned[f"verdict_{metric}"] = opposite.get(verdict, verdict)
+    return turned
 
 
-def interval(bounds: Sequence[float | None], scale: float = 1.0, digits: int = 3, sign: str = "") -> str:
-    if not _defined(bounds):
-        return "95 % CI undefined"
-    low, high = (f"{scale * bound:{sign}.{digits}f}" for bound in bounds)
-    return f"95 % CI {low} to {high}"
-
-
-def _defined(bounds: Sequence[float | None]) -> bool:
-    return bool(bounds) and all(bound is not None and math.isfinite(bound) for bound in bounds)
-
-
-def _wrap(text: str, indent: str = "", first: str = "") -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=first or indent, subsequent_indent=indent)
-
-
-def _bullets(items: Iterable[str]) -> list[str]:
-    return [line for item in items for line in _wrap(item, "  ", "* ")]
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
-
-
-# --- sections --------------------------------------------------------------------------------------
-def _what_was_compared(findings: Findings) -> list[str]:
-    lines = []
-    for arm in findings.arms:
-        m = arm.metrics
-        trained_on = _count(m["n_train_images"], "real image") if m.get("n_train_images") else "real images"
-        if m.get("n_train_patients"):
-            trained_on += f" of {_count(m['n_train_patients'], 'patient')}"
-        if m.get("n_synthetic"):
-            trained_on += f" and {_count(m['n_synthetic'], 'synthetic image')}"
-        steps = f"{_count(m['optimizer_steps'], 'step')}, seed {m['seed']}"
-        lines += _wrap(f"{arm.name}: trained on {trained_on} ({steps}).", "  ", "* ")
-    tested = {_tested_on(arm.metrics): None for arm in findings.arms}
-    for sentence in tested:
-        lines += _wrap(sentence)
-    if findings.grouping:
-        lines += _wrap(f"Patients: {findings.grouping}.")
-    lines += _wrap(
-        "A result is called positive when its probability is 0.5 or more. No test image was used to choose "
-        "an epoch, a threshold or a setting."
-    )
-    return lines
-
-
-def _tested_on(m: dict[str, Any]) -> str:
-    images, positives = _count(m["n_images"], "image"), f"{m['n_positive']:,} positive"
-    share = percent(m["n_positive"] / m["n_images"])
-    name = "the official test set" if m.get("test_set") == "official" else "the test part"
+def verdict_sentence(pair: Mapping[str, Any]) -> str:
+    accuracy = _points(pair["accuracy_difference"], pair["accuracy_ci95"])
+    auroc = _auroc_change(pair["auroc_difference"], pair["auroc_ci95"])
+    n = f"{count(pair['n_images'], 'test image')} of {count(pair['n_patients'], 'patient')}"
     return (
-        f"Tested once on {images} of {_count(m['n_patients'], 'patient')} ({positives}, {share}): {name} of "
-        f"split {m['split_sha256'][:12]}."
+        f"{pair['b']} against {pair['a']}, on {n}: in accuracy, {pair['verdict_accuracy']} ({accuracy}); "
+        f"in AUROC, {pair['verdict_auroc']} ({auroc})."
     )
 
 
-def _each_arm(arms: Sequence[Arm]) -> list[str]:
-    lines = []
-    for arm in arms:
-        lines += ["", *_one_arm(arm)] if lines else _one_arm(arm)
+def _points(difference: float | None, bounds: Sequence[float | None] | None) -> str:
+    if difference is None:
+        return "difference undefined"
+    return f"{signed(100 * difference, 1)} points, 95 % CI {interval(bounds, 100, 1, sign=True)}"
+
+
+def _auroc_change(difference: float | None, bounds: Sequence[float | None] | None) -> str:
+    if difference is None:
+        return "difference undefined"
+    return f"{signed(difference, 3)}, 95 % CI {interval(bounds, sign=True)}"
+
+
+def _verdict(content: Mapping[str, Any]) -> list[Block]:
+    pairs = headline_pairs(content)
+    lines: list[Block] = [verdict_sentence(pair) for pair in pairs]
+    if (reason := _why_no_answer(content)) and not lines:
+        lines.append(reason)
+    elif reason:
+        lines = [reason, *lines]
+    if pairs:
+        lines.append(_resolution(content, pairs[0]))
+    goal = content["goal"]
+    met = "; ".join(f"{name} {_goal(item)}" for name, item in goal["arms"].items())
+    lines.append(f"Goal of {percent(goal['accuracy'], 0)} accuracy: {met}.")
     return lines
 
 
-def _one_arm(arm: Arm) -> list[str]:
-    m = arm.metrics
-    reference = m["references"]["test"]
-    negative = percent(reference["always_negative_accuracy"])
-    accuracy_ci = interval(m["accuracy_ci95"], 100, 1)
-    n = f"n = {_count(m['n_images'], 'image')}, {_count(m['n_patients'], 'patient')}"
-    gap = reference["auroc_minus_thumbnail"]
-    gap_ci = interval(reference["auroc_minus_thumbnail_ci95"], sign="+")
+def _why_no_answer(content: Mapping[str, Any]) -> str | None:
+    """Why augmented and baseline are not compared, or None if they are."""
+    names = list(content["arms"])
+    for name, flag in ((BASELINE, ""), (AUGMENTED, " --use-synthetic")):
+        if name not in names:
+            return (
+                f"There is no {name} arm, so this does not say what the synthetic images do to the "
+                f"classifier; `{TRAIN_COMMAND}{flag}` trains it."
+            )
+    for item in content["not_compared"]:
+        if {item["a"], item["b"]} == {BASELINE, AUGMENTED}:
+            return f"{AUGMENTED} and {BASELINE} cannot be compared: {item['reason']}."
+    return None
+
+
+def _resolution(content: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
+    smallest = smallest_differences(pair)
+    power = f"The smallest difference that this test set shows with 80 % power: {smallest}. "
+    margin = points(100 * content["settings"]["margin"])
+    seeds = _seeds(pair, content["arms"])
+    return f"{power if smallest else ''}The margin of equivalence is ±{margin}. S{seeds[1:]}."
+
+
+def smallest_differences(pair: Mapping[str, Any]) -> str:
+    """What the test set can show with 80 % power, in words; empty where undefined."""
+    accuracy, auroc = pair["minimum_detectable_difference"], pair["minimum_detectable_difference_auroc"]
+    found = [f"{100 * accuracy:.1f} points of accuracy"] if accuracy is not None else []
+    return " and ".join(found + ([f"{auroc:.3f} of AUROC"] if auroc is not None else []))
+
+
+def _goal(item: Mapping[str, Any]) -> str:
+    gap = 100 * abs(item["difference"])
+    return f"met, by {gap:.1f} points" if item["met"] else f"not met, {gap:.1f} points short"
+
+
+def _warnings(flags: Sequence[str]) -> list[Block]:
+    return [Bullets([without_folders(flag) for flag in flags])] if flags else []
+
+
+# --- the test set and the arms ---------------------------------------------------------------------
+def _test_set(content: Mapping[str, Any]) -> list[Block]:
+    test = content["test_set"]
+    split = f"split {test['split_sha256'][:12]}" if test.get("split_sha256") else "a split that is not known"
+    lines: list[Block] = [
+        f"Test set: {count(test['n_images'], 'image')} of {count(test['n_patients'], 'patient')}, "
+        f"{test['n_positive']:,} positive ({percent(test['prevalence'])}); {split}. "
+        + (f"Patients: {grouping_sentence(test['grouped_by'])}. " if test.get("grouped_by") else "")
+        + "No test image was used to choose an epoch, a threshold, a temperature or a setting."
+    ]
+    r = content["references"]
+    rows = [("always saying “negative”", f"accuracy {percent(r['always_negative_accuracy'])}")]
+    for key, what in (("metadata", "view, sex and age alone"), ("thumbnail", "16 x 16 thumbnails")):
+        value = r.get(f"{key}_auroc")
+        rows.append((what, "not known" if value is None else f"AUROC {decimal(value)}"))
+    return [*lines, Facts("What can be had without looking closely", rows)]
+
+
+def _arms(content: Mapping[str, Any]) -> list[Block]:
+    arms, goal = content["arms"], content["goal"]
+    main = Table(
+        ("arm", "accuracy, %", "AUROC", "sensitivity", "specificity", f"goal {percent(goal['accuracy'], 0)}"),
+        [
+            (name, with_interval(m["accuracy"], m["accuracy_ci95"], 100, 1),
+             with_interval(m["auroc"], m["auroc_ci95"]), percent(m["sensitivity"]),
+             percent(m["specificity"]), _goal(goal["arms"][name]).split(",")[0])
+            for name, m in arms.items()
+        ],
+    )  # fmt: skip
+    columns = {"weighted_precision": "wPrec", "weighted_recall": "wRec", "weighted_f1": "wF1", "ppv": "PPV",
+               "npv": "NPV", "auprc": "AUPRC", "brier": "Brier", "ece": "ECE"}  # fmt: skip
+    more = Table(
+        ("arm", *columns.values()),
+        [(name, *(decimal(m[key]) for key in columns)) for name, m in arms.items()],
+    )
+    blocks: list[Block] = [
+        main,
+        "Called positive from a probability of 0.5. In brackets 95 % CI: of the accuracy Wilson's, of the "
+        "AUROC DeLong's, both image-level. By patient:",
+        _clustered(arms),
+        more,
+        "w: mean over the two classes, weighted by their size. PPV and NPV at this test set's prevalence.",
+    ]
+    if any(m["at_prevalence"] for m in arms.values()):
+        blocks.append(_at_prevalence(arms))
+    return blocks + _moved_prior(arms)
+
+
+def _clustered(arms: Mapping[str, Any]) -> Table:
     rows = [
-        ("accuracy", f"{percent(m['accuracy'])} ({accuracy_ci}; always saying “negative”: {negative})"),
-        ("goal", _goal(m["accuracy"])),
-        ("AUROC", f"{decimal(m['auroc'])} ({interval(m['auroc_ci95'])})"),
-        ("  references", f"16 x 16 thumbnails {decimal(reference['thumbnail_auroc'])}, "
-                         f"view + sex + age {decimal(reference['metadata_auroc'])}"),
-        ("  minus thumbnails", f"{gap:+.3f} ({gap_ci})" if gap is not None else "undefined"),
-        ("weighted", f"precision {decimal(m['weighted_precision'])}, recall {decimal(m['weighted_recall'])}, "
-                     f"F1 {decimal(m['weighted_f1'])}"),
-        ("sensitivity", percent(m["sensitivity"])),
-        ("specificity", percent(m["specificity"])),
-    ]  # fmt: skip
-    return [f"{arm.name} ({n})", *(f"  {label:<19}{text}" for label, text in rows)]
+        (name, interval(m["accuracy_cluster_ci95"], 100, 1), interval(m["auroc_cluster_ci95"]))
+        for name, m in arms.items()
+    ]
+    return Table(("arm", "accuracy, %: 95 % CI by patient", "AUROC: 95 % CI by patient"), rows)
 
 
-def _goal(accuracy: float) -> str:
-    gap = 100 * (accuracy - GOAL_ACCURACY)
-    verdict = f"met, by {gap:.1f} points" if gap > 0 else f"not met, {-gap:.1f} points short"
-    return f"accuracy above {percent(GOAL_ACCURACY, 0)}: {verdict}"
+def _at_prevalence(arms: Mapping[str, Any]) -> Table:
+    given = next(m["at_prevalence"]["prevalence"] for m in arms.values() if m["at_prevalence"])
+    rows = [
+        (name, decimal(m["at_prevalence"]["ppv"]), decimal(m["at_prevalence"]["npv"]))
+        for name, m in arms.items()
+        if m["at_prevalence"]
+    ]
+    return Table((f"at a prevalence of {percent(given)}", "PPV", "NPV"), rows)
 
 
-def _differences(findings: Findings) -> list[str]:
-    if not findings.differences:
-        names = [arm.name for arm in findings.arms]
-        other = AUGMENTED if BASELINE in names else BASELINE
-        return _wrap(f"None: there are no final metrics of {other}, so nothing is compared.")
-    lines = []
-    for pair in findings.differences:
-        lines += [f"{pair['other']} minus {pair['base']}"]
-        if "reason" in pair:
-            lines += _wrap(f"Not computed: {pair['reason']}.", "  ")
-            continue
-        accuracy, auroc = pair["accuracy"], pair["auroc"]
-        change, ci = 100 * accuracy["difference"], interval(accuracy["ci95"], 100, 1, "+")
-        lines += [
-            f"  {'accuracy':<19}{change:+.1f} points ({ci}{_about_zero(accuracy['ci95'])})",
-            f"  {'AUROC':<19}{auroc['difference']:+.3f} ({interval(auroc['ci95'], sign='+')}"
-            f"{_about_zero(auroc['ci95'])})",
-        ]
-    paired = [pair for pair in findings.differences if "reason" not in pair]
-    if paired:
-        lines += _how_paired(paired[0])
-    for arm in findings.arms:
-        lines += _moved_prior(arm.name, arm.metrics)
-    return lines
-
-
-def _moved_prior(name: str, m: dict[str, Any]) -> list[str]:
-    """What synthetic positives alone do to figures taken at a probability of 0.5."""
-    synthetic = m.get("synthetic")
-    if not synthetic or synthetic["label"] != 1:
+def _moved_prior(arms: Mapping[str, Any]) -> list[Block]:
+    """What more positives in training do by themselves to figures taken at a probability of 0.5."""
+    learned = []
+    for name, m in arms.items():
+        if m.get("n_synthetic"):
+            learned.append(f"{name} learned from {count(m['n_synthetic'], 'synthetic image')}")
+        elif m.get("n_duplicated"):
+            learned.append(f"{name} from {m['n_duplicated']:,} real positives drawn again")
+        elif m.get("class_weights"):
+            learned.append(f"{name} from a loss weighted by class")
+    if not learned:
         return []
-    return _wrap(
-        f"Mind the threshold: {name} learned from {_count(synthetic['n_used'], 'more positive image')} "
-        f"beside {_count(m['n_train_images'], 'real image')}, which by itself tends to raise its "
-        "probabilities. That moves accuracy, sensitivity and specificity at 0.5, whatever else it learned; "
-        "AUROC does not depend on it."
-    )
+    return [
+        f"Mind the threshold: {', '.join(learned)}. Synthetic images, or other extra weight on positives, "
+        "move the prior: that by itself tends to raise the probabilities, and so moves accuracy, sensitivity "
+        "and specificity at 0.5, whatever else was learned. AUROC does not depend on it."
+    ]
 
 
-def _about_zero(bounds: Sequence[float | None]) -> str:
-    if not _defined(bounds):
-        return ""
-    return "; contains 0" if bounds[0] <= 0 <= bounds[1] else "; does not contain 0"
-
-
-def _how_paired(pair: dict[str, Any]) -> list[str]:
-    images, patients = _count(pair["n_images"], "image"), _count(pair["n_patients"], "patient")
-    return _wrap(
-        f"Both arms on the same {images}; intervals from {pair['n_resamples']:,} paired bootstrap resamples "
-        f"of the {patients} (seed {pair['seed']}). An interval that contains 0 means that "
-        "these images do not show which arm is ahead. One training run per arm: how much another seed would "
-        "change the result (seed variance) is not included."
-    )
-
-
-def _cross_validation(arms: Sequence[Arm]) -> list[str] | None:
-    if not arms:
-        return None
-    columns = {
-        "accuracy": "accuracy", "auroc": "AUROC", "weighted_f1": "weighted F1", "sensitivity": "sensitivity",
-        "specificity": "specificity",
-    }  # fmt: skip
-    width = max(len(arm.name) for arm in arms) + 4
-    lines = [" " * (width + 8) + "".join(f"{title:>15}" for title in columns.values())]
-    for arm in arms:
-        mark = " *" if arm.cv["contaminated"] else "  "
-        cells = (_mean_sd(arm.cv["mean"].get(key), arm.cv["std"].get(key)) for key in columns)
-        folds = f"{arm.cv['k']} folds"
-        lines.append(f"{arm.name + mark:<{width}}{folds:<8}" + "".join(f"{cell:>15}" for cell in cells))
-    sizes = {(arm.cv["n_images"], arm.cv["n_patients"]): None for arm in arms}
-    n = " / ".join(f"{_count(images, 'image')} of {_count(people, 'patient')}" for images, people in sizes)
-    lines += _wrap(
-        "Mean over the folds and, in brackets, their standard deviation, which is not a confidence interval; "
-        f"{n}. Fold figures are for orientation: arms are compared on the test images."
-    )
-    if any(arm.cv["contaminated"] for arm in arms):
-        lines += _wrap(
-            "* CONTAMINATED: the generator of this arm's synthetic images saw the validation images. These "
-            "figures may be too good and are not compared with any other row."
+# --- differences -----------------------------------------------------------------------------------
+def _differences(content: Mapping[str, Any]) -> list[Block]:
+    pairs = content["pairs"]
+    blocks: list[Block] = [
+        Facts(f"{pair['b']} minus {pair['a']}", _pair_rows(pair, content)) for pair in pairs
+    ]
+    if pairs:
+        s = content["settings"]
+        blocks.append(
+            f"Each pair on the same test images. Intervals and p: paired bootstrap of {s['n_resamples']:,} "
+            f"resamples of the patients (seed {s['seed']}); p adjusted over the pairs by Holm. McNemar and "
+            "DeLong take each image by itself (image-level) and are not adjusted. Verdict, in this order: "
+            f"interval within ±{points(100 * s['margin'])}: equivalent; adjusted p below {s['alpha']:g}: a "
+            "difference in its direction; else no evidence of one."
         )
-    return lines
+    if others := content["not_compared"]:
+        reasons = [f"{item['b']} and {item['a']} are not compared: {item['reason']}." for item in others]
+        blocks.append(Bullets(reasons))
+    return blocks or ["None: there is one arm only."]
 
 
-def _mean_sd(mean: float | None, sd: float | None) -> str:
-    if mean is None:
-        return "undefined"
-    return f"{mean:.3f}" + (f" ({sd:.3f})" if sd is not None else "")
+def _pair_rows(pair: Mapping[str, Any], content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    accuracy = _points(pair["accuracy_difference"], pair["accuracy_ci95"])
+    auroc = _auroc_change(pair["auroc_difference"], pair["auroc_ci95"])
+    right = f"only {pair['a']} right: {pair['mcnemar_b']}, only {pair['b']} right: {pair['mcnemar_c']}"
+    smallest = smallest_differences(pair)
+    return [
+        ("accuracy", f"{accuracy}; {_both_p(pair['p'], pair['p_holm'])}"),
+        ("verdict, accuracy", pair["verdict_accuracy"]),
+        ("AUROC", f"{auroc}; {_both_p(pair['p_auroc'], pair['p_holm_auroc'])}"),
+        ("verdict, AUROC", pair["verdict_auroc"]),
+        ("McNemar, exact", f"{p_value(pair['mcnemar_p'])} ({right}; image-level)"),
+        ("DeLong", f"{p_value(pair['delong_p'])} (image-level)"),
+        ("Nadeau-Bengio", _nadeau_bengio(pair)),
+        ("80 % power", f"from {smallest}" if smallest else "undefined"),
+        ("seeds", _seeds(pair, content["arms"])),
+    ]
 
 
-# --- synthetic images ------------------------------------------------------------------------------
-def _synthetic_images(findings: Findings) -> list[str] | None:
-    lines = _ssim(findings.ssim) if findings.ssim else []
-    if findings.fid:
-        lines += [""] if lines else []
-        lines += _fid(findings.fid)
-    return lines or None
+def _both_p(p: float | None, adjusted: float | None) -> str:
+    return f"{p_value(p)}, after Holm {p_value(adjusted)}"
 
 
-def _ssim(ssim: dict[str, Any]) -> list[str]:
-    size = f"{ssim['image_size']} x {ssim['image_size']}"
-    lines = _wrap(f"SSIM of pairs of images of {size} pixels: mean (SD), median:")
-    for key, label in SSIM_ROWS.items():
-        row = ssim["comparisons"].get(key)
-        if not row:
-            continue
-        value = f"{_mean_sd(row['mean'], row['sd'])}, {decimal(row['median'])}"
-        images = " + ".join(f"{n:,}" for n in row["n_images"])
-        label = label.format(kind=ssim["kind"])
-        lines.append(f"  {label:<48}{value:<24}{_count(row['n_pairs'], 'pair')}, {images} images")
-    return lines + _wrap(f"{ssim['what']} {ssim['cannot_tell']}")
+def _nadeau_bengio(pair: Mapping[str, Any]) -> str:
+    result = pair["nadeau_bengio"]
+    if result is None:
+        return f"not computed: {pair['nadeau_bengio_why_not']}"
+    accuracy, auroc = result["accuracy"], result["auroc"]
+    words = f"{result['k']} clean folds: accuracy {_points(accuracy['difference'], accuracy['ci95'])}, "
+    words += p_value(accuracy["p"])
+    if auroc:
+        words += f"; AUROC {_auroc_change(auroc['difference'], auroc['ci95'])}, {p_value(auroc['p'])}"
+    return words
 
 
-def _fid(fid: dict[str, Any]) -> list[str]:
-    lines = _wrap(
-        f"Fréchet distance and kernel distance (KID) of two sets of {fid['n']:,} images each, in "
-        f"{fid['extractor_description']}; mean (SD) of {fid['draws']} draws:"
-    )
-    for key, label in FID_ROWS.items():
-        row = fid["distances"].get(key)
-        if row:
-            frechet = f"{row['fid']:.4g}" + (f" ({row['fid_sd']:.2g})" if row["fid_sd"] is not None else "")
-            kid = f"KID {row['kid']:.3g}"
-            lines.append(f"  {label.format(kind=fid['kind']):<48}{frechet:<24}{kid}")
-    return lines + _wrap(f"{fid['comparability']} {fid['cannot_tell']}")
+def _seeds(pair: Mapping[str, Any], arms: Mapping[str, Any]) -> str:
+    runs = ", ".join(f"{name} {count(arms[name]['repeats'], 'run')}" for name in (pair["a"], pair["b"]))
+    return f"seed variance {'' if pair['seed_variance_included'] else 'not '}included ({runs})"
 
 
-# --- files -----------------------------------------------------------------------------------------
-def _pictures(findings: Findings) -> list[str] | None:
-    lines = [f"  {file:<36}{what}" for file, what in findings.pictures]
+def _heat_maps(pictures: Sequence[Picture]) -> list[Block]:
+    if not any(picture.section == "heat-maps" for picture in pictures):
+        return []
+    return [
+        "The same test images under the model of each arm, right and wrong ones. A heat map shows where the "
+        "score is sensitive, not why, nor whether it is right; how the images were chosen stands below it."
+    ]
+
+
+# --- the rest --------------------------------------------------------------------------------------
+def _commands(rows: Sequence[tuple[str, str]]) -> list[Block]:
+    note = "Run from the folder of the project; paths outside it are given by their last part."
+    return [Commands(rows), note] if rows else []
+
+
+def _files(findings: Findings) -> list[Block]:
+    rows = [(picture.file, picture.what) for picture in findings.pictures] + list(findings.files)
+    blocks: list[Block] = [Facts("", rows)] if rows else []
     if findings.no_real_images:
-        lines += _wrap("--no-real-images: every picture that would show a real X-ray was left out.")
-    return lines or None
+        blocks.append("--no-real-images: every picture that would show a real X-ray was left out.")
+    return blocks
 
 
-def _missing(what: str, remedy: str) -> list[str]:
-    return _wrap(without_folders(f"{what}; {remedy}" if remedy else what), "  ", "* ")
-
-
-def without_folders(text: str) -> str:
-    """``text`` with the last part alone of every absolute path: the report must not name this machine."""
-    # The home folder by itself first: a user's name can contain spaces.
-    text = text.replace(str(Path.home()) + os.sep, os.sep)
-    return ABSOLUTE_PATH.sub(r"\1", text)
+def _missing(missing: Sequence[tuple[str, str]]) -> list[Block]:
+    lines = [without_folders(f"{what}; {remedy}" if remedy else what) for what, remedy in missing]
+    return [Bullets(lines)] if lines else []

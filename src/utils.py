@@ -15,11 +15,12 @@ import math
 import os
 import platform
 import random
+import shlex
 import signal
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -142,6 +143,19 @@ def public_config(args: argparse.Namespace) -> dict[str, Any]:
         return public_path(value) if tells_more else _plain(value)
 
     return {key: public(value) for key, value in sorted(vars(args).items())}
+
+
+def command_line(script: str, options: Mapping[str, Any], leave_out: Collection[str] = ()) -> str:
+    """The command that runs ``src/<script>.py`` with recorded options (names as in ``public_config``).
+
+    Options that are None or False are those that were not given; ``leave_out`` names others.
+    """
+    words = ["python", f"src/{script}.py"]
+    for name, value in options.items():
+        if value is None or value is False or name in leave_out:
+            continue
+        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [shlex.quote(str(value))])
+    return " ".join(words)
 
 
 def public_path(path: str | Path) -> str:
