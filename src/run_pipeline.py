@@ -1,4 +1,4 @@
-"""Run the whole comparison: check data, baseline, GAN, synthetic images, augmented classifier, analysis.
+"""Run the whole comparison: check data, baseline, GAN, synthetic images, augmented and control, analysis.
 
 Each step is a command that could be typed by hand; it is printed, then run. A finished step is skipped when
 the pipeline is run again with the same options, an interrupted one is taken up where it stopped.
@@ -10,29 +10,34 @@ the pipeline is run again with the same options, an interrupted one is taken up 
 from __future__ import annotations
 
 import argparse
-import shlex
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import paths
-from utils import UserError, argument_parser, load_json, number, run_script, save_json
+from data_loader import add_data_arguments
+from pipeline_steps import (
+    GENERATION,
+    Step,
+    add_passed_on_arguments,
+    check_options,
+    data_options,
+    run_steps,
+)
+from treatments import DUPLICATE
+from utils import argument_parser, number, run_script
 
-SRC = Path(__file__).resolve().parent
-FINISHED, STARTED = "finished", "started"
-GENERATION = "generate synthetic images"
+CHECK, BASELINE, GAN = "check the data", "train the baseline classifier", "train the GAN"
 
 # Sized for ten minutes on two cores and for classifiers that clearly learn. No step needs the network: none
 # asks for pretrained weights.
 DEMO = {
     "phantoms": ["--num-images", "700", "--num-test-images", "40", "--image-size", "64"],
     "classifier": [
-        "--weights", "none", "--unfreeze", "--image-size", "64", "--epochs", "12", "--k-folds", "3",
+        "--weights", "none", "--unfreeze", "--image-size", "64", "--epochs", "12",
         "--augment", "light", "--weight-decay", "0.05", "--schedule", "onecycle",
     ],
+    "folds": ["--k-folds", "3"],
     "gan": [
         "--image-size", "64", "--num-channels", "1", "--kimg", "30", "--batch-size", "16",
         "--save-interval", "500", "--checkpoint-interval", "50", "--perceptual", "off",
@@ -64,26 +69,6 @@ class Folders:
         return self.output / Path(paths.ANALYSIS_DIR).name
 
 
-@dataclass(frozen=True)
-class Step:
-    """One command: ``script`` with ``options``; done when ``artifact`` is there.
-
-    ``images``: the folder whose synthetic images it replaces if they are this pipeline's and outdated.
-    ``resumable_unless``: it has --resume, which refuses after this other step has run again.
-    """
-
-    name: str
-    script: str
-    options: list[str]
-    artifact: Path
-    resumable: bool = False
-    resumable_unless: str = ""
-    images: Path | None = None
-
-    def command(self) -> list[str]:
-        return [f"src/{self.script}.py", *self.options]
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argument_parser("Run all steps of the comparison, as the commands a user would type.")
     add = parser.add_argument
@@ -92,14 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help=f"run on procedural chest phantoms, everything below {paths.DEMO_DIR}; ignores other flags",
     )
-    add("--data-dir", default=paths.DATA_DIR, metavar="PATH", help="processed dataset folder")
-    add("--splits", metavar="PATH", help=f"frozen split (default: <data-dir>/{paths.SPLITS})")
-    add(
-        "--patient-map",
-        metavar="PATH",
-        help=f"official RSNA-to-NIH mapping (default: <data-dir>/{paths.PATIENT_MAP} if it is there)",
-    )
-    add("--skip-bad-images", action="store_true", help="go on without missing or unreadable images")
+    add_data_arguments(parser)
     add("--synthetic-dir", default=paths.SYNTHETIC_DIR, metavar="PATH", help="folder of synthetic images")
     add("--model-dir", default=paths.MODEL_DIR, metavar="PATH", help="folder for model checkpoints")
     add("--output-dir", default=paths.OUTPUT_DIR, metavar="PATH", help="folder for all results")
@@ -115,31 +93,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="of training and generation",
     )
-    add(
-        "--classifier-args",
-        type=words,
-        default=[],
-        metavar="'ARGS'",
-        help="more options of train_classifier.py, e.g. '--weights none --unfreeze' (default: none)",
-    )
-    add(
-        "--gan-args",
-        type=words,
-        default=[],
-        metavar="'ARGS'",
-        help="more options of train_gan.py, e.g. '--num-channels 1' (default: none)",
-    )
+    add_passed_on_arguments(parser)
+    add("--no-controls", action="store_true", help="leave out the control that synthetic images must beat")
     add("--no-real-images", action="store_true", help="leave out every picture that shows a real X-ray")
     add("--cpu", action="store_true", help="use the CPU even if a GPU is available")
     return parser
-
-
-def words(text: str) -> list[str]:
-    """An argparse type: options in one string, split as a shell would."""
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be split into options: {error}") from None
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -157,52 +115,63 @@ def comparison_steps(
     data_options: list[str],
     split: Path,
     classifier: list[str],
+    folds: list[str],
     gan: list[str],
     generation: list[str],
     analysis: list[str],
+    controls: bool = True,
 ) -> list[Step]:
-    """The six commands from a data folder to a report."""
+    """The commands from a data folder to a report, with ``controls`` those of what synthetic images must
+    beat too."""
     data = ["--data-dir", str(folders.data), *data_options]
     results = ["--model-dir", str(folders.models), "--results-dir", str(folders.metrics),
                "--figures-dir", str(folders.figures)]  # fmt: skip
+    images = ["--synthetic-dir", str(folders.synthetic)]
     generator = paths.generator_final(folders.models)
+
+    def arm(name: str, prefix: str, options: list[str], needs: tuple[str, ...]) -> Step:
+        metrics = paths.final_metrics(folders.metrics, prefix)
+        return Step(
+            f"train the {name}", "train_classifier", [*data, *results, *options], metrics,
+            resumable=True, needs=needs,
+        )  # fmt: skip
+
+    augmented = arm(
+        "augmented classifier", paths.AUGMENTED_PREFIX,
+        [*folds, *classifier, "--use-synthetic", *images], (CHECK, BASELINE, GENERATION),
+    )  # fmt: skip
+    # Its folds would say nothing that the comparison asks for: its epochs are the baseline's.
+    control = arm(
+        "control with duplicated positives", paths.DUPLICATE_PREFIX,
+        [*classifier, "--k-folds", "0", "--control", DUPLICATE, *images], (CHECK, BASELINE, GENERATION),
+    )  # fmt: skip
     return [
-        Step("check the data", "data_loader", data, split),
+        Step(CHECK, "data_loader", data, split),
+        arm("baseline classifier", paths.BASELINE_PREFIX, [*folds, *classifier], (CHECK,)),
         Step(
-            "train the baseline classifier",
-            "train_classifier",
-            [*data, *results, *classifier],
-            paths.final_metrics(folders.metrics, paths.BASELINE_PREFIX),
-            resumable=True,
-        ),
-        Step(
-            "train the GAN",
+            GAN,
             "train_gan",
             [*data, "--model-dir", str(folders.models), "--output-dir", str(folders.output), *gan],
             generator,
             resumable=True,
+            needs=(CHECK,),
         ),
         Step(
             GENERATION,
             "generate_synthetic",
             ["--model-path", str(generator), "--output-dir", str(folders.synthetic), *generation],
             paths.synthetic_manifest(folders.synthetic),
+            needs=(GAN,),
             images=folders.synthetic,
         ),
-        Step(
-            "train the augmented classifier",
-            "train_classifier",
-            [*data, *results, *classifier, "--use-synthetic", "--synthetic-dir", str(folders.synthetic)],
-            paths.final_metrics(folders.metrics, paths.AUGMENTED_PREFIX),
-            resumable=True,
-            resumable_unless=GENERATION,
-        ),
+        augmented,
+        *([control] if controls else []),
         Step(
             "analyse",
             "analyze_results",
             [*data, "--metrics-dir", str(folders.metrics), "--analysis-dir", str(folders.analysis),
-             "--synthetic-dir", str(folders.synthetic), "--model-dir", str(folders.models), *analysis],
-            paths.comparison_report(folders.analysis),
+             *images, "--model-dir", str(folders.models), *analysis],
+            paths.report_page(folders.analysis),
         ),
     ]  # fmt: skip
 
@@ -222,6 +191,7 @@ def demo_plan() -> tuple[Folders, list[Step]]:
         data_options=[],
         split=folders.data / paths.SPLITS,
         classifier=DEMO["classifier"],
+        folds=DEMO["folds"],
         gan=DEMO["gan"],
         generation=DEMO["generation"],
         analysis=DEMO["analysis"],
@@ -238,7 +208,7 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
     cpu = ["--cpu"] if args.cpu else []
     seed = ["--seed", str(args.seed)]
     size = ["--image-size", str(args.image_size)]
-    classifier = ["--epochs", str(args.epochs), "--k-folds", str(args.k_folds), *size, *seed, *cpu]
+    classifier = ["--epochs", str(args.epochs), *size, *seed, *cpu]
     gan_length = [] if "--kimg" in args.gan_args else ["--epochs", str(args.gan_epochs)]
     pictures = ["--no-real-images"] if args.no_real_images else []
     steps = comparison_steps(
@@ -246,9 +216,11 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
         data_options=data_options(args),
         split=Path(args.splits or folders.data / paths.SPLITS),
         classifier=[*classifier, *args.classifier_args],
+        folds=["--k-folds", str(args.k_folds)],
         gan=[*gan_length, *size, *seed, *cpu, *pictures, *args.gan_args],
         generation=["--num-images", str(args.num_images), *seed, *cpu],
         analysis=[*cpu, *pictures],
+        controls=not args.no_controls,
     )
     metadata = folders.data / paths.TRAIN_METADATA
     if not metadata.is_file():
@@ -257,110 +229,11 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
     return folders, steps
 
 
-def data_options(args: argparse.Namespace) -> list[str]:
-    """What every step that reads the dataset is told besides its folder."""
-    return [
-        *(["--splits", args.splits] if args.splits else []),
-        *(["--patient-map", args.patient_map] if args.patient_map else []),
-        *(["--skip-bad-images"] if args.skip_bad_images else []),
-    ]
-
-
-def check_options(steps: list[Step]) -> None:
-    """Let every script read its options before hours are spent; wrong usage ends here, with exit code 2.
-
-    With ``--help`` last, a script checks the options before it and then does nothing.
-    """
-    for step in steps:
-        command = [sys.executable, str(SRC / f"{step.script}.py"), *step.options, "--help"]
-        checked = subprocess.run(command, capture_output=True, text=True)
-        if checked.returncode != 0:
-            print(checked.stderr.strip().splitlines()[-1], file=sys.stderr)
-            sys.exit(2)
-
-
-# --- running them ----------------------------------------------------------------------------------
-def run_steps(steps: list[Step], log_file: Path) -> None:
-    """Run what is not finished; the log says which command each step was started and finished with."""
-    log: dict[str, Any] = load_json(log_file) if log_file.is_file() else {}
-    ran: list[str] = []  # once a step has run, all that build on it run again
-    for number_, step in enumerate(steps, start=1):
-        entry = log.get(step.name, {})
-        same = entry.get("command") == step.command()
-        title = f"step {number_}/{len(steps)}: {step.name}"
-        if not ran and same and entry.get("state") == FINISHED and step.artifact.exists():
-            print(f"\n== {title}: already finished", flush=True)
-            continue
-        extra = []
-        if step.resumable and same and entry.get("state") == STARTED and step.resumable_unless not in ran:
-            extra.append("--resume")
-        started = {"command": step.command(), "state": STARTED}
-        if step.images:
-            started["own_images"] = owns_images(step, entry)
-            if started["own_images"] and are_outdated(step, entry, bool(ran)):
-                extra.append("--overwrite")
-                started["replaces"] = modified(step.artifact)
-        ran.append(step.name)
-        print(f"\n== {title}\n$ python {shlex.join([*step.command(), *extra])}", flush=True)
-        log[step.name] = started
-        save_json(log_file, log)
-        seconds = run_command(step, extra)
-        log[step.name] = {"command": step.command(), "state": FINISHED, "seconds": round(seconds, 1)}
-        save_json(log_file, log)
-        print(f"== {step.name}: done in {seconds / 60:.1f} min", flush=True)
-
-
-def owns_images(step: Step, entry: dict[str, Any]) -> bool:
-    """Are all images in the step's folder this pipeline's? Then they may be replaced; others never are.
-
-    They are if an earlier run, whose log ``entry`` is given, made them there, or if there are none yet.
-    """
-    if str(step.images) in entry.get("command", []) and (
-        entry.get("state") == FINISHED or entry.get("own_images")
-    ):
-        return True
-    return not step.artifact.exists() and not any(step.images.glob(paths.SYNTHETIC_PATTERN))
-
-
-def are_outdated(step: Step, entry: dict[str, Any], rerun: bool) -> bool:
-    """Must the images be made anew? Not if an interrupted run of the same command can be taken up."""
-    if not entry:
-        return False
-    if rerun or entry["state"] == FINISHED or entry["command"] != step.command():
-        return True
-    # Interrupted while it replaced others: before or after it had removed them?
-    return "replaces" in entry and modified(step.artifact) in (None, entry["replaces"])
-
-
-def modified(path: Path) -> int | None:
-    """Time of the last change in nanoseconds; None if there is no such file."""
-    return path.stat().st_mtime_ns if path.exists() else None
-
-
-def run_command(step: Step, extra: list[str]) -> float:
-    """Run one step to its end and return its seconds. ``UserError`` if it fails."""
-    start = time.monotonic()
-    process = subprocess.Popen([sys.executable, str(SRC / f"{step.script}.py"), *step.options, *extra])
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:
-        # At a terminal Ctrl-C has reached the step too; it cleans up after itself.
-        process.terminate()
-        process.wait()
-        raise
-    if code != 0:
-        raise UserError(
-            f"step {step.name!r} ended with exit code {code}; its message stands above. "
-            "Run the same command again to go on from this step"
-        )
-    return time.monotonic() - start
-
-
 def print_outcome(folders: Folders, minutes: float) -> None:
     """Where the report and the pictures are."""
     pictures = [*sorted(folders.analysis.glob("*.png")), *sorted(folders.figures.glob("*.png"))]
     print(f"\nfinished in {minutes:.1f} min")
-    print(f"report:   {paths.comparison_report(folders.analysis)}")
+    print(f"report:   {paths.report_page(folders.analysis)}, {paths.comparison_report(folders.analysis)}")
     print("pictures: " + "\n          ".join(map(str, pictures)))
     print(f"          {paths.gan_images(folders.output)}/ (samples of the GAN while it learned)")
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import pipeline_steps
 import run_pipeline
-from run_pipeline import Step, run_steps
+from pipeline_steps import Step, run_steps
 from utils import UserError, load_json
 
 STUB = """
@@ -31,7 +32,7 @@ def stubs(in_tmp, monkeypatch):
     (in_tmp / "src").mkdir()
     for name in ("one", "two"):
         (in_tmp / "src" / f"{name}.py").write_text(STUB)
-    monkeypatch.setattr(run_pipeline, "SRC", in_tmp / "src")
+    monkeypatch.setattr(pipeline_steps, "SRC", in_tmp / "src")
     return in_tmp
 
 
@@ -123,7 +124,7 @@ def generation_steps(gan: str = "g", count: str = "5", folder: str = "made") -> 
     return [
         Step("gan", "gan", [gan], Path("a.txt"), resumable=True),
         Step("generate", "generate", [folder, count], images / "manifest.json", images=images),
-        Step("train", "two", ["b.txt"], Path("b.txt"), resumable=True, resumable_unless="generate"),
+        Step("train", "two", ["b.txt"], Path("b.txt"), resumable=True, needs=("generate",)),
     ]
 
 
@@ -199,7 +200,7 @@ def test_training_on_replaced_images_starts_afresh(generating):
 # --- options ---------------------------------------------------------------------------------------
 def test_wrong_options_end_before_anything_runs(stubs, capsys):
     with pytest.raises(SystemExit) as stop:
-        run_pipeline.check_options(steps("--bad"))
+        pipeline_steps.check_options(steps("--bad"))
     assert stop.value.code == 2
     assert capsys.readouterr().err == "one.py: error: unrecognized arguments: --bad\n"
     assert not Path("calls.txt").exists()
@@ -225,7 +226,7 @@ def test_the_plan_passes_options_on_and_downloads_what_is_missing(in_tmp):
         reads_data = name not in ("download the dataset", "generate synthetic images")
         shared = "--data-dir d --splits s.json --patient-map map.json --skip-bad-images"
         assert (shared in command) == reads_data, name
-    run_pipeline.check_options(planned)
+    pipeline_steps.check_options(planned)
     Path("d").mkdir()
     Path("d/stage2_train_metadata.csv").touch()
     assert run_pipeline.plan(args)[1][0].name == "check the data"
