@@ -64,9 +64,11 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class Compared:
-    """``quality``: content of image_quality.json; ``manifest``: of the synthetic images. None if not made."""
+    """``quality``: content of image_quality.json, None if not made; ``comparability``: of its first
+    distances; ``manifest``: of the synthetic images, None without them."""
 
     quality: dict[str, Any] | None = None
+    comparability: str = ""
     manifest: dict[str, Any] | None = None
 
 
@@ -114,8 +116,8 @@ def compare_images(
     else:
         ssim = compare_by_ssim(images, options.num_compare, options.seed)
         outcome.numbers(paths.ssim_analysis(outcome.folder), ssim, "SSIM of pairs of images, row by row")
-    quality = _quality(options, images, model, ssim, outcome)
-    return Compared(quality, synthetic.manifest)
+    quality, comparability = _quality(options, images, model, ssim, outcome)
+    return Compared(quality, comparability, synthetic.manifest)
 
 
 def _synthetic(
@@ -158,8 +160,11 @@ def _quality(
     model: PneumoniaClassifier | None,
     ssim: dict[str, Any] | None,
     outcome: Outcome,
-) -> dict[str, Any]:
-    """Write fid_score.json, image_quality.json and nearest_neighbours.png; returns the second's content."""
+) -> tuple[dict[str, Any], str]:
+    """Write fid_score.json, image_quality.json and nearest_neighbours.png.
+
+    Returns (content of the second, what the distances of the first may be compared with).
+    """
     path = paths.fid_score(outcome.folder)
     try:
         extractors = usable_extractors(options.extractor, model, select_device(options.cpu))
@@ -181,7 +186,7 @@ def _quality(
     outcome.numbers(paths.image_quality(outcome.folder), quality, what)
     outcome.warnings += quality["flags"]
     _draw_neighbours(options, images, quality, outcome)
-    return quality
+    return quality, measured[0].extractor.comparability if measured else ""
 
 
 def _draw_neighbours(

@@ -115,6 +115,7 @@ def main(argv: list[str] | None = None) -> None:
         comparison=comparison,
         cross_validated={name: arm.cv for name, arm in arms.items() if arm.cv},
         quality=compared.quality,
+        comparability=compared.comparability,
         flags=[*comparison["flags"], *outcome.warnings],
         missing=outcome.missing,
         pictures=outcome.pictures,

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import report_details as details
-from arms import AUGMENTED, BASELINE, TRAIN_COMMAND
 from data_loader import grouping_sentence
 from report_blocks import (
     Block,
@@ -27,12 +26,17 @@ from report_blocks import (
     p_value,
     percent,
     points,
-    signed,
     with_interval,
     without_folders,
 )
-
-DUPLICATE = "control_duplicate"
+from report_verdict import (
+    accuracy_change,
+    auroc_change,
+    goal_words,
+    seeds_words,
+    smallest_differences,
+    verdict_lines,
+)
 
 
 @dataclass(frozen=True)
@@ -48,14 +52,16 @@ class Picture:
 class Findings:
     """All that the report says.
 
-    ``comparison`` is the content of comparison.json, ``quality`` of image_quality.json, ``ssim`` and ``fid``
-    of their files, None if not made; ``cross_validated``: arm -> cv_summary.json; ``missing``: (what is not
-    there, how to get it); ``commands``: (what it made, command line); ``files``: (name, what it holds).
+    ``comparison`` is the content of comparison.json, ``quality`` of image_quality.json, None if not made;
+    ``comparability``: what the Fréchet distance may be compared with; ``cross_validated``: arm ->
+    cv_summary.json; ``missing``: (what is not there, how to get it); ``commands``: (what it made, command
+    line); ``files``: (name, what it holds).
     """
 
     comparison: Mapping[str, Any]
     cross_validated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     quality: Mapping[str, Any] | None = None
+    comparability: str = ""
     flags: Sequence[str] = ()
     missing: Sequence[tuple[str, str]] = ()
     pictures: Sequence[Picture] = ()
@@ -67,8 +73,9 @@ class Findings:
 def sections(findings: Findings) -> list[Section]:
     """The report, always in this order; sections without content are left out."""
     content = findings.comparison
+    images = details.images(findings.quality, findings.comparability)
     parts = [
-        ("verdict", "Verdict", _verdict(content)),
+        ("verdict", "Verdict", verdict_lines(content)),
         ("warnings", "Warnings: read these before any figure", _warnings(findings.flags)),
         ("test-set", "Test set and references", _test_set(content)),
         ("arms", "Each arm on the test images", _arms(content)),
@@ -77,7 +84,7 @@ def sections(findings: Findings) -> list[Section]:
         ("calibration", "Calibration", details.calibration(content)),
         ("subgroups", "Subgroups", details.subgroups(content)),
         ("training", "Training and cross-validation", details.training(content, findings.cross_validated)),
-        ("images", "Synthetic images beside real ones", details.images(findings.quality)),
+        ("images", "Synthetic images beside real ones", images),
         ("heat-maps", "Heat maps", _heat_maps(findings.pictures)),
         ("commands", "The commands that made this", _commands(findings.commands)),
         ("files", "Files beside this report", _files(findings)),
@@ -87,101 +94,7 @@ def sections(findings: Findings) -> list[Section]:
     return [Section(key, heading, blocks) for key, heading, blocks in parts if blocks or key in shown]
 
 
-# --- the verdict -----------------------------------------------------------------------------------
-def headline_pairs(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The pairs that answer the question: synthetic data against the baseline, then against the control
-    with duplicated real images; without an augmented arm the arm against the baseline that comes first."""
-    pairs = {(pair["a"], pair["b"]): pair for pair in comparison["pairs"]}
-    wanted = [(BASELINE, AUGMENTED), (AUGMENTED, DUPLICATE)]
-    found = [pairs[key] for key in wanted if key in pairs]
-    return [_turned(pair) if pair["a"] == AUGMENTED else pair for pair in found] or comparison["pairs"][:1]
-
-
-def _turned(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """The same pair seen from its other arm: a minus b."""
-    opposite = {"better": "worse", "worse": "better"}
-    turned = {**pair, "a": pair["b"], "b": pair["a"]}
-    for metric in ("accuracy", "auroc"):
-        value, bounds = pair[f"{metric}_difference"], pair[f"{metric}_ci95"]
-        turned[f"{metric}_difference"] = None if value is None else -value
-        turned[f"{metric}_ci95"] = bounds and [None if bound is None else -bound for bound in bounds[::-1]]
-        verdict = pair[f"verdict_{metric}"]
-        turned[f"verdict_{metric}"] = opposite.get(verdict, verdict)
-    return turned
-
-
-def verdict_sentence(pair: Mapping[str, Any]) -> str:
-    accuracy = _points(pair["accuracy_difference"], pair["accuracy_ci95"])
-    auroc = _auroc_change(pair["auroc_difference"], pair["auroc_ci95"])
-    n = f"{count(pair['n_images'], 'test image')} of {count(pair['n_patients'], 'patient')}"
-    return (
-        f"{pair['b']} against {pair['a']}, on {n}: in accuracy, {pair['verdict_accuracy']} ({accuracy}); "
-        f"in AUROC, {pair['verdict_auroc']} ({auroc})."
-    )
-
-
-def _points(difference: float | None, bounds: Sequence[float | None] | None) -> str:
-    if difference is None:
-        return "difference undefined"
-    return f"{signed(100 * difference, 1)} points, 95 % CI {interval(bounds, 100, 1, sign=True)}"
-
-
-def _auroc_change(difference: float | None, bounds: Sequence[float | None] | None) -> str:
-    if difference is None:
-        return "difference undefined"
-    return f"{signed(difference, 3)}, 95 % CI {interval(bounds, sign=True)}"
-
-
-def _verdict(content: Mapping[str, Any]) -> list[Block]:
-    pairs = headline_pairs(content)
-    lines: list[Block] = [verdict_sentence(pair) for pair in pairs]
-    if (reason := _why_no_answer(content)) and not lines:
-        lines.append(reason)
-    elif reason:
-        lines = [reason, *lines]
-    if pairs:
-        lines.append(_resolution(content, pairs[0]))
-    goal = content["goal"]
-    met = "; ".join(f"{name} {_goal(item)}" for name, item in goal["arms"].items())
-    lines.append(f"Goal of {percent(goal['accuracy'], 0)} accuracy: {met}.")
-    return lines
-
-
-def _why_no_answer(content: Mapping[str, Any]) -> str | None:
-    """Why augmented and baseline are not compared, or None if they are."""
-    names = list(content["arms"])
-    for name, flag in ((BASELINE, ""), (AUGMENTED, " --use-synthetic")):
-        if name not in names:
-            return (
-                f"There is no {name} arm, so this does not say what the synthetic images do to the "
-                f"classifier; `{TRAIN_COMMAND}{flag}` trains it."
-            )
-    for item in content["not_compared"]:
-        if {item["a"], item["b"]} == {BASELINE, AUGMENTED}:
-            return f"{AUGMENTED} and {BASELINE} cannot be compared: {item['reason']}."
-    return None
-
-
-def _resolution(content: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
-    smallest = smallest_differences(pair)
-    power = f"The smallest difference that this test set shows with 80 % power: {smallest}. "
-    margin = points(100 * content["settings"]["margin"])
-    seeds = _seeds(pair, content["arms"])
-    return f"{power if smallest else ''}The margin of equivalence is ±{margin}. S{seeds[1:]}."
-
-
-def smallest_differences(pair: Mapping[str, Any]) -> str:
-    """What the test set can show with 80 % power, in words; empty where undefined."""
-    accuracy, auroc = pair["minimum_detectable_difference"], pair["minimum_detectable_difference_auroc"]
-    found = [f"{100 * accuracy:.1f} points of accuracy"] if accuracy is not None else []
-    return " and ".join(found + ([f"{auroc:.3f} of AUROC"] if auroc is not None else []))
-
-
-def _goal(item: Mapping[str, Any]) -> str:
-    gap = 100 * abs(item["difference"])
-    return f"met, by {gap:.1f} points" if item["met"] else f"not met, {gap:.1f} points short"
-
-
+# --- before the figures ---------------------------------------------------------------------------
 def _warnings(flags: Sequence[str]) -> list[Block]:
     return [Bullets([without_folders(flag) for flag in flags])] if flags else []
 
@@ -211,7 +124,7 @@ def _arms(content: Mapping[str, Any]) -> list[Block]:
         [
             (name, with_interval(m["accuracy"], m["accuracy_ci95"], 100, 1),
              with_interval(m["auroc"], m["auroc_ci95"]), percent(m["sensitivity"]),
-             percent(m["specificity"]), _goal(goal["arms"][name]).split(",")[0])
+             percent(m["specificity"]), goal_words(goal["arms"][name]).split(",")[0])
             for name, m in arms.items()
         ],
     )  # fmt: skip
@@ -293,8 +206,8 @@ def _differences(content: Mapping[str, Any]) -> list[Block]:
 
 
 def _pair_rows(pair: Mapping[str, Any], content: Mapping[str, Any]) -> list[tuple[str, str]]:
-    accuracy = _points(pair["accuracy_difference"], pair["accuracy_ci95"])
-    auroc = _auroc_change(pair["auroc_difference"], pair["auroc_ci95"])
+    accuracy = accuracy_change(pair["accuracy_difference"], pair["accuracy_ci95"])
+    auroc = auroc_change(pair["auroc_difference"], pair["auroc_ci95"])
     right = f"only {pair['a']} right: {pair['mcnemar_b']}, only {pair['b']} right: {pair['mcnemar_c']}"
     smallest = smallest_differences(pair)
     return [
@@ -306,7 +219,7 @@ def _pair_rows(pair: Mapping[str, Any], content: Mapping[str, Any]) -> list[tupl
         ("DeLong", f"{p_value(pair['delong_p'])} (image-level)"),
         ("Nadeau-Bengio", _nadeau_bengio(pair)),
         ("80 % power", f"from {smallest}" if smallest else "undefined"),
-        ("seeds", _seeds(pair, content["arms"])),
+        ("seeds", seeds_words(pair, content["arms"])),
     ]
 
 
@@ -318,17 +231,11 @@ def _nadeau_bengio(pair: Mapping[str, Any]) -> str:
     result = pair["nadeau_bengio"]
     if result is None:
         return f"not computed: {pair['nadeau_bengio_why_not']}"
-    accuracy, auroc = result["accuracy"], result["auroc"]
-    words = f"{result['k']} clean folds: accuracy {_points(accuracy['difference'], accuracy['ci95'])}, "
-    words += p_value(accuracy["p"])
-    if auroc:
-        words += f"; AUROC {_auroc_change(auroc['difference'], auroc['ci95'])}, {p_value(auroc['p'])}"
-    return words
-
-
-def _seeds(pair: Mapping[str, Any], arms: Mapping[str, Any]) -> str:
-    runs = ", ".join(f"{name} {count(arms[name]['repeats'], 'run')}" for name in (pair["a"], pair["b"]))
-    return f"seed variance {'' if pair['seed_variance_included'] else 'not '}included ({runs})"
+    words = []
+    for key, what, change in (("accuracy", "accuracy", accuracy_change), ("auroc", "AUROC", auroc_change)):
+        if test := result[key]:
+            words.append(f"{what} {change(test['difference'], test['ci95'])}, {p_value(test['p'])}")
+    return f"{result['k']} clean folds: {'; '.join(words)}"
 
 
 def _heat_maps(pictures: Sequence[Picture]) -> list[Block]:

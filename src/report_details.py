@@ -168,13 +168,13 @@ def _mean_sd(mean: float | None, sd: float | None) -> str:
 
 
 # --- synthetic images ------------------------------------------------------------------------------
-def images(quality: Mapping[str, Any] | None) -> list[Block]:
-    """From the content of image_quality.json, None if it was not made."""
+def images(quality: Mapping[str, Any] | None, comparability: str) -> list[Block]:
+    """From the content of image_quality.json, if it was made; ``comparability``: of its distances."""
     blocks: list[Block] = []
     rows = quality["rows"] if quality else []
     for group in dict.fromkeys(row["group"] for row in rows):
         blocks += _quality_group(group, [row for row in rows if row["group"] == group])
-    return blocks
+    return [*blocks, f"Fréchet distance: {comparability}"] if blocks and comparability else blocks
 
 
 def _quality_group(group: str, rows: Sequence[Mapping[str, Any]]) -> list[Block]:

@@ -156,6 +156,7 @@ def test_text_page_and_numbers_say_the_same(analysed, finished):
 
 def test_every_command_that_made_it_stands_there(finished, tmp_path, quick):
     config = {"epochs": 3, "lr": 0.1, "cpu": True, "resume": True, "fold": None}
+    write_arm(tmp_path / "metrics", "augmented", fake_records(), config=config | {"splits": "my file.json"})
     write_arm(tmp_path / "metrics", "baseline", fake_records(), config=config)
     history = {"config": {"epochs": 9, "data_dir": "rsna", "fold": None, "cpu": False}}
     save_json(paths.gan_history(tmp_path / "metrics"), history)
@@ -167,6 +168,7 @@ def test_every_command_that_made_it_stands_there(finished, tmp_path, quick):
         "python src/analyze_results.py --analysis-dir analysis --cpu --data-dir data --margin 2.0",
     ):
         assert f"\n  {command}" in text and f"<code>{command}" in page
+    assert "--lr 0.1 --cpu --splits 'my file.json'\n" in text  # can be pasted into a shell
 
 
 def test_contaminated_folds_are_marked_and_not_compared(analysed):
@@ -198,7 +200,7 @@ def test_fid_of_the_classifier_is_labelled_and_has_a_floor(analysed):
     assert fid["fid"] == fid["distances"]["synthetic_vs_training"]["fid"] > fid["floor"] > 0
     assert 2 <= fid["n"] <= min(fid["available"].values())
     text = one_line(read_report(analysed))
-    assert "FID" in text and f"n: {fid['n']} and {fid['n']} images" in text
+    assert "NOT COMPARABLE with published FID" in text and f"n: {fid['n']} and {fid['n']} images" in text
 
 
 def test_nothing_claims_anything_and_nothing_names_this_machine(analysed, finished):
@@ -503,7 +505,7 @@ def test_broken_files_are_named(tmp_path):
         find_arms(tmp_path)
 
 
-def test_missing_images_stop_the_run_unless_skipped(finished, tmp_path):
+def test_missing_images_stop_the_run_unless_skipped(finished, tmp_path, quick):
     shutil.copytree(finished / "data", tmp_path / "data")
     images = paths.training_images(tmp_path / "data")
     for file in images.glob("*.png"):

@@ -8,9 +8,10 @@ import pytest
 
 from fake_comparison import NONE, SAME, fake_comparison
 from fake_results import fake_cv
-from report import Findings, headline_pairs, sections, verdict_sentence
+from report import Findings, sections
 from report_blocks import Bullets, Commands, Facts, Table, interval, p_value, signed, with_interval
 from report_text import WIDTH, compose
+from report_verdict import headline_pairs, verdict_sentence
 
 FOUR = ("baseline", "augmented", "control_duplicate", "control_weight")
 CLAIMS = re.compile(
@@ -41,7 +42,8 @@ def full(comparison: dict, **changes) -> Findings:
     }  # fmt: skip
     values = {
         "cross_validated": {"baseline": fake_cv(5), "augmented": fake_cv(5, contaminated=True)},
-        "quality": {"rows": [row]}, "flags": ["the steps were not equal"],
+        "quality": {"rows": [row]}, "comparability": "NOT COMPARABLE with others.",
+        "flags": ["the steps were not equal"],
         "missing": [("subgroups.png: nothing", "`python src/x.py` makes it")],
         "commands": [("The arm baseline", "python src/train_classifier.py " + "--flag value " * 20)],
         "files": [("comparison.json", "every number")],
@@ -135,6 +137,7 @@ def test_numbers_of_each_part_are_stated():
         "Sensitivity of at least 0.90 out of fold arm threshold",
         "No Lung Opacity / Not Normal: ",
         "KID −0.0123 –", "It sees no copies. (value: SD 0.002; n: 225 and 225 images.)",
+        "Fréchet distance: NOT COMPARABLE with others.",
         "* subgroups.png: nothing; `python src/x.py` makes it",
     ):  # fmt: skip
         assert sentence in flat, sentence
