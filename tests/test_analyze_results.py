@@ -379,6 +379,21 @@ def test_no_real_images_shows_none_and_says_so(finished, tmp_path, monkeypatch, 
     assert "every picture that would show a real X-ray was left out" in one_line(read_report(tmp_path))
 
 
+def test_no_real_images_leaves_the_heat_maps_out_and_the_neighbours_alone(finished, tmp_path, monkeypatch):
+    import plots_images
+
+    asked = []
+    draw = plots_images.nearest_neighbours
+    monkeypatch.setattr(
+        plots_images, "nearest_neighbours", lambda **given: asked.append(given) or draw(**given)
+    )
+    main([*flags(finished, analysis_dir=tmp_path), "--no-real-images", "--skip-ssim"])
+    assert not paths.analysis_figure(tmp_path, "gradcam").exists()
+    assert [given["no_real_images"] for given in asked] == [True]
+    text, page = read_report(tmp_path), paths.report_page(tmp_path).read_text()
+    assert "shows real X-rays" not in text + page and "gradcam" not in text + page
+
+
 def test_an_old_picture_of_real_images_does_not_stay(finished, tmp_path, quick):
     picture = paths.real_vs_synthetic_figure(tmp_path)
     picture.write_bytes(b"real")
