@@ -76,7 +76,8 @@ def compare(
     if not scored:
         raise UserError(f"no arm has predictions of the test images; `{TRAIN_COMMAND}` writes them")
     resampled = {name: _resample(arm, n_resamples, seed) for name, arm in scored.items()}
-    rows = {name: _arm(arm, scored, resampled[name], prevalence, seed) for name, arm in scored.items()}
+    baseline = arms.get(BASELINE)
+    rows = {name: _arm(arm, baseline, resampled[name], prevalence, seed) for name, arm in scored.items()}
     pairs, not_compared = _pairs(arms, resampled, margin, seed)
     first = next(iter(rows.values()))
     return {
@@ -130,7 +131,7 @@ def _resample(arm: Arm, n_resamples: int, seed: int) -> dict[str, Resampled]:
 # --- one arm ---------------------------------------------------------------------------------------
 def _arm(
     arm: Arm,
-    arms: dict[str, Arm],
+    baseline: Arm | None,
     resampled: dict[str, Resampled],
     prevalence: float | None,
     seed: int,
@@ -144,7 +145,7 @@ def _arm(
         ppv, npv = predictive_values(scores["sensitivity"], scores["specificity"], prevalence)
         at_prevalence = {"prevalence": prevalence, "ppv": ppv, "npv": npv}
     config = stated.get("config")
-    source, note, folds = choose_folds(arm, arms.get(BASELINE))
+    source, note, folds = choose_folds(arm, baseline)
     return {
         "prefix": arm.prefix,
         "n_images": len(labels),

@@ -26,7 +26,8 @@ def choose_folds(arm: Arm, baseline: Arm | None) -> tuple[str | None, str, pd.Da
     if own is None:
         return arm.name, f"chosen on its own {_describe(arm)}", arm.cv_predictions
     if baseline is None or baseline.name == arm.name:
-        return None, f"none chosen: {own}" + ("" if baseline else "; and there is no baseline"), None
+        absent = "" if baseline else "; and the baseline is not among the arms"
+        return None, f"none chosen: {own}{absent}", None
     other = why_folds_are_unfit(baseline, arm)
     if other is not None:
         return None, f"none chosen: {own}; {other}", None
@@ -77,7 +78,7 @@ def why_no_fold_test(a: Arm, b: Arm) -> str | None:
     if first["k"] < 2:
         return "one fold has no variance"
     for key, what in (("split_sha256", "splits"), ("data_sha256", "metadata files")):
-        if first.get(key) != second.get(key):
+        if None not in (first.get(key), second.get(key)) and first[key] != second[key]:
             return f"their folds are of different {what}"
     if [row["n_images"] for row in first["folds"]] != [row["n_images"] for row in second["folds"]]:
         return "their folds are of different images"

@@ -24,7 +24,7 @@ THRESHOLD = 0.5
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 CALIBRATION_BINS = 10
-BLOCK_ELEMENTS = 2_000_000  # weights held at once while resampling: 16 MB
+BLOCK_ELEMENTS = 500_000  # weights held at once while resampling: 4 MB
 SUMMARY_METRICS = (
     "accuracy", "weighted_precision", "weighted_recall", "weighted_f1", "auroc", "auprc", "sensitivity",
     "specificity", "brier",

@@ -179,19 +179,23 @@ def difference_of(a: Resampled, b: Resampled) -> Resampled:
 
 def resampled_values(resampled: Resampled, seed: int) -> np.ndarray:
     """The bootstrap distribution [n_resamples]: each value from a draw of patients and, with several runs, a
-    draw of the effect of other seeds (Student's t: so few runs tell their variance only roughly).
+    draw of the effect of other seeds.
 
     Chance by which single runs hit or miss single images would be counted with the patients and with the
-    runs (Owen 2007: a bootstrap of both counts it three times), so the patients' part is shrunk by it.
-    Resamples without one of the classes are left out.
+    runs (Owen 2007: a bootstrap of both counts it three times), so the patients' part is shrunk by it. Few
+    runs tell their variance only roughly, so all is stretched by the quantile of Student's t over the normal
+    one, with the degrees of freedom of the sum (Satterthwaite 1946). Resamples without one of the classes
+    are left out.
     """
     values = resampled.patients[np.isfinite(resampled.patients)]
-    if not resampled.freedom or not len(values):
+    if not resampled.run_variance or not len(values):
         return values
-    shrink = math.sqrt(_variance_of_patients(resampled) / values.var()) if values.var() > 0 else 0.0
-    effects = np.random.default_rng(seed).standard_t(resampled.freedom, len(values))
-    values = resampled.score + shrink * (values - resampled.score)
-    return values + math.sqrt(resampled.run_variance) * effects
+    variance = _variance_of_patients(resampled)
+    shrink = math.sqrt(variance / values.var()) if values.var() > 0 else 0.0
+    effects = math.sqrt(resampled.run_variance) * np.random.default_rng(seed).standard_normal(len(values))
+    freedom = resampled.freedom * (1 + variance / resampled.run_variance) ** 2
+    stretch = float(t.ppf(0.5 + CONFIDENCE / 2, freedom)) / Z
+    return resampled.score + stretch * (shrink * (values - resampled.score) + effects)
 
 
 def standard_error(resampled: Resampled) -> float:
