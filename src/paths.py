@@ -17,6 +17,7 @@ OUTPUT_DIR = "./results"
 METRICS_DIR = "./results/metrics"
 FIGURES_DIR = "./results/figures"
 ANALYSIS_DIR = "./results/analysis"
+STUDY_DIR = "./results/study"
 DEMO_DIR = "./demo"
 KAGGLE_DIR = "./.kaggle"
 
@@ -264,5 +265,22 @@ def real_vs_synthetic_figure(analysis_dir: str | Path) -> Path:
 
 # --- pipeline --------------------------------------------------------------------------------------
 def pipeline_log(output_dir: str | Path) -> Path:
-    """Which steps of run_pipeline.py are finished, and with which command."""
+    """Which steps of run_pipeline.py, or of a fraction of run_study.py, are finished, with which command."""
     return Path(output_dir) / "pipeline.json"
+
+
+# --- low-data study --------------------------------------------------------------------------------
+STUDY_PATTERN = "fraction_*"
+
+
+def study_fraction(study_dir: str | Path, fraction: float) -> Path:
+    """Folder of all that is trained on that fraction of the training patients."""
+    return Path(study_dir) / f"fraction_{fraction:g}"
+
+
+def learning_curve(study_dir: str | Path) -> Path:
+    return Path(study_dir) / "learning_curve.json"
+
+
+def learning_curve_figure(study_dir: str | Path) -> Path:
+    return Path(study_dir) / "learning_curve.png"

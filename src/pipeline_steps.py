@@ -24,6 +24,28 @@ GENERATION = "generate synthetic images"
 
 
 @dataclass(frozen=True)
+class Folders:
+    """Where a run reads and writes; below ``output`` in the layout of README."""
+
+    data: Path
+    synthetic: Path
+    models: Path
+    output: Path
+
+    @property
+    def metrics(self) -> Path:
+        return self.output / Path(paths.METRICS_DIR).name
+
+    @property
+    def figures(self) -> Path:
+        return self.output / Path(paths.FIGURES_DIR).name
+
+    @property
+    def analysis(self) -> Path:
+        return self.output / Path(paths.ANALYSIS_DIR).name
+
+
+@dataclass(frozen=True)
 class Step:
     """One command: ``script`` with ``options``; done when ``artifact`` is there.
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import paths
 from data_loader import add_data_arguments
 from pipeline_steps import (
     GENERATION,
+    Folders,
     Step,
     add_passed_on_arguments,
     check_options,
@@ -45,28 +45,6 @@ DEMO = {
     "generation": ["--num-images", "100"],
     "analysis": ["--extractor", "classifier"],
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where a run reads and writes, in the layout of README."""
-
-    data: Path
-    synthetic: Path
-    models: Path
-    output: Path
-
-    @property
-    def metrics(self) -> Path:
-        return self.output / Path(paths.METRICS_DIR).name
-
-    @property
-    def figures(self) -> Path:
-        return self.output / Path(paths.FIGURES_DIR).name
-
-    @property
-    def analysis(self) -> Path:
-        return self.output / Path(paths.ANALYSIS_DIR).name
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -486,6 +486,7 @@ def main(argv: list[str] | None = None) -> None:
         "train_fraction": args.train_fraction,
         "n_train_images": data.n_real,
         "n_train_patients": int(data.train.records["patient"].nunique()),
+        "n_train_positive": int(data.train.records["label"].sum()),
         **describe_extra(args, data, trainer),
         "optimizer_steps": repeats[0].fit.steps,
         "epochs_final": epochs_final,

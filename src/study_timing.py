@@ -1,0 +1,236 @@
+"""How long a study will take: a few seconds' real work of each kind on this machine, multiplied.
+
+The work is measured in a process of its own, so that its memory is free again before training begins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline_steps import GENERATION, Step
+from study_plan import BASELINE, GAN, Part, arm_step_name
+from utils import ArgumentParser
+
+if TYPE_CHECKING:
+    import torch
+
+LEAST_SECONDS = 2.0  # of each kind of work
+WARM_UP, LEAST_CALLS = 2, 3  # calls that are not counted, and that are
+SCRIPT_SECONDS = 12.0  # for imports, metadata and results of a script, by experience
+MODEL_BYTES = 94e6  # of a ResNet-50
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the options of the scripts say about the size of their work."""
+
+    image_size: int
+    cpu: bool
+    precision: str
+    batch_size: int
+    frozen: bool
+    augment: str
+    gan_precision: str
+    gan_batch_size: int
+    num_channels: int
+    latent_dim: int
+    feature_maps: tuple[int, int]
+    perceptual: bool
+
+    @property
+    def cached(self) -> bool:
+        """Are the frozen backbone's features computed once, so that steps cost next to nothing?"""
+        return self.frozen and self.augment == "none"
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Seconds: of an optimiser step of the classifier, of its prediction per image, of a step of the GAN per
+    image, of generating and of decoding an image."""
+
+    step: float
+    prediction: float
+    gan: float
+    generation: float
+    decoding: float
+
+
+def workload(image_size: int, cpu: bool, classifier_args: Sequence[str], gan_args: Sequence[str]) -> Workload:
+    """From the options that are passed on, with the scripts' own defaults."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--unfreeze", action="store_true")
+    parser.add_argument("--augment", default="none")
+    parser.add_argument("--num-channels", type=int, default=3)
+    parser.add_argument("--latent-dim", type=int, default=100)
+    parser.add_argument("--feature-maps-g", type=int, default=32)
+    parser.add_argument("--feature-maps-d", type=int, default=32)
+    parser.add_argument("--perceptual", default="auto")
+    of_classifier, _ = parser.parse_known_args(list(classifier_args))
+    of_gan, _ = parser.parse_known_args(list(gan_args))
+    return Workload(
+        image_size,
+        cpu,
+        precision=of_classifier.precision,
+        batch_size=of_classifier.batch_size,
+        frozen=not of_classifier.unfreeze,
+        augment=of_classifier.augment,
+        gan_precision=of_gan.precision,
+        gan_batch_size=of_gan.batch_size,
+        num_channels=of_gan.num_channels,
+        latent_dim=of_gan.latent_dim,
+        feature_maps=(of_gan.feature_maps_g, of_gan.feature_maps_d),
+        perceptual=of_gan.perceptual != "off",
+    )
+
+
+# --- measuring -------------------------------------------------------------------------------------
+def measure(work: Workload, images: Sequence[Path]) -> Speeds:
+    """Time each kind of work in a process of its own; ``images``: a few to decode."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(measure_here, work, images).result()
+
+
+def measure_here(work: Workload, images: Sequence[Path]) -> Speeds:
+    from data_loader import read_image
+    from utils import select_device
+
+    device = select_device(work.cpu)
+    step, prediction = _classifier_seconds(work, device)
+    gan, generation = _gan_seconds(work, device)
+    start = time.perf_counter()
+    for image in images:
+        with contextlib.suppress(OSError):  # the run itself will say so
+            read_image(image, work.image_size)
+    decoding = (time.perf_counter() - start) / max(1, len(images)) / min(4, os.cpu_count() or 1)
+    return Speeds(step, prediction, gan, generation, decoding)
+
+
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
+    """The fastest of ``LEAST_CALLS`` or more, which fill ``LEAST_SECONDS``, after those that warm up.
+
+    The fastest is least disturbed by what else the machine does.
+    """
+    import torch
+
+    times: list[float] = []
+    while len(times) < WARM_UP + LEAST_CALLS or sum(times) < LEAST_SECONDS:
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times[WARM_UP:])
+
+
+def _classifier_seconds(work: Workload, device: torch.device) -> tuple[float, float]:
+    """(of a step, of a prediction per image); a step on cached features is not worth timing: 0."""
+    import numpy as np
+    import torch
+
+    from classifier import InputPipeline, build_classifier, predict_batches
+    from fitting import train_one_epoch
+    from utils import resolve_precision
+
+    precision, size = resolve_precision(work.precision, device), work.batch_size
+    generator = torch.Generator().manual_seed(0)
+    shape = (size, work.image_size, work.image_size)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
+    model = build_classifier("none", work.frozen).to(device, memory_format=torch.channels_last)
+    data, rows = InputPipeline(pixels, work.augment), np.arange(size)
+    step = 0.0
+    if not work.cached:
+        labels = (torch.arange(size) % 2).float().to(device)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-4, fused=True)
+        model.train()
+        step = _seconds(
+            lambda: train_one_epoch(
+                model, data, labels, rows[None], optimizer, None, precision=precision, seed=0
+            ),
+            device,
+        )
+    model.eval()
+    predict = _seconds(
+        lambda: predict_batches(model, data, rows, batch_size=size, precision=precision), device
+    )
+    return step, predict / size
+
+
+def _gan_seconds(work: Workload, device: torch.device) -> tuple[float, float]:
+    """Per image: (of a step, without a perceptual loss; of generating in float64)."""
+    import torch
+
+    from gan_training import Objective, build_gan, step_noise, train_step
+    from utils import resolve_precision, select_device
+
+    precision, size = resolve_precision(work.gan_precision, device), work.gan_batch_size
+    gan = build_gan(
+        work.image_size, work.num_channels, work.latent_dim, work.feature_maps, 2e-4, 0.5, 0, device
+    )
+    real = torch.randn(size, work.num_channels, work.image_size, work.image_size, device=device).clamp(-1, 1)
+    z = step_noise(0, 0, size, work.latent_dim)
+    objective = Objective(1.0, 0.0, 1.0, None, 1)
+    step = _seconds(lambda: train_step(gan, real, z.to(device), objective, precision), device)
+    device = select_device(work.cpu or device.type == "mps")  # Apple's GPUs have no float64
+    generator, few = gan.G_ema.double().to(device), z[:8].double().to(device)
+    with torch.no_grad():
+        generation = _seconds(lambda: generator(few), device)
+    return step / size, generation / len(few)
+
+
+# --- multiplying -----------------------------------------------------------------------------------
+def seconds_of(
+    step: Step, part: Part, work: Workload, speeds: Speeds, *, n_scored: int, repeats: int, k_folds: int,
+    kimg: float,
+) -> float:  # fmt: skip
+    """About how long a step of the study takes; ``n_scored``: test images, unlabelled ones included."""
+    if step.name == GAN:
+        return SCRIPT_SECONDS + part.n_positive * speeds.decoding + 1000 * kimg * speeds.gan
+    if step.name == GENERATION:
+        return SCRIPT_SECONDS + part.n_synthetic * speeds.generation
+    synthetic = part.n_synthetic if step.name != arm_step_name(BASELINE) else 0
+    n_images = part.n_images + synthetic + n_scored
+    seconds = SCRIPT_SECONDS + n_images * speeds.decoding
+    if work.cached:
+        return seconds + n_images * speeds.prediction
+    seconds += repeats * (part.steps * speeds.step + n_scored * speeds.prediction)
+    # Of k folds each trains on all parts but one, and predicts that after every epoch.
+    of_folds = (k_folds - 1) * part.steps * speeds.step + part.epochs * part.n_images * speeds.prediction
+    return seconds + (of_folds if k_folds else 0.0)
+
+
+def describe_speeds(work: Workload, speeds: Speeds) -> str:
+    """What an estimate rests on."""
+    rates = [f"GAN {1 / speeds.gan:,.0f}"]
+    if not work.cached:
+        rates.insert(0, f"classifier {work.batch_size / speeds.step:,.0f}")
+    text = f"(from training images a second, measured just now: {', '.join(rates)}"
+    if work.perceptual:
+        text += "; the GAN's perceptual loss is not counted"
+    cores = os.cpu_count() or 1
+    if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > cores / 2:
+        text += f"; this machine is busy, load {load:.1f} on {cores} cores, and faster when it is not"
+    return text + ")"
+
+
+def disk_bytes(n_arms: int, n_parts: int, repeats: int) -> float:
+    """Of the classifiers that stay: one per repeat, and the arm's own."""
+    return MODEL_BYTES * n_arms * n_parts * (repeats + 1 if repeats > 1 else 1)
+
+
+def in_words(seconds: float) -> str:
+    """ "2 h 10 min", "35 min", "50 s"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
