@@ -181,32 +181,31 @@ def resampled_values(resampled: Resampled, seed: int) -> np.ndarray:
     """The bootstrap distribution [n_resamples]: each value from a draw of patients and, with several runs, a
     draw of the effect of other seeds.
 
-    Chance by which single runs hit or miss single images would be counted with the patients and with the
-    runs (Owen 2007: a bootstrap of both counts it three times), so the patients' part is shrunk by it. Few
-    runs tell their variance only roughly, so all is stretched by the quantile of Student's t over the normal
-    one, with the degrees of freedom of the sum (Satterthwaite 1946). Resamples without one of the classes
-    are left out.
+    Chance by which single runs hit or miss single images is in the draws of patients already, so only what
+    the runs vary beyond it is added (Owen 2007: a bootstrap of both counts it three times). It is added,
+    never taken away: other seeds cannot make the test set larger than it is. Few runs tell their variance
+    only roughly, so all is stretched by the quantile of Student's t over the normal one, with the degrees of
+    freedom of the sum (Satterthwaite 1946). Resamples without one of the classes are left out.
     """
     values = resampled.patients[np.isfinite(resampled.patients)]
-    if not resampled.run_variance or not len(values):
+    excess = _variance_beyond_patients(resampled)
+    if not excess or not len(values):
         return values
-    variance = _variance_of_patients(resampled)
-    shrink = math.sqrt(variance / values.var()) if values.var() > 0 else 0.0
-    effects = math.sqrt(resampled.run_variance) * np.random.default_rng(seed).standard_normal(len(values))
-    freedom = resampled.freedom * (1 + variance / resampled.run_variance) ** 2
+    effects = math.sqrt(excess) * np.random.default_rng(seed).standard_normal(len(values))
+    freedom = resampled.freedom * (1 + float(values.var()) / excess) ** 2
     stretch = float(t.ppf(0.5 + CONFIDENCE / 2, freedom)) / Z
-    return resampled.score + stretch * (shrink * (values - resampled.score) + effects)
+    return resampled.score + stretch * (values - resampled.score + effects)
 
 
 def standard_error(resampled: Resampled) -> float:
     """Of the score: from the draws of patients and from the runs."""
-    return math.sqrt(_variance_of_patients(resampled) + resampled.run_variance)
-
-
-def _variance_of_patients(resampled: Resampled) -> float:
-    """Of the draws of patients, without what is counted with the runs."""
     values = resampled.patients[np.isfinite(resampled.patients)]
-    return max(0.0, float(values.var()) - resampled.chance)
+    return math.sqrt(float(values.var()) + _variance_beyond_patients(resampled))
+
+
+def _variance_beyond_patients(resampled: Resampled) -> float:
+    """Of other seeds, without what the draws of patients hold as well."""
+    return max(0.0, resampled.run_variance - resampled.chance)
 
 
 def two_sided_p(values: np.ndarray) -> float:
