@@ -17,7 +17,7 @@ from arms import probabilities_of_runs as runs_of
 from comparison import MARGIN
 from metrics import CONFIDENCE, RESAMPLES, STATISTICS, PatientDraws, accuracy, percentile_interval
 from paired_tests import ALPHA, Outcome, Resampled, bootstrap_test, holm, resample, resampled_values, verdict
-from utils import UserError, command_line, derive_seed
+from utils import UserError, command_line, derive_seed, load_json
 
 FORMAT = "learning-curve-1"
 DUPLICATE_ARM = paths.DUPLICATE_PREFIX.removesuffix("_")
@@ -29,10 +29,11 @@ OF_THE_FRACTION = ("epochs", "train_fraction")
 
 @dataclass(frozen=True)
 class Point:
-    """One arm trained on one fraction of the training patients."""
+    """One arm trained on one fraction of the training patients; its files are in ``metrics_dir``."""
 
     fraction: float
     arm: Arm
+    metrics_dir: Path
 
     @property
     def name(self) -> str:
@@ -52,7 +53,7 @@ def find_points(study_dir: str | Path, leave_out: Collection[tuple[float, str]] 
                 continue
             fraction = float(arm.metrics.get("train_fraction", 1.0))
             if (fraction, arm.name) not in leave_out:
-                points.append(Point(fraction, arm))
+                points.append(Point(fraction, arm, metrics))
     return sorted(points, key=lambda point: point.fraction)  # the arms of a fraction keep their order
 
 
@@ -102,6 +103,7 @@ def summarise(
         },
         "points": rows,
         "differences": _differences(points, resampled, draws.n_patients, margin, seed),
+        "gans": _gans(points),
         "missing": [{"fraction": fraction, "arm": arm} for fraction, arm in missing],
         "notes": _notes(rows, len(labels), draws.n_patients),
         "flags": _flags(points, rows, missing),
@@ -181,6 +183,18 @@ def _differences(
         for row, p in zip(rows, adjusted, strict=True):
             row[f"{name}_p_holm"] = p
             row[f"verdict_{name}"] = verdict(row[f"{name}_difference"], row[f"{name}_ci95"], p, margin)
+    return rows
+
+
+def _gans(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """How long the GAN of each fraction was trained, and on how many images."""
+    rows = []
+    for fraction, folder in {point.fraction: point.metrics_dir for point in points}.items():
+        file = paths.gan_history(folder)
+        if file.is_file():
+            history = load_json(file)
+            facts = ("n_images", "n_patients", "batch_size", "steps", "images_seen")
+            rows.append({"fraction": fraction, **{key: history.get(key) for key in facts}})
     return rows
 
 

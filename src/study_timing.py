@@ -22,7 +22,7 @@ from utils import ArgumentParser
 if TYPE_CHECKING:
     import torch
 
-LEAST_SECONDS = 2.0  # of each kind of work
+LEAST_SECONDS, MOST_SECONDS = 2.0, 8.0  # of each kind of work
 WARM_UP, LEAST_CALLS = 2, 3  # calls that are not counted, and that are
 SCRIPT_SECONDS = 12.0  # for imports, metadata and results of a script, by experience
 MODEL_BYTES = 94e6  # of a ResNet-50
@@ -117,14 +117,16 @@ def measure_here(work: Workload, images: Sequence[Path]) -> Speeds:
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    """The fastest of ``LEAST_CALLS`` or more, which fill ``LEAST_SECONDS``, after those that warm up.
+    """The fastest of the calls, least disturbed by what else the machine does, after those that warm up.
 
-    The fastest is least disturbed by what else the machine does.
+    There are ``LEAST_CALLS`` or more, which fill ``LEAST_SECONDS``; fewer if they fill ``MOST_SECONDS``.
     """
     import torch
 
     times: list[float] = []
-    while len(times) < WARM_UP + LEAST_CALLS or sum(times) < LEAST_SECONDS:
+    while len(times) <= WARM_UP or (
+        sum(times) < MOST_SECONDS and (len(times) < WARM_UP + LEAST_CALLS or sum(times) < LEAST_SECONDS)
+    ):
         start = time.perf_counter()
         call()
         if device.type == "cuda":
