@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import argparse
 import re
+import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import paths
+from image_cache import ImageList, list_images, load_pixels
 from utils import UserError, argument_parser, load_json, number, run_script, sha256_file
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 CHECK_COMMAND = "python src/data_loader.py --data-dir"
+DECODING = 1  # version of read_image: to be raised with every change of the pixels that it makes
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # no separator, so an id cannot leave its folder
 
 
@@ -72,11 +76,16 @@ class OfficialTest:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Decoded images: ``pixels`` uint8 [N, S, S] in the order of ``records``; ``skipped``: bad image ids."""
+    """Decoded images: ``pixels`` uint8 [N, S, S] in the order of ``records``; ``skipped``: bad image ids.
+
+    ``pixels`` is a read-only memory map where it comes from the cache. ``key``: sha256 of the files' names,
+    sizes and times of change, and of how they were decoded: the same for the same pixels.
+    """
 
     records: pd.DataFrame
     pixels: np.ndarray
     skipped: list[str]
+    key: str = ""
 
 
 # --- command line ----------------------------------------------------------------------------------
@@ -100,6 +109,21 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on without missing or unreadable images and record them, instead of stopping",
     )
+
+
+def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of every script that decodes the dataset; ``cache_folder`` reads them."""
+    parser.add_argument(
+        "--cache-dir",
+        default=paths.CACHE_DIR,
+        metavar="PATH",
+        help="folder for what need not be computed twice, decoded images among it; may be deleted",
+    )
+    parser.add_argument("--no-cache", action="store_true", help="neither read nor write --cache-dir")
+
+
+def cache_folder(args: argparse.Namespace) -> str | None:
+    return None if args.no_cache else args.cache_dir
 
 
 # --- metadata --------------------------------------------------------------------------------------
@@ -350,10 +374,10 @@ def read_image(path: str | Path, image_size: int) -> np.ndarray:
             if image.mode.startswith("I"):  # 16-bit gray: PIL would clip it to 255
                 gray = Image.fromarray((np.asarray(image, dtype=np.float32) / 257.0).clip(0, 255))
             else:
-                gray = image.convert("RGB").convert("L")
+                gray = image if image.mode == "L" else image.convert("RGB").convert("L")
+            resized = gray.resize((image_size, image_size), Image.Resampling.BILINEAR)
     except (UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise OSError(f"not a readable image: {error}") from None
-    resized = gray.resize((image_size, image_size), Image.Resampling.BILINEAR)
     return np.asarray(resized).round().astype(np.uint8)
 
 
@@ -364,29 +388,20 @@ def load_images(
     workers: int = 4,
     skip_bad: bool = False,
     desc: str = "decoding images",
+    cache_dir: str | Path | None = None,
 ) -> ImageSet:
-    """Decode ``records`` (columns image_id, path) once into memory: image_size**2 bytes an image.
+    """Decode ``records`` (columns image_id, path): image_size**2 bytes an image.
 
-    ``UserError`` naming the missing or unreadable images, unless ``skip_bad``: then they are left out of
-    ``records`` and ``pixels`` and named in ``skipped``. A bad image never becomes a black one.
+    With ``cache_dir`` they are decoded once and come from there (see ``image_cache``), else, or if that
+    folder cannot be used, they lie in memory; the pixels are the same. ``UserError`` naming the missing or
+    unreadable images, unless ``skip_bad``: then they are left out of ``records`` and ``pixels`` and named in
+    ``skipped``. A bad image never becomes a black one.
     """
-    import numpy as np
-    from tqdm import tqdm
-
-    pixels = np.empty((len(records), image_size, image_size), dtype=np.uint8)
-
-    def decode(item: tuple[int, Path]) -> bool:
-        position, path = item
-        try:
-            pixels[position] = read_image(path, image_size)
-        except OSError:
-            return False
-        return True
-
-    items = list(enumerate(records["path"]))
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        bar = tqdm(pool.map(decode, items), total=len(items), desc=desc, unit="img", disable=not items)
-        good = np.fromiter(bar, dtype=bool, count=len(items))
+    images = list_images(list(records["path"]), image_size, _decoder())
+    cached = None
+    if cache_dir is not None and len(records):
+        cached = _from_cache(images, cache_dir, workers, desc)
+    pixels, good = cached or _into_memory(list(records["path"]), image_size, workers, desc)
     skipped = list(records.loc[~good, "image_id"]) if not good.all() else []
     if skipped and not skip_bad:
         raise UserError(
@@ -394,8 +409,67 @@ def load_images(
             f"`{CHECK_COMMAND} ...` lists them, --skip-bad-images goes on without them"
         )
     if skipped:
-        records, pixels = records.loc[good], pixels[good]
-    return ImageSet(records.reset_index(drop=True), pixels, skipped)
+        records = records.loc[good]
+    return ImageSet(records.reset_index(drop=True), pixels, skipped, images.kept(good).key)
+
+
+def _decoder() -> str:
+    """What pixels depend on besides the file and the size: this code and the library that it calls."""
+    import PIL
+
+    return f"gray, antialiased bilinear, version {DECODING}, Pillow {PIL.__version__}"
+
+
+def _from_cache(
+    images: ImageList, cache_dir: str | Path, workers: int, desc: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """(pixels of the good images, which are good); None, with a line why, if the cache cannot be used."""
+
+    def decode(path: Path) -> np.ndarray:
+        return read_image(path, images.image_size)
+
+    try:
+        return load_pixels(images, cache_dir, decode, workers=workers, desc=desc)
+    except OSError as error:
+        reason = error.strerror or error
+        print(
+            f"WARNING: {cache_dir} cannot be used ({reason}): images are decoded again in every run; "
+            "--cache-dir names another folder, --no-cache needs none",
+            flush=True,
+        )
+        return None
+
+
+def _into_memory(
+    files: Sequence[Path], image_size: int, workers: int, desc: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """(pixels of the good images, bool [N]: which are good)."""
+    import numpy as np
+    from tqdm import tqdm
+
+    pixels = np.empty((len(files), image_size, image_size), dtype=np.uint8)
+
+    def decode(position: int) -> bool:
+        try:
+            pixels[position] = read_image(files[position], image_size)
+        except OSError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        results = pool.map(decode, range(len(files)))
+        bar = tqdm(results, total=len(files), desc=desc, unit="img", disable=not files)
+        good = np.fromiter(bar, dtype=bool, count=len(files))
+    return (pixels if good.all() else pixels[good]), good
+
+
+def as_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """A tensor over the same memory, also of a read-only map, which nobody here writes to."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(pixels)
 
 
 def name_some(image_ids: list[str], limit: int = 10) -> str:

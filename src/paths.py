@@ -12,6 +12,7 @@ from pathlib import Path
 # --- default folders, as a user types them ---------------------------------------------------------
 DATA_DIR = "./data/processed"
 SYNTHETIC_DIR = "./data/synthetic"
+CACHE_DIR = "./data/cache"
 MODEL_DIR = "./models"
 OUTPUT_DIR = "./results"
 METRICS_DIR = "./results/metrics"
@@ -67,6 +68,28 @@ def test_images(data_dir: str | Path) -> Path:
 def phantom_marker(data_dir: str | Path) -> Path:
     """Says that the dataset is made of phantoms, and with which settings."""
     return Path(data_dir) / "phantoms.json"
+
+
+# --- decoded images --------------------------------------------------------------------------------
+CACHED_INDEX_PATTERN = "*.jsonl"
+
+
+def image_cache(cache_dir: str | Path, name: str) -> Path:
+    """Holds what was decoded from one folder at one size, in one way."""
+    return Path(cache_dir) / "images" / name
+
+
+def image_cache_lock(folder: str | Path) -> Path:
+    return Path(folder) / "lock"
+
+
+def cached_pixels(folder: str | Path, name: str) -> Path:
+    return Path(folder) / f"{name}.npy"
+
+
+def cached_index(pixels: Path) -> Path:
+    """Says what lies in the rows of ``pixels``."""
+    return pixels.with_suffix(".jsonl")
 
 
 # --- classifier ------------------------------------------------------------------------------------
