@@ -60,6 +60,7 @@ class ImageOptions:
     seed: int
     workers: int
     cpu: bool
+    cache_dir: str | None
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def compare_images(
         seed=options.seed,
         workers=options.workers,
         skip_bad=options.skip_bad_images,
+        cache_dir=options.cache_dir,
     )
     if (count := images.provenance["skipped_images"]["count"]) > 0:
         left_out = f"{count} missing or unreadable ones were left out (--skip-bad-images)"

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import paths
-from data_loader import add_data_arguments
+from data_loader import add_cache_arguments, add_data_arguments, cache_folder
 from utils import argument_parser, command_line, load_json, number, public_config, run_script, save_text
 
 DEFAULT_MARGIN = 1.0  # percentage points
@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="share of ill people for which PPV and NPV are given as well (default: none)",
     )
     add_data_arguments(parser)
+    add_cache_arguments(parser)
     add("--synthetic-dir", default=paths.SYNTHETIC_DIR, metavar="PATH", help="folder of synthetic images")
     add(
         "--model-dir",
@@ -108,7 +109,8 @@ def main(argv: list[str] | None = None) -> None:
     note_missing(arms, args.metrics_dir, outcome)
     draw_comparison(arms, comparison, outcome)
     draw_training(arms, outcome)
-    options = ImageOptions(**{field.name: getattr(args, field.name) for field in fields(ImageOptions)})
+    named = {field.name: getattr(args, field.name) for field in fields(ImageOptions)}
+    options = ImageOptions(**named | {"cache_dir": cache_folder(args)})
     compared = look_at_images(options, arms, outcome)
     remove_stale(outcome)
     findings = Findings(

@@ -110,10 +110,12 @@ def load_arm_data(
     synthetic_dir: str | Path | None,
     count_only: bool,
     allow_unverified: bool,
+    cache_dir: str | Path | None = None,
 ) -> ArmData:
     """Read, check and decode. ``UserError`` for whatever would make a result wrong or stop training.
 
-    With ``count_only`` the synthetic images are counted, for a control, but never trained on.
+    With ``count_only`` the synthetic images are counted, for a control, but never trained on. ``cache_dir``:
+    where decoded images are kept, None: nowhere.
     """
     dataset = load_dataset(data_dir, patient_map)
     splits = load_or_create_splits(dataset, splits_file)
@@ -133,7 +135,14 @@ def load_arm_data(
     folds = assign_folds(splits, k_folds) if k_folds else assign_validation_part(splits)
 
     def decode(records: pd.DataFrame, what: str, skip: bool = skip_bad) -> ImageSet:
-        return load_images(records, image_size, workers=workers, skip_bad=skip, desc=f"decoding {what}")
+        return load_images(
+            records,
+            image_size,
+            workers=workers,
+            skip_bad=skip,
+            desc=f"decoding {what}",
+            cache_dir=cache_dir,
+        )
 
     train, test = decode(train_records, "training images"), decode(test_records, "test images")
     for images, what in ((train, "training"), (test, "test")):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,10 +78,12 @@ def load_image_sets(
     seed: int,
     workers: int,
     skip_bad: bool,
+    cache_dir: str | Path | None = None,
 ) -> ImageSets:
     """Real images with the synthetic ones' label, and the synthetic ones, decoded to ``image_size``.
 
-    All of them: a copy is found only if its original is looked at. ``seed`` is the run's, for the files.
+    All of them: a copy is found only if its original is looked at. ``seed`` is the run's, for the files;
+    ``cache_dir``: where decoded images are kept, None: nowhere.
     ``UserError`` naming unreadable images, unless ``skip_bad``.
     """
     wanted = {
@@ -90,8 +93,14 @@ def load_image_sets(
     }
     sets = {}
     for name, records in wanted.items():
-        desc = f"decoding {name} images"
-        sets[name] = load_images(records, image_size, workers=workers, skip_bad=skip_bad, desc=desc)
+        sets[name] = load_images(
+            records,
+            image_size,
+            workers=workers,
+            skip_bad=skip_bad,
+            desc=f"decoding {name} images",
+            cache_dir=cache_dir,
+        )
         if not len(sets[name].pixels) and name != "heldout":
             raise UserError(f"no readable {name} images are left to compare")
     named = set(synthetic.manifest.get("train_image_ids", []))

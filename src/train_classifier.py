@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paths
-from data_loader import GROUPED_BY_IMAGE, add_data_arguments, grouping_sentence
+from data_loader import (
+    GROUPED_BY_IMAGE,
+    add_cache_arguments,
+    add_data_arguments,
+    cache_folder,
+    grouping_sentence,
+)
 from treatments import CLASS_WEIGHT, CONTROLS, DUPLICATE, Treatment, share_schedule
 from utils import (
     UserError,
@@ -43,13 +49,14 @@ if TYPE_CHECKING:
 # What a resumed run may do differently without changing its numbers.
 FREE_TO_CHANGE = {
     "workers", "resume", "model_dir", "results_dir", "figures_dir", "synthetic_dir", "data_dir", "splits",
-    "repeats",
+    "repeats", "cache_dir", "no_cache",
 }  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argument_parser(__doc__.split("\n\n", 1)[0])
     add_data_arguments(parser)
+    add_cache_arguments(parser)
     add = parser.add_argument
     add("--model-dir", default=paths.MODEL_DIR, metavar="PATH", help="folder for model checkpoints")
     add("--results-dir", default=paths.METRICS_DIR, metavar="PATH", help="folder for metrics and predictions")
@@ -383,6 +390,7 @@ def read_data(args: argparse.Namespace, treatment: Treatment) -> ArmData:
         synthetic_dir=args.synthetic_dir if treatment.any else None,
         count_only=not treatment.synthetic,
         allow_unverified=args.allow_unverified_synthetic,
+        cache_dir=cache_folder(args),
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paths
-from data_loader import add_data_arguments
+from data_loader import add_cache_arguments, add_data_arguments, cache_folder
 from splits import add_part_arguments, check_part_arguments
 from utils import UserError, WeightsUnavailableError, argument_parser, number, run_script
 
@@ -37,6 +37,7 @@ PERCEPTUAL_EVERY = {"cpu": 8, "gpu": 4}  # steps; VGG16 makes a step several tim
 def build_parser() -> argparse.ArgumentParser:
     parser = argument_parser("Train a DCGAN on the pneumonia images of the training split.")
     add_data_arguments(parser)
+    add_cache_arguments(parser)
     add = parser.add_argument
     add("--model-dir", default=paths.MODEL_DIR, metavar="PATH", help="checkpoints go to its subfolder gan/")
     add("--output-dir", default=paths.OUTPUT_DIR, metavar="PATH", help="base folder of the outputs")
@@ -117,9 +118,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 # --- data ------------------------------------------------------------------------------------------
 def load_training_set(args: argparse.Namespace, device: torch.device) -> TrainingSet:
     """Decode the images of the training split, one per record; ``UserError`` if there are fewer than two."""
-    import torch
-
-    from data_loader import grouping_sentence, load_dataset, load_images
+    from data_loader import as_tensor, grouping_sentence, load_dataset, load_images
     from gan_run import TrainingSet
     from splits import TRAIN, describe_splits, load_or_create_splits, select, training_part
     from synthetic import few_images_flags
@@ -130,7 +129,13 @@ def load_training_set(args: argparse.Namespace, device: torch.device) -> Trainin
     print(describe_splits(splits))
     label = 1 if args.classes == POSITIVE else None
     records = select(dataset, splits, TRAIN, label)
-    images = load_images(records, args.image_size, workers=args.workers, skip_bad=args.skip_bad_images)
+    images = load_images(
+        records,
+        args.image_size,
+        workers=args.workers,
+        skip_bad=args.skip_bad_images,
+        cache_dir=cache_folder(args),
+    )
     what = f"{len(images.records):,} {'pneumonia images' if label else 'images'}"
     if len(images.records) < 2:
         raise UserError(
@@ -150,7 +155,7 @@ def load_training_set(args: argparse.Namespace, device: torch.device) -> Trainin
     flags = few_images_flags(len(images.records))
     for flag in flags:
         print(f"RED FLAG: {flag}")
-    return TrainingSet(torch.from_numpy(images.pixels).to(device), origin, images.skipped, flags)
+    return TrainingSet(as_tensor(images.pixels).to(device), origin, images.skipped, flags)
 
 
 def origin_of(records: pd.DataFrame, classes: str, label: int | None) -> dict[str, Any]:
