@@ -3,9 +3,9 @@
     python src/generate_synthetic.py --model-path ./models/gan/generator_final.pth
 
 Image i depends on (generator, seed, i) alone: not on the batch size, nor on where an earlier run stopped.
-The networks' arithmetic is float64 here, so that differences between machines, thread counts and batch
-shapes stay far below the rounding to 8 bits. The images of a generator that was trained without fold I
-(train_gan.py --fold I) go to the subfolder fold_I, where train_classifier.py looks for them.
+Between kinds of machines one pixel in about a million may differ by one gray level. The images of a
+generator that was trained without fold I (train_gan.py --fold I) go to the subfolder fold_I, where
+train_classifier.py looks for them.
 """
 
 from __future__ import annotations
@@ -14,16 +14,11 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 import paths
-from synthetic import check_folder, clear, is_whole, make_manifest, save_png
+from synthetic import check_folder, clear, is_whole, make_manifest
 from utils import UserError, argument_parser, number, run_script, save_json
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
     from dcgan import Generator
-
-NOISE_STREAM = "synthetic"
 
 
 # --- command line ----------------------------------------------------------------------------------
@@ -47,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         )  # fmt: skip
     add("--batch-size", type=number(int, 1), default=64, metavar="N", help="images generated at a time")
     add("--seed", type=number(int, 0, 2**32 - 1), default=42, metavar="N", help="seed of the noise")
+    add("--workers", type=number(int, 1), default=4, metavar="N", help="threads that write images")
     add("--overwrite", action="store_true", help="remove the folder's synthetic images and manifest first")
     add("--cpu", action="store_true", help="use the CPU even if a GPU is there")
     return parser
@@ -54,9 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 # --- the generator ---------------------------------------------------------------------------------
 def load_generator(
-    path: str, latent_dim: int | None, feature_maps: int | None, device: torch.device
+    path: str, latent_dim: int | None, feature_maps: int | None
 ) -> tuple[Generator, dict[str, Any]]:
-    """(generator in float64, its checkpoint); ``UserError`` if a flag contradicts the checkpoint."""
+    """(generator, its checkpoint); ``UserError`` if a flag contradicts the checkpoint."""
     from dcgan import generator_from_checkpoint
     from utils import load_checkpoint
 
@@ -68,20 +64,7 @@ def load_generator(
     ):
         if given is not None and given != trained:
             raise UserError(f"{flag} {given} contradicts {path}, which has {trained}; leave the flag out")
-    return generator.double().to(device), checkpoint
-
-
-def generate(generator: Generator, seed: int, indices: list[int], device: torch.device) -> np.ndarray:
-    """Images uint8 [N, S, S] with the given numbers (from 1), each a function of (seed, number) alone."""
-    import torch
-
-    from data_loader import from_gan_range
-    from gan_training import image_noise
-
-    z = torch.cat([image_noise(seed, NOISE_STREAM, i, 1, generator.latent_dim) for i in indices])
-    with torch.no_grad():
-        images = generator(z.double().to(device))  # [N, C, S, S] in [-1, 1]
-    return from_gan_range(images).cpu().numpy()
+    return generator, checkpoint
 
 
 # --- the folder ------------------------------------------------------------------------------------
@@ -104,12 +87,11 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     from tqdm import tqdm
 
+    from generation import ImageMaker, write_images
     from utils import select_device
 
-    device = select_device(args.cpu)
-    if device.type == "mps":  # it has no float64
-        device = select_device(cpu=True)
-    generator, checkpoint = load_generator(args.model_path, args.latent_dim, args.feature_maps_g, device)
+    generator, checkpoint = load_generator(args.model_path, args.latent_dim, args.feature_maps_g)
+    make = ImageMaker(generator, args.seed, select_device(args.cpu))
     manifest = manifest_of(checkpoint, args.model_path, args.num_images, args.seed)
     folder = paths.synthetic_fold(args.output_dir, manifest["fold"])
     if manifest["fold"] is not None:
@@ -125,11 +107,9 @@ def main(argv: list[str] | None = None) -> None:
     if kept:
         print(f"{folder}: {kept:,} images of this generator and seed are there already")
     with tqdm(total=args.num_images, initial=kept, desc="generating", unit="img") as bar:
-        for start in range(0, len(todo), args.batch_size):
-            batch = todo[start : start + args.batch_size]
-            for index, pixels in zip(batch, generate(generator, args.seed, batch, device), strict=True):
-                save_png(paths.synthetic_image(folder, index), pixels)
-                bar.update()
+        write_images(
+            folder, todo, make, batch_size=args.batch_size, workers=args.workers, on_image=bar.update
+        )
     save_json(paths.synthetic_manifest(folder), manifest | {"complete": True})
     label = manifest["label"]
     meaning = f"label {label}" if label is not None else "no label: the GAN was trained on all classes"

@@ -3,18 +3,23 @@
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import dcgan
+import gan_training
 import generate_synthetic
+import generation
 import paths
 import synthetic
 from gan_data import save_generator
-from utils import UserError, load_json, sha256_file
+from utils import UserError, load_checkpoint, load_json, sha256_file
 
 
 @pytest.fixture
@@ -66,34 +71,71 @@ def test_an_image_depends_on_seed_and_number_alone(generator, tmp_path):
 
 
 def test_pixels_are_the_generators_output_from_black_to_white(generator, tmp_path):
-    import dcgan
-    import gan_training
-    from utils import load_checkpoint
-
     generate(generator, tmp_path / "out")
     network = dcgan.generator_from_checkpoint(load_checkpoint(generator), "g").double()
-    z = gan_training.image_noise(42, generate_synthetic.NOISE_STREAM, 5, 1, 5)
+    z = gan_training.image_noise(42, generation.NOISE_STREAM, 5, 1, 5)
     gray = network(z.double()).mean(dim=1)[0].detach().numpy()  # [32, 32] in [-1, 1]
     with Image.open(paths.synthetic_image(tmp_path / "out", 5)) as image:
         np.testing.assert_allclose(np.asarray(image), (gray + 1) / 2 * 255, atol=0.51)
 
 
-def test_interrupted_generation_goes_on_where_it_stopped(generator, tmp_path, monkeypatch, capsys):
-    generate(generator, tmp_path / "whole")
-    original, saved = generate_synthetic.save_png, []
+def test_folding_batchnorm_changes_nothing_but_the_time():
+    torch.manual_seed(0)
+    network = dcgan.Generator(image_size=32, num_channels=3, latent_dim=5, feature_maps=4)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.3, 3.0)
+            torch.nn.init.normal_(module.running_mean)
+            torch.nn.init.normal_(module.bias)
+    z = torch.randn(6, 5)
+    expected = network.eval()(z)
+    folded = generation.fold_batchnorm(network.layers)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded)
+    torch.testing.assert_close(folded(z[:, :, None, None]), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(network(z), expected)  # the generator itself is left as it was
 
-    def interrupted(path, pixels):
-        if len(saved) == 4:
-            raise KeyboardInterrupt
-        saved.append(path)
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_images_do_not_depend_on_the_number_of_writing_threads(generator, tmp_path, workers):
+    generate(generator, tmp_path / "four")
+    generate(generator, tmp_path / "other", "--workers", str(workers), "--batch-size", "2")
+    assert contents(tmp_path / "other") == contents(tmp_path / "four")
+
+
+def test_a_disk_that_fills_up_ends_generation_and_leaves_no_part_of_a_file(generator, tmp_path, monkeypatch):
+    original = generation.save_png
+
+    def full(path, pixels):
+        if path.name == "synthetic_00003.png":
+            raise OSError(28, "No space left on device")
         original(path, pixels)
 
-    monkeypatch.setattr(generate_synthetic, "save_png", interrupted)
+    monkeypatch.setattr(generation, "save_png", full)
+    with pytest.raises(OSError, match="No space left"):
+        generate(generator, tmp_path / "out", "--batch-size", "2")
+    assert load_json(paths.synthetic_manifest(tmp_path / "out"))["complete"] is False
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"synthetic_00001.png", "synthetic_00002.png"} <= names
+    assert not any(name.endswith(".tmp") for name in names)
+
+
+def test_interrupted_generation_goes_on_where_it_stopped(generator, tmp_path, monkeypatch, capsys):
+    generate(generator, tmp_path / "whole")
+    original, saved, lock = generation.save_png, [], threading.Lock()
+
+    def interrupted(path, pixels):  # called by several threads
+        with lock:
+            if len(saved) == 4:
+                raise KeyboardInterrupt
+            saved.append(path)
+        original(path, pixels)
+
+    monkeypatch.setattr(generation, "save_png", interrupted)
     with pytest.raises(KeyboardInterrupt):
         generate(generator, tmp_path / "out")
     assert load_json(paths.synthetic_manifest(tmp_path / "out"))["complete"] is False
     times = {path: path.stat().st_mtime_ns for path in saved}
-    monkeypatch.setattr(generate_synthetic, "save_png", original)
+    monkeypatch.setattr(generation, "save_png", original)
     generate(generator, tmp_path / "out")
     assert "4 images of this generator and seed are there already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in saved} == times
@@ -206,7 +248,8 @@ def test_documented_defaults_and_help_without_torch():
     args = generate_synthetic.build_parser().parse_args(["--model-path", "g.pth"])
     assert vars(args) == {
         "model_path": "g.pth", "output_dir": "./data/synthetic", "num_images": 5000, "latent_dim": None,
-        "feature_maps_g": None, "batch_size": 64, "seed": 42, "overwrite": False, "cpu": False,
+        "feature_maps_g": None, "batch_size": 64, "seed": 42, "workers": 4,
+            "overwrite": False, "cpu": False,
     }  # fmt: skip
     code = "import sys; sys.modules['torch'] = None; import generate_synthetic as g; g.main(['--help'])"
     folder = Path(generate_synthetic.__file__).parent
