@@ -22,6 +22,7 @@ from classifier import (
     extract_features,
     predict_batches,
 )
+from data_loader import as_tensor
 from fitting import Fit, Pool, Recipe, fit, fit_from_dict, fit_to_dict
 from treatments import CLASS_WEIGHT, DUPLICATE, Treatment, balance_weights
 from utils import derive_seed, load_checkpoint, save_checkpoint, set_seed
@@ -175,7 +176,7 @@ class ArmTrainer:
             pixels = extract_features(
                 self.backbone, pixels, device=self.device, precision=self.recipe.precision, progress=tqdm
             )
-        return InputPipeline(torch.from_numpy(pixels).to(self.device), augment)
+        return InputPipeline(as_tensor(pixels).to(self.device), augment)
 
 
 def sigmoid(logits: torch.Tensor) -> np.ndarray:

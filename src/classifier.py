@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50
 
-from data_loader import augment_light, to_classifier_range
+from data_loader import as_tensor, augment_light, to_classifier_range
 from utils import UserError, autocast, hub_weights, load_checkpoint
 
 FEATURES = 2048
@@ -201,7 +201,7 @@ def extract_features(
     model = model.eval().to(device, memory_format=torch.channels_last)
     features = predict_batches(
         model.features,
-        InputPipeline(torch.from_numpy(pixels).to(device)),
+        InputPipeline(as_tensor(pixels).to(device)),
         np.arange(len(pixels)),
         batch_size=batch_size,
         precision=precision,

@@ -26,6 +26,7 @@ from torchvision.models.inception import (
     InceptionE,
 )
 
+from data_loader import as_tensor
 from utils import UserError, hub_weights
 
 WEIGHTS_URL = (
@@ -115,7 +116,7 @@ def inception_features(
 ) -> np.ndarray:
     """uint8 [N, S, S] -> float32 [N, 2048]. ``progress`` wraps the batches."""
     network = network.to(device)
-    batches = torch.from_numpy(pixels).split(batch_size)
+    batches = as_tensor(pixels).split(batch_size)
     parts = [
         network(to_inception_range(batch.to(device))).cpu()
         for batch in progress(batches, desc="Inception features", unit="batch")

@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,8 @@ class Step:
 
     ``needs``: names of the earlier steps that it builds on (None: all of them). When one of these has run
     again, it runs again, too, and from the beginning; else an interrupted one with ``resumable`` goes on.
-    ``images``: the folder whose synthetic images it replaces if they are this run's and outdated.
+    ``images``: the folder whose synthetic images it replaces if they are this run's and outdated. ``cache``:
+    options that change no result, so that a step finished with others is finished.
     """
 
     name: str
@@ -61,8 +62,10 @@ class Step:
     resumable: bool = False
     needs: tuple[str, ...] | None = None
     images: Path | None = None
+    cache: list[str] = field(default_factory=list)
 
     def command(self) -> list[str]:
+        """What the log remembers it by."""
         return [f"src/{self.script}.py", *self.options]
 
     def builds_on(self, ran: list[str]) -> bool:
@@ -100,13 +103,20 @@ def data_options(args: argparse.Namespace) -> list[str]:
     ]
 
 
+def cache_options(args: argparse.Namespace) -> list[str]:
+    """What every step that decodes images is told about its cache; nothing if that is the usual one."""
+    if args.no_cache:
+        return ["--no-cache"]
+    return [] if args.cache_dir == paths.CACHE_DIR else ["--cache-dir", args.cache_dir]
+
+
 def check_options(steps: list[Step]) -> None:
     """Let every script read its options before hours are spent; wrong usage ends here, with exit code 2.
 
     With ``--help`` last, a script checks the options before it and then does nothing.
     """
     for step in steps:
-        command = [sys.executable, str(SRC / f"{step.script}.py"), *step.options, "--help"]
+        command = [sys.executable, str(SRC / f"{step.script}.py"), *step.options, *step.cache, "--help"]
         checked = subprocess.run(command, capture_output=True, text=True)
         if checked.returncode != 0:
             print(checked.stderr.strip().splitlines()[-1], file=sys.stderr)
@@ -140,7 +150,7 @@ def run_steps(steps: list[Step], log_file: Path) -> None:
         if step not in due:
             print(f"\n== {title}: already finished", flush=True)
             continue
-        entry, extra = log.get(step.name, {}), []
+        entry, extra = log.get(step.name, {}), [*step.cache]
         started: dict[str, Any] = {"command": step.command(), "state": STARTED}
         if step.resumable and entry.get("state") == STARTED and entry["command"] == step.command():
             extra.append("--resume")

@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 
 import paths
-from data_loader import add_data_arguments
+from data_loader import add_cache_arguments, add_data_arguments
 from pipeline_steps import (
     GENERATION,
     Folders,
     Step,
     add_passed_on_arguments,
+    cache_options,
     check_options,
     data_options,
     run_steps,
@@ -56,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"run on procedural chest phantoms, everything below {paths.DEMO_DIR}; ignores other flags",
     )
     add_data_arguments(parser)
+    add_cache_arguments(parser)
     add("--synthetic-dir", default=paths.SYNTHETIC_DIR, metavar="PATH", help="folder of synthetic images")
     add("--model-dir", default=paths.MODEL_DIR, metavar="PATH", help="folder for model checkpoints")
     add("--output-dir", default=paths.OUTPUT_DIR, metavar="PATH", help="folder for all results")
@@ -97,10 +99,11 @@ def comparison_steps(
     gan: list[str],
     generation: list[str],
     analysis: list[str],
+    cache: list[str],
     controls: bool = True,
 ) -> list[Step]:
     """The commands from a data folder to a report, with ``controls`` those of what synthetic images must
-    beat too."""
+    beat too. ``cache``: what the steps that decode images are told about their cache."""
     data = ["--data-dir", str(folders.data), *data_options]
     results = ["--model-dir", str(folders.models), "--results-dir", str(folders.metrics),
                "--figures-dir", str(folders.figures)]  # fmt: skip
@@ -111,7 +114,7 @@ def comparison_steps(
         metrics = paths.final_metrics(folders.metrics, prefix)
         return Step(
             f"train the {name}", "train_classifier", [*data, *results, *options], metrics,
-            resumable=True, needs=needs,
+            resumable=True, needs=needs, cache=cache,
         )  # fmt: skip
 
     augmented = arm(
@@ -133,6 +136,7 @@ def comparison_steps(
             generator,
             resumable=True,
             needs=(CHECK,),
+            cache=cache,
         ),
         Step(
             GENERATION,
@@ -149,7 +153,7 @@ def comparison_steps(
             "analyze_results",
             [*data, "--metrics-dir", str(folders.metrics), "--analysis-dir", str(folders.analysis),
              *images, "--model-dir", str(folders.models), *analysis],
-            paths.report_page(folders.analysis),
+            paths.report_page(folders.analysis), cache=cache,
         ),
     ]  # fmt: skip
 
@@ -173,6 +177,7 @@ def demo_plan() -> tuple[Folders, list[Step]]:
         gan=DEMO["gan"],
         generation=DEMO["generation"],
         analysis=DEMO["analysis"],
+        cache=["--cache-dir", str(base / Path(paths.CACHE_DIR))],
     )
     return folders, [phantoms, *steps]
 
@@ -198,6 +203,7 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
         gan=[*gan_length, *size, *seed, *cpu, *pictures, *args.gan_args],
         generation=["--num-images", str(args.num_images), *seed, *cpu],
         analysis=[*cpu, *pictures],
+        cache=cache_options(args),
         controls=not args.no_controls,
     )
     metadata = folders.data / paths.TRAIN_METADATA

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import paths
-from data_loader import add_data_arguments
+from data_loader import add_cache_arguments, add_data_arguments
 from pipeline_steps import (
     Step,
     add_passed_on_arguments,
+    cache_options,
     check_options,
     data_options,
     read_log,
@@ -41,7 +42,7 @@ IMAGES_TO_TIME = 8
 OWN_OPTIONS = {
     "--data-dir", "--splits", "--patient-map", "--skip-bad-images", "--model-dir", "--results-dir",
     "--figures-dir", "--train-fraction", "--epochs", "--image-size", "--seed", "--k-folds", "--cpu",
-    "--resume",
+    "--resume", "--cache-dir", "--no-cache",
 }  # fmt: skip
 OWN_OPTIONS_OF = {
     "classifier_args": OWN_OPTIONS | {
@@ -59,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Every fraction takes the same number of optimiser steps, so small ones are trained for more epochs."
     )
     add_data_arguments(parser)
+    add_cache_arguments(parser)
     add = parser.add_argument
     add("--study-dir", default=paths.STUDY_DIR, metavar="PATH",
         help="where the curve goes, and below it a folder per fraction, models included")  # fmt: skip
@@ -137,6 +139,7 @@ def study_steps(args: argparse.Namespace, part: Part) -> list[Step]:
         kimg=args.kimg,
         classifier_args=args.classifier_args,
         gan_args=args.gan_args,
+        cache=cache_options(args),
         cpu=args.cpu,
         seed=args.seed,
     )

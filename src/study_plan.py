@@ -127,13 +127,15 @@ def part_steps(
     kimg: float,
     classifier_args: list[str],
     gan_args: list[str],
+    cache: list[str],
     cpu: bool,
     seed: int,
 ) -> list[Step]:
     """The commands of one fraction: the baseline, then the GAN and its images if an arm needs them (the
     controls take their number from these), then the other arms.
 
-    ``common``: options of classifier and GAN alike; ``kimg``: thousands of images shown to the GAN.
+    ``common``: options of classifier and GAN alike; ``kimg``: thousands of images shown to the GAN;
+    ``cache``: what both are told about their cache.
     """
     data = ["--data-dir", str(folders.data), *data_options, "--train-fraction", f"{part.fraction:g}"]
     epochs = ["--epochs", str(part.epochs), "--epochs-final", str(part.epochs)]
@@ -146,7 +148,7 @@ def part_steps(
         return Step(
             arm_step_name(arm), "train_classifier", [*own, *ARMS[arm], *images],
             paths.final_metrics(folders.metrics, f"{arm}_"),
-            resumable=True, needs=() if arm == BASELINE else (GENERATION,),
+            resumable=True, needs=() if arm == BASELINE else (GENERATION,), cache=cache,
         )  # fmt: skip
 
     steps = [train(BASELINE)]
@@ -158,7 +160,7 @@ def part_steps(
         steps += [
             Step(
                 GAN, "train_gan", [*data, *models, *length, *common, "--no-real-images", *gan_args],
-                generator, resumable=True, needs=(),
+                generator, resumable=True, needs=(), cache=cache,
             ),
             Step(
                 GENERATION, "generate_synthetic",

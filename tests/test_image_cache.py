@@ -65,6 +65,21 @@ def expected(records) -> np.ndarray:
     return np.stack([read_image(path, SIZE) for path in records["path"]])
 
 
+def loading_process(records, cache: Path, before_decoding: str) -> list[str]:
+    """A command that loads ``records``; ``before_decoding``: what it does before each ``path``."""
+    code = (
+        f"import functools, sys, time; sys.path.insert(0, {str(SRC)!r})\n"
+        "from pathlib import Path; import data_loader, image_cache\n"
+        "image_cache.BLOCK = 4; print = functools.partial(print, flush=True)\n"
+        f"def decode(path):\n    {before_decoding}\n    return data_loader.read_image(path, {SIZE})\n"
+        f"files = [Path(file) for file in {[str(path) for path in records['path']]!r}]\n"
+        f"images = image_cache.list_images(files, {SIZE}, data_loader._decoder())\n"
+        f"pixels, _ = image_cache.load_pixels(images, {str(cache)!r}, decode, workers=1, desc='loading')\n"
+        "print('SUM', int(pixels.sum()))\n"
+    )
+    return [sys.executable, "-c", code]
+
+
 class TestHitAndMiss:
     def test_same_pixels_and_key_as_without_a_cache(self, records, cache):
         plain = load_images(records, SIZE)
@@ -254,19 +269,7 @@ class TestInterrupted:
 
     def test_killed_for_good(self, records, cache):
         """SIGKILL in the middle of decoding; the next process goes on, and the lock is free."""
-        records.to_pickle(cache.parent / "records")
-        code = (
-            f"import sys, time; sys.path.insert(0, {str(SRC)!r})\n"
-            "import pandas as pd, data_loader, image_cache\n"
-            "image_cache.BLOCK = 4; read = data_loader.read_image\n"
-            "def slow(path, size):\n"
-            "    if path.stem == 'img-06': print('HERE', flush=True); time.sleep(60)\n"
-            "    return read(path, size)\n"
-            "data_loader.read_image = slow\n"
-            f"records = pd.read_pickle({str(cache.parent / 'records')!r})\n"
-            f"data_loader.load_images(records, {SIZE}, cache_dir={str(cache)!r})\n"
-        )
-        command = [sys.executable, "-c", code]
+        command = loading_process(records, cache, "if path.stem == 'img-06': print('HERE'); time.sleep(60)")
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             assert process.stdout.readline() == b"HERE\n"
             process.send_signal(signal.SIGKILL)
@@ -429,23 +432,11 @@ class TestUnusable:
 class TestTogether:
     def test_builders_of_the_same_list_wait_for_each_other(self, records, cache):
         """Three processes at once: each gets the pixels, and every image is decoded by one of them alone."""
-        records.to_pickle(cache.parent / "records")
-        code = (
-            f"import sys, time; sys.path.insert(0, {str(SRC)!r})\n"
-            "import pandas as pd, data_loader\n"
-            "read = data_loader.read_image\n"
-            "def slow(path, size):\n"
-            "    time.sleep(0.02); print('DECODED'); return read(path, size)\n"
-            "data_loader.read_image = slow\n"
-            f"records = pd.read_pickle({str(cache.parent / 'records')!r})\n"
-            f"images = data_loader.load_images(records, {SIZE}, cache_dir={str(cache)!r}, workers=1)\n"
-            "print('SUM', int(images.pixels.sum()))\n"
-        )
+        command = loading_process(records, cache, "time.sleep(0.02); print('DECODED')")
         processes = [
-            subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
-                             stderr=subprocess.DEVNULL)
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             for _ in range(3)
-        ]  # fmt: skip
+        ]
         out = [process.communicate(timeout=60)[0] for process in processes]
         assert sum(text.count("DECODED") for text in out) == 12
         total = expected(records).sum()
