@@ -45,8 +45,10 @@ class ArmData:
     ``folds``: int [N], 1..k for each training image; without folds, 1 marks the validation tenth.
     ``unlabelled``: the official test images where they have no labels: predicted, never scored.
     ``synthetic``: by fold; 0 holds the images of the generator that saw all training images, used by the
-    final model and by every fold that has none of its own. ``synthetic_pixels`` has the same keys, or none
+    final model and by every fold that has none of its own. ``synthetic_images`` has the same keys, or none
     if the images are only counted (for a control).
+
+    The pool that is drawn from is the training images, then the synthetic ones in the order of their keys.
     """
 
     dataset: Dataset
@@ -55,20 +57,28 @@ class ArmData:
     test: ImageSet
     unlabelled: ImageSet | None
     synthetic: dict[int, SyntheticSet]
-    synthetic_pixels: dict[int, np.ndarray]
+    synthetic_images: dict[int, ImageSet]
     folds: np.ndarray
 
     @property
     def n_real(self) -> int:
         return len(self.train.records)
 
-    def pool(self) -> tuple[np.ndarray, np.ndarray]:
-        """All training inputs: uint8 [N + M, S, S] and labels float32 [N + M]."""
-        pixels = [self.train.pixels, *self.synthetic_pixels.values()]
+    def pool(self) -> list[ImageSet]:
+        """All training inputs, N + M images."""
+        return [self.train, *self.synthetic_images.values()]
+
+    def pool_pixels(self) -> np.ndarray:
+        """uint8 [N + M, S, S]; a copy only if there are synthetic images."""
+        pixels = [images.pixels for images in self.pool()]
+        return pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
+
+    def pool_labels(self) -> np.ndarray:
+        """float32 [N + M]."""
         labels = [self.train.records["label"].to_numpy(dtype=np.float32)]
-        for fold, images in self.synthetic_pixels.items():
-            labels.append(np.full(len(images), self.synthetic[fold].label, dtype=np.float32))
-        return np.concatenate(pixels), np.concatenate(labels)
+        for fold, images in self.synthetic_images.items():
+            labels.append(np.full(len(images.records), self.synthetic[fold].label, dtype=np.float32))
+        return np.concatenate(labels)
 
     def synthetic_of(self, fold: int) -> SyntheticSet | None:
         """The images made without fold ``fold``, or else those of the generator that saw all."""
@@ -82,11 +92,11 @@ class ArmData:
 
     def synthetic_rows(self, fold: int, n_real: int, ratio: float | None) -> np.ndarray:
         """Their rows of the pool."""
-        first, own = self.n_real, fold if fold in self.synthetic_pixels else 0
-        for other, images in self.synthetic_pixels.items():
+        first, own = self.n_real, fold if fold in self.synthetic_images else 0
+        for other, images in self.synthetic_images.items():
             if other == own:
                 break
-            first += len(images)
+            first += len(images.records)
         return first + np.arange(self.n_synthetic(fold, n_real, ratio))
 
     def skipped(self) -> dict[str, Any]:
@@ -152,13 +162,13 @@ def load_arm_data(
     if official is not None and not official.labelled:
         print(f"official test images are unlabelled ({official.why}): predicted, never scored")
         unlabelled = decode(official.images, "unlabelled images")
-    pixels = {
-        fold: decode(images.records, f"synthetic images{f' of fold {fold}' if fold else ''}", False).pixels
+    decoded = {
+        fold: decode(images.records, f"synthetic images{f' of fold {fold}' if fold else ''}", False)
         for fold, images in synthetic.items()
         if not count_only
     }
     train_folds = folds.loc[train.records["image_id"]].to_numpy()
-    return ArmData(dataset, splits, train, test, unlabelled, synthetic, pixels, train_folds)
+    return ArmData(dataset, splits, train, test, unlabelled, synthetic, decoded, train_folds)
 
 
 def _test_records(

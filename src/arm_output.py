@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Options that make no difference to a fold that was trained already.
 NOT_OF_FOLDS = {
     "k_folds", "repeats", "epochs_final", "workers", "resume", "model_dir", "results_dir", "figures_dir",
-    "synthetic_dir", "data_dir", "splits", "cpu",
+    "synthetic_dir", "data_dir", "splits", "cpu", "cache_dir", "no_cache",
 }  # fmt: skip
 
 

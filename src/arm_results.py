@@ -61,7 +61,7 @@ def summarise_folds(
                 **classification_metrics(held_out["label"].to_numpy(), item.probabilities()),
             }
         )
-        source = data.synthetic_of(item.fold) if data.synthetic_pixels else None
+        source = data.synthetic_of(item.fold) if data.synthetic_images else None
         by_generator = source is not None and overlaps(source.generator_patients, patients)
         if by_generator or weights_saw_folds:
             contaminated.append(item.fold)

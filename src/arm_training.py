@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from arm_data import ArmData
 from classifier import (
@@ -19,11 +17,13 @@ from classifier import (
     PneumoniaClassifier,
     build_classifier,
     cpu_state_dict,
-    extract_features,
+    feature_cache,
     predict_batches,
 )
-from data_loader import as_tensor
+from data_loader import ImageSet, as_tensor
+from feature_cache import FeatureCache
 from fitting import Fit, Pool, Recipe, fit, fit_from_dict, fit_to_dict
+from head_fitting import HeadTask, equal_steps, fit_heads
 from treatments import CLASS_WEIGHT, DUPLICATE, Treatment, balance_weights
 from utils import derive_seed, load_checkpoint, save_checkpoint, set_seed
 
@@ -41,13 +41,31 @@ class FoldFit:
         return sigmoid(self.fit.val_logits)
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One fit of ``train_rows`` and what joins them in ``fold`` (0: the final model, or the validation
+    tenth); ``name`` and ``seed`` determine all that is random in it, its state files bear ``state``."""
+
+    name: str
+    state: str
+    seed: int
+    fold: int
+    train_rows: np.ndarray
+    val_rows: np.ndarray | None = None
+
+    @property
+    def desc(self) -> str:
+        return self.state.replace("_", " ")
+
+
 class ArmTrainer:
     """Fits classifiers on subsets of one pool of inputs.
 
-    With a frozen backbone and no augmentation the backbone's features are computed once and only heads are
-    fitted on them; else whole networks are fitted on pixels. ``treatment`` and ``ratio`` (synthetic images
-    per real one; None: all) say what joins the real images. ``state_folder`` keeps finished and unfinished
-    fits until the whole run is done; with ``resume`` they are taken up again.
+    With a frozen backbone and inputs that do not vary, or vary among ``views`` that were fixed before, the
+    backbone's features are computed once, kept below ``cache_dir`` (None: nowhere), and heads alone are
+    fitted on them, several at a time; else whole networks are fitted on pixels. ``treatment`` and ``ratio``
+    (synthetic images per real one; None: all) say what joins the real images. ``state_folder`` keeps finished
+    and unfinished fits until the whole run is done; with ``resume`` they are taken up again.
     """
 
     def __init__(
@@ -64,37 +82,46 @@ class ArmTrainer:
         device: torch.device,
         state_folder: Path,
         resume: bool,
+        views: int = 1,
+        cache_dir: str | Path | None = None,
     ) -> None:
         self.data, self.recipe, self.device, self.seed = data, recipe, device, seed
         self.treatment, self.ratio = treatment, ratio
         self.weights, self.frozen = weights, frozen
         self.state_folder, self.resume = state_folder, resume
-        self.cached = frozen and augment == "none"
-        self.backbone = self._new_classifier("backbone", seed) if self.cached else None
-        pixels, labels = data.pool()
-        self.inputs = self._pipeline(pixels, augment)
-        self.labels = torch.from_numpy(labels).to(device)
+        self.cached = frozen and (augment == "none" or views > 1)
+        self.labels = torch.from_numpy(data.pool_labels()).to(device)
+        if self.cached:
+            self.backbone = self._new_classifier("backbone", seed)
+            self.features = [self._features(cache_dir, view) for view in range(views)]
+            inputs = [view.of(images) for view in self.features for images in data.pool()]
+            self.inputs = InputPipeline(torch.from_numpy(np.concatenate(inputs)).to(device), views=views)
+        else:
+            self.inputs = InputPipeline(as_tensor(data.pool_pixels()).to(device), augment)
+        self._to_predict: dict[int, InputPipeline] = {}
 
     def train_folds(self, k: int) -> list[FoldFit]:
         """One fit per fold; with ``k`` 0 one fit that leaves out the validation tenth."""
-        results = []
+        jobs = []
         for fold in range(1, (k or 1) + 1):
             val_rows = np.flatnonzero(self.data.folds == fold)
             train_rows = np.flatnonzero(self.data.folds != fold)
             name = f"fold_{fold}" if k else "validation"
-            result = self._fit(name, self.seed, train_rows, fold if k else 0, val_rows=val_rows)
-            print(_describe_fit(name, result, self.recipe.epochs))
-            results.append(FoldFit(fold if k else 0, val_rows, result))
-        return results
+            jobs.append(_Job(name, name, self.seed, fold if k else 0, train_rows, val_rows))
+        fits = self._fit_all(jobs, "folds" if k else "validation")
+        return [FoldFit(job.fold, job.val_rows, result) for job, result in zip(jobs, fits, strict=True)]
 
-    def train_final(self, epochs: int, repeat: int = 1) -> Fit:
-        """One fit on all training images, stopped after ``epochs`` of the recipe's schedule.
+    def train_final(self, epochs: int, repeats: int = 1) -> list[Fit]:
+        """Fits on all training images, stopped after ``epochs`` of the recipe's schedule.
 
         Repeat r is what a single run with the r - 1st seed after the first would give.
         """
-        seed = self.seed + repeat - 1
-        state = f"final_r{repeat}"
-        return self._fit("final", seed, np.arange(self.data.n_real), 0, stop_after=epochs, state_name=state)
+        everything = np.arange(self.data.n_real)
+        jobs = [
+            _Job("final", f"final_r{repeat}", self.seed + repeat - 1, 0, everything)
+            for repeat in range(1, repeats + 1)
+        ]
+        return self._fit_all(jobs, "final", epochs)
 
     def extra_rows(self, name: str, seed: int, train_rows: np.ndarray, fold: int) -> np.ndarray:
         """Rows of the pool that join ``train_rows``: synthetic images, or real ones again."""
@@ -115,14 +142,14 @@ class ArmTrainer:
         n = self.data.n_synthetic(fold, len(train_rows), self.ratio)
         return balance_weights(positive, len(train_rows), n, self.data.synthetic_of(fold).label)
 
-    def probabilities(self, result: Fit, pixels: np.ndarray) -> np.ndarray:
-        """float64 [N] for uint8 [N, S, S], from the fitted weights."""
+    def probabilities(self, result: Fit, images: ImageSet) -> np.ndarray:
+        """float64 [N], from the fitted weights."""
         module = self._new_module("prediction", self.seed)
         module.load_state_dict(result.state_dict)
         logits = predict_batches(
             module.eval(),
-            self._pipeline(pixels),
-            np.arange(len(pixels)),
+            self._inputs_of(images),
+            np.arange(len(images.records)),
             batch_size=2 * self.recipe.batch_size,
             precision=self.recipe.precision,
         )
@@ -133,32 +160,91 @@ class ArmTrainer:
         shared = cpu_state_dict(self.backbone) if self.cached else {}
         return {**shared, **result.state_dict}
 
-    def _fit(
-        self, name: str, seed: int, train_rows: np.ndarray, fold: int, state_name: str = "", **options: Any
-    ) -> Fit:
-        state_name = state_name or name
-        finished = self.state_folder / f"{state_name}.pth"
-        unfinished = self.state_folder / f"{state_name}_state.pth"
-        if self.resume and finished.is_file():
-            print(f"{state_name}: finished before the interruption")
-            return fit_from_dict(load_checkpoint(finished))
-        result = fit(
-            self._new_module(name, seed),
-            self.inputs,
-            self.labels,
-            pool=Pool(train_rows, self.extra_rows(name, seed, train_rows, fold), self.treatment.shares),
-            recipe=self.recipe,
-            seed=derive_seed(seed, "fit", name),
-            class_weights=self.class_weights(train_rows, fold),
-            state_file=unfinished,
-            resume=self.resume,
-            desc=state_name.replace("_", " "),
-            **options,
-        )
-        save_checkpoint(finished, fit_to_dict(result))
-        unfinished.unlink(missing_ok=True)
-        return result
+    # --- fitting ---
+    def _fit_all(self, jobs: list[_Job], what: str, stop_after: int | None = None) -> list[Fit]:
+        """The fit of each job; those that an interrupted run finished are read. ``what``: for messages."""
+        fits, waiting = {}, []
+        for job in jobs:
+            finished = self._finished(job)
+            if self.resume and finished.is_file():
+                print(f"{job.state}: finished before the interruption")
+                fits[job.state] = fit_from_dict(load_checkpoint(finished))
+            else:
+                waiting.append(job)
+        fit_some = self._fit_heads if self.cached else self._fit_networks
+        for job, result in fit_some(waiting, what, stop_after):
+            fits[job.state] = result
+            if job.val_rows is not None:
+                print(_describe_fit(job.desc, result, self.recipe.epochs))
+        return [fits[job.state] for job in jobs]
 
+    def _fit_networks(
+        self, jobs: list[_Job], _what: str, stop_after: int | None
+    ) -> Iterator[tuple[_Job, Fit]]:
+        """One after the other."""
+        for job in jobs:
+            unfinished = self._unfinished(job.state)
+            result = fit(
+                self._new_module(job.name, job.seed),
+                self.inputs,
+                self.labels,
+                pool=self._pool(job),
+                recipe=self.recipe,
+                seed=derive_seed(job.seed, "fit", job.name),
+                class_weights=self.class_weights(job.train_rows, job.fold),
+                stop_after=stop_after,
+                val_rows=job.val_rows,
+                state_file=unfinished,
+                resume=self.resume,
+                desc=job.desc,
+            )
+            save_checkpoint(self._finished(job), fit_to_dict(result))
+            unfinished.unlink(missing_ok=True)
+            yield job, result
+
+    def _fit_heads(self, jobs: list[_Job], what: str, stop_after: int | None) -> Iterator[tuple[_Job, Fit]]:
+        """All with the same number of steps together."""
+        job_of = {job.desc: job for job in jobs}
+        tasks = [
+            HeadTask(
+                job.desc,
+                self._new_module(job.name, job.seed),
+                self._pool(job),
+                derive_seed(job.seed, "fit", job.name),
+                job.val_rows,
+                self.class_weights(job.train_rows, job.fold),
+            )
+            for job in jobs
+        ]
+        for group in equal_steps(tasks, self.recipe.batch_size):
+            group_jobs = [job_of[task.name] for task in group]
+            unfinished = self._unfinished(group_jobs[0].state)
+            fits = fit_heads(
+                group,
+                self.inputs,
+                self.labels,
+                recipe=self.recipe,
+                stop_after=stop_after,
+                state_file=unfinished,
+                resume=self.resume,
+                desc=group[0].name if len(group) == 1 else f"{what}, {len(group)} together",
+            )
+            for job, result in zip(group_jobs, fits, strict=True):
+                save_checkpoint(self._finished(job), fit_to_dict(result))
+            unfinished.unlink(missing_ok=True)
+            yield from zip(group_jobs, fits, strict=True)
+
+    def _pool(self, job: _Job) -> Pool:
+        extra = self.extra_rows(job.name, job.seed, job.train_rows, job.fold)
+        return Pool(job.train_rows, extra, self.treatment.shares)
+
+    def _finished(self, job: _Job) -> Path:
+        return self.state_folder / f"{job.state}.pth"
+
+    def _unfinished(self, state: str) -> Path:
+        return self.state_folder / f"{state}_state.pth"
+
+    # --- networks and inputs ---
     def _new_module(self, name: str, seed: int) -> nn.Module:
         """A fresh network, or a fresh head on the shared frozen features."""
         if not self.cached:
@@ -171,12 +257,18 @@ class ArmTrainer:
         model = build_classifier(self.weights, self.frozen)
         return model.to(self.device, memory_format=torch.channels_last)
 
-    def _pipeline(self, pixels: np.ndarray, augment: str = "none") -> InputPipeline:
-        if self.cached:
-            pixels = extract_features(
-                self.backbone, pixels, device=self.device, precision=self.recipe.precision, progress=tqdm
-            )
-        return InputPipeline(as_tensor(pixels).to(self.device), augment)
+    def _features(self, cache_dir: str | Path | None, view: int) -> FeatureCache:
+        precision = self.recipe.precision
+        return feature_cache(self.backbone, cache_dir, device=self.device, precision=precision, view=view)
+
+    def _inputs_of(self, images: ImageSet) -> InputPipeline:
+        """Of images to be predicted, as they are; features are looked up once for all models."""
+        if not self.cached:
+            return InputPipeline(as_tensor(images.pixels).to(self.device))
+        if id(images) not in self._to_predict:
+            features = torch.from_numpy(self.features[0].of(images)).to(self.device)
+            self._to_predict[id(images)] = InputPipeline(features)
+        return self._to_predict[id(images)]
 
 
 def sigmoid(logits: torch.Tensor) -> np.ndarray:
@@ -191,5 +283,4 @@ def median_epoch(best_epochs: Iterable[int]) -> int:
 def _describe_fit(name: str, result: Fit, epochs: int) -> str:
     best = result.best_epoch
     loss, acc = result.history["val_loss"][best - 1], result.history["val_acc"][best - 1]
-    name = name.replace("_", " ")
     return f"{name}: best epoch {best} of {epochs}, validation loss {loss:.4f}, accuracy {acc:.3f}"

@@ -28,7 +28,7 @@ ORDER = (
 # What two arms must share for their difference to mean anything.
 COMPARED_OPTIONS = (
     "epochs", "batch_size", "lr", "unfreeze", "weights", "image_size", "augment", "weight_decay", "schedule",
-    "seed", "test_set", "train_fraction",
+    "seed", "test_set", "train_fraction", "feature_views",
 )  # fmt: skip
 PREDICTION_COLUMNS = ("image_id", "patient", "label", "probability")
 WORD_COLUMNS = ("class", "view", "sex")

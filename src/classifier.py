@@ -8,21 +8,25 @@ He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils import fuse_conv_bn_eval
 from torchvision.models import ResNet50_Weights, resnet50
 
-from data_loader import as_tensor, augment_light, to_classifier_range
-from utils import UserError, autocast, hub_weights, load_checkpoint
+from data_loader import PREPARED, as_tensor, augment_light, to_classifier_range
+from feature_cache import FeatureCache, sha256_weights
+from utils import UserError, autocast, derive_seed, hub_weights, load_checkpoint
 
 FEATURES = 2048
 CHECKPOINT_FORMAT = "pneumonia-resnet50-1"
+VIEWS = "augment_light, version 1"  # of how augmented views are made, for caches of their features
 # The first ImageNet weights rather than the newer ones: label smoothing and mixup, with which those were
 # trained, make features transfer worse to a linear head (Kornblith et al., NeurIPS 2021).
 IMAGENET_URL = ResNet50_Weights.IMAGENET1K_V1.url
@@ -138,19 +142,28 @@ def cpu_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
 class InputPipeline:
     """Stored inputs -> what the trained module takes: features as they are, pixels normalised (and varied).
 
-    ``inputs``: float [N, 2048] features, or uint8 [N, S, S] pixels, on the training device.
+    ``inputs``: float [V * N, 2048] features of N images in V views, one view after the other, the first being
+    the images as they are; or uint8 [N, S, S] pixels. On the training device. Rows are numbers of images.
     """
 
-    def __init__(self, inputs: torch.Tensor, augment: str = "none") -> None:
+    def __init__(self, inputs: torch.Tensor, augment: str = "none", views: int = 1) -> None:
         self.inputs = inputs
         self.is_pixels = inputs.dtype == torch.uint8
-        self.augment = augment
+        self.augment, self.views = augment, views
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.inputs) // self.views
 
-    def train_batch(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        batch = self.inputs[rows]
+    def drawn(self, rows: np.ndarray, seed: int) -> np.ndarray:
+        """Where the inputs of ``rows`` stand in the epoch of ``seed``: each image has one view in it."""
+        if self.views == 1:
+            return rows
+        view = np.random.default_rng(derive_seed(seed, "views")).integers(0, self.views, len(self))
+        return rows + len(self) * view[rows]
+
+    def train_batch(self, places: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """``places``: of ``drawn`` rows."""
+        batch = self.inputs[places]
         if self.is_pixels and self.augment == "light":
             batch = augment_light(batch, generator)
         return self._finish(batch)
@@ -188,23 +201,99 @@ def predict_batches(
     return torch.cat(parts)
 
 
+class FeatureExtractor:
+    """The backbone of a classifier for inference: uint8 [B, S, S] -> float32 [B, 2048] on the CPU.
+
+    A copy in eval mode with its BatchNorm folded into the convolutions. With "bf16" the network's weights and
+    activations are bfloat16, its pooling float32.
+    """
+
+    def __init__(self, model: PneumoniaClassifier, device: torch.device, precision: str = "fp32") -> None:
+        self.device = device
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        network = folded_for_inference(model.backbone)
+        self.network = network.to(device, self.dtype, memory_format=torch.channels_last)
+        # Larger batches fall out of a CPU's caches; smaller ones leave its threads, or a GPU, waiting.
+        on_cpu = 8 * max(1, torch.get_num_threads() // 4)
+        self.batch_size = on_cpu if device.type == "cpu" else 256
+
+    @torch.inference_mode()
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        parts = []
+        for chunk in as_tensor(pixels).split(self.batch_size):
+            images = to_classifier_range(chunk.to(self.device)).to(self.dtype)
+            parts.append(self.network(images.contiguous(memory_format=torch.channels_last)).cpu())
+        return torch.cat(parts).numpy() if parts else np.empty((0, FEATURES), dtype=np.float32)
+
+
+def folded_for_inference(backbone: nn.Module) -> nn.Module:
+    """A copy of a ResNet-50 without head, in eval mode, whose BatchNorm layers are part of the convolutions
+    before them; it pools in float32. It gives the same features, up to rounding."""
+    folded = copy.deepcopy(backbone).eval().requires_grad_(False)
+    blocks = [block for layer in ("layer1", "layer2", "layer3", "layer4") for block in getattr(folded, layer)]
+    for module, numbers in [(folded, "1"), *((block, "123") for block in blocks)]:
+        for number in numbers:
+            convolution, norm = getattr(module, f"conv{number}"), getattr(module, f"bn{number}")
+            setattr(module, f"conv{number}", fuse_conv_bn_eval(convolution, norm))
+            setattr(module, f"bn{number}", nn.Identity())
+    for block in blocks:
+        if block.downsample is not None:
+            block.downsample = fuse_conv_bn_eval(*block.downsample)
+    folded.avgpool = _FloatPool()
+    return folded
+
+
+class _FloatPool(nn.Module):
+    """Global average pooling in float32: [N, C, H, W] -> [N, C, 1, 1]."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.float().mean(dim=(2, 3), keepdim=True)
+
+
+def feature_cache(
+    model: PneumoniaClassifier,
+    cache_dir: str | Path | None,
+    *,
+    device: torch.device,
+    precision: str,
+    view: int = 0,
+) -> FeatureCache:
+    """The features of ``model``'s backbone. View 0 is the images as they are; in the others each image
+    is augmented in a way of its own that depends on the view and its id alone."""
+    extract = FeatureExtractor(model, device, precision)
+
+    def compute(pixels: np.ndarray, image_ids: Sequence[str]) -> np.ndarray:
+        if view:
+            seeds = [derive_seed("feature view", view, image_id) for image_id in image_ids]
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+            pixels = augment_light(as_tensor(pixels), generators).numpy()
+        return extract(pixels)
+
+    facts = {
+        "network": "ResNet-50",
+        "weights_sha256": sha256_weights(model.backbone),
+        "input": PREPARED,
+        "precision": precision,
+        "device": device.type,
+        "view": view,
+        "views": VIEWS if view else None,
+    }
+    return FeatureCache(cache_dir, facts, compute, FEATURES)
+
+
 def extract_features(
     model: PneumoniaClassifier,
     pixels: np.ndarray,
     *,
-    batch_size: int = 64,
     device: torch.device,
     precision: str = "fp32",
     progress: Callable[..., Any] = lambda chunks, **_: chunks,
 ) -> np.ndarray:
     """Features in eval mode: uint8 [N, S, S] -> float32 [N, 2048]. ``progress`` wraps the batches."""
-    model = model.eval().to(device, memory_format=torch.channels_last)
-    features = predict_batches(
-        model.features,
-        InputPipeline(as_tensor(pixels).to(device)),
-        np.arange(len(pixels)),
-        batch_size=batch_size,
-        precision=precision,
-        progress=lambda chunks: progress(chunks, desc="features", unit="batch"),
-    )
-    return features.numpy()
+    extract = FeatureExtractor(model, device, precision)
+    starts = range(0, max(1, len(pixels)), extract.batch_size)
+    parts = [
+        extract(pixels[start : start + extract.batch_size])
+        for start in progress(starts, desc="features", unit="batch")
+    ]
+    return np.concatenate(parts)

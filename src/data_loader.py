@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import paths
-from image_cache import ImageList, list_images, load_pixels
+from image_cache import ImageList, count_missing, list_images, load_pixels
 from utils import UserError, argument_parser, load_json, number, run_script, sha256_file
 
 if TYPE_CHECKING:
@@ -79,13 +79,15 @@ class ImageSet:
     """Decoded images: ``pixels`` uint8 [N, S, S] in the order of ``records``; ``skipped``: bad image ids.
 
     ``pixels`` is a read-only memory map where it comes from the cache. ``key``: sha256 of the files' names,
-    sizes and times of change, and of how they were decoded: the same for the same pixels.
+    sizes and times of change, and of how they were decoded: the same for the same pixels. ``row_keys``: such
+    a key of each image, so that what was computed of it is found whatever list it stands in.
     """
 
     records: pd.DataFrame
     pixels: np.ndarray
     skipped: list[str]
     key: str = ""
+    row_keys: Sequence[str] = ()
 
 
 # --- command line ----------------------------------------------------------------------------------
@@ -410,7 +412,13 @@ def load_images(
         )
     if skipped:
         records = records.loc[good]
-    return ImageSet(records.reset_index(drop=True), pixels, skipped, images.kept(good).key)
+    kept = images.kept(good)
+    return ImageSet(records.reset_index(drop=True), pixels, skipped, kept.key, kept.row_keys())
+
+
+def count_undecoded(records: pd.DataFrame, image_size: int, cache_dir: str | Path | None) -> int:
+    """How many of ``records`` would ``load_images`` have to decode?"""
+    return count_missing(list_images(list(records["path"]), image_size, _decoder()), cache_dir)
 
 
 def _decoder() -> str:
@@ -491,6 +499,9 @@ def from_gan_range(images: torch.Tensor) -> torch.Tensor:
     return ((gray + 1.0) * 127.5).round().clamp(0, 255).byte()
 
 
+PREPARED = "gray replicated, ImageNet mean and SD, version 1"  # by the next function, for caches
+
+
 def to_classifier_range(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 [N, S, S] -> float32 [N, 3, S, S], gray replicated, ImageNet mean/std."""
     import torch
@@ -501,19 +512,26 @@ def to_classifier_range(pixels: torch.Tensor) -> torch.Tensor:
     return (gray - mean) / std
 
 
-def augment_light(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def augment_light(
+    pixels: torch.Tensor, generator: torch.Generator | Sequence[torch.Generator]
+) -> torch.Tensor:
     """Training only: the same image a little moved, turned, scaled, brighter or flatter; uint8 in and out.
 
     Each image of [N, S, S] gets its own rotation (+-8 degrees), shift (+-6 % of the side), scale
     (0.9 to 1.1), contrast (0.8 to 1.2 about its mean) and brightness (+-10 % of the range). Never
-    mirrored: the heart has a side. Borders are continued outwards.
+    mirrored: the heart has a side. Borders are continued outwards. ``generator``: one for all images, or one
+    for each, so that what becomes of an image does not depend on the others.
     """
     import torch
 
     n = len(pixels)
 
     def uniform(low: float, high: float) -> torch.Tensor:
-        return (low + (high - low) * torch.rand(n, generator=generator)).to(pixels.device)
+        if isinstance(generator, torch.Generator):
+            drawn = torch.rand(n, generator=generator)
+        else:
+            drawn = torch.cat([torch.rand(1, generator=own) for own in generator])
+        return (low + (high - low) * drawn).to(pixels.device)
 
     angle, scale = torch.deg2rad(uniform(-8.0, 8.0)), uniform(0.9, 1.1)
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale

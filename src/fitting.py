@@ -132,10 +132,12 @@ def train_one_epoch(
     generator = torch.Generator().manual_seed(derive_seed(seed, "augment"))
     losses = torch.zeros(len(batches), device=device)
     correct = torch.zeros((), device=device)
-    for step, rows in enumerate(torch.from_numpy(batches).to(device)):
-        target = labels[rows]
+    rows = torch.from_numpy(batches).to(device)
+    places = torch.from_numpy(data.drawn(batches, seed)).to(device)
+    for step in range(len(batches)):
+        target = labels[rows[step]]
         with autocast(device, precision):
-            logits = model(data.train_batch(rows, generator))
+            logits = model(data.train_batch(places[step], generator))
         weight = None
         if class_weights is not None:
             weight = torch.where(target > 0.5, class_weights[1], class_weights[0])
@@ -148,10 +150,15 @@ def train_one_epoch(
         losses[step] = loss.detach()
         correct += ((logits.detach() >= 0) == (target > 0.5)).sum()
         on_step()
+    check_losses(losses)
+    return {"loss": losses.mean().item(), "acc": correct.item() / batches.size}
+
+
+def check_losses(losses: torch.Tensor) -> None:
+    """``UserError`` naming the first step whose loss is not finite; float [steps]."""
     bad = (~torch.isfinite(losses)).nonzero()
     if len(bad):
         raise UserError(f"the loss is not finite at step {int(bad[0]) + 1} of the epoch; lower --lr")
-    return {"loss": losses.mean().item(), "acc": correct.item() / batches.size}
 
 
 def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
@@ -215,7 +222,8 @@ def fit(
             except UserError as error:
                 raise UserError(f"{desc}, epoch {epoch}: {error}") from None
             result.steps += steps
-            _record(result, epoch, module, train, _validate(module, data, labels, val_rows, recipe))
+            validation = _validate(module, data, labels, val_rows, recipe)
+            record_epoch(result, epoch, lambda: cpu_state_dict(module), train, validation)
             bar.set_postfix(epoch=f"{epoch}/{last}", loss=f"{train['loss']:.3f}", best=result.best_epoch)
             if state_file is not None and time.monotonic() - saved > SAVE_EVERY_SECONDS and epoch < last:
                 _save(state_file, epoch, result, module, optimizer, scheduler)
@@ -240,14 +248,17 @@ def _validate(
     return logits, loss_and_accuracy(logits, labels.cpu()[val_rows])
 
 
-def _record(
+def record_epoch(
     result: Fit,
     epoch: int,
-    module: nn.Module,
+    weights: Callable[[], dict[str, torch.Tensor]],
     train: dict[str, float],
     validation: tuple[torch.Tensor, dict[str, float]] | None,
 ) -> None:
-    """Append an epoch to the history; copy the weights if it is the best so far by validation loss."""
+    """Append an epoch to the history; keep a copy of the weights if it is the best so far by validation loss.
+
+    ``validation``: logits [V] and their loss and accuracy. ``UserError`` if that loss is not finite.
+    """
     row = {"train_loss": train["loss"], "train_acc": train["acc"]}
     if validation is not None:
         logits, val = validation
@@ -256,7 +267,7 @@ def _record(
             raise UserError(f"the validation loss is not finite after epoch {epoch}; lower --lr")
         if val["loss"] < min(result.history.get("val_loss", [math.inf])):
             result.best_epoch, result.val_logits = epoch, logits
-            result.state_dict = cpu_state_dict(module)
+            result.state_dict = weights()
     for name, value in row.items():
         result.history.setdefault(name, []).append(value)
 

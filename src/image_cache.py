@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -64,6 +65,13 @@ class ImageList:
     @property
     def row_bytes(self) -> int:
         return self.image_size**2
+
+    def row_keys(self) -> tuple[str, ...]:
+        """Of each image alone: folder, state, size and decoder in 32 hexadecimal digits."""
+        rest = f"{self.folder.resolve()}|{self.image_size}|{self.decoder}"
+        return tuple(
+            hashlib.blake2b(f"{state}|{rest}".encode(), digest_size=16).hexdigest() for state in self.states
+        )
 
     def kept(self, good: Sequence[bool]) -> ImageList:
         """The same without the images that are not ``good``."""
@@ -137,6 +145,14 @@ def _good(rows: Sequence[Row]) -> np.ndarray:
 
 def _gigabytes(folder: str | Path) -> str:
     return f"{sum(file.stat().st_size for file in Path(folder).rglob('*') if file.is_file()) / 1e9:.2f} GB"
+
+
+def count_missing(images: ImageList, cache_dir: str | Path | None) -> int:
+    """How many images would have to be decoded; pixels are not verified for this."""
+    if cache_dir is None:
+        return len(images.states)
+    sources = _Sources(paths.image_cache(cache_dir, images.cache_name()), images.image_size)
+    return sum(state not in sources.row_of for state in images.states)
 
 
 # --- files -----------------------------------------------------------------------------------------

@@ -92,6 +92,24 @@ def cached_index(pixels: Path) -> Path:
     return pixels.with_suffix(".jsonl")
 
 
+# --- cached features -------------------------------------------------------------------------------
+FEATURES_PATTERN = "*.features"
+
+
+def feature_cache(cache_dir: str | Path, space: str) -> Path:
+    """Features of one network, with one way of preparing its input and one precision."""
+    return Path(cache_dir) / "features" / space
+
+
+def feature_block(folder: str | Path, name: str) -> Path:
+    return Path(folder) / f"{name}.features"
+
+
+def cached_distances(cache_dir: str | Path, name: str) -> Path:
+    """Distances between real images, which need not be computed for every set of synthetic ones."""
+    return Path(cache_dir) / "distances" / f"{name}.json"
+
+
 # --- classifier ------------------------------------------------------------------------------------
 BASELINE_PREFIX = "baseline_"
 AUGMENTED_PREFIX = "augmented_"
@@ -307,3 +325,15 @@ def learning_curve(study_dir: str | Path) -> Path:
 
 def learning_curve_figure(study_dir: str | Path) -> Path:
     return Path(study_dir) / "learning_curve.png"
+
+
+# --- benchmark -------------------------------------------------------------------------------------
+BENCHMARK_DIR = "./data/cache/benchmark"  # its phantoms, caches and outputs
+
+
+def benchmark(output_dir: str | Path) -> Path:
+    return Path(output_dir) / "benchmark.json"
+
+
+def benchmark_figure(output_dir: str | Path) -> Path:
+    return Path(output_dir) / "benchmark.png"

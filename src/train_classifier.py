@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +46,12 @@ if TYPE_CHECKING:
     from arm_data import ArmData
     from arm_output import ArmOutput, Repeat
     from arm_training import ArmTrainer, FoldFit
+    from study_timing import Workload
 
 # What a resumed run may do differently without changing its numbers.
 FREE_TO_CHANGE = {
     "workers", "resume", "model_dir", "results_dir", "figures_dir", "synthetic_dir", "data_dir", "splits",
-    "repeats", "cache_dir", "no_cache",
+    "repeats", "cache_dir", "no_cache", "estimate",
 }  # fmt: skip
 
 
@@ -84,6 +86,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="initial weights; none (from scratch) makes sense with --unfreeze only")  # fmt: skip
     add("--augment", choices=("none", "light"), default="none",
         help="light: small affine, brightness and contrast changes; never mirrored")  # fmt: skip
+    add("--feature-views", type=number(int, 1, 64), default=1, metavar="V",
+        help="with --augment light and a frozen backbone: features of V views of each image (itself and "
+        "V - 1 changed ones) are computed once, and one is drawn per epoch; 1 augments anew in every "
+        "epoch, through the whole network")  # fmt: skip
     add("--image-size", type=number(int, 32, 1024), default=224, metavar="N", help="pixels per side")
     add("--seed", type=number(int, 0, 2**32 - 1), default=42, metavar="N", help="of everything but the split")
     add("--repeats", type=number(int, 1), default=1, metavar="R",
@@ -121,6 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="auto: bf16 where the hardware multiplies it")  # fmt: skip
     add("--cpu", action="store_true", help="use the CPU even if a GPU is available")
     add("--resume", action="store_true", help="go on with an interrupted run of the same options")
+    add("--estimate", action="store_true", help="only say about how long it takes, and what is quicker")
     return parser
 
 
@@ -148,6 +155,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--control takes the place of --use-synthetic: give one of them")
     if args.synthetic_schedule and args.pretrain_synthetic:
         parser.error("--pretrain-synthetic is a schedule of its own: leave --synthetic-schedule out")
+    if args.feature_views > 1 and (args.unfreeze or args.augment == "none"):
+        needs = "a frozen backbone: leave --unfreeze out" if args.unfreeze else "--augment light"
+        parser.error(f"--feature-views {args.feature_views} needs {needs}")
     if args.schedule != "none" and args.epochs_final is not None and args.epochs_final > args.epochs:
         parser.error("--epochs-final lies beyond --epochs, where --schedule ends")
     return args
@@ -315,6 +325,56 @@ def describe_run(args: argparse.Namespace, data: ArmData, device: torch.device, 
     )
 
 
+# --- how long it takes -----------------------------------------------------------------------------
+def workload_of(args: argparse.Namespace) -> Workload:
+    from study_timing import workload
+
+    options = {"precision": args.precision, "batch_size": args.batch_size, "augment": args.augment}
+    return replace(workload(args.image_size, args.cpu, [], []), frozen=not args.unfreeze, **options)
+
+
+def estimate(args: argparse.Namespace, treatment: Treatment) -> str:
+    """What --estimate prints; nothing is decoded but a few images, and nothing written."""
+    import pandas as pd
+
+    from data_loader import count_undecoded, load_dataset, load_official_test
+    from estimates import ArmSize, estimate_arm
+    from splits import TEST, TRAIN, load_or_create_splits, reduce_training, select
+
+    dataset = load_dataset(args.data_dir, args.patient_map)
+    splits = load_or_create_splits(dataset, args.splits)
+    if args.train_fraction < 1:
+        splits = reduce_training(splits, args.train_fraction)
+    train, scored = select(dataset, splits, TRAIN), [select(dataset, splits, TEST)]
+    if (official := load_official_test(args.data_dir, args.patient_map)) is not None:
+        scored.append(official.images)
+    parts = [train, *scored]
+    if treatment.synthetic:
+        files = sorted(Path(args.synthetic_dir).rglob(paths.SYNTHETIC_PATTERN))
+        parts.append(pd.DataFrame({"path": files}))
+    missing = sum(count_undecoded(part, args.image_size, cache_folder(args)) for part in parts)
+    n_scored = sum(map(len, scored))
+    size = ArmSize(
+        len(train), sum(map(len, parts)) - len(train) - n_scored, n_scored, missing,
+        args.epochs, args.epochs_final, args.repeats, args.k_folds,
+    )  # fmt: skip
+    return estimate_arm(size, workload_of(args), select_device(args.cpu), list(train["path"]))
+
+
+def foresee(
+    args: argparse.Namespace, data: ArmData, epochs_final: int | None, device: torch.device
+) -> str | None:
+    """How long the training takes that is about to begin; None if it is short."""
+    from estimates import ArmSize, foresee_arm
+
+    n_scored = len(data.test.pixels) + (len(data.unlabelled.pixels) if data.unlabelled else 0)
+    n_synthetic = sum(map(len, data.synthetic_pixels.values()))
+    size = ArmSize(
+        data.n_real, n_synthetic, n_scored, 0, args.epochs, epochs_final, args.repeats, args.k_folds
+    )
+    return foresee_arm(size, workload_of(args), device)
+
+
 # --- results ---------------------------------------------------------------------------------------
 def describe_extra(args: argparse.Namespace, data: ArmData, trainer: ArmTrainer) -> dict[str, Any]:
     """What the arm trained on, or weighted by, beside the real images."""
@@ -351,10 +411,9 @@ def train_repeats(
     from arm_output import Repeat
 
     repeats = []
-    for number_ in range(1, args.repeats + 1):
-        final = trainer.train_final(epochs_final, number_)
-        test = trainer.probabilities(final, data.test.pixels)
-        rest = trainer.probabilities(final, data.unlabelled.pixels) if data.unlabelled else None
+    for number_, final in enumerate(trainer.train_final(epochs_final, args.repeats), start=1):
+        test = trainer.probabilities(final, data.test)
+        rest = trainer.probabilities(final, data.unlabelled) if data.unlabelled else None
         repeats.append(Repeat(number_, args.seed + number_ - 1, final, test, rest))
     return repeats
 
@@ -453,6 +512,9 @@ def main(argv: list[str] | None = None) -> None:
     from fitting import Recipe
 
     treatment = treatment_of(args)
+    if args.estimate:
+        print(estimate(args, treatment))
+        return
     device = select_device(args.cpu)
     precision = resolve_precision(args.precision, device)
     data = read_data(args, treatment)
@@ -465,6 +527,8 @@ def main(argv: list[str] | None = None) -> None:
     check_shares(treatment, epochs_final)
     build_classifier(args.weights, not args.unfreeze)  # unavailable weights end here, nothing changed yet
     print(f"{out.prefix.removesuffix('_')}: {describe_run(args, data, device, precision)}")
+    if not args.resume and (time_needed := foresee(args, data, epochs_final, device)):
+        print(time_needed, flush=True)
     trainer = ArmTrainer(
         data,
         Recipe(args.epochs, args.batch_size, args.lr, args.weight_decay, args.schedule, precision),
@@ -477,6 +541,8 @@ def main(argv: list[str] | None = None) -> None:
         device=device,
         state_folder=prepare_state_folder(args, out, epochs_final, precision),
         resume=args.resume,
+        views=args.feature_views,
+        cache_dir=cache_folder(args),
     )
 
     folds: list[FoldFit] = []

@@ -60,7 +60,7 @@ class TestFrozenBackbone:
         head.load_state_dict(
             {key: value for key, value in model.state_dict().items() if key.startswith("head.")}
         )
-        features = extract_features(model, pixels, device=CPU, batch_size=4)
+        features = extract_features(model, pixels, device=CPU)
         assert features.shape == (6, 2048) and features.dtype == np.float32
         rows = np.arange(6)
         whole = predict_batches(

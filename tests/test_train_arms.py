@@ -32,9 +32,11 @@ class TestControls:
     ):
         import arm_training
 
-        pools, fit = [], arm_training.fit
+        pools, fit = [], arm_training.fit_heads
         monkeypatch.setattr(
-            arm_training, "fit", lambda *a, **k: (pools.append((k["pool"], a[2])), fit(*a, **k))[1]
+            arm_training,
+            "fit_heads",
+            lambda *a, **k: (pools.extend((task.pool, a[2]) for task in a[0]), fit(*a, **k))[1],
         )
         run(*frozen(in_tmp), "--k-folds", "0", "--control", "duplicate-positives")
         pool, labels = pools[-1]
@@ -129,20 +131,26 @@ class TestRepeats:
 
         make_dataset()
         options = [*frozen(in_tmp), "--k-folds", "0", "--epochs-final", "1"]
-        fit, calls = arm_training.fit, []
+        fit, trained, save = arm_training.fit_heads, [], arm_training.save_checkpoint
 
-        def interrupted(*args, **kwargs):
-            calls.append(1)
-            if len(calls) == 2:
+        def interrupted(path, content):
+            if path.name == "final_r2.pth":
                 raise KeyboardInterrupt
-            return fit(*args, **kwargs)
+            save(path, content)
 
-        monkeypatch.setattr(arm_training, "fit", interrupted)
+        monkeypatch.setattr(arm_training, "save_checkpoint", interrupted)
+        monkeypatch.setattr(
+            arm_training,
+            "fit_heads",
+            lambda tasks, *a, **k: (trained.append([task.name for task in tasks]), fit(tasks, *a, **k))[1],
+        )
         with pytest.raises(KeyboardInterrupt):
             run(*options, "--repeats", "2")
+        monkeypatch.setattr(arm_training, "save_checkpoint", save)
         run(*options, "--repeats", "3", "--resume")
         assert "final_r1: finished before the interruption" in capsys.readouterr().out
-        assert len(calls) == 4 and metrics_of("baseline")["repeats"] == 3
+        assert trained == [["final r1", "final r2"], ["final r2", "final r3"]]
+        assert metrics_of("baseline")["repeats"] == 3
 
 
 class TestCleanFolds:
@@ -158,9 +166,11 @@ class TestCleanFolds:
             seen = positives[positives["image_id"].map(folds) != fold]
             folder = paths.synthetic_fold("data/synthetic", fold)
             make_synthetic(folder, count, list(seen["image_id"]), list(seen["patient"]))
-        pools, fit = {}, arm_training.fit
+        pools, fit = {}, arm_training.fit_heads
         monkeypatch.setattr(
-            arm_training, "fit", lambda *a, **k: (pools.update({k["desc"]: k["pool"]}), fit(*a, **k))[1]
+            arm_training,
+            "fit_heads",
+            lambda *a, **k: (pools.update({task.name: task.pool for task in a[0]}), fit(*a, **k))[1],
         )
         run(*frozen(in_tmp), "--k-folds", "2", "--use-synthetic")
         n = metrics_of("augmented")["n_train_images"]
