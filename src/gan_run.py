@@ -19,6 +19,7 @@ from tqdm import tqdm
 import paths
 from data_loader import GROUPED_BY_PATIENT, from_gan_range, to_gan_range
 from dcgan import DISCRIMINATOR_FORMAT, GENERATOR_FORMAT, Discriminator, Generator
+from estimates import gan_hint
 from gan_training import GAN, LossMeter, Objective, epoch_batches, image_noise, step_noise, train_step
 from plots import gan_losses
 from plots_images import image_grid
@@ -96,7 +97,8 @@ class Run:
         """From the epoch after the last one in ``history`` to the last; leaves all files written."""
         total, done = self.schedule.epochs * self.steps_per_epoch, self.gan.step
         self.save_reals()
-        estimate = TimeEstimate(total - done, self.schedule.batch_size)
+        hint = gan_hint(self.gan.G.image_size, self.objective.perceptual_loss is not None)
+        estimate = TimeEstimate(total - done, self.schedule.batch_size, hint)
         with tqdm(total=total, initial=done, unit="step", smoothing=0.05) as bar:
             for epoch in range(len(self.history) + 1, self.schedule.epochs + 1):
                 bar.set_description(f"epoch {epoch}/{self.schedule.epochs}")
@@ -271,8 +273,8 @@ class TimeEstimate:
 
     WARM_UP, SECONDS = 3, 5.0
 
-    def __init__(self, steps_to_go: int, batch_size: int) -> None:
-        self.steps_to_go, self.batch_size = steps_to_go, batch_size
+    def __init__(self, steps_to_go: int, batch_size: int, hint: str) -> None:
+        self.steps_to_go, self.batch_size, self.hint = steps_to_go, batch_size, hint
         self.done, self.started, self.pending = 0, 0.0, steps_to_go > self.WARM_UP
 
     def after_step(self, bar: tqdm) -> None:
@@ -287,7 +289,7 @@ class TimeEstimate:
             seconds = elapsed / counted
             bar.write(
                 f"about {seconds * self.steps_to_go / 60:.1f} minutes for {self.steps_to_go:,} steps "
-                f"({self.batch_size / seconds:.0f} images/s)"
+                f"({self.batch_size / seconds:.0f} images/s); {self.hint}"
             )
 
 

@@ -24,6 +24,7 @@ EMA_RAMP = 0.05  # ... but never longer than this fraction of the images seen so
 D_TERMS = ("d_loss_real", "d_loss_fake", "d_real", "d_fake")  # losses in nats; mean sigmoid(D(x)), D(G(z))
 G_TERMS = ("g_adversarial", "g_perceptual", "g_feature_matching")  # unweighted
 PERCEPTUAL_IMAGES = 32  # of a batch, enough for moments; VGG16 costs several times the GAN itself
+PERCEPTUAL_EVERY = {"cpu": 8, "gpu": 4}  # steps
 TERMS = (*D_TERMS, *G_TERMS)
 
 
@@ -42,6 +43,11 @@ class Objective:
 
     def takes_perceptual(self, step: int) -> bool:
         return self.perceptual_loss is not None and step % self.perceptual_every == 0
+
+
+def perceptual_every(device: torch.device) -> int:
+    """Every how many steps VGG16, which makes a step several times as dear, is asked on ``device``."""
+    return PERCEPTUAL_EVERY["cpu" if device.type == "cpu" else "gpu"]
 
 
 class GAN:

@@ -18,7 +18,10 @@ from synthetic import check_folder, clear, is_whole, make_manifest
 from utils import UserError, argument_parser, number, run_script, save_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dcgan import Generator
+    from generation import ImageMaker
 
 
 # --- command line ----------------------------------------------------------------------------------
@@ -45,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--workers", type=number(int, 1), default=4, metavar="N", help="threads that write images")
     add("--overwrite", action="store_true", help="remove the folder's synthetic images and manifest first")
     add("--cpu", action="store_true", help="use the CPU even if a GPU is there")
+    add("--estimate", action="store_true", help="only say about how long it takes, and what is quicker")
     return parser
 
 
@@ -83,10 +87,17 @@ def manifest_of(checkpoint: dict[str, Any], model_path: str, count: int, seed: i
     )
 
 
+def unfinished(folder: Path, count: int, make: ImageMaker) -> list[int]:
+    """The numbers, of 1 to ``count``, of the images that are not there or not whole."""
+    size = (make.image_size, make.image_size)
+    return [i for i in range(1, count + 1) if not is_whole(paths.synthetic_image(folder, i), size)]
+
+
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     from tqdm import tqdm
 
+    from estimates import Announcement, estimate_generation
     from generation import ImageMaker, write_images
     from utils import select_device
 
@@ -96,20 +107,27 @@ def main(argv: list[str] | None = None) -> None:
     folder = paths.synthetic_fold(args.output_dir, manifest["fold"])
     if manifest["fold"] is not None:
         print(f"a generator trained without fold {manifest['fold']} of {manifest['k_folds']}: into {folder}")
+    if args.estimate:
+        left = args.num_images if args.overwrite else len(unfinished(folder, args.num_images, make))
+        print(estimate_generation(make, left, args.batch_size, args.workers))
+        return
     if args.overwrite:
         clear(folder)
     check_folder(folder, manifest)
     save_json(paths.synthetic_manifest(folder), manifest)
 
-    numbers, size = range(1, args.num_images + 1), (generator.image_size, generator.image_size)
-    todo = [i for i in numbers if not is_whole(paths.synthetic_image(folder, i), size)]
+    todo = unfinished(folder, args.num_images, make)
     kept = args.num_images - len(todo)
     if kept:
         print(f"{folder}: {kept:,} images of this generator and seed are there already")
     with tqdm(total=args.num_images, initial=kept, desc="generating", unit="img") as bar:
-        write_images(
-            folder, todo, make, batch_size=args.batch_size, workers=args.workers, on_image=bar.update
-        )
+        announcement = Announcement(len(todo), "images", "--num-images makes fewer", bar.write)
+
+        def on_image() -> None:
+            bar.update()
+            announcement.after_one()
+
+        write_images(folder, todo, make, batch_size=args.batch_size, workers=args.workers, on_image=on_image)
     save_json(paths.synthetic_manifest(folder), manifest | {"complete": True})
     label = manifest["label"]
     meaning = f"label {label}" if label is not None else "no label: the GAN was trained on all classes"

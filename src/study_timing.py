@@ -102,24 +102,30 @@ def measure(work: Workload, images: Sequence[Path]) -> Speeds:
 
 
 def measure_here(work: Workload, images: Sequence[Path]) -> Speeds:
-    from data_loader import read_image
     from utils import select_device
 
     device = select_device(work.cpu)
-    step, prediction = _classifier_seconds(work, device)
+    step, prediction = classifier_seconds(work, device)
     gan, generation = _gan_seconds(work, device)
+    return Speeds(step, prediction, gan, generation, decoding_seconds(images, work.image_size))
+
+
+def decoding_seconds(images: Sequence[Path], image_size: int) -> float:
+    """Of an image, by as many threads as the scripts take."""
+    from data_loader import read_image
+
     start = time.perf_counter()
     for image in images:
         with contextlib.suppress(OSError):  # the run itself will say so
-            read_image(image, work.image_size)
-    decoding = (time.perf_counter() - start) / max(1, len(images)) / min(4, os.cpu_count() or 1)
-    return Speeds(step, prediction, gan, generation, decoding)
+            read_image(image, image_size)
+    return (time.perf_counter() - start) / max(1, len(images)) / min(4, os.cpu_count() or 1)
 
 
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
+def seconds_of_call(call: Callable[[], object], device: torch.device, negligible: float = 0.0) -> float:
     """The fastest of the calls, least disturbed by what else the machine does, after those that warm up.
 
-    There are ``LEAST_CALLS`` or more, which fill ``LEAST_SECONDS``; fewer if they fill ``MOST_SECONDS``.
+    There are ``LEAST_CALLS`` or more, which fill ``LEAST_SECONDS``; fewer if they fill ``MOST_SECONDS``; one
+    if that takes no longer than is ``negligible``.
     """
     import torch
 
@@ -132,11 +138,16 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
+        if times[0] <= negligible:
+            return times[0]
     return min(times[WARM_UP:])
 
 
-def _classifier_seconds(work: Workload, device: torch.device) -> tuple[float, float]:
-    """(of a step, of a prediction per image); a step on cached features is not worth timing: 0."""
+def classifier_seconds(work: Workload, device: torch.device, negligible: float = 0.0) -> tuple[float, float]:
+    """(of a step, of a prediction per image); a step on cached features is not worth timing: 0.
+
+    What takes no longer than ``negligible`` is not timed closer.
+    """
     import numpy as np
     import torch
 
@@ -155,15 +166,16 @@ def _classifier_seconds(work: Workload, device: torch.device) -> tuple[float, fl
         labels = (torch.arange(size) % 2).float().to(device)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-4, fused=True)
         model.train()
-        step = _seconds(
+        step = seconds_of_call(
             lambda: train_one_epoch(
                 model, data, labels, rows[None], optimizer, None, precision=precision, seed=0
             ),
             device,
+            negligible,
         )
     model.eval()
-    predict = _seconds(
-        lambda: predict_batches(model, data, rows, batch_size=size, precision=precision), device
+    predict = seconds_of_call(
+        lambda: predict_batches(model, data, rows, batch_size=size, precision=precision), device, negligible
     )
     return step, predict / size
 
@@ -182,11 +194,11 @@ def _gan_seconds(work: Workload, device: torch.device) -> tuple[float, float]:
     real = torch.randn(size, work.num_channels, work.image_size, work.image_size, device=device).clamp(-1, 1)
     z = step_noise(0, 0, size, work.latent_dim)
     objective = Objective(1.0, 0.0, 1.0, None, 1)
-    step = _seconds(lambda: train_step(gan, real, z.to(device), objective, precision), device)
+    step = seconds_of_call(lambda: train_step(gan, real, z.to(device), objective, precision), device)
     device = select_device(work.cpu or device.type == "mps")  # Apple's GPUs have no float64
     generator, few = gan.G_ema.double().to(device), z[:8].double().to(device)
     with torch.no_grad():
-        generation = _seconds(lambda: generator(few), device)
+        generation = seconds_of_call(lambda: generator(few), device)
     return step / size, generation / len(few)
 
 
@@ -202,12 +214,25 @@ def seconds_of(
         return SCRIPT_SECONDS + part.n_synthetic * speeds.generation
     synthetic = part.n_synthetic if step.name != arm_step_name(BASELINE) else 0
     n_images = part.n_images + synthetic + n_scored
-    seconds = SCRIPT_SECONDS + n_images * speeds.decoding
+    return SCRIPT_SECONDS + n_images * speeds.decoding + training_seconds(
+        work, speeds, n_images=n_images, n_real=part.n_images, n_scored=n_scored, steps=part.steps,
+        epochs=part.epochs, final_steps=part.steps, repeats=repeats, k_folds=k_folds,
+    )  # fmt: skip
+
+
+def training_seconds(
+    work: Workload, speeds: Speeds, *, n_images: int, n_real: int, n_scored: int, steps: int, epochs: int,
+    final_steps: int, repeats: int, k_folds: int,
+) -> float:  # fmt: skip
+    """Of an arm: folds of ``steps`` in ``epochs`` passes over ``n_real`` images, final models, predictions.
+
+    ``n_images``: all of them, synthetic and scored ones included.
+    """
     if work.cached:
-        return seconds + n_images * speeds.prediction
-    seconds += repeats * (part.steps * speeds.step + n_scored * speeds.prediction)
+        return n_images * speeds.prediction
+    seconds = repeats * (final_steps * speeds.step + n_scored * speeds.prediction)
     # Of k folds each trains on all parts but one, and predicts that after every epoch.
-    of_folds = (k_folds - 1) * part.steps * speeds.step + part.epochs * part.n_images * speeds.prediction
+    of_folds = (k_folds - 1) * steps * speeds.step + epochs * n_real * speeds.prediction
     return seconds + (of_folds if k_folds else 0.0)
 
 

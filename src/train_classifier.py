@@ -368,7 +368,7 @@ def foresee(
     from estimates import ArmSize, foresee_arm
 
     n_scored = len(data.test.pixels) + (len(data.unlabelled.pixels) if data.unlabelled else 0)
-    n_synthetic = sum(map(len, data.synthetic_pixels.values()))
+    n_synthetic = count_extra(args, data) if treatment_of(args).synthetic else 0
     size = ArmSize(
         data.n_real, n_synthetic, n_scored, 0, args.epochs, epochs_final, args.repeats, args.k_folds
     )

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from data_loader import Dataset
     from gan_losses import PerceptualLoss
     from gan_run import Run, TrainingSet
     from gan_training import Objective
+    from splits import Splits
 
 IMAGE_SIZES = (32, 64, 112, 128, 224, 256)
 POSITIVE, ALL = "positive", "all"
-PERCEPTUAL_EVERY = {"cpu": 8, "gpu": 4}  # steps; VGG16 makes a step several times as dear
 
 
 # --- command line ----------------------------------------------------------------------------------
@@ -104,6 +105,7 @@ def _add_saving_arguments(group: argparse._ArgumentGroup) -> None:
         help="go on from the last state in <model-dir>/gan, or from the state file PATH; nothing there: "
         "start from the beginning (default: start from the beginning)",
     )  # fmt: skip
+    add("--estimate", action="store_true", help="only say about how long it takes, and what is quicker")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -116,18 +118,26 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 # --- data ------------------------------------------------------------------------------------------
-def load_training_set(args: argparse.Namespace, device: torch.device) -> TrainingSet:
-    """Decode the images of the training split, one per record; ``UserError`` if there are fewer than two."""
-    from data_loader import as_tensor, grouping_sentence, load_dataset, load_images
-    from gan_run import TrainingSet
-    from splits import TRAIN, describe_splits, load_or_create_splits, select, training_part
-    from synthetic import few_images_flags
+def training_part_of(args: argparse.Namespace) -> tuple[Dataset, Splits]:
+    """The dataset, and its split with the training images that --train-fraction and --fold leave."""
+    from data_loader import load_dataset
+    from splits import load_or_create_splits, training_part
 
     dataset = load_dataset(args.data_dir, args.patient_map)
     splits = load_or_create_splits(dataset, args.splits)
-    splits = training_part(splits, args.train_fraction, args.fold, args.k_folds)
+    return dataset, training_part(splits, args.train_fraction, args.fold, args.k_folds)
+
+
+def load_training_set(args: argparse.Namespace, device: torch.device) -> TrainingSet:
+    """Decode the images of the training split, one per record; ``UserError`` if there are fewer than two."""
+    from data_loader import as_tensor, grouping_sentence, load_images
+    from gan_run import TrainingSet
+    from splits import TRAIN, describe_splits, select
+    from synthetic import few_images_flags
+
+    dataset, splits = training_part_of(args)
     print(describe_splits(splits))
-    label = 1 if args.classes == POSITIVE else None
+    label = label_of(args)
     records = select(dataset, splits, TRAIN, label)
     images = load_images(
         records,
@@ -156,6 +166,11 @@ def load_training_set(args: argparse.Namespace, device: torch.device) -> Trainin
     for flag in flags:
         print(f"RED FLAG: {flag}")
     return TrainingSet(as_tensor(images.pixels).to(device), origin, images.skipped, flags)
+
+
+def label_of(args: argparse.Namespace) -> int | None:
+    """Of the images to learn from; None: all."""
+    return 1 if args.classes == POSITIVE else None
 
 
 def origin_of(records: pd.DataFrame, classes: str, label: int | None) -> dict[str, Any]:
@@ -206,7 +221,7 @@ def load_perceptual_loss(pixels: torch.Tensor, num_channels: int, precision: str
 
 def build_objective(args: argparse.Namespace, pixels: torch.Tensor, precision: str) -> tuple[Objective, str]:
     """The terms of G's loss and what became of the perceptual one: "on", "off" or "unavailable"."""
-    from gan_training import Objective
+    from gan_training import Objective, perceptual_every
 
     perceptual_loss, outcome = None, "off"
     if args.perceptual != "off" and args.lambda_perceptual > 0:
@@ -218,9 +233,41 @@ def build_objective(args: argparse.Namespace, pixels: torch.Tensor, precision: s
                 raise
             print(f"training without the perceptual loss: {error}")
             outcome = "unavailable"
-    every = PERCEPTUAL_EVERY["cpu" if pixels.device.type == "cpu" else "gpu"]
+    every = perceptual_every(pixels.device)
     objective = Objective(args.lambda_adv, args.lambda_perceptual, args.lambda_fm, perceptual_loss, every)
     return objective, outcome
+
+
+# --- how long it takes -----------------------------------------------------------------------------
+def estimate(args: argparse.Namespace) -> str:
+    """What --estimate prints; nothing is decoded but a few images, and nothing written."""
+    from data_loader import count_undecoded
+    from estimates import IMAGES_TO_DECODE, describe_gan, gan_seconds
+    from gan_training import build_gan
+    from splits import TRAIN, select
+    from study_timing import SCRIPT_SECONDS, decoding_seconds
+    from utils import resolve_precision, select_device
+
+    device = select_device(args.cpu)
+    precision = resolve_precision(args.precision, device)
+    records = select(*training_part_of(args), TRAIN, label_of(args))
+    if len(records) < 2:
+        raise UserError(f"a GAN needs at least 2 images; there are {len(records)} to learn from")
+    batch_size = fit_batch_size(args.batch_size, len(records))
+    steps = count_epochs(args.epochs, args.kimg, len(records), batch_size) * (len(records) // batch_size)
+    feature_maps = (args.feature_maps_g, args.feature_maps_d)
+    sizes = (args.image_size, args.num_channels, args.latent_dim, feature_maps)
+    gan = build_gan(*sizes, args.lr, args.beta1, args.seed, device)
+    per_image, step, plain_step = gan_seconds(
+        gan, lambda pixels: build_objective(args, pixels, precision)[0], batch_size, precision
+    )
+    decoding = decoding_seconds(list(records["path"][:IMAGES_TO_DECODE]), args.image_size)
+    undecoded = count_undecoded(records, args.image_size, cache_folder(args))
+    fixed = SCRIPT_SECONDS + undecoded * decoding + len(records) * per_image
+    return describe_gan(
+        fixed, steps, step, plain_step, batch_size=batch_size, image_size=args.image_size,
+        epochs=steps // (len(records) // batch_size),
+    )  # fmt: skip
 
 
 # --- the run ---------------------------------------------------------------------------------------
@@ -285,6 +332,9 @@ def build_run(args: argparse.Namespace) -> Run:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
+    if args.estimate:
+        print(estimate(args))
+        return
     from utils import public_path, set_seed
 
     set_seed(args.seed)
