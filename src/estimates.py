@@ -19,10 +19,10 @@ from study_timing import (
     Workload,
     classifier_seconds,
     decoding_seconds,
-    in_words,
     seconds_of_call,
     training_seconds,
 )
+from utils import WORTH_SAYING, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from gan_training import GAN, Objective
     from generation import ImageMaker
 
-WORTH_SAYING = 60.0  # seconds; shorter runs say nothing of it by themselves
 WORTH_OFFERING = 0.9  # of the run's time, at most, must remain if a flag is to be named
 MOST_OFFERS = 3
 IMAGES_TO_DECODE = 8
@@ -201,23 +200,3 @@ def estimate_generation(make: ImageMaker, n_images: int, batch_size: int, worker
         seconds = (time.perf_counter() - start) / len(some)
     shorter = {f"--num-images {n_images // 2}": SCRIPT_SECONDS + n_images // 2 * seconds}
     return describe(SCRIPT_SECONDS + n_images * seconds, f"{1 / seconds:,.0f} images/s", shorter)
-
-
-class Announcement:
-    """Says once, some seconds into a loop, about how long all of it takes, unless that is short."""
-
-    AFTER = 5.0  # seconds
-
-    def __init__(self, to_go: int, unit: str, hint: str, say: Callable[[str], object]) -> None:
-        self.to_go, self.unit, self.hint, self.say = to_go, unit, hint, say
-        self.done, self.started, self.pending = 0, time.monotonic(), True
-
-    def after_one(self) -> None:
-        self.done += 1
-        elapsed = time.monotonic() - self.started
-        if not self.pending or elapsed < self.AFTER:
-            return
-        self.pending = False
-        seconds = elapsed / self.done * self.to_go
-        if seconds > WORTH_SAYING:
-            self.say(f"about {in_words(seconds)} for {self.to_go:,} {self.unit}; {self.hint}")

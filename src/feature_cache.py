@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import paths
-from utils import UserError, atomic_path, save_json, sha256_json
+from utils import Announcement, UserError, atomic_path, save_json, sha256_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,11 +76,14 @@ class FeatureCache:
         names = images.records["image_id"].to_numpy()
         done = len(rows) - int(missing.sum())
         with tqdm(total=len(rows), initial=done, desc=desc, unit="img", disable=not blocks) as bar:
+            hint = "a smaller --image-size or --train-fraction is quicker"
+            announcement = Announcement(len(rows) - done, "features", hint, bar.write)
             for block, part in zip(blocks, pixels, strict=True):
                 features[block] = _half(self.compute(part, list(names[rows[block]])))
                 if keys:
                     self._keep([keys[position] for position in block], features[block])
                 bar.update(len(block))
+                announcement.after(len(block))
         return features
 
     # --- files ---

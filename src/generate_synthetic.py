@@ -97,9 +97,9 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     from tqdm import tqdm
 
-    from estimates import Announcement, estimate_generation
+    from estimates import estimate_generation
     from generation import ImageMaker, write_images
-    from utils import select_device
+    from utils import Announcement, select_device
 
     generator, checkpoint = load_generator(args.model_path, args.latent_dim, args.feature_maps_g)
     make = ImageMaker(generator, args.seed, select_device(args.cpu))
@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
 
         def on_image() -> None:
             bar.update()
-            announcement.after_one()
+            announcement.after()
 
         write_images(folder, todo, make, batch_size=args.batch_size, workers=args.workers, on_image=on_image)
     save_json(paths.synthetic_manifest(folder), manifest | {"complete": True})

@@ -30,8 +30,8 @@ from pipeline_steps import (
     unfinished,
 )
 from study_plan import ARMS, BASELINE, Part, arm_step_name, folders_of, part_steps, plan_parts
-from study_timing import describe_speeds, disk_bytes, in_words, measure, seconds_of, workload
-from utils import UserError, argument_parser, number, run_script, save_figure, save_json
+from study_timing import describe_speeds, disk_bytes, measure, seconds_of, workload
+from utils import UserError, argument_parser, in_words, number, run_script, save_figure, save_json
 
 if TYPE_CHECKING:
     from data_loader import Dataset

@@ -253,11 +253,3 @@ def describe_speeds(work: Workload, speeds: Speeds) -> str:
 def disk_bytes(n_arms: int, n_parts: int, repeats: int) -> float:
     """Of the classifiers that stay: one per repeat, and the arm's own."""
     return MODEL_BYTES * n_arms * n_parts * (repeats + 1 if repeats > 1 else 1)
-
-
-def in_words(seconds: float) -> str:
-    """ "2 h 10 min", "35 min", "50 s"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"

@@ -329,7 +329,9 @@ def describe_run(args: argparse.Namespace, data: ArmData, device: torch.device, 
 def workload_of(args: argparse.Namespace) -> Workload:
     from study_timing import workload
 
-    options = {"precision": args.precision, "batch_size": args.batch_size, "augment": args.augment}
+    # Of augmented views, too, features are computed once.
+    augment = args.augment if args.feature_views == 1 else "none"
+    options = {"precision": args.precision, "batch_size": args.batch_size, "augment": augment}
     return replace(workload(args.image_size, args.cpu, [], []), frozen=not args.unfreeze, **options)
 
 
@@ -354,8 +356,9 @@ def estimate(args: argparse.Namespace, treatment: Treatment) -> str:
         parts.append(pd.DataFrame({"path": files}))
     missing = sum(count_undecoded(part, args.image_size, cache_folder(args)) for part in parts)
     n_scored = sum(map(len, scored))
+    n_seen = args.feature_views * (sum(map(len, parts)) - n_scored)
     size = ArmSize(
-        len(train), sum(map(len, parts)) - len(train) - n_scored, n_scored, missing,
+        len(train), n_seen - len(train), n_scored, missing,
         args.epochs, args.epochs_final, args.repeats, args.k_folds,
     )  # fmt: skip
     return estimate_arm(size, workload_of(args), select_device(args.cpu), list(train["path"]))
@@ -364,15 +367,18 @@ def estimate(args: argparse.Namespace, treatment: Treatment) -> str:
 def foresee(
     args: argparse.Namespace, data: ArmData, epochs_final: int | None, device: torch.device
 ) -> str | None:
-    """How long the training takes that is about to begin; None if it is short."""
+    """How long the training takes that is about to begin; None if it is short, or features that are computed
+    once will tell it themselves."""
     from estimates import ArmSize, foresee_arm
 
+    if (work := workload_of(args)).cached:
+        return None
     n_scored = len(data.test.pixels) + (len(data.unlabelled.pixels) if data.unlabelled else 0)
     n_synthetic = count_extra(args, data) if treatment_of(args).synthetic else 0
     size = ArmSize(
         data.n_real, n_synthetic, n_scored, 0, args.epochs, epochs_final, args.repeats, args.k_folds
     )
-    return foresee_arm(size, workload_of(args), device)
+    return foresee_arm(size, work, device)
 
 
 # --- results ---------------------------------------------------------------------------------------

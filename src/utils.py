@@ -19,6 +19,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -248,6 +249,39 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+# --- how long it takes -----------------------------------------------------------------------------
+WORTH_SAYING = 60.0  # seconds; of shorter work nothing is said
+
+
+def in_words(seconds: float) -> str:
+    """ "2 h 10 min", "35 min", "50 s"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+class Announcement:
+    """Says once, some seconds into a loop over ``to_go`` of ``unit``, about how long all of it takes and what
+    (``hint``) would make it shorter, unless it is short."""
+
+    AFTER = 5.0  # seconds
+
+    def __init__(self, to_go: int, unit: str, hint: str, say: Callable[[str], object]) -> None:
+        self.to_go, self.unit, self.hint, self.say = to_go, unit, hint, say
+        self.done, self.started, self.pending = 0, time.monotonic(), True
+
+    def after(self, count: int = 1) -> None:
+        self.done += count
+        elapsed = time.monotonic() - self.started
+        if not self.pending or elapsed < self.AFTER:
+            return
+        self.pending = False
+        seconds = elapsed / self.done * self.to_go
+        if seconds > WORTH_SAYING:
+            self.say(f"about {in_words(seconds)} for {self.to_go:,} {self.unit}; {self.hint}")
 
 
 # --- files -----------------------------------------------------------------------------------------

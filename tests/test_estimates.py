@@ -11,9 +11,11 @@ import generate_synthetic
 import study_timing
 import train_classifier
 import train_gan
-from estimates import Announcement, ArmSize, describe, describe_arm, describe_gan
+import utils
+from estimates import ArmSize, describe, describe_arm, describe_gan
 from gan_data import save_generator
 from study_timing import SCRIPT_SECONDS, Speeds, workload
+from utils import Announcement
 
 SPEEDS = Speeds(step=0.5, prediction=0.01, gan=0.0, generation=0.0, decoding=0.003)
 TRAINED = workload(64, True, ["--unfreeze", "--batch-size", "10"], [])
@@ -75,12 +77,12 @@ class TestAnnouncement:
         monkeypatch.setattr(Announcement, "AFTER", 0.0)
         said = []
         short = Announcement(3, "images", "fewer", said.append)
-        short.after_one()
+        short.after()
         assert not said
-        monkeypatch.setattr(estimates, "WORTH_SAYING", 0.0)
+        monkeypatch.setattr(utils, "WORTH_SAYING", 0.0)
         long = Announcement(3, "images", "fewer help", said.append)
         for _ in range(3):
-            long.after_one()
+            long.after()
         assert len(said) == 1 and re.fullmatch(r"about 0 s for 3 images; fewer help", said[0])
 
 

@@ -15,8 +15,11 @@ from PIL import Image
 
 import data_loader
 import image_cache
+import paths
+import train_gan
+from classifier_runs import METRICS, QUICK, run
 from data_loader import as_tensor, load_images, read_image
-from utils import UserError
+from utils import UserError, load_checkpoint
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 SIZE = 16
@@ -442,6 +445,37 @@ class TestTogether:
         total = expected(records).sum()
         assert all(f"SUM {total}\n" in text for text in out)
         assert len(files_of(cache)) == 2
+
+
+class TestResults:
+    """Without a cache, with a new one, and with a warm one: the same files to the bit."""
+
+    RUNS = (["--no-cache"], [], [])
+
+    def test_the_classifier(self, make_dataset, in_tmp, decoded):
+        make_dataset(n=64)
+        counts, predictions = [], []
+        for flags in self.RUNS:
+            decoded.clear()
+            run(*QUICK, *flags, "--k-folds", "0", "--epochs-final", "1", "--cpu")
+            counts.append(len(decoded))
+            predictions.append((METRICS / "baseline_test_predictions.csv").read_bytes())
+        assert counts == [68, 68, 0] and predictions[0] == predictions[1] == predictions[2]
+
+    def test_the_gan_takes_what_the_classifier_decoded(self, make_dataset, in_tmp, decoded):
+        records = data_loader.load_dataset(make_dataset(n=64)).images
+        load_images(records, 32, cache_dir="data/cache")
+        small = [
+            "--image-size", "32", "--num-channels", "1", "--feature-maps-g", "4", "--feature-maps-d", "4",
+            "--batch-size", "4", "--epochs", "1", "--perceptual", "off", "--cpu", "--no-real-images",
+        ]  # fmt: skip
+        weights = []
+        for flags in self.RUNS[:2]:
+            decoded.clear()
+            train_gan.main([*small, *flags])
+            weights.append(load_checkpoint(paths.generator_final("models"))["state_dict"])
+        assert not decoded
+        assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 @pytest.mark.slow

@@ -27,8 +27,8 @@ from metrics import paired_cluster_bootstrap
 from paired_tests import holm
 from splits import TRAIN, load_or_create_splits, reduce_training
 from study_plan import ARMS, equal_epochs, plan_parts, steps_per_epoch
-from study_timing import Speeds, in_words, seconds_of, workload
-from utils import UserError, load_json, save_json
+from study_timing import Speeds, seconds_of, workload
+from utils import UserError, in_words, load_json, save_json
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 STUDY = Path("results/study")
