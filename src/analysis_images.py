@@ -29,7 +29,7 @@ from image_comparison import (
 from image_quality import closest_pairs
 from splits import TEST, Splits, load_or_create_splits, select
 from synthetic import SyntheticSet, load_synthetic
-from utils import UserError, public_path, select_device
+from utils import UserError, public_path, resolve_precision, select_device
 
 if TYPE_CHECKING:
     from classifier import PneumoniaClassifier
@@ -97,7 +97,7 @@ def compare_images(
     synthetic = _synthetic(options, dataset, splits, outcome)
     if synthetic is None:
         return Compared()
-    model, size = _baseline(options, arms, splits, outcome)
+    model, size, precision = _baseline(options, arms, splits, outcome)
     images = load_image_sets(
         dataset,
         splits,
@@ -118,7 +118,7 @@ def compare_images(
     else:
         ssim = compare_by_ssim(images, options.num_compare, options.seed)
         outcome.numbers(paths.ssim_analysis(outcome.folder), ssim, "SSIM of pairs of images, row by row")
-    quality, comparability = _quality(options, images, model, ssim, outcome)
+    quality, comparability = _quality(options, images, model, precision, ssim, outcome)
     return Compared(quality, comparability, synthetic.manifest)
 
 
@@ -141,8 +141,9 @@ def _synthetic(
 
 def _baseline(
     options: ImageOptions, arms: Mapping[str, Arm], splits: Splits, outcome: Outcome
-) -> tuple[PneumoniaClassifier | None, int | None]:
-    """(the baseline classifier, its image size), None where there is none; other splits are flagged."""
+) -> tuple[PneumoniaClassifier | None, int | None, str]:
+    """(the baseline classifier, its image size, --precision), None where there is none; other splits are
+    flagged."""
     file = paths.classifier_model(options.model_dir, paths.BASELINE_PREFIX)
     model, checkpoint = load_classifier(file) if file.is_file() else (None, {})
     used = {name: arm.metrics["split_sha256"] for name, arm in arms.items() if arm.metrics}
@@ -153,13 +154,14 @@ def _baseline(
             f"comparison of images: it uses split {splits.sha256[:12]}, which is NOT the split of "
             f"{', '.join(others)}"
         )
-    return model, checkpoint.get("image_size")
+    return model, checkpoint.get("image_size"), checkpoint.get("config", {}).get("precision", "fp32")
 
 
 def _quality(
     options: ImageOptions,
     images: ImageSets,
     model: PneumoniaClassifier | None,
+    precision: str,
     ssim: dict[str, Any] | None,
     outcome: Outcome,
 ) -> tuple[dict[str, Any], str]:
@@ -169,14 +171,19 @@ def _quality(
     """
     path = paths.fid_score(outcome.folder)
     try:
-        extractors = usable_extractors(options.extractor, model, select_device(options.cpu))
+        device, cache_dir = select_device(options.cpu), options.cache_dir
+        precision = resolve_precision(precision, device)
+        extractors = usable_extractors(options.extractor, model, device, precision, cache_dir)
     except UserError as error:
         if options.extractor != "auto":
             raise
         print(f"{path.name} is not made: {error}")
         outcome.without(f"{path.name}: {getattr(error, 'short', None) or error}")
         extractors = []
-    measured = [measure(images, extractor, options.num_fid, options.seed) for extractor in extractors]
+    measured = [
+        measure(images, extractor, options.num_fid, options.seed, options.cache_dir)
+        for extractor in extractors
+    ]
     if measured:
         fid = compare_by_features(images, measured[0])
         if "distances" in fid:

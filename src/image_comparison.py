@@ -19,6 +19,7 @@ import quality_rows
 from assessment import assess_features, assess_pixels, quality_flags
 from data_loader import Dataset, ImageSet, load_images
 from image_quality import (
+    REAL_TO_REAL,
     EqualDraws,
     draw_pairs,
     draw_pairs_within,
@@ -28,6 +29,7 @@ from image_quality import (
     ssim_of_pairs,
     summarise,
 )
+from real_distances import RealDistances
 from splits import TEST, TRAIN, Splits, select
 from utils import UserError, WeightsUnavailableError
 
@@ -155,33 +157,41 @@ def compare_by_ssim(images: ImageSets, n_pairs: int, seed: int) -> dict[str, Any
 # --- features --------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Extractor:
-    """Images uint8 [N, S, S] -> features float32 [N, D], and how its distances have to be labelled: in a few
-    words (``short``), in a sentence (``description``), and what they may be compared with."""
+    """Rows of a set of images -> features float [N, D], and how its distances have to be labelled: in a few
+    words (``short``), in a sentence (``description``), and what they may be compared with. ``key``: the same
+    for the same features; without it nothing that follows from them is kept."""
 
     name: str
     short: str
     description: str
     comparability: str
-    features: Callable[[np.ndarray], np.ndarray]
+    features: Callable[[ImageSet, np.ndarray], np.ndarray]
+    key: str = ""
 
 
-def inception_extractor(device: torch.device) -> Extractor:
+def inception_extractor(device: torch.device, cache_dir: str | Path | None = None) -> Extractor:
     """``WeightsUnavailableError`` where FID's own weights cannot be had."""
-    from inception import inception_features, load_inception
+    from inception import feature_cache, load_inception
 
+    cache = feature_cache(load_inception(), cache_dir, device=device)
     return Extractor(
         "inception",
         "FID's Inception network",
         "the features of FID's Inception network (pt_inception-2015-12-05), which has seen photographs only",
         "Published FID values usually rest on 10,000 to 50,000 images: compare only values from equally "
         "many, processed alike.",
-        partial(inception_features, load_inception(), device=device, progress=tqdm),
+        partial(cache.of, desc="Inception features"),
+        cache.key,
     )
 
 
-def classifier_extractor(model: torch.nn.Module, device: torch.device) -> Extractor:
-    from classifier import extract_features
+def classifier_extractor(
+    model: torch.nn.Module, device: torch.device, precision: str, cache_dir: str | Path | None = None
+) -> Extractor:
+    """``precision``: that with which the classifier was trained, so that its features are found again."""
+    from classifier import feature_cache
 
+    cache = feature_cache(model, cache_dir, device=device, precision=precision)
     return Extractor(
         "classifier",
         "this project's baseline classifier",
@@ -189,26 +199,34 @@ def classifier_extractor(model: torch.nn.Module, device: torch.device) -> Extrac
         "NOT COMPARABLE with published FID, nor with the features of another classifier: FID's Inception "
         "weights were not used. The classifier learned from these very training images, so held-out ones can "
         "lie apart from them for that reason alone; the row with both real shows how far.",
-        partial(extract_features, model, device=device, progress=tqdm),
+        cache.of,
+        cache.key,
     )
 
 
-def usable_extractors(choice: str, model: torch.nn.Module | None, device: torch.device) -> list[Extractor]:
+def usable_extractors(
+    choice: str,
+    model: torch.nn.Module | None,
+    device: torch.device,
+    precision: str = "fp32",
+    cache_dir: str | Path | None = None,
+) -> list[Extractor]:
     """The extractors to measure with; the first is that of fid_score.json.
 
     ``choice`` is that of --extractor: with "auto" and "inception" Inception's come first and ``model``'s
-    second, with "classifier" they stand alone. ``UserError`` if nothing can be had.
+    second, with "classifier" they stand alone. ``precision``: the classifier's; ``cache_dir``: where features
+    are kept, None: nowhere. ``UserError`` if nothing can be had.
     """
     found = []
     if choice != "classifier":
         try:
-            found.append(inception_extractor(device))
+            found.append(inception_extractor(device, cache_dir))
         except WeightsUnavailableError as error:
             if choice == "inception":
                 raise
             print(f"Inception weights are unavailable for FID ({str(error).split('; ')[0]})")
     if model is not None:
-        found.append(classifier_extractor(model, device))
+        found.append(classifier_extractor(model, device, precision, cache_dir))
     if not found:
         raise UserError(
             "neither FID's Inception weights nor a baseline classifier are there; "
@@ -234,23 +252,37 @@ class Measured:
     distances: dict[str, Any]
 
 
-def measure(images: ImageSets, extractor: Extractor, num_fid: int, seed: int) -> Measured:
+def measure(
+    images: ImageSets, extractor: Extractor, num_fid: int, seed: int, cache_dir: str | Path | None = None
+) -> Measured:
     """Features of at most ``num_fid`` images of each kind, drawn at random, and of twice as many training
-    images, because the floor halves them."""
+    images, because the floor halves them. ``cache_dir``: where distances of real images are kept."""
     rng = np.random.default_rng(seed)
     rows, features = {}, {}
     for name, most in (("training", 2 * num_fid), ("heldout", num_fid), ("synthetic", num_fid)):
-        pixels = getattr(images, name).pixels
-        rows[name] = np.sort(rng.permutation(len(pixels))[:most])
-        chosen = pixels if len(rows[name]) == len(pixels) else pixels[rows[name]]
-        features[name] = extractor.features(chosen) if len(chosen) else np.empty((0, 0), dtype=np.float32)
+        part = getattr(images, name)
+        rows[name] = np.sort(rng.permutation(len(part.pixels))[:most])
+        made = extractor.features(part, rows[name]) if len(rows[name]) else np.empty((0, 0))
+        features[name] = made.astype(np.float32)
+    patients = list(images.training.records["patient"].iloc[rows["training"]])
     sets = equal_draws(
-        features["training"], list(images.training.records["patient"].iloc[rows["training"]]),
-        features["synthetic"], features["heldout"] if len(features["heldout"]) else None,
-        max_images=num_fid, seed=seed,
+        features["training"], patients, features["synthetic"],
+        features["heldout"] if len(features["heldout"]) else None, max_images=num_fid, seed=seed,
     )  # fmt: skip
-    progress = partial(tqdm, desc="Fréchet distances", unit="draw")
-    return Measured(extractor, rows, **features, sets=sets, distances=feature_distances(sets, progress))
+    keys = [_row_keys(getattr(images, name), rows[name]) for name in ("training", "heldout")]
+    # How many synthetic images there are matters: they are drawn before the held-out ones.
+    drawing = {"n": sets.n, "draws": sets.draws, "seed": seed, "patients": patients,
+               "synthetic": len(rows["synthetic"])}  # fmt: skip
+    store = RealDistances(cache_dir, extractor.key, keys, drawing)
+    distances = feature_distances(
+        sets, partial(tqdm, desc="Fréchet distances", unit="draw"), store.load(sets.draws),
+        lambda values: store.save({name: rows for name, rows in values.items() if name in REAL_TO_REAL}),
+    )  # fmt: skip
+    return Measured(extractor, rows, **features, sets=sets, distances=distances)
+
+
+def _row_keys(images: ImageSet, rows: np.ndarray) -> list[str]:
+    return [images.row_keys[row] for row in rows] if len(images.row_keys) else []
 
 
 def compare_by_features(images: ImageSets, measured: Measured) -> dict[str, Any]:

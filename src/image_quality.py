@@ -9,7 +9,7 @@ many images went in, and readable only beside the same amount for real images ag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -238,26 +238,47 @@ def equal_draws(
     return EqualDraws(n, draws, make)
 
 
+REAL_TO_REAL = ("floor", "training_vs_heldout")  # of the names below, those without synthetic images
+
+
+def distances_of_draws(
+    sets: EqualDraws,
+    progress: Callable[[Iterable], Iterable] = lambda items: items,
+    known: Mapping[str, Sequence[Sequence[float]]] | None = None,
+) -> dict[str, list[Sequence[float]]]:
+    """(Fréchet, kernel) distance of each draw, by name. ``known``: such of an earlier time, taken as they
+    are. Nothing if n is below 2, where no distance exists."""
+    values: dict[str, list[Sequence[float]]] = {name: list(rows) for name, rows in (known or {}).items()}
+    if sets.n < 2:
+        return {}
+    for compared in progress(sets):
+        for name, (a, b) in compared.items():
+            if name not in (known or {}):
+                distances = (frechet_distance_of_features(a, b), kernel_distance(a, b))
+                values.setdefault(name, []).append(distances)
+    return {name: values[name] for name in compared}
+
+
 def feature_distances(
-    sets: EqualDraws, progress: Callable[[Iterable], Iterable] = lambda items: items
+    sets: EqualDraws,
+    progress: Callable[[Iterable], Iterable] = lambda items: items,
+    known: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    found: Callable[[dict[str, list[Sequence[float]]]], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Fréchet and kernel distances between sets of features, mean and SD over the draws.
 
     {"n", "draws", "distances": {name: {"fid", "fid_sd", "kid", "kid_sd"}}}; or {"n": n} alone if n is
-    below 2, where no distance exists.
+    below 2, where no distance exists. ``known``: see ``distances_of_draws``, whose result ``found`` is given.
     """
-    if sets.n < 2:
+    values = distances_of_draws(sets, progress, known)
+    if not values:
         return {"n": sets.n}
-    values: dict[str, list[tuple[float, float]]] = {}
-    for compared in progress(sets):
-        for name, (a, b) in compared.items():
-            distances = (frechet_distance_of_features(a, b), kernel_distance(a, b))
-            values.setdefault(name, []).append(distances)
+    found(values)
     by_name = {name: _over_draws(v) for name, v in values.items()}
     return {"n": sets.n, "draws": sets.draws, "distances": by_name}
 
 
-def _over_draws(values: list[tuple[float, float]]) -> dict[str, float | None]:
+def _over_draws(values: list[Sequence[float]]) -> dict[str, float | None]:
     fid, kid = np.array(values).T
     sd = (lambda x: float(x.std(ddof=1))) if len(values) > 1 else (lambda _: None)
     return {"fid": float(fid.mean()), "fid_sd": sd(fid), "kid": float(kid.mean()), "kid_sd": sd(kid)}

@@ -9,6 +9,7 @@ file are those of github.com/mseitzer/pytorch-fid).
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from torchvision.models.inception import (
 )
 
 from data_loader import as_tensor
+from feature_cache import FeatureCache, sha256_weights
 from utils import UserError, hub_weights
 
 WEIGHTS_URL = (
@@ -34,6 +36,7 @@ WEIGHTS_URL = (
 )
 CLASSES = 1008  # of TensorFlow's graph
 INPUT_SIZE = 299
+INPUT = "gray replicated, 299 px bilinear antialiased, [-1, 1], version 1"  # for caches
 FEATURES = 2048
 
 
@@ -122,3 +125,18 @@ def inception_features(
         for batch in progress(batches, desc="Inception features", unit="batch")
     ]
     return torch.cat(parts).numpy()
+
+
+def feature_cache(network: nn.Module, cache_dir: str | Path | None, *, device: torch.device) -> FeatureCache:
+    """The features of ``load_inception``'s network, kept below ``cache_dir`` (None: nowhere)."""
+    network = network.to(device)
+    facts = {
+        "network": "FID's Inception",
+        "weights_sha256": sha256_weights(network),
+        "input": INPUT,
+        "precision": "fp32",
+        "device": device.type,
+    }
+    return FeatureCache(
+        cache_dir, facts, lambda pixels, _: inception_features(network, pixels, device=device), FEATURES
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -40,9 +42,9 @@ class Thumbnails:
     def __init__(self) -> None:
         self.asked = 0
 
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        self.asked += len(pixels)
-        return thumbnail_features(pixels, 6).astype(np.float32)
+    def __call__(self, images: ImageSet, rows: np.ndarray) -> np.ndarray:
+        self.asked += len(rows)
+        return thumbnail_features(images.pixels[rows], 6).astype(np.float32)
 
 
 def extractor(name: str = "classifier", features=None) -> comparison.Extractor:
@@ -210,3 +212,51 @@ def test_closest_pairs_are_shown_with_their_neighbours_or_alone(real):
     alone = plots_images.nearest_neighbours(**arguments, no_real_images=True)
     shown = {np.asarray(drawn.get_array()).tobytes() for drawn in alone.axes[0].images}
     assert shown == {image.tobytes() for image in arguments["synthetic"]}
+
+
+class TestDistancesOfRealImages:
+    """They are computed once for all synthetic images, and again if anything about them changes."""
+
+    @pytest.fixture
+    def counted(self, monkeypatch) -> list[int]:
+        import image_quality
+
+        calls, distance = [], image_quality.frechet_distance_of_features
+        monkeypatch.setattr(
+            image_quality,
+            "frechet_distance_of_features",
+            lambda a, b: (calls.append(1), distance(a, b))[1],
+        )
+        return calls
+
+    @staticmethod
+    def measure(real, seed: int, folder, key: str = "space", heldout_key: str = "h") -> dict:
+        synthetic = pictures(np.random.default_rng(seed), 40, SIZE)
+        images = image_sets(synthetic, real["training"], real["heldout"])
+        with_keys = {
+            name: replace(part, row_keys=[f"{prefix}{index}" for index in range(len(part.pixels))])
+            for name, prefix in (("training", "t"), ("heldout", heldout_key))
+            for part in [getattr(images, name)]
+        }
+        own = replace(extractor(), key=key)
+        return comparison.measure(replace(images, **with_keys), own, 30, 0, folder).distances
+
+    def test_kept_from_one_set_of_synthetic_images_to_the_next(self, real, tmp_path, counted):
+        first = self.measure(real, 1, tmp_path)
+        assert len(counted) == 4 * 5
+        second = self.measure(real, 2, tmp_path)
+        assert len(counted) == 4 * 5 + 2 * 5, "those of the synthetic images alone"
+        for name in ("floor", "training_vs_heldout"):
+            assert second["distances"][name] == first["distances"][name]
+        assert second == self.measure(real, 2, None)
+
+    def test_not_used_for_other_features_or_images_nor_when_damaged(self, real, tmp_path, counted):
+        expected = self.measure(real, 1, tmp_path)
+        for changed in ({"key": "other"}, {"heldout_key": "new"}):
+            counted.clear()
+            self.measure(real, 1, tmp_path, **changed)
+            assert len(counted) == 20, changed
+        for file in tmp_path.rglob("*.json"):
+            file.write_text(file.read_text().replace("0.", "1.", 1))
+        counted.clear()
+        assert self.measure(real, 1, tmp_path) == expected and len(counted) == 20

@@ -158,6 +158,82 @@ class TestBaselineWithFolds:
         assert Path("again/baseline_test_predictions.csv").read_text() == before
 
 
+class TestFeaturesComputedOnce:
+    @pytest.fixture
+    def counted(self, monkeypatch) -> list[int]:
+        """Numbers of images that went through a frozen network."""
+        import classifier
+
+        calls, extract = [], classifier.FeatureExtractor.__call__
+        monkeypatch.setattr(
+            classifier.FeatureExtractor,
+            "__call__",
+            lambda self, pixels: (calls.append(len(pixels)), extract(self, pixels))[1],
+        )
+        return calls
+
+    def test_with_and_without_a_cache_all_numbers_are_the_same(self, make_dataset, in_tmp, counted):
+        """A cold cache, a warm one, one that another arm filled, and none."""
+        make_dataset()
+        options = [*frozen(in_tmp), "--k-folds", "2"]
+        for name, more in (("cold", []), ("warm", []), ("none", ["--no-cache"])):
+            counted.clear()
+            run(*options, *more, "--results-dir", name, "--model-dir", name, "--figures-dir", name)
+            assert sum(counted) == (0 if name == "warm" else 128 + 4)
+        for file in ("baseline_test_predictions.csv", "baseline_cv_predictions.csv",
+                     "baseline_unlabelled_predictions.csv"):  # fmt: skip
+            assert len({(Path(name) / file).read_text() for name in ("cold", "warm", "none")}) == 1, file
+        counted.clear()
+        few = ["--train-fraction", "0.5", "--repeats", "2", "--seed", "7", "--epochs-final", "1"]
+        run(*options, *few)
+        assert sum(counted) == 0, "a fraction of the training patients, and other seeds"
+
+    def test_unfreezing_uses_no_features(self, make_dataset, in_tmp, counted):
+        make_dataset(n=48)
+        run(*QUICK, "--epochs", "1", "--k-folds", "0")
+        assert not counted and not Path("data/cache/features").exists()
+
+    def test_views_are_computed_once_and_only_those_asked_for(self, make_dataset, in_tmp, counted):
+        make_dataset()
+        options = [*frozen(in_tmp), "--k-folds", "2", "--augment", "light", "--feature-views"]
+        run(*options, "3", "--results-dir", "three")
+        table = pd.read_csv("three/baseline_test_predictions.csv")
+        n_test, n_train = len(table), 128 - len(table)
+        assert sum(counted) == 3 * n_train + n_test + 4
+        counted.clear()
+        run(*options, "2", "--results-dir", "two")
+        assert sum(counted) == 0, "two of the three"
+        two = load_json("two/baseline_training_history.json")["folds"][0]["train_loss"]
+        assert two != load_json("three/baseline_training_history.json")["folds"][0]["train_loss"]
+
+    @pytest.mark.parametrize(
+        ("more", "needs"),
+        [(["--unfreeze", "--augment", "light"], "leave --unfreeze out"), ([], "needs --augment light")],
+    )
+    def test_views_of_nothing_are_refused_in_one_line(self, capsys, more, needs):
+        with pytest.raises(SystemExit) as stop:
+            run("--feature-views", "4", *more)
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and needs in error and len(error.strip().splitlines()) == 1
+
+    def test_the_analysis_finds_the_features_of_the_training_run(self, make_dataset, in_tmp, counted):
+        import analyze_results
+
+        data_dir = make_dataset()
+        run(*frozen(in_tmp), "--k-folds", "0", "--epochs", "1")
+        positives = training_positives(data_dir)
+        make_synthetic(Path("data/synthetic"), 8, list(positives["image_id"]), list(positives["patient"]))
+        counted.clear()
+        analysis = ["--extractor", "classifier", "--num-compare", "4", "--skip-ssim", "--no-real-images"]
+        for new in (8, 0):
+            analyze_results.main(analysis)
+            assert sum(counted) == new, "the synthetic images, once"
+            counted.clear()
+        fid = load_json("results/analysis/fid_score.json")
+        analyze_results.main([*analysis, "--no-cache"])
+        assert load_json("results/analysis/fid_score.json") == fid and sum(counted) > 8
+
+
 class TestAugmented:
     @pytest.fixture
     def arms(self, make_dataset, in_tmp):
