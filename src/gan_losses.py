@@ -42,8 +42,9 @@ def _cross_entropy(logits: Tensor, target: float) -> Tensor:
 def batch_moments(features: Tensor) -> Moments:
     """Mean and standard deviation [C, H, W] over the images of features [N, C, H, W], in float32."""
     features = features.float()
-    variance = features.var(dim=0, correction=0)
-    return features.mean(dim=0), (variance + 1e-8).sqrt()  # the gradient of a bare sqrt is infinite at 0
+    mean = features.mean(dim=0)
+    variance = (features - mean).square().mean(dim=0)  # on a CPU Tensor.var takes ten times as long here
+    return mean, (variance + 1e-8).sqrt()  # the gradient of a bare sqrt is infinite at 0
 
 
 def feature_matching_loss(real: list[Moments], fake: list[Moments]) -> Tensor:
