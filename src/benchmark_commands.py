@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ import torch
 import benchmark_plain as plain_path
 import paths
 from benchmark_plan import MAX_GB, REAL_SIZE, Bench, agree, measured, not_measured, seconds_of
-from classifier import FEATURES, PneumoniaClassifier, build_classifier, extract_features, load_classifier
+from classifier import FEATURES, PneumoniaClassifier, build_classifier, feature_cache, load_classifier
 from data_loader import load_dataset, load_images
 from phantom import make_phantom_dataset
 from utils import UserError, load_json, set_seed
@@ -48,32 +48,50 @@ class Finished:
     peak_bytes: int | None
 
 
+# A child's peak counts the memory of the process that starts it, which on Linux it shares until it becomes
+# the command. So a small process starts it, times it, and writes "exit code, seconds, ru_maxrss".
+LAUNCHER = """
+import os, signal, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[2:])
+signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+_, status, usage = os.wait4(process.pid, 0)
+seconds = time.perf_counter() - start
+with open(sys.argv[1], "w") as report:
+    print(os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss, file=report)
+"""
+
+
 def run_command(command: Sequence[str]) -> Finished:
     """Run ``command``; ``UserError`` with its last line if it fails."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            code, peak = _wait(process)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-        seconds = time.perf_counter() - start
-        if code != 0:
-            log.seek(0)
-            lines = log.read().strip().splitlines() or ["no output"]
+    with tempfile.TemporaryDirectory() as folder:
+        log, report = Path(folder, "log"), Path(folder, "report")
+        with log.open("wb") as output:
+            if hasattr(os, "wait4"):
+                launched = [sys.executable, "-S", "-c", LAUNCHER, str(report), *command]
+                _run(launched, output)
+                code, seconds, peak = report.read_text(encoding="utf-8").split()
+                unit = 1 if sys.platform == "darwin" else 1024  # bytes
+                finished = Finished(float(seconds), int(peak) * unit)
+            else:
+                start = time.perf_counter()
+                code = _run(command, output)
+                finished = Finished(time.perf_counter() - start, None)
+        if int(code) != 0:
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
             raise UserError(f"{Path(command[1]).name} ended with code {code}: {lines[-1]}")
-    return Finished(seconds, peak)
+    return finished
 
 
-def _wait(process: subprocess.Popen) -> tuple[int, int | None]:
-    """(exit code, peak resident memory in bytes) of this very child."""
-    if not hasattr(os, "wait4"):
-        return process.wait(), None
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def _run(command: Sequence[str], output: BinaryIO) -> int:
+    """The exit code; a process that is interrupted here ends the command, too."""
+    process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
 
 
 def baseline_command(bench: Bench, data: Path, cache: Path, out: Path) -> list[str]:
@@ -200,8 +218,8 @@ def first_pass(bench: Bench) -> dict[str, Any]:
     def ours() -> tuple[np.ndarray, np.ndarray]:
         shutil.rmtree(cache, ignore_errors=True)
         images = load_images(records, sizes.side, workers=bench.workers, cache_dir=cache)
-        features = extract_features(model, images.pixels, device=bench.device, precision=bench.precision)
-        return np.array(images.pixels), features
+        features = feature_cache(model, cache, device=bench.device, precision=bench.precision).of(images)
+        return np.array(images.pixels), features.astype(np.float32)
 
     note = same_features(bench, plain, *ours())
     times = [

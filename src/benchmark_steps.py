@@ -251,7 +251,7 @@ def lively_generator(bench: Bench) -> Generator:
     initialise(generator)
     for module in generator.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.constant_(module.running_var, 0.05)
+            nn.init.constant_(module.running_var, 0.01)
     return generator.eval()
 
 
