@@ -219,11 +219,16 @@ class FeatureExtractor:
 
     @torch.inference_mode()
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        if not len(pixels):
+            return np.empty((0, FEATURES), dtype=np.float32)
         parts = []
         for chunk in as_tensor(pixels).split(self.batch_size):
-            images = to_classifier_range(chunk.to(self.device)).to(self.dtype)
-            parts.append(self.network(images.contiguous(memory_format=torch.channels_last)).cpu())
-        return torch.cat(parts).numpy() if parts else np.empty((0, FEATURES), dtype=np.float32)
+            # Batches of one size are computed in one way: an image's features do not depend on the others.
+            fill = chunk.new_zeros(self.batch_size - len(chunk), *chunk.shape[1:])
+            images = to_classifier_range(torch.cat([chunk, fill]).to(self.device)).to(self.dtype)
+            features = self.network(images.contiguous(memory_format=torch.channels_last))
+            parts.append(features[: len(chunk)].cpu())
+        return torch.cat(parts).numpy()
 
 
 def folded_for_inference(backbone: nn.Module) -> nn.Module:

@@ -70,6 +70,7 @@ def workload(image_size: int, cpu: bool, classifier_args: Sequence[str], gan_arg
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--unfreeze", action="store_true")
     parser.add_argument("--augment", default="none")
+    parser.add_argument("--feature-views", type=int, default=1)
     parser.add_argument("--num-channels", type=int, default=3)
     parser.add_argument("--latent-dim", type=int, default=100)
     parser.add_argument("--feature-maps-g", type=int, default=32)
@@ -83,7 +84,7 @@ def workload(image_size: int, cpu: bool, classifier_args: Sequence[str], gan_arg
         precision=of_classifier.precision,
         batch_size=of_classifier.batch_size,
         frozen=not of_classifier.unfreeze,
-        augment=of_classifier.augment,
+        augment=of_classifier.augment if of_classifier.feature_views == 1 else "none",
         gan_precision=of_gan.precision,
         gan_batch_size=of_gan.batch_size,
         num_channels=of_gan.num_channels,
