@@ -480,6 +480,18 @@ def as_tensor(pixels: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(pixels)
 
 
+def let_go(pixels: np.ndarray) -> None:
+    """Pages of a memory map that have been read count as this process's memory until they are let go; other
+    arrays are left alone. They stay readable: the system keeps or fetches the file's pages as it can."""
+    import mmap
+
+    base = pixels
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
 def name_some(image_ids: list[str], limit: int = 10) -> str:
     """ "3 images (a, b, c)": the count and the first ``limit`` names."""
     count = f"{len(image_ids)} image{'s' if len(image_ids) != 1 else ''}"

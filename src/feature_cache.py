@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import paths
+from data_loader import let_go
 from utils import Announcement, UserError, atomic_path, save_json, sha256_json
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class FeatureCache:
                 features[block] = _half(self.compute(part, list(names[rows[block]])))
                 if keys:
                     self._keep([keys[position] for position in block], features[block])
+                let_go(images.pixels)
                 bar.update(len(block))
                 announcement.after(len(block))
         return features

@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from data_loader import let_go
 from metrics import auroc, paired_cluster_bootstrap
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ def metadata_features(view: Sequence[str], sex: Sequence[str], age: Sequence[flo
 
 def thumbnail_features(pixels: np.ndarray, side: int = THUMBNAIL_SIDE) -> np.ndarray:
     """uint8 [N, S, S] -> float [N, side * side]: area averages in [0, 1]."""
-    chunks = np.array_split(pixels, max(1, len(pixels) // 256))
-    small = [
-        torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(chunk.astype(np.float32))[:, None], side)
-        for chunk in chunks
-    ]
+    small = []
+    for chunk in np.array_split(pixels, max(1, len(pixels) // 256)):
+        images = torch.from_numpy(chunk.astype(np.float32))[:, None]
+        small.append(torch.nn.functional.adaptive_avg_pool2d(images, side))
+        let_go(pixels)
     return torch.cat(small).flatten(1).numpy() / 255.0
 
 

@@ -133,6 +133,12 @@ class TestLookUp:
         features = cache(None).of(ImageSet(images.records, watched, []))
         assert np.array_equal(features, cache(None).of(images)) and watched.longest == feature_cache.BLOCK
 
+    def test_a_memory_map_that_was_let_go_is_read_again(self, images, tmp_path):
+        np.save(tmp_path / "pixels.npy", images.pixels)
+        mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
+        features = cache(None).of(ImageSet(images.records, mapped[:], []))
+        assert np.array_equal(features, cache(None).of(images)) and np.array_equal(mapped, images.pixels)
+
 
 class TestDamage:
     @pytest.mark.parametrize("how", ["a bit", "cut", "empty", "text", "key"])
