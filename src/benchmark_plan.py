@@ -89,8 +89,9 @@ class Sizes:
 
 FULL = Sizes()
 QUICK = Sizes(
-    baseline_images=100, plain_images=32, batch=8, generated=64, compared=500, inference_images=32,
-    growth=(60, 120, 240, 480), repeats=2, command_repeats=1, matrix=2048, copied_bytes=2**28,
+    baseline_images=100, plain_images=32, full_images=480, batch=8, generated=64, compared=500,
+    inference_images=32, growth=(60, 120, 240, 480), repeats=2, command_repeats=1, matrix=2048,
+    copied_bytes=2**28,
 )  # fmt: skip
 REAL_SIZE = FULL.full_images  # of the dataset: what smaller runs are extrapolated to
 

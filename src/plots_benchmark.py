@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from plots import INK, PALETTE, new_figure, panels, styled
 
@@ -19,36 +19,37 @@ MEASURED = "measured"
 
 @styled
 def benchmark(content: Mapping[str, Any]) -> Figure:
-    """A bar per row: its ratio as a multiple of its target (log axis), the target itself being 1."""
+    """A bar per row from its target (1) to its ratio, as a multiple of the target (log axis)."""
     rows = content["rows"][::-1]
     figure = new_figure(9.6, 1.9 + 0.36 * len(rows))
     (ax,) = panels(figure, 1, 1)
     values = [row["ratio"] / row["target"] for row in rows if row["status"] == MEASURED]
     low, high = min([0.5, *values]), max([2.0, *values])
     ax.set_xscale("log")
-    ax.set_xlim(low / 1.3, high * 9)  # room for the figures beside the bars
+    ax.set_xlim(low / 1.3, high * 4)  # room for the figures beside the bars
     for place, row in enumerate(rows):
-        _bar(ax, place, row, low / 1.3)
+        _bar(ax, place, row)
+    ax.set_ylim(-0.7, len(rows) - 0.3)
     ax.axvline(1.0, color=INK, linewidth=1.2, linestyle="--")
     ax.set_yticks(range(len(rows)), [row["name"] for row in rows])
     ax.grid(visible=False, axis="y")
     ax.grid(visible=True, axis="x", color="0.88")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel("Ratio as a multiple of its target (dashed); farther right is better")
+    ax.set_xlabel("Ratio as a multiple of its target (dashed line); farther right is better")
     handles = [Patch(color=REACHED, label="target reached"), Patch(color=MISSED, label="target missed")]
     ax.legend(handles=handles, loc="lower right", frameon=True, fontsize="small")
     figure.suptitle(_title(content), x=0.01, ha="left", fontsize="medium")
     return figure
 
 
-def _bar(ax: Axes, place: int, row: Mapping[str, Any], left: float) -> None:
-    if row["status"] != MEASURED:
-        ax.text(left * 1.05, place, "not measured", va="center", fontsize="small", color=INK)
-        return
-    multiple = row["ratio"] / row["target"]
-    ax.barh(place, multiple - left, left=left, height=0.62, color=REACHED if multiple >= 1 else MISSED)
-    ax.text(multiple * 1.06, place, _words(row), va="center", fontsize="small", color=INK)
+def _bar(ax: Axes, place: int, row: Mapping[str, Any]) -> None:
+    multiple, words = 1.0, "not measured"
+    if row["status"] == MEASURED:
+        multiple, words = row["ratio"] / row["target"], _words(row)
+        ax.barh(place, multiple - 1, left=1, height=0.62, color=REACHED if multiple >= 1 else MISSED)
+    ax.text(max(multiple, 1.0) * 1.06, place, words, va="center", fontsize="small", color=INK)
 
 
 def _words(row: Mapping[str, Any]) -> str:

@@ -26,8 +26,8 @@ from utils import UserError, load_json, set_seed
 
 TINY = replace(
     plan.QUICK, side=32, source_side=64, small_side=32, epochs=1, folds=2, baseline_images=40, plain_images=8,
-    full_images=60, batch=4, feature_maps=4, generated=6, compared=40, features=16, inference_images=4,
-    growth=(24, 32, 40, 60), repeats=1, matrix=64, copied_bytes=2**16,
+    full_images=160, batch=4, feature_maps=4, generated=6, compared=40, features=16, inference_images=4,
+    growth=(40, 48, 56, 64), repeats=1, matrix=64, copied_bytes=2**16,
 )  # fmt: skip
 ROW_KEYS = ["id", "name", "plain", "ours", "unit", "ratio", "target", "extrapolated", "status", "note"]
 
@@ -84,6 +84,23 @@ def test_a_larger_ratio_is_better_whatever_a_row_compares_with(row_id, ours, the
     row = plan.measured(row_id, ours, theirs, note="")
     assert row["ratio"] == pytest.approx(ratio)
     assert rows.reached(row) == (ratio >= row["target"])
+
+
+def test_a_quick_run_is_small_throughout_and_growth_doubles():
+    for name in (
+        "baseline_images",
+        "plain_images",
+        "full_images",
+        "batch",
+        "generated",
+        "compared",
+        "repeats",
+    ):
+        assert getattr(plan.QUICK, name) < getattr(plan.FULL, name)
+    assert plan.FULL.full_images == plan.REAL_SIZE == 26_684
+    assert plan.FULL.growth == (500, 1000, 2000, 4000)
+    for sizes in (plan.QUICK.growth, plan.FULL.growth):
+        assert [b / a for a, b in zip(sizes, sizes[1:], strict=False)] == [2, 2, 2]
 
 
 def test_targets_are_those_that_were_set():
