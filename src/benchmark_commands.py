@@ -26,7 +26,7 @@ import torch
 import benchmark_plain as plain_path
 import paths
 from benchmark_plan import MAX_GB, REAL_SIZE, Bench, agree, measured, not_measured, seconds_of
-from classifier import FEATURES, PneumoniaClassifier, build_classifier, feature_cache, load_classifier
+from classifier import FEATURES, PneumoniaClassifier, build_classifier, feature_caches, load_classifier
 from data_loader import load_dataset, load_images
 from phantom import make_phantom_dataset
 from utils import UserError, load_json, set_seed
@@ -218,7 +218,8 @@ def first_pass(bench: Bench) -> dict[str, Any]:
     def ours() -> tuple[np.ndarray, np.ndarray]:
         shutil.rmtree(cache, ignore_errors=True)
         images = load_images(records, sizes.side, workers=bench.workers, cache_dir=cache)
-        features = feature_cache(model, cache, device=bench.device, precision=bench.precision).of(images)
+        (features_of,) = feature_caches(model, cache, device=bench.device, precision=bench.precision)
+        features = features_of.of(images)
         return np.array(images.pixels), features.astype(np.float32)
 
     note = same_features(bench, plain, *ours())
