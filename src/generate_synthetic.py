@@ -2,7 +2,8 @@
 
     python src/generate_synthetic.py --model-path ./models/gan/generator_final.pth
 
-Image i depends on (generator, seed, i) alone: not on the batch size, nor on where an earlier run stopped.
+Image i depends on (generator, seed, i) alone: not on the batch size, nor on where an earlier run stopped,
+nor on which of several processes (torchrun) makes it.
 Between kinds of machines one pixel in about a million may differ by one gray level. The images of a
 generator that was trained without fold I (train_gan.py --fold I) go to the subfolder fold_I, where
 train_classifier.py looks for them.
@@ -11,9 +12,11 @@ train_classifier.py looks for them.
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING, Any
 
 import paths
+from distributed import barrier, from_main, is_main, own, size, together
 from synthetic import check_folder, clear, is_whole, make_manifest
 from utils import UserError, argument_parser, number, run_script, save_json
 
@@ -93,8 +96,16 @@ def unfinished(folder: Path, count: int, make: ImageMaker) -> list[int]:
     return [i for i in range(1, count + 1) if not is_whole(paths.synthetic_image(folder, i), size)]
 
 
-def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
+def prepare_folder(folder: Path, manifest: dict[str, Any], make: ImageMaker, overwrite: bool) -> list[int]:
+    """Check, and with ``overwrite`` empty, the folder; the numbers of the images that are to be made."""
+    if overwrite:
+        clear(folder)
+    check_folder(folder, manifest)
+    save_json(paths.synthetic_manifest(folder), manifest)
+    return unfinished(folder, manifest["count"], make)
+
+
+def generate(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from estimates import estimate_generation
@@ -108,30 +119,36 @@ def main(argv: list[str] | None = None) -> None:
     if manifest["fold"] is not None:
         print(f"a generator trained without fold {manifest['fold']} of {manifest['k_folds']}: into {folder}")
     if args.estimate:
-        left = args.num_images if args.overwrite else len(unfinished(folder, args.num_images, make))
-        print(estimate_generation(make, left, args.batch_size, args.workers))
+        if is_main():
+            left = args.num_images if args.overwrite else len(unfinished(folder, args.num_images, make))
+            print(estimate_generation(make, math.ceil(left / size()), args.batch_size, args.workers))
         return
-    if args.overwrite:
-        clear(folder)
-    check_folder(folder, manifest)
-    save_json(paths.synthetic_manifest(folder), manifest)
 
-    todo = unfinished(folder, args.num_images, make)
+    todo = from_main(lambda: prepare_folder(folder, manifest, make, args.overwrite))
     kept = args.num_images - len(todo)
     if kept:
         print(f"{folder}: {kept:,} images of this generator and seed are there already")
-    with tqdm(total=args.num_images, initial=kept, desc="generating", unit="img") as bar:
-        announcement = Announcement(len(todo), "images", "--num-images makes fewer", bar.write)
+    mine = todo[own()]
+    desc = "generating" if size() == 1 else f"generating, 1 of {size()} processes"
+    with tqdm(total=kept + len(mine), initial=kept, desc=desc, unit="img") as bar:
+        announcement = Announcement(len(mine), "images", "--num-images makes fewer", bar.write)
 
         def on_image() -> None:
             bar.update()
             announcement.after()
 
-        write_images(folder, todo, make, batch_size=args.batch_size, workers=args.workers, on_image=on_image)
-    save_json(paths.synthetic_manifest(folder), manifest | {"complete": True})
+        write_images(folder, mine, make, batch_size=args.batch_size, workers=args.workers, on_image=on_image)
+    barrier()
+    from_main(lambda: save_json(paths.synthetic_manifest(folder), manifest | {"complete": True}))
     label = manifest["label"]
     meaning = f"label {label}" if label is not None else "no label: the GAN was trained on all classes"
     print(f"{folder}: {args.num_images:,} images of {generator.image_size} px, {meaning}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    with together(args.cpu):
+        generate(args)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,8 @@ def run_script(main: Callable[[], None]) -> None:
         where = f": {error.filename}" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to be removed
 
 
 # --- command lines ---------------------------------------------------------------------------------
