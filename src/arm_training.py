@@ -17,11 +17,10 @@ from classifier import (
     PneumoniaClassifier,
     build_classifier,
     cpu_state_dict,
-    feature_cache,
+    feature_caches,
     predict_batches,
 )
 from data_loader import ImageSet, as_tensor
-from feature_cache import FeatureCache
 from fitting import Fit, Pool, Recipe, fit, fit_from_dict, fit_to_dict
 from head_fitting import HeadTask, equal_steps, fit_heads
 from treatments import CLASS_WEIGHT, DUPLICATE, Treatment, balance_weights
@@ -93,7 +92,9 @@ class ArmTrainer:
         self.labels = torch.from_numpy(data.pool_labels()).to(device)
         if self.cached:
             self.backbone = self._new_classifier("backbone", seed)
-            self.features = [self._features(cache_dir, view) for view in range(views)]
+            self.features = feature_caches(
+                self.backbone, cache_dir, device=device, precision=recipe.precision, views=views
+            )
             inputs = [view.of(images) for view in self.features for images in data.pool()]
             self.inputs = InputPipeline(torch.from_numpy(np.concatenate(inputs)).to(device), views=views)
         else:
@@ -256,10 +257,6 @@ class ArmTrainer:
         set_seed(derive_seed(seed, "weights", name))
         model = build_classifier(self.weights, self.frozen)
         return model.to(self.device, memory_format=torch.channels_last)
-
-    def _features(self, cache_dir: str | Path | None, view: int) -> FeatureCache:
-        precision = self.recipe.precision
-        return feature_cache(self.backbone, cache_dir, device=self.device, precision=precision, view=view)
 
     def _inputs_of(self, images: ImageSet) -> InputPipeline:
         """Of images to be predicted, as they are; features are looked up once for all models."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -255,19 +256,19 @@ class _FloatPool(nn.Module):
         return maps.float().mean(dim=(2, 3), keepdim=True)
 
 
-def feature_cache(
+def feature_caches(
     model: PneumoniaClassifier,
     cache_dir: str | Path | None,
     *,
     device: torch.device,
     precision: str,
-    view: int = 0,
-) -> FeatureCache:
-    """The features of ``model``'s backbone. View 0 is the images as they are; in the others each image
-    is augmented in a way of its own that depends on the view and its id alone."""
+    views: int = 1,
+) -> list[FeatureCache]:
+    """The features of ``model``'s backbone in each view. The first is the images as they are; in the others
+    each image is augmented in a way of its own that depends on the view and its id alone."""
     extract = FeatureExtractor(model, device, precision)
 
-    def compute(pixels: np.ndarray, image_ids: Sequence[str]) -> np.ndarray:
+    def compute(view: int, pixels: np.ndarray, image_ids: Sequence[str]) -> np.ndarray:
         if view:
             seeds = [derive_seed("feature view", view, image_id) for image_id in image_ids]
             generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -280,10 +281,16 @@ def feature_cache(
         "input": PREPARED,
         "precision": precision,
         "device": device.type,
-        "view": view,
-        "views": VIEWS if view else None,
     }
-    return FeatureCache(cache_dir, facts, compute, FEATURES)
+    return [
+        FeatureCache(
+            cache_dir,
+            facts | {"view": view, "views": VIEWS if view else None},
+            partial(compute, view),
+            FEATURES,
+        )
+        for view in range(views)
+    ]
 
 
 def extract_features(

@@ -189,9 +189,9 @@ def classifier_extractor(
     model: torch.nn.Module, device: torch.device, precision: str, cache_dir: str | Path | None = None
 ) -> Extractor:
     """``precision``: that with which the classifier was trained, so that its features are found again."""
-    from classifier import feature_cache
+    from classifier import feature_caches
 
-    cache = feature_cache(model, cache_dir, device=device, precision=precision)
+    (cache,) = feature_caches(model, cache_dir, device=device, precision=precision)
     return Extractor(
         "classifier",
         "this project's baseline classifier",

@@ -308,7 +308,8 @@ class TestParity:
 class TestClassifierCache:
     def test_the_space_depends_on_weights_precision_and_view_but_not_on_the_head(self, model, tmp_path):
         def key(of: PneumoniaClassifier = model, precision: str = "fp32", view: int = 0) -> str:
-            return classifier.feature_cache(of, tmp_path, device=CPU, precision=precision, view=view).key
+            caches = classifier.feature_caches(of, tmp_path, device=CPU, precision=precision, views=view + 1)
+            return caches[view].key
 
         other = copy.deepcopy(model)
         other.head.weight.data += 1.0
@@ -318,8 +319,8 @@ class TestClassifierCache:
 
     def test_a_view_of_an_image_depends_on_view_and_id_alone(self, model, records, tmp_path):
         def features(of: pd.DataFrame, view: int) -> np.ndarray:
-            made = classifier.feature_cache(model, None, device=CPU, precision="fp32", view=view)
-            return made.of(load_images(of.reset_index(drop=True), 32)).astype(np.float32)
+            made = classifier.feature_caches(model, None, device=CPU, precision="fp32", views=3)
+            return made[view].of(load_images(of.reset_index(drop=True), 32)).astype(np.float32)
 
         some = records.iloc[[1, 5]]
         one, two = features(some, 1), features(some, 2)
