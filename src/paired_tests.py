@@ -21,6 +21,7 @@ from metrics import CONFIDENCE, STATISTICS, THRESHOLD, PatientDraws, percentile_
 ALPHA = 0.05
 POWER = 0.80
 MOST_SUBSETS = 20  # of training runs, in the jackknife
+LEAST_OF_RUNS = 0.5  # of the variance of training runs is added to that of the patients
 BETTER, WORSE, NO_EVIDENCE = "better", "worse", "no evidence of a difference"
 Z = float(norm.ppf(0.5 + CONFIDENCE / 2))
 
@@ -181,11 +182,13 @@ def resampled_values(resampled: Resampled, seed: int) -> np.ndarray:
     """The bootstrap distribution [n_resamples]: each value from a draw of patients and, with several runs, a
     draw of the effect of other seeds.
 
-    Chance by which single runs hit or miss single images is in the draws of patients already, so only what
-    the runs vary beyond it is added (Owen 2007: a bootstrap of both counts it three times). It is added,
-    never taken away: other seeds cannot make the test set larger than it is. Few runs tell their variance
-    only roughly, so all is stretched by the quantile of Student's t over the normal one, with the degrees of
-    freedom of the sum (Satterthwaite 1946). Resamples without one of the classes are left out.
+    Chance by which single runs hit or miss single images is in the draws of patients already, so what the
+    runs vary beyond it is added (Owen 2007: a bootstrap of both counts it three times), and never less than
+    ``LEAST_OF_RUNS``: that difference of two rough estimates is often below zero by luck, and intervals
+    without the floor held a true AUROC difference in 92 instead of 95 of 100 simulated tests
+    (tests/test_statistics_simulations.py). Few runs tell their variance only roughly, so all is stretched
+    by the quantile of Student's t over the normal one, with the degrees of freedom of the sum (Satterthwaite
+    1946). Resamples without one of the classes are left out.
     """
     values = resampled.patients[np.isfinite(resampled.patients)]
     excess = _variance_beyond_patients(resampled)
@@ -204,8 +207,8 @@ def standard_error(resampled: Resampled) -> float:
 
 
 def _variance_beyond_patients(resampled: Resampled) -> float:
-    """Of other seeds, without what the draws of patients hold as well."""
-    return max(0.0, resampled.run_variance - resampled.chance)
+    """Of other seeds, without what the draws of patients hold as well; with a floor, see above."""
+    return max(LEAST_OF_RUNS * resampled.run_variance, resampled.run_variance - resampled.chance)
 
 
 def two_sided_p(values: np.ndarray) -> float:
