@@ -117,7 +117,9 @@ def compare_images(
         ssim = compare_by_ssim(images, options.num_compare, options.seed)
         outcome.numbers(paths.ssim_analysis(outcome.folder), ssim, "SSIM of pairs of images, row by row")
     quality, comparability = _quality(options, images, model, ssim, outcome)
-    return Compared(quality, comparability, synthetic.manifest)
+    # Older manifests do not say where generate_synthetic.py was told to put the images.
+    place = {} if synthetic.fold else {"output_dir": public_path(options.synthetic_dir)}
+    return Compared(quality, comparability, place | synthetic.manifest)
 
 
 def _synthetic(

@@ -167,7 +167,11 @@ def remove_stale(outcome: Outcome) -> None:
 
 # --- commands --------------------------------------------------------------------------------------
 def commands(
-    comparison: Mapping[str, Any], metrics_dir: str, manifest: Mapping[str, Any] | None, own: str
+    arms: Mapping[str, Arm],
+    comparison: Mapping[str, Any],
+    metrics_dir: str,
+    manifest: Mapping[str, Any] | None,
+    own: str,
 ) -> list[tuple[str, str]]:
     """(what it made, command line) of every step that left its options behind; ``own``: of this analysis.
 
@@ -178,9 +182,20 @@ def commands(
     if history.is_file() and (config := load_json(history).get("config")):
         rows.append(("The generator", command_line("train_gan", config, leave_out=("resume",))))
     if manifest and manifest.get("created_by") == "generate_synthetic.py":
-        options = {"model_path": "generator", "num_images": "count", "seed": "seed"}
+        options = {
+            "model_path": "generator", "output_dir": "output_dir", "num_images": "count", "seed": "seed",
+        }  # fmt: skip
         recorded = {flag: manifest.get(key) for flag, key in options.items()}
         rows.append(("The synthetic images", command_line("generate_synthetic", recorded)))
-    arms = comparison["arms"].items()
-    rows += [(f"The arm {name}", arm["command"]) for name, arm in arms if arm["command"]]
+    for name, arm in arms.items():
+        own_command = comparison["arms"].get(name, {}).get("command")
+        rows += _folds_command(arm, own_command)
+        rows += [(f"The arm {name}", own_command)] if own_command else []
     return [*rows, ("This report, its numbers and every figure in it", own)]
+
+
+def _folds_command(arm: Arm, own_command: str | None) -> list[tuple[str, str]]:
+    """A row of the run that trained the arm's folds, unless it is the one that trained its final model."""
+    config = (arm.cv or {}).get("config")
+    command = command_line("train_classifier", config, leave_out=("resume",)) if config else None
+    return [] if command in (None, own_command) else [(f"The folds of the arm {arm.name}", command)]

@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
         flags=[*comparison["flags"], *outcome.warnings],
         missing=outcome.missing,
         pictures=outcome.pictures,
-        commands=commands(comparison, args.metrics_dir, compared.manifest, own_command(args)),
+        commands=commands(arms, comparison, args.metrics_dir, compared.manifest, own_command(args)),
         files=outcome.files,
         no_real_images=args.no_real_images,
     )

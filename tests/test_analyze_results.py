@@ -171,6 +171,33 @@ def test_every_command_that_made_it_stands_there(finished, tmp_path, quick):
     assert "--lr 0.1 --cpu --splits 'my file.json'\n" in text  # can be pasted into a shell
 
 
+def test_the_run_that_trained_the_folds_stands_before_the_last_one(tmp_path):
+    from analysis_steps import commands
+
+    write_arm(tmp_path, "baseline", fake_records(), folds=2, config={"epochs": 9, "k_folds": 2})
+    file = paths.final_metrics(tmp_path, "baseline_")
+    arm = "python src/train_classifier.py --epochs 9 --k-folds"
+    last = ("This report, its numbers and every figure in it", "own")
+    for k_folds, rows in (
+        (2, [("The arm baseline", f"{arm} 2")]),
+        (0, [("The folds of the arm baseline", f"{arm} 2"), ("The arm baseline", f"{arm} 0")]),
+    ):
+        save_json(file, load_json(file) | {"config": {"epochs": 9, "k_folds": k_folds}})
+        arms = find_arms(tmp_path)
+        assert commands(arms, compare(arms, n_resamples=20), tmp_path, None, "own") == [*rows, last]
+
+
+def test_the_command_of_the_synthetic_images_names_their_folder(tmp_path):
+    from analysis_steps import commands
+
+    manifest = {"created_by": "generate_synthetic.py", "generator": "g.pth", "count": 9, "seed": 4,
+                "output_dir": "data/mine"}  # fmt: skip
+    (_, command), _ = commands({}, {"arms": {}}, tmp_path, manifest, "own")
+    assert command == (
+        "python src/generate_synthetic.py --model-path g.pth --output-dir data/mine --num-images 9 --seed 4"
+    )
+
+
 def test_contaminated_folds_are_marked_and_not_compared(analysed):
     text = read_report(analysed)
     table = text[text.index("Training and cross-validation") :]
