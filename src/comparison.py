@@ -258,6 +258,8 @@ def _pairs(
     adjusted = {statistic: holm([outcome[statistic].p for outcome in outcomes]) for statistic in STATISTICS}
     for row, outcome, p_accuracy, p_auroc in zip(pairs, outcomes, *adjusted.values(), strict=True):
         row["p_holm"], row["p_holm_auroc"] = p_accuracy, p_auroc
+        row["minimum_detectable_difference"] = outcome["accuracy"].detectable(len(pairs))
+        row["minimum_detectable_difference_auroc"] = outcome["auroc"].detectable(len(pairs))
         for statistic, p in (("accuracy", p_accuracy), ("auroc", p_auroc)):
             result = outcome[statistic]
             row[f"verdict_{statistic}"] = verdict(result.difference, result.ci95, p, margin)
@@ -289,8 +291,6 @@ def _pair(a: Arm, b: Arm, outcome: dict[str, Outcome]) -> dict[str, Any]:
         "image_level": IMAGE_LEVEL,
         "nadeau_bengio": None if why_not else _fold_tests(a.cv["folds"], b.cv["folds"]),
         "nadeau_bengio_why_not": why_not,
-        "minimum_detectable_difference": accuracy.detectable,
-        "minimum_detectable_difference_auroc": auroc.detectable,
         "seed_variance_included": all(len(probabilities_of_runs(arm)) > 1 for arm in (a, b)),
     }
 

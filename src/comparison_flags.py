@@ -66,9 +66,15 @@ def _too_small(pairs: Sequence[dict[str, Any]], margin: float) -> list[str]:
             images = max(pair["n_images"] for pair in pairs)
             flags.append(
                 f"n TOO SMALL FOR THE MARGIN: with {images:,} test images the smallest difference in {what} "
-                f"found with 80 % power is {span} points, more than the margin of {100 * margin:g}"
+                f"found with 80 % power{of_pairs(len(pairs))} is {span} points, more than the margin of "
+                f"{100 * margin:g}"
             )
     return flags
+
+
+def of_pairs(n: int) -> str:
+    """What the power is for, in words, where p is adjusted for ``n`` pairs."""
+    return f" after the adjustment for {n} pairs" if n > 1 else ""
 
 
 def _too_many_pairs(pairs: Sequence[dict[str, Any]], n_resamples: int) -> list[str]:

@@ -148,7 +148,7 @@ def share_found(n: int, only_a: float, only_b: float, simulations: int) -> tuple
         result = pt.bootstrap_test(*arms, draws.n_patients, same=False, seed=number)
         verdict = pt.verdict(result.difference, result.ci95, pt.holm([result.p])[0], MARGIN)
         found += verdict == pt.BETTER
-        detectable.append(result.detectable)
+        detectable.append(result.detectable(1))
     return found / simulations, float(np.mean(detectable))
 
 
