@@ -15,7 +15,7 @@ import plots_images
 from analysis_steps import Outcome
 from arms import TRAIN_COMMAND, Arm
 from classifier import load_classifier
-from data_loader import Dataset, load_dataset
+from data_loader import Dataset, load_dataset, load_official_test
 from image_comparison import (
     ImageSets,
     assess_quality,
@@ -27,6 +27,7 @@ from image_comparison import (
     usable_extractors,
 )
 from image_quality import closest_pairs
+from seen_images import known_patients
 from splits import TEST, Splits, load_or_create_splits, select
 from synthetic import SyntheticSet, load_synthetic
 from utils import UserError, public_path, select_device
@@ -126,7 +127,7 @@ def _synthetic(
     options: ImageOptions, dataset: Dataset, splits: Splits, outcome: Outcome
 ) -> SyntheticSet | None:
     """The synthetic images, or None (and why, in ``outcome``) where there are none to compare."""
-    patient_of = dict(zip(splits.images["image_id"], splits.images["patient"], strict=True))
+    patient_of = known_patients(dataset, load_official_test(options.data_dir, options.patient_map))
     test_images = {image_id: patient_of[image_id] for image_id in select(dataset, splits, TEST)["image_id"]}
     try:
         synthetic = load_synthetic(options.synthetic_dir, patient_of, test_images, allow_unverified=True)
