@@ -5,7 +5,8 @@
 Copies the images to <output-dir> as 8-bit gray PNG (synthetic_00001.png, ... in the order of their names)
 and writes down what their generator was trained on, so that train_classifier.py --use-synthetic takes them
 as it takes those of generate_synthetic.py. A generator that saw a test patient is refused. The list of what
-it saw is its maker's word; only what follows from the list can be checked.
+it saw is its maker's word; only what follows from the list can be checked. Folds trained with images of a
+generator --trained-elsewhere count as contaminated.
 """
 
 from __future__ import annotations

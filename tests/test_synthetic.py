@@ -110,10 +110,10 @@ def test_a_manifest_that_names_no_training_image_is_no_proof(folder, allow):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"train_image_ids": ["other-1", "other-2"], "train_patients": []}, "names training images (2), but none"),
+        ({"train_image_ids": ["other-1", "other-2"], "train_patients": []}, "training images (2), but none"),
         # Another dataset's patients may have the same names as ours: they prove nothing.
-        ({"train_image_ids": ["other-1"], "train_patients": ["p1"]}, "names training images (1), but none of this"),
-        ({"train_image_ids": [], "train_patients": ["q1"]}, "names training patients (1), but none of this"),
+        ({"train_image_ids": ["other-1"], "train_patients": ["p1"]}, "training images (1), but none of this"),
+        ({"train_image_ids": [], "train_patients": ["q1"]}, "training patients (1), but none of this"),
     ],
 )
 def test_a_generator_of_another_dataset_is_of_unknown_origin(folder, changes, said):
