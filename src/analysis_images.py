@@ -30,6 +30,7 @@ from image_quality import closest_pairs
 from seen_images import known_patients
 from splits import TEST, Splits, load_or_create_splits, select
 from synthetic import SyntheticSet, load_synthetic
+from synthetic_of_arms import analysed_others
 from utils import UserError, public_path, select_device
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def compare_images(
     else:
         ssim = compare_by_ssim(images, options.num_compare, options.seed)
         outcome.numbers(paths.ssim_analysis(outcome.folder), ssim, "SSIM of pairs of images, row by row")
-    quality, comparability = _quality(options, images, model, ssim, outcome)
+    others = analysed_others(arms.values(), synthetic.manifest_sha256)
+    quality, comparability = _quality(options, images, model, ssim, outcome, [others] if others else [])
     # Older manifests do not say where generate_synthetic.py was told to put the images.
     place = {} if synthetic.fold else {"output_dir": public_path(options.synthetic_dir)}
     return Compared(quality, comparability, place | synthetic.manifest)
@@ -163,8 +165,9 @@ def _quality(
     model: PneumoniaClassifier | None,
     ssim: dict[str, Any] | None,
     outcome: Outcome,
+    flags: list[str],
 ) -> tuple[dict[str, Any], str]:
-    """Write fid_score.json, image_quality.json and nearest_neighbours.png.
+    """Write fid_score.json, image_quality.json (``flags`` before its own) and nearest_neighbours.png.
 
     Returns (content of the second, what the distances of the first may be compared with).
     """
@@ -185,6 +188,7 @@ def _quality(
         else:
             outcome.without(f"{path.name}: {fid['n']} images on a side are too few for a distance")
     quality = assess_quality(images, measured, seed=options.seed, ssim=ssim)
+    quality["flags"] = [*flags, *quality["flags"]]
     what = "synthetic beside real images: distance, variety, copies, separability"
     outcome.numbers(paths.image_quality(outcome.folder), quality, what)
     outcome.warnings += quality["flags"]

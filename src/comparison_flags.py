@@ -8,6 +8,7 @@ from typing import Any
 from arms import Arm, warnings_of
 from data_loader import GROUPED_BY_IMAGE, grouping_sentence
 from paired_tests import ALPHA
+from synthetic_of_arms import synthetic_flags
 
 
 def comparison_flags(
@@ -20,6 +21,7 @@ def comparison_flags(
     """Sentences, the gravest first; ``rows`` and ``pairs`` are those of comparison.json."""
     return [
         *warnings_of(arms),
+        *synthetic_flags(arms),
         *_unsaid(arms),
         *_contaminated(arms),
         *_too_small(pairs, margin),

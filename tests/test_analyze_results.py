@@ -520,13 +520,18 @@ def test_unverified_images_and_a_foreign_split_are_flagged(finished, tmp_path, q
     shutil.copytree(finished / "metrics", tmp_path / "metrics")
     for prefix in ("baseline_", "augmented_"):
         file = paths.final_metrics(tmp_path / "metrics", prefix)
-        file.write_text(json.dumps(load_json(file) | {"split_sha256": "9" * 64}))
+        changes = {"split_sha256": "9" * 64, "manifest_sha256": {"0": "8" * 64}}
+        file.write_text(json.dumps(load_json(file) | changes))
     main(flags(finished, analysis_dir=tmp_path / "out", synthetic_dir=tmp_path / "synthetic",
                metrics_dir=tmp_path / "metrics", model_dir="no"))  # fmt: skip
     text = one_line(read_report(tmp_path / "out"))
     assert "have no manifest" in text
     assert "NOT the split of baseline, augmented" in text
     assert load_json(paths.ssim_analysis(tmp_path / "out"))["synthetic_verified"] is False
+    others = "(no manifest) are NOT THOSE THAT THE ARMS WERE TRAINED ON (augmented manifest 888888888888)"
+    assert others in text
+    quality = load_json(paths.image_quality(tmp_path / "out"))
+    assert others in quality["flags"][0] and quality["manifest_sha256"] is None
 
 
 # --- bad input -------------------------------------------------------------------------------------
