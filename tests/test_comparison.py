@@ -7,7 +7,7 @@ import paths
 from arms import find_arms, find_prefixes, probabilities_of_runs, select_arms
 from comparison import compare
 from fake_results import fake_records, write_arm
-from folds_of_arms import why_folds_are_unfit
+from folds_of_arms import why_folds_are_unfit, why_no_fold_test
 from metrics import THRESHOLD, cluster_bootstrap_ci, paired_cluster_bootstrap, wilson_interval
 from paired_tests import delong_interval, delong_p, mcnemar, nadeau_bengio
 from utils import UserError, load_json, save_json
@@ -121,12 +121,13 @@ def test_four_columns_without_metrics_are_enough(tmp_path):
     ("column", "value", "said"),
     [("label", 2, "labels other than 0 and 1"), ("probability", 1.2, "outside 0 to 1"),
      ("image_id", "image0001", "images twice"), ("probability", None, "empty cells"),
-     ("probability", "high", "outside 0 to 1")],
+     ("probability", "high", "outside 0 to 1"), ("age", "045Y", "words in its column age"),
+     ("fold", "second", "words in its column fold")],
 )  # fmt: skip
 def test_predictions_that_make_no_sense_are_refused(tmp_path, column, value, said):
     write_arm(tmp_path, "baseline", fake_records())
     file = paths.test_predictions(tmp_path, "baseline_")
-    table = pd.read_csv(file, dtype={"patient": str}).astype({column: object})
+    table = pd.read_csv(file, dtype={"patient": str}).assign(fold=1).astype({column: object})
     table.loc[5, column] = value
     table.to_csv(file, index=False)
     with pytest.raises(UserError, match=said):
@@ -279,6 +280,18 @@ def test_folds_that_cannot_be_paired(two, changes, why):
     assert pair["nadeau_bengio"] is None and why in pair["nadeau_bengio_why_not"]
 
 
+def test_folds_trained_otherwise_cannot_be_paired(two):
+    same = {"epochs": 9, "lr": 0.1}
+    edit(paths.cv_summary(two, "baseline_"), config=same | {"use_synthetic": False, "workers": 4})
+    edit(paths.cv_summary(two, "augmented_"), config=same | {"use_synthetic": True, "workers": 1})
+    arms = find_arms(two)
+    assert why_no_fold_test(*arms.values()) is None, "what differs by design does not count"
+    edit(paths.cv_summary(two, "augmented_"), config=same | {"epochs": 3})
+    reason = why_no_fold_test(*find_arms(two).values())
+    said = "the folds of augmented were trained otherwise (--epochs was 3 here and 9 in baseline)"
+    assert reason == said
+
+
 def test_folds_of_other_images_cannot_be_paired(two):
     file = paths.cv_predictions(two, "augmented_")
     table = pd.read_csv(file, dtype={"patient": str})
@@ -323,6 +336,20 @@ def test_contaminated_folds_give_way_to_the_baselines(two):
     temperatures = {row["calibration"]["temperature"] for row in rows.values()}
     assert len(temperatures) == 1 and rows["augmented"]["contaminated"] is True
     assert any("augmented: CONTAMINATED FOLDS" in flag for flag in result["flags"])
+
+
+def test_a_baseline_that_is_left_out_still_lends_its_folds(two):
+    edit(paths.cv_summary(two, "augmented_"), contaminated=True)
+    arms = find_arms(two)
+    both = compare(arms, n_resamples=50)["arms"]["augmented"]
+    baseline = {"baseline": arms.pop("baseline")}
+    result = compare(arms, n_resamples=50, left_out=baseline)
+    alone = result["arms"]["augmented"]
+    assert alone["thresholds"] == both["thresholds"] and alone["calibration"] == both["calibration"]
+    assert alone["thresholds"]["source"] == "baseline"
+    assert list(result["arms"]) == ["augmented"] and result["pairs"] == []
+    assert result["left_out"] == ["baseline"] and both["thresholds"]["rules"]["youden"] is not None
+    assert compare(arms, n_resamples=50)["arms"]["augmented"]["thresholds"]["source"] is None
 
 
 @pytest.mark.parametrize(
