@@ -145,9 +145,15 @@ def _synthetic(
 def _baseline(
     options: ImageOptions, arms: Mapping[str, Arm], splits: Splits, outcome: Outcome
 ) -> tuple[PneumoniaClassifier | None, int | None]:
-    """(the baseline classifier, its image size), None where there is none; other splits are flagged."""
+    """(the baseline classifier, its image size), None where there is none that can be read; other splits are
+    flagged."""
     file = paths.classifier_model(options.model_dir, paths.BASELINE_PREFIX)
-    model, checkpoint = load_classifier(file) if file.is_file() else (None, {})
+    model, checkpoint = None, {}
+    if file.is_file():
+        try:
+            model, checkpoint = load_classifier(file)
+        except UserError as error:
+            outcome.without(f"the baseline classifier's features: {error}")
     used = {name: arm.metrics["split_sha256"] for name, arm in arms.items() if arm.metrics}
     if model is not None:
         used[file.name] = checkpoint["split_sha256"]
@@ -260,7 +266,11 @@ def draw_heat_maps(
         return
     records = known.loc[chosen["image_id"]].reset_index(drop=True)
     device = select_device(options.cpu)
-    shown = gradcam.explain_arms(files, records, device=device, workers=options.workers)
+    try:
+        shown = gradcam.explain_arms(files, records, device=device, workers=options.workers)
+    except UserError as error:
+        outcome.without(f"{path.name}: {error}")
+        return
     title = f"Where the score for pneumonia is sensitive: {len(chosen)} test images"
     figure = plots_images.gradcam(
         shown.xrays, shown.heats, shown.probabilities, gradcam.row_titles(chosen, scored.name), title,

@@ -74,10 +74,10 @@ def _why_no_answer(content: Mapping[str, Any]) -> str | None:
     names = list(content["arms"])
     for name, flag in ((BASELINE, ""), (AUGMENTED, " --use-synthetic")):
         if name not in names:
-            return (
-                f"There is no {name} arm, so this does not say what the synthetic images do to the "
-                f"classifier; `{TRAIN_COMMAND}{flag}` trains it."
-            )
+            silent = "so this does not say what the synthetic images do to the classifier"
+            if name in content["left_out"]:
+                return f"The {name} arm was left out (--arms), {silent}."
+            return f"There is no {name} arm, {silent}; `{TRAIN_COMMAND}{flag}` trains it."
     for item in content["not_compared"]:
         if {item["a"], item["b"]} == {BASELINE, AUGMENTED}:
             return f"{AUGMENTED} and {BASELINE} cannot be compared: {item['reason']}."

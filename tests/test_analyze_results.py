@@ -288,7 +288,8 @@ def test_augmented_alone_and_arms_of_other_names(tmp_path, quick):
     main([*flags(tmp_path), "--arms", "baseline, my_own"])
     text = read_report(tmp_path / "analysis")
     assert "my_own minus baseline" in text and "augmented minus" not in text
-    assert "There is no augmented arm" in text
+    assert "The augmented arm was left out (--arms)" in text
+    assert "There is no" not in text and "there is no augmented arm" not in text
     with pytest.raises(UserError, match="--arms.*there is no nobody"):
         main([*flags(tmp_path), "--arms", "nobody"])
 
@@ -550,6 +551,42 @@ def test_broken_files_are_named(tmp_path):
     predictions.write_text("image_id,patient,label\na,b,1\n")
     with pytest.raises(UserError, match="baseline_test_predictions.csv lacks probability"):
         find_arms(tmp_path)
+
+
+def test_a_failed_analysis_leaves_no_report_of_an_earlier_one(tmp_path, monkeypatch, quick):
+    import analysis_images
+
+    write_arm(tmp_path / "metrics", "baseline", fake_records())
+    reports = [name_of(tmp_path / "analysis") for name_of in (paths.report_page, paths.comparison_report)]
+    main(flags(tmp_path))
+    with pytest.raises(UserError, match="there is no typo"):
+        main([*flags(tmp_path), "--arms", "typo"])
+    assert all(file.is_file() for file in reports), "a typo loses nothing"
+
+    def fail(*_):
+        raise UserError("the data are unusable")
+
+    monkeypatch.setattr(analysis_images, "look_at_images", fail)
+    with pytest.raises(UserError, match="unusable"):
+        main(flags(tmp_path))
+    assert not any(file.exists() for file in reports)
+
+
+def test_a_damaged_model_is_missing_from_the_report(finished, tmp_path, monkeypatch):
+    import analysis_steps
+
+    for step in ("draw_comparison", "draw_training"):
+        monkeypatch.setattr(analysis_steps, step, lambda *_: None)
+    model = paths.classifier_model(tmp_path / "models", paths.BASELINE_PREFIX)
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"no model")
+    folders = {"model_dir": tmp_path / "models", "analysis_dir": tmp_path / "out"}
+    main([*flags(finished, **folders), "--skip-ssim"])
+    text = one_line(read_report(tmp_path / "out"))
+    missing = text[text.index("What is missing") :]
+    for what in ("gradcam.png", "the baseline classifier's features"):
+        assert re.search(rf"{what}: {model.name} (is|was) [^*]*damaged", missing)
+    assert str(tmp_path) not in text and not paths.analysis_figure(tmp_path / "out", "gradcam").exists()
 
 
 def test_missing_images_stop_the_run_unless_skipped(finished, tmp_path, quick):
