@@ -15,7 +15,7 @@ import plots_images
 from analysis_steps import Outcome
 from arms import TRAIN_COMMAND, Arm
 from classifier import load_classifier
-from data_loader import Dataset, load_dataset
+from data_loader import Dataset, load_dataset, load_official_test
 from image_comparison import (
     ImageSets,
     assess_quality,
@@ -27,8 +27,10 @@ from image_comparison import (
     usable_extractors,
 )
 from image_quality import closest_pairs
+from seen_images import known_patients
 from splits import TEST, Splits, load_or_create_splits, select
 from synthetic import SyntheticSet, load_synthetic
+from synthetic_of_arms import analysed_others
 from utils import UserError, public_path, resolve_precision, select_device
 
 if TYPE_CHECKING:
@@ -118,15 +120,20 @@ def compare_images(
     else:
         ssim = compare_by_ssim(images, options.num_compare, options.seed)
         outcome.numbers(paths.ssim_analysis(outcome.folder), ssim, "SSIM of pairs of images, row by row")
-    quality, comparability = _quality(options, images, model, precision, ssim, outcome)
-    return Compared(quality, comparability, synthetic.manifest)
+    others = analysed_others(arms.values(), synthetic.manifest_sha256)
+    quality, comparability = _quality(
+        options, images, model, precision, ssim, outcome, [others] if others else []
+    )
+    # Older manifests do not say where generate_synthetic.py was told to put the images.
+    place = {} if synthetic.fold else {"output_dir": public_path(options.synthetic_dir)}
+    return Compared(quality, comparability, place | synthetic.manifest)
 
 
 def _synthetic(
     options: ImageOptions, dataset: Dataset, splits: Splits, outcome: Outcome
 ) -> SyntheticSet | None:
     """The synthetic images, or None (and why, in ``outcome``) where there are none to compare."""
-    patient_of = dict(zip(splits.images["image_id"], splits.images["patient"], strict=True))
+    patient_of = known_patients(dataset, load_official_test(options.data_dir, options.patient_map))
     test_images = {image_id: patient_of[image_id] for image_id in select(dataset, splits, TEST)["image_id"]}
     try:
         synthetic = load_synthetic(options.synthetic_dir, patient_of, test_images, allow_unverified=True)
@@ -142,10 +149,15 @@ def _synthetic(
 def _baseline(
     options: ImageOptions, arms: Mapping[str, Arm], splits: Splits, outcome: Outcome
 ) -> tuple[PneumoniaClassifier | None, int | None, str]:
-    """(the baseline classifier, its image size, --precision), None where there is none; other splits are
-    flagged."""
+    """(the baseline classifier, its image size, --precision), None where there is none that can be read;
+    other splits are flagged."""
     file = paths.classifier_model(options.model_dir, paths.BASELINE_PREFIX)
-    model, checkpoint = load_classifier(file) if file.is_file() else (None, {})
+    model, checkpoint = None, {}
+    if file.is_file():
+        try:
+            model, checkpoint = load_classifier(file)
+        except UserError as error:
+            outcome.without(f"the baseline classifier's features: {error}")
     used = {name: arm.metrics["split_sha256"] for name, arm in arms.items() if arm.metrics}
     if model is not None:
         used[file.name] = checkpoint["split_sha256"]
@@ -164,8 +176,9 @@ def _quality(
     precision: str,
     ssim: dict[str, Any] | None,
     outcome: Outcome,
+    flags: list[str],
 ) -> tuple[dict[str, Any], str]:
-    """Write fid_score.json, image_quality.json and nearest_neighbours.png.
+    """Write fid_score.json, image_quality.json (``flags`` before its own) and nearest_neighbours.png.
 
     Returns (content of the second, what the distances of the first may be compared with).
     """
@@ -191,6 +204,7 @@ def _quality(
         else:
             outcome.without(f"{path.name}: {fid['n']} images on a side are too few for a distance")
     quality = assess_quality(images, measured, seed=options.seed, ssim=ssim)
+    quality["flags"] = [*flags, *quality["flags"]]
     what = "synthetic beside real images: distance, variety, copies, separability"
     outcome.numbers(paths.image_quality(outcome.folder), quality, what)
     outcome.warnings += quality["flags"]
@@ -262,7 +276,11 @@ def draw_heat_maps(
         return
     records = known.loc[chosen["image_id"]].reset_index(drop=True)
     device = select_device(options.cpu)
-    shown = gradcam.explain_arms(files, records, device=device, workers=options.workers)
+    try:
+        shown = gradcam.explain_arms(files, records, device=device, workers=options.workers)
+    except UserError as error:
+        outcome.without(f"{path.name}: {error}")
+        return
     title = f"Where the score for pneumonia is sensitive: {len(chosen)} test images"
     figure = plots_images.gradcam(
         shown.xrays, shown.heats, shown.probabilities, gradcam.row_titles(chosen, scored.name), title,

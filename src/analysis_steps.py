@@ -87,7 +87,8 @@ def draw_comparison(arms: Mapping[str, Arm], comparison: Mapping[str, Any], outc
         what = "difference of every pair of arms with its 95 % CI, the margin shaded, the verdict beside it"
         outcome.picture(path, plots_comparison.differences(comparison), what, "differences")
     else:
-        remedy = "" if comparison["not_compared"] else _other_arm(scored)
+        others = comparison["not_compared"] or comparison["left_out"]
+        remedy = "" if others else _other_arm(scored)
         outcome.without(f"{path.name}: there are no two arms to compare", remedy)
     path = paths.analysis_figure(folder, "roc_pr")
     if curves := _curves({name: arms[name] for name in scored}):
@@ -129,10 +130,13 @@ def _other_arm(names: Iterable[str]) -> str:
     return f"`{TRAIN_COMMAND}{flag}` trains another"
 
 
-def note_missing(arms: Mapping[str, Arm], metrics_dir: str, outcome: Outcome) -> None:
-    """Which result files of which arm are not there, and the command that writes them."""
+def note_missing(
+    arms: Mapping[str, Arm], left_out: Mapping[str, Arm], metrics_dir: str, outcome: Outcome
+) -> None:
+    """Which result files of which arm are not there, and the command that writes them; of the arms in
+    ``left_out`` nothing is missed."""
     for name, flag in ((BASELINE, ""), (AUGMENTED, " --use-synthetic")):
-        if name not in arms:
+        if name not in arms and name not in left_out:
             file = paths.test_predictions(metrics_dir, f"{name}_").name
             outcome.without(f"{file}: there is no {name} arm", f"`{TRAIN_COMMAND}{flag}` trains it")
     for arm in arms.values():
@@ -142,6 +146,12 @@ def note_missing(arms: Mapping[str, Arm], metrics_dir: str, outcome: Outcome) ->
         elif arm.metrics is None:
             file = paths.final_metrics(metrics_dir, arm.prefix).name
             outcome.without(f"{file}: how {arm.name} was trained is not known", PREDICTIONS_REMEDY)
+
+
+def remove_reports(folder: Path) -> None:
+    """Before new numbers: if the analysis fails, they must not lie beside the words of an earlier one."""
+    for path in (paths.report_page(folder), paths.comparison_report(folder)):
+        path.unlink(missing_ok=True)
 
 
 def remove_stale(outcome: Outcome) -> None:
@@ -167,20 +177,36 @@ def remove_stale(outcome: Outcome) -> None:
 
 # --- commands --------------------------------------------------------------------------------------
 def commands(
-    comparison: Mapping[str, Any], metrics_dir: str, manifest: Mapping[str, Any] | None, own: str
+    arms: Mapping[str, Arm],
+    comparison: Mapping[str, Any],
+    metrics_dir: str,
+    manifest: Mapping[str, Any] | None,
+    own: str,
 ) -> list[tuple[str, str]]:
     """(what it made, command line) of every step that left its options behind; ``own``: of this analysis.
 
-    ``manifest``: of the synthetic images, None if there is none.
+    ``arms``: those compared, and others of which only the folds were used; ``manifest``: of the synthetic
+    images, None if there is none.
     """
     rows = []
     history = paths.gan_history(metrics_dir)
     if history.is_file() and (config := load_json(history).get("config")):
         rows.append(("The generator", command_line("train_gan", config, leave_out=("resume",))))
     if manifest and manifest.get("created_by") == "generate_synthetic.py":
-        options = {"model_path": "generator", "num_images": "count", "seed": "seed"}
+        options = {
+            "model_path": "generator", "output_dir": "output_dir", "num_images": "count", "seed": "seed",
+        }  # fmt: skip
         recorded = {flag: manifest.get(key) for flag, key in options.items()}
         rows.append(("The synthetic images", command_line("generate_synthetic", recorded)))
-    arms = comparison["arms"].items()
-    rows += [(f"The arm {name}", arm["command"]) for name, arm in arms if arm["command"]]
+    for name, arm in arms.items():
+        own_command = comparison["arms"].get(name, {}).get("command")
+        rows += _folds_command(arm, own_command)
+        rows += [(f"The arm {name}", own_command)] if own_command else []
     return [*rows, ("This report, its numbers and every figure in it", own)]
+
+
+def _folds_command(arm: Arm, own_command: str | None) -> list[tuple[str, str]]:
+    """A row of the run that trained the arm's folds, unless it is the one that trained its final model."""
+    config = (arm.cv or {}).get("config")
+    command = command_line("train_classifier", config, leave_out=("resume",)) if config else None
+    return [] if command in (None, own_command) else [(f"The folds of the arm {arm.name}", command)]

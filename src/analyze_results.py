@@ -90,12 +90,20 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     from arms import find_arms, select_arms
 
-    arms = find_arms(args.metrics_dir)
+    found = arms = find_arms(args.metrics_dir)
     if args.arms:
-        arms = select_arms(arms, [name.strip() for name in args.arms.split(",") if name.strip()])
+        arms = select_arms(found, [name.strip() for name in args.arms.split(",") if name.strip()])
     # After the arms: a wrong folder is told at once.
     from analysis_images import ImageOptions, look_at_images
-    from analysis_steps import Outcome, commands, draw_comparison, draw_training, note_missing, remove_stale
+    from analysis_steps import (
+        Outcome,
+        commands,
+        draw_comparison,
+        draw_training,
+        note_missing,
+        remove_reports,
+        remove_stale,
+    )
     from comparison import compare
     from report import Findings
     from report_page import compose_page
@@ -103,16 +111,22 @@ def main(argv: list[str] | None = None) -> None:
 
     outcome = Outcome(Path(args.analysis_dir))
     file = paths.comparison(outcome.folder)
-    content = compare(arms, margin=args.margin / 100, prevalence=args.prevalence, seed=args.seed)
+    left_out = {name: arm for name, arm in found.items() if name not in arms}
+    content = compare(
+        arms, margin=args.margin / 100, prevalence=args.prevalence, seed=args.seed, left_out=left_out
+    )
+    remove_reports(outcome.folder)
     outcome.numbers(file, content, "every arm and every pair in numbers, as fractions")
     comparison = load_json(file)  # what is written below holds for the file, not for what was in memory
-    note_missing(arms, args.metrics_dir, outcome)
+    note_missing(arms, left_out, args.metrics_dir, outcome)
     draw_comparison(arms, comparison, outcome)
     draw_training(arms, outcome)
     named = {field.name: getattr(args, field.name) for field in fields(ImageOptions)}
     options = ImageOptions(**named | {"cache_dir": cache_folder(args)})
     compared = look_at_images(options, arms, outcome)
     remove_stale(outcome)
+    sources = {row["thresholds"]["source"] for row in comparison["arms"].values()}
+    used = {name: arm for name, arm in found.items() if name in arms or name in sources}
     findings = Findings(
         comparison=comparison,
         cross_validated={name: arm.cv for name, arm in arms.items() if arm.cv},
@@ -121,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
         flags=[*comparison["flags"], *outcome.warnings],
         missing=outcome.missing,
         pictures=outcome.pictures,
-        commands=commands(comparison, args.metrics_dir, compared.manifest, own_command(args)),
+        commands=commands(used, comparison, args.metrics_dir, compared.manifest, own_command(args)),
         files=outcome.files,
         no_real_images=args.no_real_images,
     )

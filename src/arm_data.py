@@ -23,6 +23,7 @@ from data_loader import (
     load_official_test,
     name_some,
 )
+from seen_images import known_patients
 from splits import (
     TEST,
     TRAIN,
@@ -138,8 +139,9 @@ def load_arm_data(
     synthetic = {}
     if synthetic_dir is not None:
         synthetic = _checked_synthetic(
-            Path(synthetic_dir), dataset, train_records, test_records, k_folds, allow_unverified or count_only
-        )
+            Path(synthetic_dir), known_patients(dataset, official), train_records, test_records, k_folds,
+            allow_unverified or count_only,
+        )  # fmt: skip
     if count_only:
         synthetic = {fold: replace(images, red_flags=[]) for fold, images in synthetic.items()}
     folds = assign_folds(splits, k_folds) if k_folds else assign_validation_part(splits)
@@ -193,14 +195,13 @@ def _test_records(
 
 def _checked_synthetic(
     folder: Path,
-    dataset: Dataset,
+    patient_of: dict[str, str],
     train_records: pd.DataFrame,
     test_records: pd.DataFrame,
     k_folds: int,
     allow_unverified: bool,
 ) -> dict[int, SyntheticSet]:
     """The images of ``folder`` (key 0) and of those of its fold folders that are there."""
-    patient_of = dict(zip(dataset.images["image_id"], dataset.images["patient"], strict=True))
     test_images = dict(zip(test_records["image_id"], test_records["patient"], strict=True))
     folders = {0: folder} | {fold: paths.synthetic_fold(folder, fold) for fold in range(1, k_folds + 1)}
     found = {}

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 # Options that make no difference to a fold that was trained already.
 NOT_OF_FOLDS = {
     "k_folds", "repeats", "epochs_final", "workers", "resume", "model_dir", "results_dir", "figures_dir",
-    "synthetic_dir", "data_dir", "splits", "cpu", "cache_dir", "no_cache",
+    "synthetic_dir", "data_dir", "splits", "cpu", "cache_dir", "no_cache", "prefix", "test_set",
+    "patient_map", "skip_bad_images",
 }  # fmt: skip
 
 
@@ -74,16 +75,31 @@ def earlier_folds(out: ArmOutput) -> dict[str, Any] | None:
     if not file.is_file() or not paths.cv_predictions(out.results_dir, out.prefix).is_file():
         return None
     summary = load_json(file)
+    return None if _why_other_folds(summary, out) else summary
+
+
+def warn_of_folds(out: ArmOutput) -> None:
+    """Say, before hours are spent, that folds which do not belong to this run will be removed by it."""
+    file = paths.cv_summary(out.results_dir, out.prefix)
+    if file.is_file() and (reason := _why_other_folds(load_json(file), out)):
+        print(
+            f"the folds in {file} are of another run ({reason}) and will be removed when this one is done: "
+            "to keep them, stop now and give --prefix NAME or another --results-dir"
+        )
+
+
+def _why_other_folds(summary: dict[str, Any], out: ArmOutput) -> str | None:
+    """Why folds with this summary do not belong to this run; None if they do."""
     earlier, now = summary.get("config"), out.origin["config"]
-    if not isinstance(earlier, dict) or any(
-        earlier[key] != now[key] for key in earlier.keys() & now.keys() - NOT_OF_FOLDS
-    ):
-        return None
-    same_data = all(
-        summary.get(key, out.origin[key]) == out.origin[key]
-        for key in ("split_sha256", "data_sha256", "manifest_sha256", "skipped_images")
-    )
-    return summary if same_data else None
+    if not isinstance(earlier, dict):
+        return "their options are not known"
+    for key in sorted(earlier.keys() & now.keys() - NOT_OF_FOLDS):
+        if earlier[key] != now[key]:
+            return f"--{key.replace('_', '-')} was {earlier[key]} there and is {now[key]} here"
+    for key in ("split_sha256", "data_sha256", "manifest_sha256", "skipped_images"):
+        if summary.get(key, out.origin[key]) != out.origin[key]:
+            return f"{key} differs"
+    return None
 
 
 def load_folds(out: ArmOutput) -> pd.DataFrame:
@@ -167,8 +183,12 @@ def remove_repeats(out: ArmOutput) -> None:
 
 # --- curves ----------------------------------------------------------------------------------------
 def save_history(out: ArmOutput, folds: list[FoldFit], repeats: list[Repeat], trained_on: str) -> None:
-    """Write the losses and accuracies of every epoch, and their figures; ``trained_on`` in words."""
+    """Write the losses and accuracies of every epoch, and their figures; ``trained_on`` in words.
+
+    Without folds of this run, the curves of an earlier run's folds that are still in use are kept.
+    """
     curves = [{"fold": item.fold, "best_epoch": item.fit.best_epoch, **item.fit.curves()} for item in folds]
+    curves = curves or _earlier_curves(out)
     finals = [
         {"repeat": item.number, "seed": item.seed, "epochs": item.fit.best_epoch, **item.fit.curves()}
         for item in repeats
@@ -179,6 +199,19 @@ def save_history(out: ArmOutput, folds: list[FoldFit], repeats: list[Repeat], tr
         file = paths.training_history(out.results_dir, out.of_repeat(final["repeat"]))
         save_json(file, {"folds": [], "final": final, **out.origin})
     _save_figures(out, history, trained_on)
+
+
+def _earlier_curves(out: ArmOutput) -> list[dict[str, Any]]:
+    """The curves of ``earlier_folds``; none if the history at hand is of other folds."""
+    file, summary = paths.training_history(out.results_dir, out.prefix), earlier_folds(out)
+    if summary is None or not file.is_file():
+        return []
+    curves = load_json(file).get("folds", [])
+
+    def best_epochs(rows: list[dict[str, Any]]) -> list[tuple[int, int]]:
+        return [(row["fold"], row["best_epoch"]) for row in rows]
+
+    return curves if best_epochs(curves) == best_epochs(summary["folds"]) else []
 
 
 def _save_figures(out: ArmOutput, history: dict[str, Any], trained_on: str) -> None:

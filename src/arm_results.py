@@ -46,7 +46,8 @@ def summarise_folds(
     data: ArmData, folds: list[FoldFit], out_of_fold: pd.DataFrame, weights_saw_folds: bool
 ) -> dict[str, Any]:
     """Content of ``<prefix>cv_summary.json``: metrics per fold, their mean and SD, and whether the
-    synthetic images' generator, or the initial weights, saw validation patients (contaminated)."""
+    synthetic images' generator, or the initial weights, saw or may have seen validation patients
+    (contaminated)."""
     contaminated, rows = [], []
     for item in folds:
         held_out = data.train.records.iloc[item.val_rows]
@@ -62,7 +63,10 @@ def summarise_folds(
             }
         )
         source = data.synthetic_of(item.fold) if data.synthetic_images else None
-        by_generator = source is not None and overlaps(source.generator_patients, patients)
+        # Without a verified origin it is at best its maker's word that the generator saw none of them.
+        by_generator = source is not None and (
+            not source.verified or overlaps(source.generator_patients, patients)
+        )
         if by_generator or weights_saw_folds:
             contaminated.append(item.fold)
     mean, std = mean_and_std(rows)

@@ -192,6 +192,9 @@ def _problem_of(table: pd.DataFrame) -> str | None:
     numeric = all(table[column].dtype.kind in "iuf" for column in ("label", "probability"))
     if not numeric or not table["label"].isin([0, 1]).all() or not table["probability"].between(0, 1).all():
         return "has labels other than 0 and 1, or probabilities outside 0 to 1"
+    for column in ("age", "fold"):
+        if column in table and table[column].dtype.kind not in "iuf":
+            return f"has words in its column {column}, where numbers or nothing may stand"
     return None
 
 

@@ -6,7 +6,7 @@ later without images, models or a GPU. Rates are fractions; a difference is b mi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -65,18 +65,21 @@ def compare(
     prevalence: float | None = None,
     n_resamples: int = RESAMPLES,
     seed: int = 42,
+    left_out: Mapping[str, Arm] | None = None,
 ) -> dict[str, Any]:
     """Name -> arm to the content of comparison.json.
 
     ``margin``: differences (fractions, of accuracy and of AUROC) below it are taken for none;
     ``prevalence``: share of ill people for which PPV and NPV are given too. Arms without test predictions
-    are named under "not_compared". ``UserError`` if no arm has any.
+    are named under "not_compared". ``left_out``: arms that are there but not asked for; nothing is said of
+    them, but the baseline's folds can still serve others. ``UserError`` if no arm has any predictions.
     """
+    left_out = left_out or {}
     scored = {name: arm for name, arm in arms.items() if arm.predictions is not None}
     if not scored:
         raise UserError(f"no arm has predictions of the test images; `{TRAIN_COMMAND}` writes them")
     resampled = {name: _resample(arm, n_resamples, seed) for name, arm in scored.items()}
-    baseline = arms.get(BASELINE)
+    baseline = arms.get(BASELINE) or left_out.get(BASELINE)
     rows = {name: _arm(arm, baseline, resampled[name], prevalence, seed) for name, arm in scored.items()}
     pairs, not_compared = _pairs(arms, resampled, margin, seed)
     first = next(iter(rows.values()))
@@ -101,6 +104,7 @@ def compare(
         "arms": rows,
         "pairs": pairs,
         "not_compared": not_compared,
+        "left_out": list(left_out),
         "references": _references(scored, first),
         "flags": comparison_flags(list(arms.values()), rows, pairs, margin, n_resamples),
     }  # fmt: skip
@@ -258,6 +262,8 @@ def _pairs(
     adjusted = {statistic: holm([outcome[statistic].p for outcome in outcomes]) for statistic in STATISTICS}
     for row, outcome, p_accuracy, p_auroc in zip(pairs, outcomes, *adjusted.values(), strict=True):
         row["p_holm"], row["p_holm_auroc"] = p_accuracy, p_auroc
+        row["minimum_detectable_difference"] = outcome["accuracy"].detectable(len(pairs))
+        row["minimum_detectable_difference_auroc"] = outcome["auroc"].detectable(len(pairs))
         for statistic, p in (("accuracy", p_accuracy), ("auroc", p_auroc)):
             result = outcome[statistic]
             row[f"verdict_{statistic}"] = verdict(result.difference, result.ci95, p, margin)
@@ -289,8 +295,6 @@ def _pair(a: Arm, b: Arm, outcome: dict[str, Outcome]) -> dict[str, Any]:
         "image_level": IMAGE_LEVEL,
         "nadeau_bengio": None if why_not else _fold_tests(a.cv["folds"], b.cv["folds"]),
         "nadeau_bengio_why_not": why_not,
-        "minimum_detectable_difference": accuracy.detectable,
-        "minimum_detectable_difference_auroc": auroc.detectable,
         "seed_variance_included": all(len(probabilities_of_runs(arm)) > 1 for arm in (a, b)),
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 from arms import Arm, warnings_of
 from data_loader import GROUPED_BY_IMAGE, grouping_sentence
 from paired_tests import ALPHA
+from synthetic_of_arms import synthetic_flags
 
 
 def comparison_flags(
@@ -20,6 +21,7 @@ def comparison_flags(
     """Sentences, the gravest first; ``rows`` and ``pairs`` are those of comparison.json."""
     return [
         *warnings_of(arms),
+        *synthetic_flags(arms),
         *_unsaid(arms),
         *_contaminated(arms),
         *_too_small(pairs, margin),
@@ -66,9 +68,15 @@ def _too_small(pairs: Sequence[dict[str, Any]], margin: float) -> list[str]:
             images = max(pair["n_images"] for pair in pairs)
             flags.append(
                 f"n TOO SMALL FOR THE MARGIN: with {images:,} test images the smallest difference in {what} "
-                f"found with 80 % power is {span} points, more than the margin of {100 * margin:g}"
+                f"found with 80 % power{of_pairs(len(pairs))} is {span} points, more than the margin of "
+                f"{100 * margin:g}"
             )
     return flags
+
+
+def of_pairs(n: int) -> str:
+    """What the power is for, in words, where p is adjusted for ``n`` pairs."""
+    return f" after the adjustment for {n} pairs" if n > 1 else ""
 
 
 def _too_many_pairs(pairs: Sequence[dict[str, Any]], n_resamples: int) -> list[str]:

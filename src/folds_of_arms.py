@@ -73,6 +73,10 @@ def why_no_fold_test(a: Arm, b: Arm) -> str | None:
         if arm.cv["contaminated"]:
             return f"the folds of {arm.name} are contaminated"
     first, second = a.cv, b.cv
+    # Only what arms share: what they differ in by design is none of the options compared.
+    ours, theirs = second.get("config") or {}, first.get("config") or {}
+    if differ := differing_options(ours, theirs, leave_out=("test_set",)):
+        return f"the folds of {b.name} were trained otherwise ({differ[0].replace('the baseline', a.name)})"
     if first["k"] != second["k"]:
         return f"{a.name} has {first['k']} folds and {b.name} {second['k']}"
     if first["k"] < 2:

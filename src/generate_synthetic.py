@@ -75,18 +75,19 @@ def load_generator(
 
 
 # --- the folder ------------------------------------------------------------------------------------
-def manifest_of(checkpoint: dict[str, Any], model_path: str, count: int, seed: int) -> dict[str, Any]:
+def manifest_of(checkpoint: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     from utils import public_path, sha256_file
 
     return make_manifest(
         checkpoint,
-        count,
+        args.num_images,
         "generate_synthetic.py",
-        generator=public_path(model_path),
-        generator_sha256=sha256_file(model_path),
+        generator=public_path(args.model_path),
+        generator_sha256=sha256_file(args.model_path),
         generator_step=checkpoint["step"],
         image_size=checkpoint["architecture"]["image_size"],
-        seed=seed,
+        seed=args.seed,
+        output_dir=public_path(args.output_dir),
     )
 
 
@@ -114,7 +115,7 @@ def generate(args: argparse.Namespace) -> None:
 
     generator, checkpoint = load_generator(args.model_path, args.latent_dim, args.feature_maps_g)
     make = ImageMaker(generator, args.seed, select_device(args.cpu))
-    manifest = manifest_of(checkpoint, args.model_path, args.num_images, args.seed)
+    manifest = manifest_of(checkpoint, args)
     folder = paths.synthetic_fold(args.output_dir, manifest["fold"])
     if manifest["fold"] is not None:
         print(f"a generator trained without fold {manifest['fold']} of {manifest['k_folds']}: into {folder}")

@@ -117,6 +117,7 @@ def load_image_sets(
         "data_sha256": dataset.data_sha256,
         "grouped_by": splits.grouped_by,
         "generator_sha256": synthetic.manifest.get("generator_sha256"),
+        "manifest_sha256": synthetic.manifest_sha256,
         "synthetic_verified": synthetic.verified,
         "available": {name: len(records) for name, records in wanted.items()},
         "seen_by_generator": int(seen.sum()) if seen.any() else None,

@@ -177,7 +177,8 @@ def _differences(
         for name in STATISTICS:
             own_seed = derive_seed(seed, points[a].name, points[b].name, name)
             both = (resampled[a][name], resampled[b][name])
-            rows[-1] |= _outcome(name, bootstrap_test(*both, n_patients, p_a.equals(p_b), own_seed))
+            outcome = bootstrap_test(*both, n_patients, p_a.equals(p_b), own_seed)
+            rows[-1] |= _outcome(name, outcome, len(pairs))
     for name in STATISTICS:
         adjusted = holm([row[f"{name}_p"] for row in rows])
         for row, p in zip(rows, adjusted, strict=True):
@@ -204,12 +205,12 @@ def _references(arm: str) -> tuple[str, ...]:
     return (BASELINE, DUPLICATE_ARM) if arm == AUGMENTED else (BASELINE,)
 
 
-def _outcome(name: str, outcome: Outcome) -> dict[str, Any]:
+def _outcome(name: str, outcome: Outcome, n_pairs: int) -> dict[str, Any]:
     return {
         f"{name}_difference": outcome.difference,
         f"{name}_ci95": outcome.ci95,
         f"{name}_p": outcome.p,
-        f"{name}_minimum_detectable_difference": outcome.detectable,
+        f"{name}_minimum_detectable_difference": outcome.detectable(n_pairs),
     }
 
 

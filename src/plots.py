@@ -46,6 +46,7 @@ ARM_COLOURS = {
 
 LOSS_LABEL = "Binary cross-entropy (nats)"
 ACCURACY_LABEL = "Accuracy (% of images)"
+CONTAMINATED = "\ncontaminated: its generator may have seen the validation images"
 
 # Weighted recall is left out: it equals accuracy by definition.
 CV_METRICS = {
@@ -187,7 +188,7 @@ def comparison_curves(
 
 def _curve_label(arm: str, folds: int, contaminated: bool) -> str:
     validated = {0: "not validated", 1: "one validation split"}.get(folds, f"{folds} folds")
-    warning = "\ncontaminated: its generator saw the validation images" if contaminated and folds else ""
+    warning = CONTAMINATED if contaminated and folds else ""
     return f"{arm} ({validated}){warning}"
 
 
@@ -260,7 +261,7 @@ def tint(colour: tuple, share: float) -> tuple:
 
 def _cv_handle(arm: str, summary: dict, colour: tuple) -> Patch:
     n = f"n = {summary['n_images']:,} images of {summary['n_patients']:,} patients"
-    warning = "\ncontaminated: its generator saw the validation images" if summary.get("contaminated") else ""
+    warning = CONTAMINATED if summary.get("contaminated") else ""
     return Patch(label=f"{arm}: {summary['k']} folds, {n}{warning}", **_bar_style(summary, colour))
 
 

@@ -101,7 +101,10 @@ def _finish_scores(ax: Axes, metric: str, test_set: Mapping[str, Any]) -> None:
     ax.axhline(scale * level, color=INK, linewidth=1, linestyle=":")
     place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
-    ax.annotate(word, (0.0, scale * level), (3, 4), fontsize="small", color=INK, bbox=paper, **place)
+    # Below the arms: it may not hide a point.
+    ax.annotate(
+        word, (0.0, scale * level), (3, 4), fontsize="small", color=INK, zorder=1, bbox=paper, **place
+    )
     ax.set_title(name, fontweight="bold")
 
 

@@ -5,7 +5,8 @@
 Copies the images to <output-dir> as 8-bit gray PNG (synthetic_00001.png, ... in the order of their names)
 and writes down what their generator was trained on, so that train_classifier.py --use-synthetic takes them
 as it takes those of generate_synthetic.py. A generator that saw a test patient is refused. The list of what
-it saw is its maker's word; only what follows from the list can be checked.
+it saw is its maker's word; only what follows from the list can be checked. Folds trained with images of a
+generator --trained-elsewhere count as contaminated.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import paths
 from data_loader import GROUPED_BY_PATIENT, add_data_arguments, grouping_sentence, name_some
+from seen_images import Seen, known_patients, match_ids, nih_patient, unknown_ids_flag, without_ending
 from splits import TEST, UNUSED, VALIDATION, add_part_arguments, check_part_arguments
 from synthetic import (
     check_folder,
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 
 LABELS = {"positive": 1, "negative": 0}
 ID_COLUMNS = ("image_id", "patientid", "image index")  # ours, RSNA's (which names an image), NIH's
-NIH_FILE = re.compile(r"(\d{8})_\d{3}")  # <patient>_<number>
 # Data sets that are NIH ChestX-ray14, are drawn from it as RSNA's challenge is, or contain RSNA's images.
 OVERLAPPING = re.compile(
     r"(?<![a-z])nih(?![a-z])|rsna|chest.?x.?ray.?(8|14)|cxr.?(8|14)|siim.?acr|chest.?x.?det|covidx"
@@ -115,42 +116,52 @@ def read_ids(path: str | Path) -> list[str]:
         raise UserError(f"{path}: entry {cells.index('') + 1} has no image id")
     if not cells:
         raise UserError(f"{path} names no image; a generator of other data needs --trained-elsewhere NAME")
-    return sorted({re.sub(r"\.(png|jpe?g|dcm)$", "", cell, flags=re.IGNORECASE) for cell in cells})
+    return sorted({without_ending(cell) for cell in cells})
 
 
-def find_patients(
+def find_seen(
     ids: list[str], dataset: Dataset, official: OfficialTest | None, elsewhere: str | None
-) -> tuple[list[str], list[str]]:
-    """(the patients of ``ids``, sorted; red flags). ``UserError`` if nobody knows where an id is from.
+) -> tuple[Seen, list[str]]:
+    """(what ``ids`` name, red flags). ``UserError`` if nobody knows where an id is from.
 
     NIH ChestX-ray14 file names, of which RSNA's images are a part, name their patient themselves; that can
     be compared with those images of the dataset whose NIH patient is known.
     """
-    patient_of = dict(zip(dataset.images["image_id"], dataset.images["patient"], strict=True))
-    if official is not None:
-        others = zip(official.images["image_id"], official.images["patient"], strict=True)
-        patient_of = dict(others) | patient_of
-    nih = {name: found[1] for name in ids if name not in patient_of and (found := NIH_FILE.fullmatch(name))}
+    seen = match_ids(ids, known_patients(dataset, official))
+    nih = [name for name in seen.unknown if nih_patient(name)]
     if nih and dataset.grouped_by != GROUPED_BY_PATIENT:
         raise UserError(
-            f"--trained-on names {name_some(list(nih), 3)} of NIH ChestX-ray14, which can be compared only "
+            f"--trained-on names {name_some(nih, 3)} of NIH ChestX-ray14, which can be compared only "
             "with images whose NIH patient is known: give the official --patient-map"
         )
-    patient_of |= nih
-    unknown = [name for name in ids if name not in patient_of]
-    if unknown and not elsewhere:
+    if seen.unknown and not elsewhere:
         raise UserError(
-            f"--trained-on names {name_some(unknown, 3)} that {dataset.data_dir} does not have; correct the "
-            "list (a header must be image_id, patientId or Image Index), or say where they are from with "
+            f"--trained-on names {name_some(seen.unknown, 3)} that {dataset.data_dir} does not have; correct "
+            "the list (a header must be image_id, patientId or Image Index), or say where they are from with "
             "--trained-elsewhere NAME and live with a red flag in every result"
         )
     flags = []
-    if nih and dataset.unmapped:
+    if seen.nih and dataset.unmapped:
         flags.append(
             "the generator's training images have NIH file names, and the NIH patient of "
             f"{dataset.unmapped:,} of the dataset's images is unknown: whether it saw them cannot be told"
         )
-    return sorted({patient_of[name] for name in ids if name in patient_of}), flags
+    if flag := unknown_ids_flag(seen):
+        flags.append(flag)
+    return seen, flags
+
+
+def describe_seen(seen: Seen, all_told: bool) -> str:
+    """What the list comes to once ``refuse_leaks`` has found nothing; ``all_told``: does it name everything
+    that the generator saw, and could all of it be compared?"""
+    people = f"{len(seen.patients):,} patients or groups"
+    if all_told:
+        return f"the generator saw {len(seen.ids):,} images of {people}, none of the test set"
+    compared = len(seen.ids) - len(seen.unknown)
+    return (
+        f"{compared:,} of the {len(seen.ids):,} images listed could be compared with the test set ({people}; "
+        "no overlap was found); what else the generator saw cannot be told"
+    )
 
 
 def refuse_overlapping(name: str | None) -> None:
@@ -180,30 +191,29 @@ def refuse_leaks(ids: list[str], patients: list[str], splits: Splits) -> None:
 
 
 # --- the manifest ----------------------------------------------------------------------------------
-def origin_of(args: argparse.Namespace, dataset: Dataset, splits: Splits) -> dict[str, Any]:
+def origin_of(
+    args: argparse.Namespace, dataset: Dataset, official: OfficialTest | None, splits: Splits
+) -> dict[str, Any]:
     """What the manifest says about the generator; ``UserError`` if its images must not be used."""
-    from data_loader import load_official_test
-
     refuse_overlapping(args.trained_elsewhere)
     ids = read_ids(args.trained_on) if args.trained_on else []
-    official = load_official_test(args.data_dir, args.patient_map)
-    patients, flags = find_patients(ids, dataset, official, args.trained_elsewhere)
-    refuse_leaks(ids, patients, splits)
+    seen, flags = find_seen(ids, dataset, official, args.trained_elsewhere)
+    refuse_leaks(seen.ids, seen.patients, splits)
     if ids:
-        seen = f"{len(ids):,} images of {len(patients):,} patients or groups"
-        print(f"the generator saw {seen}, none of the test set; {grouping_sentence(dataset.grouped_by)}")
+        all_told = not flags and not args.trained_elsewhere
+        print(f"{describe_seen(seen, all_told)}; {grouping_sentence(dataset.grouped_by)}")
     return {
         "split_sha256": splits.sha256,
         "data_sha256": dataset.data_sha256,
         "grouped_by": dataset.grouped_by,
         "classes": args.label,
         "label": LABELS[args.label],
-        "train_image_ids": ids,
-        "train_patients": patients,
+        "train_image_ids": seen.ids,
+        "train_patients": seen.patients,
         "train_fraction": args.train_fraction,
         "fold": args.fold,
         "k_folds": args.k_folds,
-        "red_flags": flags + ([] if args.trained_elsewhere else few_images_flags(len(ids))),
+        "red_flags": flags + ([] if args.trained_elsewhere else few_images_flags(len(seen.ids))),
     }
 
 
@@ -223,18 +233,18 @@ def describe_images(args: argparse.Namespace, sources: list[Source], skipped: li
     }
 
 
-def read_back(folder: Path, dataset: Dataset, splits: Splits) -> SyntheticSet:
+def read_back(folder: Path, dataset: Dataset, official: OfficialTest | None, splits: Splits) -> SyntheticSet:
     """The folder as training will find it."""
     from splits import select
 
     test = select(dataset, splits, TEST)
-    patient_of = dict(zip(dataset.images["image_id"], dataset.images["patient"], strict=True))
+    patient_of = known_patients(dataset, official)
     return load_synthetic(folder, patient_of, dict(zip(test["image_id"], test["patient"], strict=True)))
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    from data_loader import load_dataset
+    from data_loader import load_dataset, load_official_test
     from image_import import copy_images, find_images, survey
     from splits import describe_splits, load_or_create_splits, training_part
     from utils import save_json
@@ -245,7 +255,8 @@ def main(argv: list[str] | None = None) -> None:
     splits = load_or_create_splits(dataset, args.splits)
     splits = training_part(splits, args.train_fraction, args.fold, args.k_folds)
     print(describe_splits(splits))
-    origin = origin_of(args, dataset, splits)
+    official = load_official_test(args.data_dir, args.patient_map)
+    origin = origin_of(args, dataset, official, splits)
     sources, skipped = survey(files, args.workers, args.skip_bad_images)
     images = describe_images(args, sources, skipped)
     manifest = make_manifest(origin, len(sources), "register_synthetic.py", **images)
@@ -255,7 +266,7 @@ def main(argv: list[str] | None = None) -> None:
     save_json(paths.synthetic_manifest(folder), manifest)
     copy_images(sources, folder)
     save_json(paths.synthetic_manifest(folder), manifest | {"complete": True})
-    synthetic = read_back(folder, dataset, splits)
+    synthetic = read_back(folder, dataset, official, splits)
     for flag in synthetic.red_flags:
         print(f"RED FLAG: {flag}")
     if any(width != height for width, height in (source.size for source in sources)):

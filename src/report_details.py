@@ -136,8 +136,8 @@ def training(content: Mapping[str, Any], cross_validated: Mapping[str, Mapping[s
     ]
     if any(cv["contaminated"] for cv in cross_validated.values()):
         blocks.append(
-            "* CONTAMINATED: the generator of this arm's synthetic images saw the validation images. These "
-            "figures may be too good and are not compared with any other row."
+            "* CONTAMINATED: the generator of this arm's synthetic images saw, or may have seen, the "
+            "validation images. These figures may be too good and are not compared with any other row."
         )
     return blocks
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from arms import AUGMENTED, BASELINE, TRAIN_COMMAND
+from comparison_flags import of_pairs
 from report_blocks import Block, count, interval, percent, points, signed
 
 DUPLICATE = "control_duplicate"
@@ -73,10 +74,10 @@ def _why_no_answer(content: Mapping[str, Any]) -> str | None:
     names = list(content["arms"])
     for name, flag in ((BASELINE, ""), (AUGMENTED, " --use-synthetic")):
         if name not in names:
-            return (
-                f"There is no {name} arm, so this does not say what the synthetic images do to the "
-                f"classifier; `{TRAIN_COMMAND}{flag}` trains it."
-            )
+            silent = "so this does not say what the synthetic images do to the classifier"
+            if name in content["left_out"]:
+                return f"The {name} arm was left out (--arms), {silent}."
+            return f"There is no {name} arm, {silent}; `{TRAIN_COMMAND}{flag}` trains it."
     for item in content["not_compared"]:
         if {item["a"], item["b"]} == {BASELINE, AUGMENTED}:
             return f"{AUGMENTED} and {BASELINE} cannot be compared: {item['reason']}."
@@ -85,7 +86,8 @@ def _why_no_answer(content: Mapping[str, Any]) -> str | None:
 
 def _resolution(content: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
     smallest = smallest_differences(pair)
-    power = f"The smallest difference that this test set shows with 80 % power: {smallest}. "
+    adjusted = of_pairs(len(content["pairs"]))
+    power = f"The smallest difference that this test set shows with 80 % power{adjusted}: {smallest}. "
     margin = points(100 * content["settings"]["margin"])
     seeds = seeds_words(pair, content["arms"])
     return f"{power if smallest else ''}The margin of equivalence is ±{margin}. S{seeds[1:]}."

@@ -38,7 +38,7 @@ DEMO = {
         "--weights", "none", "--unfreeze", "--image-size", "64", "--epochs", "12",
         "--augment", "light", "--weight-decay", "0.05", "--schedule", "onecycle",
     ],
-    "folds": ["--k-folds", "3"],
+    "folds": ["--k-folds", "2"],
     "gan": [
         "--image-size", "64", "--num-channels", "1", "--kimg", "30", "--batch-size", "16",
         "--save-interval", "500", "--checkpoint-interval", "50", "--perceptual", "off",

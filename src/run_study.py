@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import paths
 from data_loader import add_cache_arguments, add_data_arguments
 from pipeline_steps import (
+    FINISHED,
     Step,
     add_passed_on_arguments,
     cache_options,
@@ -122,6 +123,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"{flag}: {clash[0]} cannot be passed on: the study gives it itself")
     if args.estimate and args.draw_only:
         parser.error("--estimate and --draw-only exclude each other: give one of them")
+    workload(args.image_size, args.cpu, args.classifier_args, args.gan_args)  # wrong numbers end here
     return args
 
 
@@ -197,11 +199,12 @@ def print_estimate(args: argparse.Namespace, parts: list[Part], dataset: Dataset
 
 # --- the curve -------------------------------------------------------------------------------------
 def draw(args: argparse.Namespace, missing: Sequence[tuple[float, str]] = ()) -> None:
-    """Write learning_curve.json and .png from what is there but ``missing``, (fraction, arm), and say what
-    its readers must know."""
+    """Write learning_curve.json and .png from what is there but ``missing``, (fraction, arm), and what was
+    interrupted or outdated by an interrupted run, and say what its readers must know."""
     import plots_study
     from learning_curve import check_points, find_points, summarise
 
+    missing = [*missing, *(arm for arm in interrupted_arms(args.study_dir) if arm not in missing)]
     points = find_points(args.study_dir, leave_out=missing)
     if not points:
         raise UserError(f"{args.study_dir} holds no finished arm; run this without --draw-only first")
@@ -213,6 +216,22 @@ def draw(args: argparse.Namespace, missing: Sequence[tuple[float, str]] = ()) ->
     for flag in content["flags"]:
         print(f"FLAG: {flag}")
     print(f"{len(points)} points: {figure}, {paths.learning_curve(args.study_dir)}", flush=True)
+
+
+def interrupted_arms(study_dir: str) -> list[tuple[float, str]]:
+    """(fraction, arm) that the logs below the study's folder know and do not call finished.
+
+    What no log knows stays usable: results are often kept without theirs.
+    """
+    found = []
+    for folder in Path(study_dir).glob(paths.STUDY_PATTERN):
+        log = read_log(paths.pipeline_log(folder))
+        entries = {arm: log[arm_step_name(arm)] for arm in ARMS if arm_step_name(arm) in log}
+        for arm, entry in entries.items():
+            if entry["state"] != FINISHED:
+                fraction = entry["command"][entry["command"].index("--train-fraction") + 1]
+                found.append((float(fraction), arm))
+    return sorted(found, key=lambda item: item[0])  # the arms of a fraction keep their order
 
 
 def unfinished_arms(args: argparse.Namespace, parts: list[Part]) -> list[tuple[float, str]]:

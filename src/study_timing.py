@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pipeline_steps import GENERATION, Step
 from study_plan import BASELINE, GAN, Part, arm_step_name
-from utils import ArgumentParser
+from utils import ArgumentParser, number
 
 if TYPE_CHECKING:
     import torch
@@ -64,17 +64,18 @@ class Speeds:
 
 
 def workload(image_size: int, cpu: bool, classifier_args: Sequence[str], gan_args: Sequence[str]) -> Workload:
-    """From the options that are passed on, with the scripts' own defaults."""
+    """From the options that are passed on, with the scripts' own defaults; exit code 2 if one of their
+    numbers is not allowed there."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=number(int, 2), default=32)
     parser.add_argument("--unfreeze", action="store_true")
     parser.add_argument("--augment", default="none")
-    parser.add_argument("--feature-views", type=int, default=1)
-    parser.add_argument("--num-channels", type=int, default=3)
-    parser.add_argument("--latent-dim", type=int, default=100)
-    parser.add_argument("--feature-maps-g", type=int, default=32)
-    parser.add_argument("--feature-maps-d", type=int, default=32)
+    parser.add_argument("--feature-views", type=number(int, 1), default=1)
+    parser.add_argument("--num-channels", type=int, choices=(1, 3), default=3)
+    parser.add_argument("--latent-dim", type=number(int, 1), default=100)
+    parser.add_argument("--feature-maps-g", type=number(int, 1), default=32)
+    parser.add_argument("--feature-maps-d", type=number(int, 1), default=32)
     parser.add_argument("--perceptual", default="auto")
     of_classifier, _ = parser.parse_known_args(list(classifier_args))
     of_gan, _ = parser.parse_known_args(list(gan_args))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import paths
 from data_loader import name_some
+from seen_images import Seen, match_ids, unknown_ids_flag
 from utils import UserError, atomic_path, load_json, sha256_file
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class SyntheticSet:
     """Images of one folder: ``records`` (image_id, path), their ``label``, and what was found out about them.
 
     ``generator_patients``: those of this dataset whose images the generator saw; None when nobody knows.
-    ``verified``: could the origin be compared with the test set, and does it not touch it?
+    ``verified``: could all of the origin be compared with the test set, and does it not touch it? Otherwise
+    what it touches is at best somebody's word, so no fold counts as unseen by the generator.
     """
 
     records: pd.DataFrame
@@ -76,11 +78,12 @@ def load_synthetic(
 ) -> SyntheticSet:
     """The synthetic images of ``folder``, checked against a split.
 
-    ``patient_of`` maps every labelled image id to its patient; ``test_images`` does so for the images that
-    the classifier will be scored on. ``UserError`` if there are no images, their label is unknown (a
-    generator of all classes), images are missing, or their origin is unknown or touches the test set;
-    the last two become red flags with ``allow_unverified``. What the manifest itself confesses, and training
-    elsewhere, which nobody here can check, are red flags in any case.
+    ``patient_of`` maps every image id whose patient is known to it (``seen_images.known_patients``);
+    ``test_images`` does so for the images that the classifier will be scored on. ``UserError`` if there are
+    no images, their label is unknown (a generator of all classes), images are missing, or their origin is
+    unknown (the manifest names no image of this dataset) or touches the test set; the last two become red
+    flags with ``allow_unverified``. What the manifest itself confesses, training images that are unknown
+    here, and training elsewhere, which nobody here can check, are red flags in any case.
     """
     folder = Path(folder)
     manifest_file = paths.synthetic_manifest(folder)
@@ -97,27 +100,43 @@ def load_synthetic(
             "train one on positives: `python src/train_gan.py --classes positive`"
         )
     flags = list(manifest.get("red_flags", []))
-    seen_ids, elsewhere = set(manifest["train_image_ids"]), manifest.get("trained_elsewhere")
-    patients = set(manifest["train_patients"]) | {patient_of[name] for name in seen_ids if name in patient_of}
-    known = bool(seen_ids or patients or elsewhere)
+    patient_of, elsewhere = {**patient_of, **test_images}, manifest.get("trained_elsewhere")
+    seen = match_ids(manifest["train_image_ids"], patient_of)
+    patients = set(manifest["train_patients"]) | set(seen.patients)
+    lack = _what_lacks(seen, patients, set(patient_of.values()))
+    known = bool(elsewhere or lack is None)
     if not known:
-        flags.append(_unknown_flag(folder, "names no training image", allow_unverified))
+        flags.append(_unknown_flag(folder, lack, allow_unverified))
+    if known and (flag := unknown_ids_flag(seen)) and flag not in flags:
+        flags.append(flag)
     if elsewhere:
         flags.append(
             f"the generator of {folder.name}/ was trained elsewhere ({elsewhere}): that it saw no test "
             "patient there is its maker's word"
         )
-    if leaked := images_seen(seen_ids, patients, test_images):
+    if leaked := images_seen(set(seen.ids), patients, test_images):
         flags.append(_leak_flag(folder, leaked, allow_unverified))
     return SyntheticSet(
         records=_records(folder, manifest),
         label=int(manifest["label"]),
-        verified=known and not elsewhere and not leaked,
+        verified=known and not elsewhere and not leaked and not seen.unknown,
         generator_patients=patients if known else None,
         manifest=manifest,
         manifest_sha256=sha256_file(manifest_file),
         red_flags=flags,
     )
+
+
+def _what_lacks(seen: Seen, patients: set[str], known_patients: set[str]) -> str | None:
+    """Why what a manifest names cannot be compared with this dataset, or None. Patients of another dataset
+    may have the same names as ours, so they count only where no images are listed."""
+    if not seen.ids and not patients:
+        return "names no training image"
+    if seen.ids and len(seen.unknown) == len(seen.ids):
+        return f"names training images ({len(seen.ids):,}), but none of this dataset"
+    if not seen.ids and not patients & known_patients:
+        return f"names training patients ({len(patients):,}), but none of this dataset"
+    return None
 
 
 def images_seen(seen_ids: set[str], seen_patients: set[str], images: dict[str, str]) -> list[str]:
@@ -157,7 +176,7 @@ def _unknown_flag(folder: Path, lack: str, allow: bool) -> str:
     manifest = paths.synthetic_manifest(folder)
     if not allow:
         raise UserError(
-            f"{manifest} {lack}, so nobody knows what the generator was trained on; make the images with "
+            f"{manifest} {lack}, so nobody knows whether the generator saw the test patients; make them with "
             "`python src/generate_synthetic.py`, name their origin with `python src/register_synthetic.py`, "
             f"{OR_LIVE_WITH_IT}"
         )

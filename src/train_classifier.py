@@ -136,8 +136,8 @@ def prefix_name(text: str) -> str:
     name = text.removesuffix("_")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise argparse.ArgumentTypeError(f"{text!r} is not a name of letters, digits, - and _")
-    if name == "gan" or re.search(r"(^|_)r\d+$", name):
-        raise argparse.ArgumentTypeError(f"{text!r} is taken: gan and ..._r1 name other files")
+    if name == "gan" or name.startswith("gan_") or re.search(r"(^|_)r\d+$", name):
+        raise argparse.ArgumentTypeError(f"{text!r} is taken: gan_... and ..._r1 name other files")
     return f"{name}_"
 
 
@@ -158,6 +158,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     if args.feature_views > 1 and (args.unfreeze or args.augment == "none"):
         needs = "a frozen backbone: leave --unfreeze out" if args.unfreeze else "--augment light"
         parser.error(f"--feature-views {args.feature_views} needs {needs}")
+    own = treatment_of(args).prefix
+    if args.prefix in paths.ARM_PREFIXES and args.prefix != own:
+        parser.error(f"--prefix {args.prefix[:-1]} names another arm than these options train ({own[:-1]})")
     if args.schedule != "none" and args.epochs_final is not None and args.epochs_final > args.epochs:
         parser.error("--epochs-final lies beyond --epochs, where --schedule ends")
     return args
@@ -512,7 +515,7 @@ def save_results(
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    from arm_output import ArmOutput
+    from arm_output import ArmOutput, warn_of_folds
     from arm_training import ArmTrainer, median_epoch
     from classifier import build_classifier
     from fitting import Recipe
@@ -530,6 +533,8 @@ def main(argv: list[str] | None = None) -> None:
         args.prefix or treatment.prefix, args.model_dir, args.results_dir, args.figures_dir, origin
     )
     epochs_final, epochs_from = planned_epochs(args, treatment, out)
+    if not args.k_folds:
+        warn_of_folds(out)
     check_shares(treatment, epochs_final)
     build_classifier(args.weights, not args.unfreeze)  # unavailable weights end here, nothing changed yet
     print(f"{out.prefix.removesuffix('_')}: {describe_run(args, data, device, precision)}")

@@ -151,14 +151,23 @@ def public_config(args: argparse.Namespace) -> dict[str, Any]:
 def command_line(script: str, options: Mapping[str, Any], leave_out: Collection[str] = ()) -> str:
     """The command that runs ``src/<script>.py`` with recorded options (names as in ``public_config``).
 
-    Options that are None or False are those that were not given; ``leave_out`` names others.
+    Options that are None or False are those that were not given; ``leave_out`` names others. Lists, and
+    pairs in them, are written as the options take them: [[0, 0.0], [5, 0.25]] as 0:0,5:0.25.
     """
     words = ["python", f"src/{script}.py"]
     for name, value in options.items():
         if value is None or value is False or name in leave_out:
             continue
-        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [shlex.quote(str(value))])
+        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [shlex.quote(_typed(value))])
     return " ".join(words)
+
+
+def _typed(value: Any) -> str:
+    """A recorded option as it is typed."""
+    if isinstance(value, list | tuple):
+        parts = (item if isinstance(item, list | tuple) else [item] for item in value)
+        return ",".join(":".join(str(part).removesuffix(".0") for part in item) for item in parts)
+    return str(value)
 
 
 def public_path(path: str | Path) -> str:

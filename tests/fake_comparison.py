@@ -42,6 +42,7 @@ def fake_comparison(
         "arms": arms,
         "pairs": [_pair(a, b, arms, verdicts, rng) for a, b in combinations(names, 2)],
         "not_compared": [],
+        "left_out": [],
         "references": {
             "always_negative_accuracy": 226 / 301, "metadata_auroc": 0.712, "thumbnail_auroc": 0.794
         },

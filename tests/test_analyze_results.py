@@ -171,6 +171,33 @@ def test_every_command_that_made_it_stands_there(finished, tmp_path, quick):
     assert "--lr 0.1 --cpu --splits 'my file.json'\n" in text  # can be pasted into a shell
 
 
+def test_the_run_that_trained_the_folds_stands_before_the_last_one(tmp_path):
+    from analysis_steps import commands
+
+    write_arm(tmp_path, "baseline", fake_records(), folds=2, config={"epochs": 9, "k_folds": 2})
+    file = paths.final_metrics(tmp_path, "baseline_")
+    arm = "python src/train_classifier.py --epochs 9 --k-folds"
+    last = ("This report, its numbers and every figure in it", "own")
+    for k_folds, rows in (
+        (2, [("The arm baseline", f"{arm} 2")]),
+        (0, [("The folds of the arm baseline", f"{arm} 2"), ("The arm baseline", f"{arm} 0")]),
+    ):
+        save_json(file, load_json(file) | {"config": {"epochs": 9, "k_folds": k_folds}})
+        arms = find_arms(tmp_path)
+        assert commands(arms, compare(arms, n_resamples=20), tmp_path, None, "own") == [*rows, last]
+
+
+def test_the_command_of_the_synthetic_images_names_their_folder(tmp_path):
+    from analysis_steps import commands
+
+    manifest = {"created_by": "generate_synthetic.py", "generator": "g.pth", "count": 9, "seed": 4,
+                "output_dir": "data/mine"}  # fmt: skip
+    (_, command), _ = commands({}, {"arms": {}}, tmp_path, manifest, "own")
+    assert command == (
+        "python src/generate_synthetic.py --model-path g.pth --output-dir data/mine --num-images 9 --seed 4"
+    )
+
+
 def test_contaminated_folds_are_marked_and_not_compared(analysed):
     text = read_report(analysed)
     table = text[text.index("Training and cross-validation") :]
@@ -261,7 +288,8 @@ def test_augmented_alone_and_arms_of_other_names(tmp_path, quick):
     main([*flags(tmp_path), "--arms", "baseline, my_own"])
     text = read_report(tmp_path / "analysis")
     assert "my_own minus baseline" in text and "augmented minus" not in text
-    assert "There is no augmented arm" in text
+    assert "The augmented arm was left out (--arms)" in text
+    assert "There is no" not in text and "there is no augmented arm" not in text
     with pytest.raises(UserError, match="--arms.*there is no nobody"):
         main([*flags(tmp_path), "--arms", "nobody"])
 
@@ -493,13 +521,18 @@ def test_unverified_images_and_a_foreign_split_are_flagged(finished, tmp_path, q
     shutil.copytree(finished / "metrics", tmp_path / "metrics")
     for prefix in ("baseline_", "augmented_"):
         file = paths.final_metrics(tmp_path / "metrics", prefix)
-        file.write_text(json.dumps(load_json(file) | {"split_sha256": "9" * 64}))
+        changes = {"split_sha256": "9" * 64, "manifest_sha256": {"0": "8" * 64}}
+        file.write_text(json.dumps(load_json(file) | changes))
     main(flags(finished, analysis_dir=tmp_path / "out", synthetic_dir=tmp_path / "synthetic",
                metrics_dir=tmp_path / "metrics", model_dir="no"))  # fmt: skip
     text = one_line(read_report(tmp_path / "out"))
     assert "have no manifest" in text
     assert "NOT the split of baseline, augmented" in text
     assert load_json(paths.ssim_analysis(tmp_path / "out"))["synthetic_verified"] is False
+    others = "(no manifest) are NOT THOSE THAT THE ARMS WERE TRAINED ON (augmented manifest 888888888888)"
+    assert others in text
+    quality = load_json(paths.image_quality(tmp_path / "out"))
+    assert others in quality["flags"][0] and quality["manifest_sha256"] is None
 
 
 # --- bad input -------------------------------------------------------------------------------------
@@ -518,6 +551,42 @@ def test_broken_files_are_named(tmp_path):
     predictions.write_text("image_id,patient,label\na,b,1\n")
     with pytest.raises(UserError, match="baseline_test_predictions.csv lacks probability"):
         find_arms(tmp_path)
+
+
+def test_a_failed_analysis_leaves_no_report_of_an_earlier_one(tmp_path, monkeypatch, quick):
+    import analysis_images
+
+    write_arm(tmp_path / "metrics", "baseline", fake_records())
+    reports = [name_of(tmp_path / "analysis") for name_of in (paths.report_page, paths.comparison_report)]
+    main(flags(tmp_path))
+    with pytest.raises(UserError, match="there is no typo"):
+        main([*flags(tmp_path), "--arms", "typo"])
+    assert all(file.is_file() for file in reports), "a typo loses nothing"
+
+    def fail(*_):
+        raise UserError("the data are unusable")
+
+    monkeypatch.setattr(analysis_images, "look_at_images", fail)
+    with pytest.raises(UserError, match="unusable"):
+        main(flags(tmp_path))
+    assert not any(file.exists() for file in reports)
+
+
+def test_a_damaged_model_is_missing_from_the_report(finished, tmp_path, monkeypatch):
+    import analysis_steps
+
+    for step in ("draw_comparison", "draw_training"):
+        monkeypatch.setattr(analysis_steps, step, lambda *_: None)
+    model = paths.classifier_model(tmp_path / "models", paths.BASELINE_PREFIX)
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"no model")
+    folders = {"model_dir": tmp_path / "models", "analysis_dir": tmp_path / "out"}
+    main([*flags(finished, **folders), "--skip-ssim"])
+    text = one_line(read_report(tmp_path / "out"))
+    missing = text[text.index("What is missing") :]
+    for what in ("gradcam.png", "the baseline classifier's features"):
+        assert re.search(rf"{what}: {model.name} (is|was) [^*]*damaged", missing)
+    assert str(tmp_path) not in text and not paths.analysis_figure(tmp_path / "out", "gradcam").exists()
 
 
 def test_missing_images_stop_the_run_unless_skipped(finished, tmp_path, quick):

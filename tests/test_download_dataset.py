@@ -291,7 +291,7 @@ def test_ctrl_c_while_unpacking_leaves_nothing_half_done(kaggle, monkeypatch, ca
 
 @pytest.mark.skipif(os.name == "nt", reason="a process cannot be sent Ctrl-C alone on Windows")
 def test_ctrl_c_while_downloading_keeps_what_is_there(kaggle):
-    kaggle.delay = 0.05  # seconds per 64 KiB: the whole takes more than two seconds
+    kaggle.delay = 0.5  # seconds per 64 KiB: the whole would take more than twenty
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT)],
         env=dict(os.environ),

@@ -49,6 +49,7 @@ def test_images_are_numbered_gray_8_bit_png_with_a_manifest_of_their_origin(gene
         "image_size": 32, "count": 9, "seed": 42, "train_image_ids": ["a", "b"], "train_patients": ["p"],
         "generator_step": 7, "files": "synthetic_%05d.png", "complete": True,
         "created_by": "generate_synthetic.py", "generator": "generator_final.pth",
+        "output_dir": "out",
         "train_fraction": 1.0, "fold": None, "k_folds": None, "red_flags": [],
     }  # fmt: skip
     assert manifest == expected

@@ -126,7 +126,9 @@ def test_accuracy_difference_has_its_closed_form():
     error = np.sqrt((only_a + only_b) / 2000 - expected**2) / np.sqrt(2000)
     assert result.difference == pytest.approx(expected)
     assert result.ci95 == pytest.approx([expected - 1.96 * error, expected + 1.96 * error], abs=0.15 * error)
-    assert result.detectable == pytest.approx(2.8016 * error, rel=0.05)
+    assert result.detectable(1) == pytest.approx(2.8016 * error, rel=0.05)
+    # Six pairs: a normal quantile at 1 - .05 / 12, 2.6383, instead of 1.96.
+    assert result.detectable(6) / result.detectable(1) == pytest.approx((2.6383 + 0.8416) / 2.8016, rel=1e-4)
     assert result.p == pytest.approx(2 * norm.sf(expected / error), abs=0.02)
 
 
@@ -136,7 +138,7 @@ def test_auroc_difference_agrees_with_delong():
     error = np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     result = outcome_of(labels, a, b, np.arange(2000), "auroc")
     assert result.difference == pytest.approx(area_b - area_a)
-    assert result.detectable == pytest.approx(2.8016 * error, rel=0.06)
+    assert result.detectable(1) == pytest.approx(2.8016 * error, rel=0.06)
 
 
 def test_patients_of_many_images_widen_the_interval():
@@ -163,7 +165,7 @@ def test_predictors_that_never_disagree_are_no_proof_of_equivalence():
     a, b = labels * 0.8 + 0.1, labels * 0.6 + 0.2  # both all right, not the same
     result = outcome_of(labels, a, b, np.arange(60))
     reach = binomtest(0, 60).proportion_ci(0.95, method="exact").high
-    assert result.ci95 == pytest.approx([-reach, reach]) and result.p == 1.0 and result.detectable is None
+    assert result.ci95 == pytest.approx([-reach, reach]) and result.p == 1.0 and result.detectable(1) is None
     assert pt.verdict(0.0, result.ci95, 1.0, 0.01) == "no evidence of a difference"
     copy = outcome_of(labels, a, a, np.arange(60))
     assert copy.ci95 == [0, 0] and pt.verdict(0.0, copy.ci95, 1.0, 0.01) == "equivalent within 1 point"
@@ -174,7 +176,7 @@ def test_predictors_that_never_disagree_are_no_proof_of_equivalence():
 
 def test_one_class_gives_no_auroc():
     result = outcome_of(np.zeros(20), np.linspace(0, 1, 20), np.linspace(1, 0, 20), np.arange(20), "auroc")
-    assert (result.difference, result.ci95, result.p, result.detectable) == (None, None, None, None)
+    assert (result.difference, result.ci95, result.p, result.error) == (None, None, None, None)
     assert pt.verdict(None, None, None, 0.01) == "no evidence of a difference"
 
 
@@ -214,7 +216,7 @@ class TestTrainingRuns:
         means = outcome_of(labels, runs_a.mean(axis=0), runs_b.mean(axis=0), np.arange(400))
         assert with_runs.difference == pytest.approx(means.difference)
         assert np.ptp(with_runs.ci95) > 1.2 * np.ptp(means.ci95)
-        assert with_runs.detectable > means.detectable
+        assert with_runs.detectable(1) > means.detectable(1)
 
     def test_many_runs_are_left_out_by_halves_at_random(self):
         assert pt._subsets(3, 2) == [(0, 1), (0, 2), (1, 2)]

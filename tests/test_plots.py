@@ -84,7 +84,7 @@ def test_cv_comparison_marks_contaminated_arms():
         round(summaries["augmented"]["mean"][metric], 9) for metric in plots.CV_METRICS
     }
     written = texts(figure)
-    assert written.count("contaminated: its generator saw the validation images") == 1
+    assert written.count("contaminated: its generator may have seen the validation images") == 1
     assert "n = 360 images of 301 patients" in written and "not a confidence interval" in written
     clean = plots.cv_comparison({"baseline": fake_cv(4)})
     assert "contaminated" not in texts(clean)

@@ -206,6 +206,14 @@ def test_a_test_image_in_the_list_is_refused(data_dir, source, tmp_path):
 
 
 @pytest.mark.parametrize("extra", [[], ["--trained-elsewhere", "CheXpert"]])
+@pytest.mark.parametrize("spelled", ["Training/Images/{}.png", r"rsna\{}.dcm", "{}.JPG"])
+def test_a_test_image_is_refused_however_it_is_spelled(data_dir, source, tmp_path, spelled, extra):
+    planted = images_of(data_dir, "test")[0]["image_id"]
+    lines = ["image_id", *training_ids(data_dir), spelled.format(planted.upper())]
+    refused(data_dir, source, tmp_path, lines, "trained on patients of the test set .*" + planted, *extra)
+
+
+@pytest.mark.parametrize("extra", [[], ["--trained-elsewhere", "CheXpert"]])
 def test_another_image_of_a_test_patient_is_refused_too(data_dir, source, tmp_path, extra):
     # An image of NIH ChestX-ray14 that is not in this dataset, of a person who is in its test set.
     patient = images_of(data_dir, "test")[0]["patient"]
@@ -260,7 +268,16 @@ def test_a_false_fold_or_fraction_is_refused(data_dir, source, tmp_path):
     assert read(data_dir, tmp_path / "half").train_fraction == 0.5
 
 
-def test_unknown_ids_are_refused_or_flagged(data_dir, source, tmp_path):
+def test_other_spellings_are_written_down_as_the_dataset_spells_them(data_dir, source, tmp_path, capsys):
+    ids = training_ids(data_dir)
+    file = write_list(tmp_path / "list.csv", [f"Training/Images/{name.upper()}.png" for name in ids])
+    register(data_dir, source, tmp_path / "out", "--trained-on", str(file))
+    manifest = load_json(paths.synthetic_manifest(tmp_path / "out"))
+    assert manifest["train_image_ids"] == sorted(ids) and manifest["red_flags"] == []
+    assert f"the generator saw {len(ids)} images of" in capsys.readouterr().out
+
+
+def test_unknown_ids_are_refused_or_flagged(data_dir, source, tmp_path, capsys):
     ids = training_ids(data_dir)
     lines = [*ids, "patient00042/study1/view1_frontal.jpg"]
     refused(
@@ -269,7 +286,14 @@ def test_unknown_ids_are_refused_or_flagged(data_dir, source, tmp_path):
     flags = ["--trained-on", str(write_list(tmp_path / "list.csv", lines)), "--trained-elsewhere", "CheXpert"]
     register(data_dir, source, tmp_path / "out", *flags)
     synthetic = read(data_dir, tmp_path / "out")
-    assert "trained elsewhere (CheXpert)" in synthetic.red_flags[0] and not synthetic.verified
+    unknown = f"1 of {len(ids) + 1} image ids listed as the generator's training images are unknown here"
+    assert synthetic.manifest["red_flags"][0].startswith(unknown)
+    assert sum(flag.startswith(unknown) for flag in synthetic.red_flags) == 1
+    assert any("trained elsewhere (CheXpert)" in flag for flag in synthetic.red_flags)
+    assert not synthetic.verified
+    said = capsys.readouterr().out
+    assert f"{len(ids)} of the {len(ids) + 1} images listed could be compared" in said
+    assert "none of the test set" not in said
     assert synthetic.generator_patients == {
         image["patient"] for image in images_of(data_dir, "train") if image["image_id"] in ids
     }

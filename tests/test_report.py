@@ -93,6 +93,14 @@ def test_headline_is_augmented_against_baseline_then_against_the_duplicates():
     assert sentence in text and "verdict, accuracy better" in text  # the pair itself stays as it is
 
 
+def test_an_arm_that_was_left_out_need_not_be_trained():
+    for left_out, others in (("baseline", ("augmented",)), ("augmented", ("baseline", "control_weight"))):
+        content = fake_comparison(others, left_out=[left_out])
+        text = one_line(compose(full(content, cross_validated={})))
+        assert f"The {left_out} arm was left out (--arms), so this does not say what" in text
+        assert "There is no" not in text
+
+
 def test_without_the_question_nothing_is_answered():
     alone = one_line(compose(full(fake_comparison(("baseline",)), cross_validated={})))
     assert (

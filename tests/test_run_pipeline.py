@@ -262,6 +262,11 @@ results/figures/augmented_acc.png results/figures/cv_comparison.png results/figu
 results/analysis/comparison_acc.png results/analysis/comparison_loss.png results/analysis/cv_comparison.png
 results/analysis/comparison_report.txt results/analysis/ssim_analysis.json results/analysis/fid_score.json
 results/analysis/real_vs_synthetic_comparison.png
+models/control_duplicate_resnet50.pth results/metrics/control_duplicate_final_metrics.json
+results/analysis/comparison.json results/analysis/report.html results/analysis/image_quality.json
+results/analysis/differences.png results/analysis/roc_pr.png results/analysis/calibration.png
+results/analysis/confusion.png results/analysis/subgroups.png results/analysis/nearest_neighbours.png
+results/analysis/gradcam.png
 """
 
 
@@ -270,17 +275,8 @@ def test_the_demo_writes_everything_that_is_promised(in_tmp, monkeypatch, capfd)
     """The demo's own sequence, at a size for tests."""
     small = {
         "phantoms": ["--num-images", "240", "--num-test-images", "6", "--image-size", "64"],
-        "classifier": [
-            "--weights",
-            "none",
-            "--unfreeze",
-            "--image-size",
-            "32",
-            "--epochs",
-            "2",
-            "--k-folds",
-            "2",
-        ],
+        "classifier": ["--weights", "none", "--unfreeze", "--image-size", "32", "--epochs", "2"],
+        "folds": ["--k-folds", "2"],
         "gan": ["--image-size", "32", "--num-channels", "1", "--kimg", "1", "--perceptual", "off"],
         "generation": ["--num-images", "40"],
         "analysis": ["--extractor", "classifier"],
@@ -299,4 +295,4 @@ def test_the_demo_writes_everything_that_is_promised(in_tmp, monkeypatch, capfd)
     augmented = json.loads(Path("demo/results/metrics/augmented_cv_summary.json").read_text())
     assert augmented["contaminated"] is True
     run_pipeline.main(["--demo"])
-    assert capfd.readouterr().out.count("already finished") == 7
+    assert capfd.readouterr().out.count("already finished") == 8

@@ -323,6 +323,11 @@ def test_the_work_is_measured_as_the_options_say(monkeypatch):
         (["--k-folds", "1"], "--k-folds 1 is not allowed"),
         (["--repeats", "0"], "argument --repeats"),
         (["--classifier-args", "--unfreeze --epochs=5"], "--epochs=5 cannot be passed on"),
+        (["--classifier-args", "--batch-size 0"], "argument --batch-size: 0 is not allowed"),
+        (["--gan-args", "--num-channels 1 --batch-size=1"], "argument --batch-size: 1 is not allowed"),
+        (["--gan-args", "--num-channels 2"], "argument --num-channels"),
+        (["--gan-args", "--latent-dim 0"], "argument --latent-dim: 0 is not allowed"),
+        (["--gan-args", "--feature-maps-g 0"], "argument --feature-maps-g"),
         (["--gan-args", "--kimg 2"], "--kimg cannot be passed on"),
         (["--gan-args", "'"], "argument --gan-args"),
         (["--estimate", "--draw-only"], "exclude each other"),
@@ -372,6 +377,25 @@ def test_a_partial_study_can_be_drawn(study, capsys):
         (0.5, "baseline"), (0.5, "augmented"), (0.5, "control_duplicate"), (1.0, "baseline")
     ]  # fmt: skip
     assert "4 points" in capsys.readouterr().out
+
+
+def test_what_the_log_calls_unfinished_is_not_drawn(study):
+    names = ["augmented", "baseline", "control_duplicate"]
+
+    def drawn() -> tuple[list[str], list[dict]]:
+        run_study.main(["--draw-only"])
+        curve = load_json(paths.learning_curve(STUDY))
+        return sorted(point["arm"] for point in curve["points"]), curve["missing"]
+
+    study("--fractions", "0.5")
+    assert drawn() == (names, [])
+    study("--fractions", "0.5", "--kimg", "4", failing_at="0.5 gan")
+    missing = [{"fraction": 0.5, "arm": name} for name in ("augmented", "control_duplicate")]
+    assert drawn() == (["baseline"], missing)
+    study("--fractions", "1", "--arms", "baseline")
+    assert load_json(paths.learning_curve(STUDY))["missing"] == missing, "though it was not asked for now"
+    paths.pipeline_log(paths.study_fraction(STUDY, 0.5)).unlink()
+    assert drawn() == (sorted([*names, "baseline"]), [])
 
 
 def test_an_unfinished_study_lists_what_is_missing(study):

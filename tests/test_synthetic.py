@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -104,6 +105,40 @@ def test_a_manifest_that_names_no_training_image_is_no_proof(folder, allow):
     synthetic = load(folder, allow=True)
     assert synthetic.generator_patients is None and not synthetic.verified
     assert "a manifest that names no training image" in synthetic.red_flags[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train_image_ids": ["other-1", "other-2"], "train_patients": []}, "training images (2), but none"),
+        # Another dataset's patients may have the same names as ours: they prove nothing.
+        ({"train_image_ids": ["other-1"], "train_patients": ["p1"]}, "training images (1), but none of this"),
+        ({"train_image_ids": [], "train_patients": ["q1"]}, "training patients (1), but none of this"),
+    ],
+)
+def test_a_generator_of_another_dataset_is_of_unknown_origin(folder, changes, said):
+    write_manifest(folder, **changes)
+    with pytest.raises(UserError, match=f"{re.escape(said)}.*nobody knows.*--allow-unverified-synthetic"):
+        load(folder)
+    synthetic = load(folder, allow=True)
+    assert synthetic.generator_patients is None and not synthetic.verified
+    assert len(synthetic.red_flags) == 1 and said in synthetic.red_flags[0]
+
+
+def test_training_images_that_are_unknown_here_are_counted_and_nothing_is_verified(folder):
+    write_manifest(folder, train_image_ids=["train-1", "x/Train-2.PNG", "other-1"], train_patients=["p1"])
+    synthetic = load(folder)
+    assert not synthetic.verified and synthetic.generator_patients == {"p1", "p2"}
+    (flag,) = synthetic.red_flags
+    assert flag.startswith("1 of 3 image ids listed")
+    write_manifest(folder, train_image_ids=["train-1", "other-1"], red_flags=[flag.replace("3", "2")])
+    assert len(load(folder).red_flags) == 1, "what the manifest says already is said once"
+
+
+def test_a_leak_in_another_spelling_is_refused(folder):
+    write_manifest(folder, train_image_ids=["train-1", "Test/TEST-1.png"], train_patients=["p1"])
+    with pytest.raises(UserError, match=r"trained on patients of the test set \(1 image"):
+        load(folder)
 
 
 def test_training_elsewhere_is_taken_and_flagged_and_hides_no_leak(folder):

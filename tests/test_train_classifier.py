@@ -307,18 +307,25 @@ class TestWithoutFolds:
         run(*frozen(in_tmp), "--k-folds", "2")
         with_folds = load_json(METRICS / "baseline_final_metrics.json")
         folds = (METRICS / "baseline_cv_predictions.csv").read_text()
-        run(*frozen(in_tmp), "--k-folds", "0")
+        curves = load_json(METRICS / "baseline_training_history.json")["folds"]
+        run(*frozen(in_tmp), "--k-folds", "0", "--prefix", "baseline")
         metrics = load_json(METRICS / "baseline_final_metrics.json")
         assert metrics["epochs_final_from"] == "median best epoch of the 2 folds of an earlier run"
         for key in ("epochs_final", "accuracy", "auroc", "references"):
             assert metrics[key] == with_folds[key], key
         assert (METRICS / "baseline_cv_predictions.csv").read_text() == folds
+        assert load_json(METRICS / "baseline_training_history.json")["folds"] == curves and len(curves) == 2
 
-    def test_one_validation_tenth_chooses_the_epoch_and_folds_of_other_options_go(self, make_dataset, in_tmp):
+    def test_one_validation_tenth_chooses_the_epoch_and_folds_of_other_options_go(
+        self, make_dataset, in_tmp, capsys
+    ):
         make_dataset()
         run(*frozen(in_tmp), "--k-folds", "2")
         assert (METRICS / "baseline_cv_summary.json").is_file()
         run(*frozen(in_tmp), "--k-folds", "0", "--lr", "0.002")
+        said = capsys.readouterr().out
+        warning = said.index("of another run (--lr was 0.001 there and is 0.002 here) and will be removed")
+        assert warning < said.index("last layer only, weights weights.pth", warning), "before training"
         history = load_json(METRICS / "baseline_training_history.json")
         assert [fold["fold"] for fold in history["folds"]] == [0]
         assert history["final"]["epochs"] == history["folds"][0]["best_epoch"]
@@ -432,7 +439,8 @@ class TestBadData:
          ["--control", "class-weight", "--use-synthetic"], ["--pretrain-synthetic", "2"],
          ["--synthetic-schedule", "0:0.5"], ["--train-fraction", "0"], ["--train-fraction", "1.5"],
          ["--use-synthetic", "--pretrain-synthetic", "2", "--synthetic-schedule", "0:0.5"],
-         ["--prefix", "a/b"], ["--prefix", "gan_"], ["--prefix", "baseline_r1_"], ["--prefix", "_"]],
+         ["--prefix", "a/b"], ["--prefix", "gan_"], ["--prefix", "baseline_r1_"], ["--prefix", "_"],
+         ["--prefix", "gan_fold_1"], ["--prefix", "augmented"], ["--use-synthetic", "--prefix", "baseline"]],
     )  # fmt: skip
     def test_wrong_usage_is_exit_code_2(self, argv):
         with pytest.raises(SystemExit) as stop:

@@ -1,8 +1,12 @@
 import argparse
+import json
+import shlex
 
 import pytest
 
+from train_classifier import parse_args
 from treatments import CLASS_WEIGHT, DUPLICATE, Treatment, balance_weights, share_schedule
+from utils import command_line, public_config
 
 
 class TestNames:
@@ -41,6 +45,16 @@ class TestShares:
     def test_nonsense_is_refused(self, text):
         with pytest.raises(argparse.ArgumentTypeError):
             share_schedule(text)
+
+
+def test_a_recorded_run_is_printed_as_it_can_be_typed_again():
+    words = ["--use-synthetic", "--synthetic-schedule", "0:0,1:0.5,12:0.125", "--lr", "0.0002"]
+    args = parse_args(words)
+    # As a result file holds it.
+    config = json.loads(json.dumps(public_config(args)))
+    command = shlex.split(command_line("train_classifier", config))
+    assert command[command.index("--synthetic-schedule") + 1] == "0:0,1:0.5,12:0.125"
+    assert parse_args(command[2:]) == args
 
 
 def test_balance_weights_give_the_augmented_balance():
