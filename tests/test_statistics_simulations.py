@@ -146,7 +146,7 @@ def share_found(n: int, only_a: float, only_b: float, simulations: int) -> tuple
         draws = PatientDraws(np.arange(n) // 2, RESAMPLES, seed=number)
         arms = [pt.resample(draws, "accuracy", labels, runs[None]) for runs in (a, b)]
         result = pt.bootstrap_test(*arms, draws.n_patients, same=False, seed=number)
-        verdict = pt.verdict(result.difference, result.ci95, pt.holm([result.p])[0], MARGIN)
+        verdict = pt.verdict(result.difference, result.ci95, result.p, MARGIN)
         found += verdict == pt.BETTER
         detectable.append(result.detectable(1))
     return found / simulations, float(np.mean(detectable))
