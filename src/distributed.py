@@ -16,12 +16,11 @@ import contextlib
 import datetime
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from utils import UserError
+from utils import UserError, WeightsUnavailableError
 
 if TYPE_CHECKING:
     import torch
@@ -36,15 +35,13 @@ TIMEOUT = datetime.timedelta(hours=2)  # the others may wait while one decodes a
 def together(cpu: bool) -> Iterator[None]:
     """Join the processes that torchrun started, and leave when all are done; alone, nothing happens.
 
-    To be entered before torch is imported. They talk by gloo, about GPU tensors by NCCL; each has the GPU of
+    They talk by gloo, about GPU tensors by NCCL; each has the GPU of
     its number on its machine. ``UserError`` if there are fewer GPUs than processes.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
         yield
         return
-    if rank > 0:
-        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
     import torch.distributed as dist
 
     backend = _choose_device(cpu)
@@ -72,9 +69,12 @@ def _choose_device(cpu: bool) -> str:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Nothing on stdout and no warnings, which would be the main process's once more."""
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
-        warnings.simplefilter("ignore")
+    """No lines, bars and warnings, which would be the main process's once more. Errors are told outside."""
+    with (
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
         yield
 
 
@@ -137,22 +137,28 @@ def barrier() -> None:
 @contextlib.contextmanager
 def main_first() -> Iterator[None]:
     """The block of the main process ends before that of the others begins: it downloads, decodes and
-    writes what they find."""
+    writes what they find. If it fails they do not begin, unless weights are missing, which a caller may
+    live with, and they find out for themselves."""
     if not is_main():
         barrier()
-    yield
+    try:
+        yield
+    except WeightsUnavailableError:
+        if is_main():
+            barrier()
+        raise
     if is_main():
         barrier()
 
 
-def from_main(make: Callable[[], T]) -> T:
-    """What ``make`` returns in the main process, the only one that calls it."""
+def from_main(make: Callable[..., T], *arguments: Any) -> T:
+    """What ``make(*arguments)`` returns in the main process, the only one that calls it."""
     if size() == 1:
-        return make()
+        return make(*arguments)
     import torch
     import torch.distributed as dist
 
-    box = [make() if is_main() else None]
+    box = [make(*arguments) if is_main() else None]
     with _exchanging():
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     return box[0]
@@ -216,14 +222,14 @@ def average(tensors: Sequence[torch.Tensor]) -> None:
             tensor.copy_(mean.view_as(tensor))
 
 
-def average_training(*networks: torch.nn.Module) -> None:
-    """The gradients of ``networks`` and the running statistics of their BatchNorm layers become means."""
+def average_training(network: torch.nn.Module, *others: torch.nn.Module) -> None:
+    """The gradients of ``network``, and the running statistics of its and ``others``' BatchNorm layers,
+    become means over the processes."""
     if size() == 1:
         return
-    tensors = [weight.grad for network in networks for weight in network.parameters()]
-    buffers = [buffer for network in networks for buffer in network.buffers()]
-    tensors += [buffer for buffer in buffers if buffer.is_floating_point()]
-    average([tensor for tensor in tensors if tensor is not None])
+    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    buffers = [buffer for each in (network, *others) for buffer in each.buffers()]
+    average([*gradients, *(buffer for buffer in buffers if buffer.is_floating_point())])
 
 
 def weights_digest(*networks: torch.nn.Module) -> str:

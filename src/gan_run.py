@@ -1,7 +1,8 @@
 """One run of GAN training: the loop over epochs and every file that it writes and reads back.
 
 The state for --resume is saved at the ends of epochs, so an interrupted run repeats at most what lies
-after the last of them, and ends with the very files that an uninterrupted run would have written.
+after the last of them, and ends with the very files that an uninterrupted run would have written. Of several
+processes (see ``distributed``), which all train, the main one alone reads the state and writes files.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tqdm import tqdm
 import paths
 from data_loader import GROUPED_BY_PATIENT, from_gan_range, to_gan_range
 from dcgan import DISCRIMINATOR_FORMAT, GENERATOR_FORMAT, Discriminator, Generator
+from distributed import agree, from_main, own, size, weights_digest
 from estimates import gan_hint
 from gan_training import GAN, LossMeter, Objective, epoch_batches, image_noise, step_noise, train_step
 from plots import gan_losses
@@ -51,7 +53,10 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train and when to save: whole epochs, and intervals in steps and epochs."""
+    """How long to train and when to save: whole epochs, and intervals in steps and epochs.
+
+    ``batch_size`` is that of all processes together, which must be able to share it evenly.
+    """
 
     epochs: int
     batch_size: int
@@ -96,7 +101,7 @@ class Run:
     def train(self) -> None:
         """From the epoch after the last one in ``history`` to the last; leaves all files written."""
         total, done = self.schedule.epochs * self.steps_per_epoch, self.gan.step
-        self.save_reals()
+        from_main(self.save_reals)
         hint = gan_hint(self.gan.G.image_size, self.objective.perceptual_loss is not None)
         estimate = TimeEstimate(total - done, self.schedule.batch_size, hint)
         with tqdm(total=total, initial=done, unit="step", smoothing=0.05) as bar:
@@ -104,8 +109,9 @@ class Run:
                 bar.set_description(f"epoch {epoch}/{self.schedule.epochs}")
                 self.history.append(self.train_one_epoch(epoch, bar, estimate))
                 bar.set_postfix_str(describe_epoch(self.history[-1]), refresh=False)
-                self.save_epoch(epoch)
-        self.save_final()
+                self.check_weights(epoch)
+                from_main(self.save_epoch, epoch)
+        from_main(self.save_final)
 
     def train_one_epoch(self, epoch: int, bar: tqdm, estimate: TimeEstimate) -> dict[str, Any]:
         """Every image once, save for an incomplete batch; returns the epoch's line of the history."""
@@ -113,8 +119,8 @@ class Run:
         meter = LossMeter(self.objective, device)
         for indices in epoch_batches(len(self.data.pixels), batch_size, self.seed, epoch):
             step = gan.step
-            real = to_gan_range(self.data.pixels[indices.to(device)], gan.G.num_channels)
-            z = step_noise(self.seed, step, batch_size, gan.G.latent_dim).to(device)
+            real = to_gan_range(self.data.pixels[indices[own()].to(device)], gan.G.num_channels)
+            z = step_noise(self.seed, step, batch_size, gan.G.latent_dim)[own()].to(device)
             meter.add(train_step(gan, real, z, self.objective, self.precision), step)
             bar.update()
             if gan.step % CHECK_EVERY == 0 or estimate.pending:
@@ -123,7 +129,7 @@ class Run:
             if gan.step % self.schedule.save_interval == 0:
                 self.check(meter)
                 grid = paths.gan_sample_grid(self.folders.output, gan.step, self.folders.fold)
-                self.save_samples(grid, f"step {gan.step:,}")
+                from_main(self.save_samples, grid, f"step {gan.step:,}")
         self.check(meter)
         return {"epoch": epoch, "step": gan.step, "images_seen": gan.step * batch_size, **meter.means()}
 
@@ -131,6 +137,12 @@ class Run:
         """Wait for the device; ``UserError`` with the step if a loss was not finite."""
         if (step := meter.first_bad_step()) is not None:
             raise UserError(f"the loss is not finite at step {step}: {NOT_FINITE}")
+
+    def check_weights(self, epoch: int) -> None:
+        """When checkpoints are due, and last: ``UserError`` if the weights are not the same everywhere."""
+        if epoch % self.schedule.checkpoint_interval == 0 or epoch == self.schedule.epochs:
+            gan = self.gan
+            agree(f"weights after epoch {epoch}", weights_digest(gan.G, gan.D, gan.G_ema))
 
     # --- files
     def save_epoch(self, epoch: int) -> None:
@@ -204,6 +216,7 @@ class Run:
             "perceptual": self.settings["--perceptual"],
             "precision": self.precision,
             "batch_size": self.schedule.batch_size,
+            "processes": size(),
             "steps": self.gan.step,
             "images_seen": self.gan.step * self.schedule.batch_size,
             "epochs": self.history,
@@ -232,17 +245,24 @@ class Run:
 
         ``UserError`` if the state was made with other settings, or is beyond the epochs asked for.
         """
+        state = from_main(self.read_state, where)
+        if state is None:
+            return
+        self.gan.load_state_dict(state)
+        self.history = list(state["history"])
+        print(f"resumed at step {self.gan.step}")
+
+    def read_state(self, where: str) -> dict[str, Any] | None:
+        """The state to be resumed, which fits this run; None if it is not there."""
         own = paths.gan_state(self.folders.models, self.folders.fold)
         path = own if where == "auto" else Path(where)
         name = public_path(path)
         if not path.exists():
             print(f"--resume: {name} is not there: starting from the beginning")
-            return
+            return None
         state = load_checkpoint(path, "python src/train_gan.py")
         self.refuse_unfit(state, name)
-        self.gan.load_state_dict(state)
-        self.history = list(state["history"])
-        print(f"resumed at step {self.gan.step}")
+        return state
 
     def refuse_unfit(self, state: dict[str, Any], name: str) -> None:
         if state.get("format") != STATE_FORMAT:
@@ -250,7 +270,8 @@ class Run:
                 f"--resume: {name} is not a training state; python src/train_gan.py writes "
                 f"{paths.gan_state('<model-dir>').as_posix()}"
             )
-        earlier = {"--train-fraction": 1.0} | state["settings"]  # older states know no part of the images
+        # What older states do not know of.
+        earlier = {"--train-fraction": 1.0, "processes": 1} | state["settings"]
         different = [
             f"{flag} {earlier.get(flag)} (now {value})"
             for flag, value in self.settings.items()

@@ -2,6 +2,10 @@
 
 Everything random is a pure function of the seed and a counter (the order of the images of the epoch, the
 noise of the step), so that a run that is restored at a step goes on exactly as if it had never stopped.
+
+Of several processes (see ``distributed``) each takes its share of a batch. Gradients are means over all, so
+weights stay the same everywhere; BatchNorm normalises, and moments of features are taken, within a share,
+as they are in DistributedDataParallel, and BatchNorm's running statistics are means over the processes.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from torch import Tensor, nn
 
 import gan_losses
 from dcgan import Discriminator, Generator, initialise
+from distributed import average, average_training
 from gan_losses import Moments, PerceptualLoss
 from utils import autocast, derive_seed
 
@@ -144,6 +149,7 @@ def discriminator_step(
     losses = gan_losses.discriminator_losses(real_logits, fake_logits)
     gan.optimizer_D.zero_grad(set_to_none=True)
     sum(losses).backward()
+    average_training(gan.D)
     gan.optimizer_D.step()
     with torch.no_grad():
         moments = [gan_losses.batch_moments(features) for features in real_features]
@@ -171,6 +177,7 @@ def generator_step(
     )
     gan.optimizer_G.zero_grad(set_to_none=True)
     loss.backward()
+    average_training(gan.G, gan.D)
     gan.optimizer_G.step()
     gan.D.requires_grad_(True)
     return [adversarial.detach(), perceptual.detach(), matching.detach()]
@@ -220,7 +227,9 @@ class LossMeter:
         return step if step >= 0 else None
 
     def means(self) -> dict[str, float | None]:
-        """Mean of every term (the perceptual one over its own steps), and of the two losses minimised."""
+        """Mean of every term (the perceptual one over its own steps), and of the two losses minimised; over
+        all processes, which must call this together."""
+        average([self.sums])
         means: dict[str, float | None] = {
             name: total / self.steps for name, total in zip(TERMS, self.sums.tolist(), strict=True)
         }

@@ -125,7 +125,7 @@ def generate(args: argparse.Namespace) -> None:
             print(estimate_generation(make, math.ceil(left / size()), args.batch_size, args.workers))
         return
 
-    todo = from_main(lambda: prepare_folder(folder, manifest, make, args.overwrite))
+    todo = from_main(prepare_folder, folder, manifest, make, args.overwrite)
     kept = args.num_images - len(todo)
     if kept:
         print(f"{folder}: {kept:,} images of this generator and seed are there already")
@@ -140,7 +140,7 @@ def generate(args: argparse.Namespace) -> None:
 
         write_images(folder, mine, make, batch_size=args.batch_size, workers=args.workers, on_image=on_image)
     barrier()
-    from_main(lambda: save_json(paths.synthetic_manifest(folder), manifest | {"complete": True}))
+    from_main(save_json, paths.synthetic_manifest(folder), manifest | {"complete": True})
     label = manifest["label"]
     meaning = f"label {label}" if label is not None else "no label: the GAN was trained on all classes"
     print(f"{folder}: {args.num_images:,} images of {generator.image_size} px, {meaning}")

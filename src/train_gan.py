@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import paths
 from data_loader import add_cache_arguments, add_data_arguments, cache_folder
+from distributed import agree, check_batch_size, is_main, main_first, size, together
 from splits import add_part_arguments, check_part_arguments
 from utils import UserError, WeightsUnavailableError, argument_parser, number, run_script
 
@@ -184,10 +185,14 @@ def origin_of(records: pd.DataFrame, classes: str, label: int | None) -> dict[st
 
 
 def fit_batch_size(batch_size: int, n_images: int) -> int:
-    """``batch_size``, or the number of images if that is smaller, with a notice."""
+    """``batch_size``, or the number of images if that is smaller, with a notice; always a number that the
+    processes can share evenly. ``UserError`` if there is none."""
     if batch_size > n_images:
-        print(f"--batch-size {batch_size} is larger than the training set: reduced to {n_images}")
-    return min(batch_size, n_images)
+        largest = n_images // size() * size()
+        print(f"--batch-size {batch_size} is larger than the training set: reduced to {largest}")
+        batch_size = largest
+    check_batch_size(batch_size)
+    return batch_size
 
 
 def count_epochs(epochs: int, kimg: float | None, n_images: int, batch_size: int) -> int:
@@ -206,7 +211,8 @@ def load_perceptual_loss(pixels: torch.Tensor, num_channels: int, precision: str
     from utils import autocast, hub_weights
 
     what, remedy = "the perceptual loss", "use --perceptual off"
-    weights = hub_weights(VGG16_URL, what, remedy)
+    with main_first():
+        weights = hub_weights(VGG16_URL, what, remedy)
     try:
         network = VGG16Features(weights).to(pixels.device)
     except ValueError as error:
@@ -286,6 +292,7 @@ def fixed_settings(
         "--batch-size": batch_size,
         "--precision": precision,
         "--perceptual": perceptual,
+        "processes": size(),
         "metadata sha256": data.origin["data_sha256"],
         "split sha256": data.origin["split_sha256"],
         "training images": f"{len(data.pixels)} ({sha256_json(data.origin['train_image_ids'])[:12]})",
@@ -301,6 +308,7 @@ def describe(run: Run) -> str:
         f"DCGAN {G.image_size} px, {millions} parameters; perceptual loss {run.settings['--perceptual']}; "
         f"{run.data.pixels.device.type}, {run.precision}; {schedule.epochs:,} epochs of "
         f"{run.steps_per_epoch:,} steps, batch size {schedule.batch_size}"
+        + (f" in all of {size()} processes" if size() > 1 else "")
     )
 
 
@@ -312,29 +320,28 @@ def build_run(args: argparse.Namespace) -> Run:
 
     device = select_device(args.cpu)
     precision = resolve_precision(args.precision, device)
-    data = load_training_set(args, device)
+    with main_first():
+        data = load_training_set(args, device)
     batch_size = fit_batch_size(args.batch_size, len(data.pixels))
     epochs = count_epochs(args.epochs, args.kimg, len(data.pixels), batch_size)
     feature_maps = (args.feature_maps_g, args.feature_maps_d)
     sizes = (args.image_size, args.num_channels, args.latent_dim, feature_maps)
     gan = build_gan(*sizes, args.lr, args.beta1, args.seed, device)
     objective, perceptual = build_objective(args, data.pixels, precision)
+    settings = fixed_settings(args, data, batch_size, precision, perceptual)
+    agree("data, weights or settings", settings)
     return Run(
         gan, data, objective,
         Schedule(epochs, batch_size, args.save_interval, args.checkpoint_interval),
         Folders(args.model_dir, args.output_dir, args.results_dir, args.figures_dir, args.fold),
-        settings=fixed_settings(args, data, batch_size, precision, perceptual),
+        settings=settings,
         facts={"config": public_config(args), "environment": environment(device), "seed": args.seed},
         vis_batch_size=args.vis_batch_size,
         show_reals=not args.no_real_images,
     )  # fmt: skip
 
 
-def main(argv: list[str] | None = None) -> None:
-    args = parse_arguments(argv)
-    if args.estimate:
-        print(estimate(args))
-        return
+def train(args: argparse.Namespace) -> None:
     from utils import public_path, set_seed
 
     set_seed(args.seed)
@@ -348,6 +355,15 @@ def main(argv: list[str] | None = None) -> None:
     run.train()
     file = paths.generator_final(args.model_dir, args.fold)
     print(f"averaged generator after {run.gan.step:,} steps: {file}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    with together(args.cpu):
+        if not args.estimate:
+            train(args)
+        elif is_main():
+            print(estimate(args))
 
 
 if __name__ == "__main__":
