@@ -18,10 +18,10 @@ from classifier import (
     build_classifier,
     cpu_state_dict,
     feature_caches,
-    predict_batches,
 )
 from data_loader import ImageSet, as_tensor
-from fitting import Fit, Pool, Recipe, fit, fit_from_dict, fit_to_dict
+from distributed import agree, from_main
+from fitting import Fit, Pool, Recipe, fit, fit_from_dict, fit_to_dict, predict
 from head_fitting import HeadTask, equal_steps, fit_heads
 from treatments import CLASS_WEIGHT, DUPLICATE, Treatment, balance_weights
 from utils import derive_seed, load_checkpoint, save_checkpoint, set_seed
@@ -95,6 +95,7 @@ class ArmTrainer:
             self.features = feature_caches(
                 self.backbone, cache_dir, device=device, precision=recipe.precision, views=views
             )
+            agree("weights", [view.key for view in self.features])
             inputs = [view.of(images) for view in self.features for images in data.pool()]
             self.inputs = InputPipeline(torch.from_numpy(np.concatenate(inputs)).to(device), views=views)
         else:
@@ -147,7 +148,7 @@ class ArmTrainer:
         """float64 [N], from the fitted weights."""
         module = self._new_module("prediction", self.seed)
         module.load_state_dict(result.state_dict)
-        logits = predict_batches(
+        logits = predict(
             module.eval(),
             self._inputs_of(images),
             np.arange(len(images.records)),
@@ -164,25 +165,28 @@ class ArmTrainer:
     # --- fitting ---
     def _fit_all(self, jobs: list[_Job], what: str, stop_after: int | None = None) -> list[Fit]:
         """The fit of each job; those that an interrupted run finished are read. ``what``: for messages."""
-        fits, waiting = {}, []
-        for job in jobs:
-            finished = self._finished(job)
-            if self.resume and finished.is_file():
-                print(f"{job.state}: finished before the interruption")
-                fits[job.state] = fit_from_dict(load_checkpoint(finished))
-            else:
-                waiting.append(job)
-        fit_some = self._fit_heads if self.cached else self._fit_networks
-        for job, result in fit_some(waiting, what, stop_after):
+        fits = from_main(self._read_finished, jobs) if self.resume else {}
+        waiting = [job for job in jobs if job.state not in fits]
+        if self.cached:
+            fitted = from_main(lambda: list(self._fit_heads(waiting, what, stop_after)))
+        else:
+            fitted = self._fit_networks(waiting, stop_after)
+        for job, result in fitted:
             fits[job.state] = result
             if job.val_rows is not None:
                 print(_describe_fit(job.desc, result, self.recipe.epochs))
         return [fits[job.state] for job in jobs]
 
-    def _fit_networks(
-        self, jobs: list[_Job], _what: str, stop_after: int | None
-    ) -> Iterator[tuple[_Job, Fit]]:
-        """One after the other."""
+    def _read_finished(self, jobs: list[_Job]) -> dict[str, Fit]:
+        fits = {}
+        for job in jobs:
+            if (finished := self._finished(job)).is_file():
+                print(f"{job.state}: finished before the interruption")
+                fits[job.state] = fit_from_dict(load_checkpoint(finished))
+        return fits
+
+    def _fit_networks(self, jobs: list[_Job], stop_after: int | None) -> Iterator[tuple[_Job, Fit]]:
+        """One after the other, each by all processes together."""
         for job in jobs:
             unfinished = self._unfinished(job.state)
             result = fit(
@@ -199,12 +203,12 @@ class ArmTrainer:
                 resume=self.resume,
                 desc=job.desc,
             )
-            save_checkpoint(self._finished(job), fit_to_dict(result))
-            unfinished.unlink(missing_ok=True)
+            from_main(save_checkpoint, self._finished(job), fit_to_dict(result))
+            from_main(unfinished.unlink, True)
             yield job, result
 
     def _fit_heads(self, jobs: list[_Job], what: str, stop_after: int | None) -> Iterator[tuple[_Job, Fit]]:
-        """All with the same number of steps together."""
+        """All with the same number of steps together; by the main process alone, as it is quick."""
         job_of = {job.desc: job for job in jobs}
         tasks = [
             HeadTask(

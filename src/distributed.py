@@ -35,8 +35,8 @@ TIMEOUT = datetime.timedelta(hours=2)  # the others may wait while one decodes a
 def together(cpu: bool) -> Iterator[None]:
     """Join the processes that torchrun started, and leave when all are done; alone, nothing happens.
 
-    They talk by gloo, about GPU tensors by NCCL; each has the GPU of
-    its number on its machine. ``UserError`` if there are fewer GPUs than processes.
+    They talk by gloo, about GPU tensors by NCCL; each has the GPU of its number on its machine.
+    ``UserError`` if there are fewer GPUs than processes.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:

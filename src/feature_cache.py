@@ -8,7 +8,8 @@ synthetic images are blocks of their own, and a run that was killed goes on afte
 
 Every block bears its sha256. One that is damaged, or of a changed image, is never used; its images are
 computed again. Without a folder, or when it cannot be written, features stay in memory: the same numbers,
-since they are rounded to float16 either way.
+since they are rounded to float16 either way. Several processes (see ``distributed``) compute a block each
+in turn; the main one reads and writes the files.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 import paths
 from data_loader import let_go
+from distributed import from_main, in_turn, is_main, own
 from utils import Announcement, UserError, atomic_path, save_json, sha256_json
 
 if TYPE_CHECKING:
@@ -68,20 +70,23 @@ class FeatureCache:
         """float16 [N, dim] of ``rows`` of ``images`` (default: all). ``UserError`` if they overflow."""
         rows = np.arange(len(images.records)) if rows is None else np.asarray(rows)
         keys = [images.row_keys[row] for row in rows] if len(images.row_keys) else []
-        features = np.empty((len(rows), self.dim), dtype=np.float16)
-        missing = np.ones(len(rows), dtype=bool)
-        if keys and self.folder is not None:
-            missing = self._look_up(keys, features)
+        features, missing = from_main(self._known, keys, len(rows))
         blocks = _blocks(np.flatnonzero(missing))
-        pixels = _ahead(blocks, lambda block: np.ascontiguousarray(images.pixels[rows[block]]))
         names = images.records["image_id"].to_numpy()
+
+        def computed() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            mine = blocks[own()]
+            pixels = _ahead(mine, lambda block: np.ascontiguousarray(images.pixels[rows[block]]))
+            for block, part in zip(mine, pixels, strict=True):
+                yield block, _half(self.compute(part, list(names[rows[block]])))
+
         done = len(rows) - int(missing.sum())
         with tqdm(total=len(rows), initial=done, desc=desc, unit="img", disable=not blocks) as bar:
             hint = "a smaller --image-size or --train-fraction is quicker"
             announcement = Announcement(len(rows) - done, "features", hint, bar.write)
-            for block, part in zip(blocks, pixels, strict=True):
-                features[block] = _half(self.compute(part, list(names[rows[block]])))
-                if keys:
+            for block, made in in_turn(computed()):
+                features[block] = made
+                if keys and is_main():
                     self._keep([keys[position] for position in block], features[block])
                 let_go(images.pixels)
                 bar.update(len(block))
@@ -89,6 +94,13 @@ class FeatureCache:
         return features
 
     # --- files ---
+    def _known(self, keys: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
+        """(features float16 [n, dim], bool [n]: which are still missing in them)."""
+        features = np.empty((n, self.dim), dtype=np.float16)
+        if not keys or self.folder is None:
+            return features, np.ones(n, dtype=bool)
+        return features, self._look_up(keys, features)
+
     def _look_up(self, keys: Sequence[str], features: np.ndarray) -> np.ndarray:
         """Fill ``features`` from intact blocks; bool [N]: which are missing."""
         missing = np.ones(len(keys), dtype=bool)

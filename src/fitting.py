@@ -2,6 +2,10 @@
 
 Everything random is a pure function of (seed, epoch), so a run that was interrupted and resumed ends with
 the numbers of one that was not (same machine, same thread count).
+
+Of several processes (see ``distributed``) each takes its share of every batch and of the validation images.
+Gradients are means over all, so weights stay the same everywhere; BatchNorm normalises within a share, as in
+DistributedDataParallel, and its running statistics are means over the processes.
 """
 
 from __future__ import annotations
@@ -20,6 +24,19 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from classifier import InputPipeline, cpu_state_dict, predict_batches
+from distributed import (
+    agree,
+    average,
+    average_training,
+    check_batch_size,
+    from_main,
+    gather,
+    is_main,
+    own,
+    rank,
+    weights_digest,
+    woven,
+)
 from utils import UserError, autocast, derive_seed, load_checkpoint, save_checkpoint
 
 SAVE_EVERY_SECONDS = 60.0  # a ResNet-50's training state is 380 MB
@@ -110,7 +127,7 @@ def steps_per_epoch(n_real: int, batch_size: int) -> int:
 
 # --- one epoch -------------------------------------------------------------------------------------
 def train_one_epoch(
-    model: Callable[[torch.Tensor], torch.Tensor],
+    model: nn.Module,
     data: InputPipeline,
     labels: torch.Tensor,
     batches: np.ndarray,
@@ -128,8 +145,9 @@ def train_one_epoch(
     cross-entropy (nats, so weighted) and accuracy over the images drawn, as seen while learning.
     ``UserError`` naming the step if the loss is not finite.
     """
-    device = labels.device
-    generator = torch.Generator().manual_seed(derive_seed(seed, "augment"))
+    device, batches = labels.device, batches[:, own()]
+    process = [rank()] if not is_main() else []  # each varies its images in its own way
+    generator = torch.Generator().manual_seed(derive_seed(seed, "augment", *process))
     losses = torch.zeros(len(batches), device=device)
     correct = torch.zeros((), device=device)
     rows = torch.from_numpy(batches).to(device)
@@ -144,6 +162,7 @@ def train_one_epoch(
         loss = binary_cross_entropy_with_logits(logits.float(), target, weight)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        average_training(model)
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
@@ -151,6 +170,7 @@ def train_one_epoch(
         correct += ((logits.detach() >= 0) == (target > 0.5)).sum()
         on_step()
     check_losses(losses)
+    average([losses, correct])
     return {"loss": losses.mean().item(), "acc": correct.item() / batches.size}
 
 
@@ -192,6 +212,8 @@ def fit(
     most once a minute; with ``resume`` training goes on from it.
     """
     steps = steps_per_epoch(len(pool.real), recipe.batch_size)
+    check_batch_size(min(recipe.batch_size, len(pool.real)))
+    agree(f"initial weights ({desc})", weights_digest(module))
     optimizer = torch.optim.AdamW(
         [parameter for parameter in module.parameters() if parameter.requires_grad],
         lr=recipe.lr,
@@ -204,8 +226,9 @@ def fit(
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=total)
     last = stop_after or recipe.epochs
     result, first = Fit(), 1
-    if resume and state_file is not None and state_file.is_file():
-        result, first = _restore(state_file, module, optimizer, scheduler)
+    state = from_main(_read, state_file) if resume and state_file is not None else None
+    if state is not None:
+        result, first = _restore(state, module, optimizer, scheduler)
         tqdm.write(f"{desc}: resumed after epoch {first - 1}")
 
     saved = time.monotonic()
@@ -225,9 +248,11 @@ def fit(
             validation = _validate(module, data, labels, val_rows, recipe)
             record_epoch(result, epoch, lambda: cpu_state_dict(module), train, validation)
             bar.set_postfix(epoch=f"{epoch}/{last}", loss=f"{train['loss']:.3f}", best=result.best_epoch)
-            if state_file is not None and time.monotonic() - saved > SAVE_EVERY_SECONDS and epoch < last:
+            due = state_file is not None and time.monotonic() - saved > SAVE_EVERY_SECONDS
+            if due and epoch < last and is_main():
                 _save(state_file, epoch, result, module, optimizer, scheduler)
                 saved = time.monotonic()
+    agree(f"weights ({desc})", weights_digest(module))
     if val_rows is None:
         result.best_epoch, result.state_dict = last, cpu_state_dict(module)
     return result
@@ -244,8 +269,16 @@ def _validate(
         return None
     module.eval()
     batch_size, precision = 2 * recipe.batch_size, recipe.precision
-    logits = predict_batches(module, data, val_rows, batch_size=batch_size, precision=precision)
+    logits = predict(module, data, val_rows, batch_size=batch_size, precision=precision)
     return logits, loss_and_accuracy(logits, labels.cpu()[val_rows])
+
+
+def predict(
+    module: nn.Module, data: InputPipeline, rows: np.ndarray, *, batch_size: int, precision: str
+) -> torch.Tensor:
+    """``predict_batches``, to which each process contributes its share of ``rows``."""
+    mine = predict_batches(module, data, rows[own()], batch_size=batch_size, precision=precision)
+    return woven(gather(mine))
 
 
 def record_epoch(
@@ -291,13 +324,16 @@ def _save(
     save_checkpoint(path, state)
 
 
+def _read(path: Path) -> dict[str, Any] | None:
+    return load_checkpoint(path) if path.is_file() else None
+
+
 def _restore(
-    path: Path,
+    state: dict[str, Any],
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None,
 ) -> tuple[Fit, int]:
-    state: dict[str, Any] = load_checkpoint(path)
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
     if scheduler is not None:

@@ -25,6 +25,7 @@ from data_loader import (
     cache_folder,
     grouping_sentence,
 )
+from distributed import agree, check_batch_size, from_main, is_main, main_first, size, together
 from treatments import CLASS_WEIGHT, CONTROLS, DUPLICATE, Treatment, share_schedule
 from utils import (
     UserError,
@@ -289,9 +290,10 @@ def prepare_state_folder(
     } | {
         "epochs_final": epochs_final,
         "precision": precision,
+        "processes": 1 if workload_of(args).cached else size(),  # which change no features
     }
     if args.resume and run_file.is_file():
-        earlier = load_json(run_file)
+        earlier = {"processes": 1} | load_json(run_file)
         for key, value in run.items():
             if earlier.get(key) != value:
                 raise UserError(
@@ -513,20 +515,18 @@ def save_results(
     return metrics
 
 
-def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
+def train(args: argparse.Namespace, treatment: Treatment) -> None:
     from arm_output import ArmOutput, warn_of_folds
     from arm_training import ArmTrainer, median_epoch
     from classifier import build_classifier
     from fitting import Recipe
 
-    treatment = treatment_of(args)
-    if args.estimate:
-        print(estimate(args, treatment))
-        return
     device = select_device(args.cpu)
     precision = resolve_precision(args.precision, device)
-    data = read_data(args, treatment)
+    if not workload_of(args).cached:
+        check_batch_size(args.batch_size)
+    with main_first():
+        data = read_data(args, treatment)
     weight_flags = check_initial_weights(args, data.splits.sha256)
     origin = provenance(args, data, weight_flags + red_flags(args, data))
     out = ArmOutput(
@@ -536,7 +536,9 @@ def main(argv: list[str] | None = None) -> None:
     if not args.k_folds:
         warn_of_folds(out)
     check_shares(treatment, epochs_final)
-    build_classifier(args.weights, not args.unfreeze)  # unavailable weights end here, nothing changed yet
+    with main_first():
+        build_classifier(args.weights, not args.unfreeze)  # unavailable weights end here, nothing changed yet
+    agree("data or options", [origin, epochs_final, precision])
     print(f"{out.prefix.removesuffix('_')}: {describe_run(args, data, device, precision)}")
     if not args.resume and (time_needed := foresee(args, data, epochs_final, device)):
         print(time_needed, flush=True)
@@ -550,7 +552,7 @@ def main(argv: list[str] | None = None) -> None:
         ratio=args.synthetic_ratio,
         seed=args.seed,
         device=device,
-        state_folder=prepare_state_folder(args, out, epochs_final, precision),
+        state_folder=from_main(prepare_state_folder, args, out, epochs_final, precision),
         resume=args.resume,
         views=args.feature_views,
         cache_dir=cache_folder(args),
@@ -566,6 +568,7 @@ def main(argv: list[str] | None = None) -> None:
 
     facts = {
         "environment": environment(device),
+        "processes": size(),
         "precision": precision,
         "test_set": args.test_set,
         "train_fraction": args.train_fraction,
@@ -577,9 +580,21 @@ def main(argv: list[str] | None = None) -> None:
         "epochs_final": epochs_final,
         "epochs_final_from": epochs_from,
     }
+    if not is_main():
+        return
     metrics = save_results(args, out, data, trainer, folds, repeats, facts, bool(weight_flags))
     shutil.rmtree(trainer.state_folder, ignore_errors=True)
     print_outcome(metrics, args.results_dir)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    treatment = treatment_of(args)
+    with together(args.cpu):
+        if not args.estimate:
+            train(args, treatment)
+        elif is_main():
+            print(estimate(args, treatment))
 
 
 if __name__ == "__main__":
