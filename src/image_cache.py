@@ -124,7 +124,9 @@ def load_pixels(
         rows = _open(file, images, decode, workers)
         if rows is None:
             rows = _build(folder, name, images, decode, workers, desc)
-            print(f"decoded images are kept in {cache_dir} ({_gigabytes(cache_dir)}, may be deleted)")
+            # Of this file alone: others come and go while other processes write below the folder.
+            what = f"{_good(rows).sum():,} decoded images ({file.stat().st_size / 1e9:.2f} GB)"
+            print(f"{what} are kept in {cache_dir}, which may be deleted")
     return _map(file, rows)
 
 
@@ -141,10 +143,6 @@ def _good(rows: Sequence[Row]) -> np.ndarray:
     import numpy as np
 
     return np.array([crc is not None for _, crc in rows], dtype=bool)
-
-
-def _gigabytes(folder: str | Path) -> str:
-    return f"{sum(file.stat().st_size for file in Path(folder).rglob('*') if file.is_file()) / 1e9:.2f} GB"
 
 
 def count_missing(images: ImageList, cache_dir: str | Path | None) -> int:

@@ -120,9 +120,18 @@ class TestHitAndMiss:
         assert load(records, cache).key != key
         assert len(decoded) == 24
 
-    def test_the_size_of_all_is_told(self, records, cache, capsys):
+    def test_the_size_of_the_decoded_images_alone_is_told(self, records, cache, capsys, monkeypatch):
+        def vanished(*_):
+            raise FileNotFoundError("a temporary file of another process")
+
+        # Nothing else below the folder is looked at: it may be gone a moment later.
+        monkeypatch.setattr(Path, "rglob", vanished)
+        (cache / "features").mkdir(parents=True)
+        with (cache / "features" / "large").open("wb") as other:
+            other.truncate(10**9)
         load(records, cache)
-        assert "0.00 GB" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert "12 decoded images" in out and "0.00 GB" in out and "cannot be used" not in out
 
     def test_no_records(self, records, cache):
         assert load(records.iloc[:0], cache).pixels.shape == (0, SIZE, SIZE)
