@@ -21,6 +21,7 @@ from utils import UserError, load_json, save_json
 SRC = Path(__file__).resolve().parent
 FINISHED, STARTED, OUTDATED = "finished", "started", "outdated"
 GENERATION = "generate synthetic images"
+MAKE_NOTHING = {"--estimate", "--help", "-h"}  # with which a script ends well, its step undone
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,12 @@ def add_passed_on_arguments(parser: argparse.ArgumentParser) -> None:
 def words(text: str) -> list[str]:
     """An argparse type: options in one string, split as a shell would."""
     try:
-        return shlex.split(text)
+        options = shlex.split(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be split into options: {error}") from None
+    if idle := [option for option in options if option in MAKE_NOTHING]:
+        raise argparse.ArgumentTypeError(f"{idle[0]} cannot be passed on: the step would make nothing")
+    return options
 
 
 def data_options(args: argparse.Namespace) -> list[str]:
@@ -210,7 +214,7 @@ def modified(path: Path) -> int | None:
 
 
 def run_command(step: Step, extra: list[str]) -> float:
-    """Run one step to its end and return its seconds. ``UserError`` if it fails."""
+    """Run one step to its end and return its seconds. ``UserError`` if it fails or makes no artifact."""
     start = time.monotonic()
     process = subprocess.Popen([sys.executable, str(SRC / f"{step.script}.py"), *step.options, *extra])
     try:
@@ -224,5 +228,10 @@ def run_command(step: Step, extra: list[str]) -> float:
         raise UserError(
             f"step {step.name!r} ended with exit code {code}; its message stands above. "
             "Run the same command again to go on from this step"
+        )
+    if not step.artifact.exists():
+        raise UserError(
+            f"step {step.name!r} ended without an error, but {step.artifact} is not there: run the same "
+            "command again, and look at what the step says above if it is missing again"
         )
     return time.monotonic() - start

@@ -80,6 +80,13 @@ def test_a_failed_step_stops_the_pipeline_and_is_resumed(stubs):
     assert calls() == ["one a.txt x", "one a.txt x --resume", "two b.txt"]
 
 
+def test_a_step_that_makes_nothing_is_not_finished(stubs):
+    (stubs / "src" / "one.py").write_text("")
+    with pytest.raises(UserError, match=r"step 'first' ended without an error, but a\.txt is not there"):
+        run_steps(steps(), LOG)
+    assert load_json(LOG)["first"]["state"] == "started" and not Path("calls.txt").exists()
+
+
 # --- outdated synthetic images ---------------------------------------------------------------------
 GENERATE = """
 import pathlib, sys
@@ -237,6 +244,9 @@ def test_the_plan_passes_options_on_and_downloads_what_is_missing(in_tmp):
     [
         (["--gan-args", "'"], "argument --gan-args"),
         (["--classifier-args", '"--lr'], "argument --classifier-args"),
+        (["--classifier-args=--estimate"], "--classifier-args: --estimate cannot be passed on"),
+        (["--gan-args", "--kimg 1 --estimate"], "--gan-args: --estimate cannot be passed on"),
+        (["--gan-args=-h"], "--gan-args: -h cannot be passed on"),
         (["--k-folds", "1"], "--k-folds 1 is not allowed"),
         (["--seed", str(2**32)], "argument --seed"),
     ],

@@ -323,6 +323,7 @@ def test_the_work_is_measured_as_the_options_say(monkeypatch):
         (["--k-folds", "1"], "--k-folds 1 is not allowed"),
         (["--repeats", "0"], "argument --repeats"),
         (["--classifier-args", "--unfreeze --epochs=5"], "--epochs=5 cannot be passed on"),
+        (["--classifier-args=--estimate"], "--estimate cannot be passed on"),
         (["--classifier-args", "--batch-size 0"], "argument --batch-size: 0 is not allowed"),
         (["--gan-args", "--num-channels 1 --batch-size=1"], "argument --batch-size: 1 is not allowed"),
         (["--gan-args", "--num-channels 2"], "argument --num-channels"),
