@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TIMEOUT = datetime.timedelta(hours=2)  # the others may wait while one decodes a whole dataset
+_alone = False  # inside the block of alone()?
 
 
 # --- joining ---------------------------------------------------------------------------------------
@@ -94,12 +95,24 @@ def _exchanging() -> Iterator[None]:
         ) from None
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Inside the block there is one process, this one, and nothing is exchanged: for what it does without
+    the others, as measuring how fast it is."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
 # --- who is who ------------------------------------------------------------------------------------
 def size() -> int:
     """Number of processes."""
     import torch.distributed as dist
 
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:

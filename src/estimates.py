@@ -1,6 +1,7 @@
 """How long one run of a script will take, from a little of its work on this machine, and what shortens it.
 
-The classifier's and the GAN's steps are timed by ``study_timing``, which estimates a whole study.
+The classifier's and the GAN's steps are timed by ``study_timing``, which estimates a whole study. Of several
+processes (see ``distributed``) only one measures, what its share of each step takes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import distributed
 from study_timing import (
     SCRIPT_SECONDS,
     Speeds,
@@ -107,9 +109,18 @@ def describe_arm(
     return describe(seconds, basis, shorter)
 
 
+def shared_seconds(work: Workload, device: torch.device, negligible: float = 0.0) -> tuple[float, float]:
+    """``classifier_seconds`` of all processes together, from this one's share of the work."""
+    processes = distributed.size()
+    share = replace(work, batch_size=max(1, work.batch_size // processes))
+    with distributed.alone():
+        step, prediction = classifier_seconds(share, device, negligible)
+    return step, prediction / processes
+
+
 def estimate_arm(size: ArmSize, work: Workload, device: torch.device, images: Sequence[Path]) -> str:
     """For --estimate: the whole run, decoding of images that the cache lacks included."""
-    step, prediction = classifier_seconds(work, device)
+    step, prediction = shared_seconds(work, device)
     decoding = decoding_seconds(images[:IMAGES_TO_DECODE], work.image_size)
     return describe_arm(size, work, Speeds(step, prediction, 0.0, 0.0, decoding), ArmSize.whole)
 
@@ -118,7 +129,7 @@ def foresee_arm(size: ArmSize, work: Workload, device: torch.device) -> str | No
     """What a run says before it trains, its images being decoded; None if it is short."""
     # One call of each kind is enough to know that a run is short.
     most_calls = size.training(work, Speeds(1.0, 1 / work.batch_size, 0.0, 0.0, 0.0))
-    step, prediction = classifier_seconds(work, device, negligible=WORTH_SAYING / max(1.0, most_calls))
+    step, prediction = shared_seconds(work, device, negligible=WORTH_SAYING / max(1.0, most_calls))
     speeds = Speeds(step, prediction, 0.0, 0.0, 0.0)
     if size.training(work, speeds) < WORTH_SAYING:
         return None
@@ -139,8 +150,17 @@ def gan_seconds(
 ) -> tuple[float, float, float | None]:
     """Seconds: (per image before the first step, of a step, of one without perceptual loss, None if it is).
 
-    ``build_objective`` makes the losses for training images uint8 [N, S, S]; here they are noise.
+    ``build_objective`` makes the losses for training images uint8 [N, S, S]; here they are noise. A step is
+    one of all processes, each with its share of ``batch_size``.
     """
+    share = batch_size // distributed.size()
+    with distributed.alone():
+        return _gan_seconds(gan, build_objective, share, precision)
+
+
+def _gan_seconds(
+    gan: GAN, build_objective: Callable[[torch.Tensor], Objective], batch_size: int, precision: str
+) -> tuple[float, float, float | None]:
     import torch
 
     from data_loader import to_gan_range

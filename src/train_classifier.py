@@ -523,8 +523,6 @@ def train(args: argparse.Namespace, treatment: Treatment) -> None:
 
     device = select_device(args.cpu)
     precision = resolve_precision(args.precision, device)
-    if not workload_of(args).cached:
-        check_batch_size(args.batch_size)
     with main_first():
         data = read_data(args, treatment)
     weight_flags = check_initial_weights(args, data.splits.sha256)
@@ -540,7 +538,7 @@ def train(args: argparse.Namespace, treatment: Treatment) -> None:
         build_classifier(args.weights, not args.unfreeze)  # unavailable weights end here, nothing changed yet
     agree("data or options", [origin, epochs_final, precision])
     print(f"{out.prefix.removesuffix('_')}: {describe_run(args, data, device, precision)}")
-    if not args.resume and (time_needed := foresee(args, data, epochs_final, device)):
+    if not args.resume and (time_needed := from_main(foresee, args, data, epochs_final, device)):
         print(time_needed, flush=True)
     trainer = ArmTrainer(
         data,
@@ -591,6 +589,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     treatment = treatment_of(args)
     with together(args.cpu):
+        if not workload_of(args).cached:
+            check_batch_size(args.batch_size)
         if not args.estimate:
             train(args, treatment)
         elif is_main():

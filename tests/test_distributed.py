@@ -112,6 +112,11 @@ def main():
                 raise WeightsUnavailableError("every process goes on without them")
         except WeightsUnavailableError:
             pass
+        if me == 1:
+            with alone(), main_first():
+                barrier()
+                assert (size(), rank(), from_main(rank), gather(me)) == (1, 0, 0, [1])
+        assert size() == 2
         means = [torch.full((2, 3), float(me)), torch.tensor(4.0 * me)]
         average(means)
         assert means[0].tolist() == [[0.5] * 3] * 2 and means[1].item() == 2.0
@@ -290,6 +295,10 @@ def test_gan_of_two_processes_trains_resumes_and_refuses(in_tmp):
     code, _, err = train("other", "--batch-size", "5")
     assert code != 0 and "error: batches of 5 images cannot be dealt out to 2 processes" in err
 
+    code, out, err = train("estimated", "--estimate")
+    assert code == 0 and out.count("ABOUT ") == 1, err
+    assert not Path("estimated").exists()
+
 
 @pytest.mark.slow
 def test_two_processes_compute_the_features_and_results_of_one(in_tmp, make_dataset):
@@ -306,16 +315,39 @@ def test_two_processes_compute_the_features_and_results_of_one(in_tmp, make_data
     assert len(tables) == 3 and contents(in_tmp / "two", "*.csv") == tables
 
 
+ALL_LAYERS = [
+    "--unfreeze", "--weights", "none", "--image-size", "32", "--batch-size", "12", "--epochs", "2",
+    "--precision", "fp32", "--k-folds", "0", "--augment", "light", "--cpu",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_foresee_how_long_whole_networks_take(in_tmp, make_dataset):
+    """The main one measures, whatever number of calls the other's clock would have it make."""
+    make_dataset(n=48)
+    code, out, err = run("train_classifier", *ALL_LAYERS, "--estimate")
+    assert code == 0 and out.count("ABOUT ") == 1, err
+    assert not Path("models").exists()
+
+    code = f"""
+def main():
+    import os, estimates, study_timing, train_classifier
+    estimates.WORTH_SAYING = study_timing.LEAST_SECONDS = 0.0
+    study_timing.LEAST_CALLS = 1 + 3 * int(os.environ["RANK"])
+    train_classifier.main({ALL_LAYERS})"""
+    for exit_code, err in two_processes(code):
+        assert exit_code == 0, err
+    assert paths.final_metrics("results/metrics", "baseline_").is_file()
+
+
 @pytest.mark.slow
 def test_two_processes_train_all_layers(in_tmp, make_dataset):
     make_dataset(n=48)
-    options = ["--unfreeze", "--weights", "none", "--image-size", "32", "--batch-size", "12", "--epochs", "2",
-               "--precision", "fp32", "--k-folds", "0", "--augment", "light", "--cpu"]  # fmt: skip
-    code, out, err = run("train_classifier", *options)  # ends with an error if weights were to differ
+    code, out, err = run("train_classifier", *ALL_LAYERS)  # ends with an error if weights were to differ
     assert code == 0 and out.count("test: ") == 1, err
     metrics = load_json(paths.final_metrics("results/metrics", "baseline_"))
     assert metrics["processes"] == 2
     weights = load_checkpoint(paths.classifier_model("models", "baseline_"))["state_dict"]
     assert all(value.isfinite().all() for value in weights.values())
-    code, _, err = run("train_classifier", *options, "--batch-size", "7")
+    code, _, err = run("train_classifier", *ALL_LAYERS, "--batch-size", "7")
     assert code != 0 and "error: batches of 7 images cannot be dealt out to 2 processes" in err

@@ -5,8 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+import distributed
 import estimates
+import gan_training
 import generate_synthetic
 import study_timing
 import train_classifier
@@ -14,7 +17,7 @@ import train_gan
 import utils
 from estimates import ArmSize, describe, describe_arm, describe_gan
 from gan_data import save_generator
-from study_timing import SCRIPT_SECONDS, Speeds, workload
+from study_timing import SCRIPT_SECONDS, Speeds, Workload, workload
 from utils import Announcement
 
 SPEEDS = Speeds(step=0.5, prediction=0.01, gan=0.0, generation=0.0, decoding=0.003)
@@ -70,6 +73,34 @@ class TestArithmetic:
         assert "--perceptual" not in describe_gan(
             20.0, 600, 0.5, None, batch_size=8, image_size=112, epochs=1
         )
+
+
+class TestSeveralProcesses:
+    """One of four measures its quarter of a batch, and exchanges nothing meanwhile."""
+
+    @pytest.fixture(autouse=True)
+    def four(self, monkeypatch):
+        monkeypatch.setattr(distributed, "size", lambda: 1 if distributed._alone else 4)
+
+    def test_the_classifier(self, monkeypatch):
+        def measure(work: Workload, device: object, negligible: float) -> tuple[float, float]:
+            assert (distributed.size(), work.batch_size) == (1, 2)
+            return 0.5, 0.04
+
+        monkeypatch.setattr(estimates, "classifier_seconds", measure)
+        work = replace(TRAINED, batch_size=8)
+        assert estimates.shared_seconds(work, None) == (0.5, 0.01)
+        assert distributed.size() == 4
+
+    def test_the_gan(self, monkeypatch):
+        def step(gan: object, real: torch.Tensor, z: torch.Tensor, *others: object) -> None:
+            assert distributed.size() == 1 and len(real) == len(z) == 2
+
+        monkeypatch.setattr(gan_training, "train_step", step)
+        gan = gan_training.build_gan(32, 1, 5, (4, 4), 2e-4, 0.5, 0, torch.device("cpu"))
+        objective = gan_training.Objective(1.0, 0.0, 1.0, None, 1)
+        estimates.gan_seconds(gan, lambda pixels: objective, 8, "fp32")
+        assert distributed.size() == 4
 
 
 class TestAnnouncement:
