@@ -254,8 +254,8 @@ class Run:
 
     def read_state(self, where: str) -> dict[str, Any] | None:
         """The state to be resumed, which fits this run; None if it is not there."""
-        own = paths.gan_state(self.folders.models, self.folders.fold)
-        path = own if where == "auto" else Path(where)
+        of_this_run = paths.gan_state(self.folders.models, self.folders.fold)
+        path = of_this_run if where == "auto" else Path(where)
         name = public_path(path)
         if not path.exists():
             print(f"--resume: {name} is not there: starting from the beginning")
