@@ -7,7 +7,6 @@ processes (see ``distributed``) only one measures, what its share of each step t
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from study_timing import (
     Workload,
     classifier_seconds,
     decoding_seconds,
+    generation_seconds,
     seconds_of_call,
     training_seconds,
 )
@@ -208,15 +208,8 @@ def describe_gan(
 # --- generated images ------------------------------------------------------------------------------
 def estimate_generation(make: ImageMaker, n_images: int, batch_size: int, workers: int) -> str:
     """For --estimate: generating and writing ``n_images``, from two batches in a folder that goes again."""
-    from generation import write_images
-
     if not n_images:
         return "all images are there already"
-    make([1])  # the first is slower
-    some = range(1, min(n_images, 2 * batch_size) + 1)
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        write_images(Path(folder), some, make, batch_size=batch_size, workers=workers)
-        seconds = (time.perf_counter() - start) / len(some)
+    seconds = generation_seconds(make, min(n_images, 2 * batch_size), batch_size, workers)
     shorter = {f"--num-images {n_images // 2}": SCRIPT_SECONDS + n_images // 2 * seconds}
     return describe(SCRIPT_SECONDS + n_images * seconds, f"{1 / seconds:,.0f} images/s", shorter)

@@ -31,7 +31,7 @@ from pipeline_steps import (
     unfinished,
 )
 from study_plan import ARMS, BASELINE, Part, arm_step_name, folders_of, part_steps, plan_parts
-from study_timing import describe_speeds, disk_bytes, measure, seconds_of, workload
+from study_timing import describe_speeds, disk_bytes, measure, seconds_of_all, workload
 from utils import UserError, argument_parser, in_words, number, run_script, save_figure, save_json
 
 if TYPE_CHECKING:
@@ -184,12 +184,15 @@ def print_estimate(args: argparse.Namespace, parts: list[Part], dataset: Dataset
     work = workload(args.image_size, args.cpu, args.classifier_args, args.gan_args)
     print("measuring how fast this machine is ...", flush=True)
     speeds = measure(work, [Path(path) for path in dataset.images["path"][:IMAGES_TO_TIME]])
+    untrained = {part.fraction for part, step in due if step.name == arm_step_name(BASELINE)}
+    times = seconds_of_all(
+        due, work, speeds, n_scored=n_scored, repeats=args.repeats, k_folds=args.k_folds, kimg=args.kimg,
+        cache=not args.no_cache,
+        known=max((part.n_images for part in parts if part.fraction not in untrained), default=0),
+    )  # fmt: skip
     seconds = dict.fromkeys(("train_classifier", "train_gan", "generate_synthetic"), 0.0)
-    for part, step in due:
-        seconds[step.script] += seconds_of(
-            step, part, work, speeds, n_scored=n_scored, repeats=args.repeats, k_folds=args.k_folds,
-            kimg=args.kimg,
-        )  # fmt: skip
+    for (_, step), value in zip(due, times, strict=True):
+        seconds[step.script] += value
     shares = ", ".join(f"{script}.py {in_words(value)}" for script, value in seconds.items() if value)
     print(f"ABOUT {in_words(sum(seconds.values()))} for {len(due)} steps: {shares}")
     print(describe_speeds(work, speeds))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,15 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline_steps import GENERATION, Step
-from study_plan import BASELINE, GAN, Part, arm_step_name
+from study_plan import ARMS, GAN, Part, arm_step_name
 from utils import ArgumentParser, number
 
 if TYPE_CHECKING:
     import torch
 
+    from generation import ImageMaker
+
 LEAST_SECONDS, MOST_SECONDS = 2.0, 8.0  # of each kind of work
 WARM_UP, LEAST_CALLS = 2, 3  # calls that are not counted, and that are
 SCRIPT_SECONDS = 12.0  # for imports, metadata and results of a script, by experience
+GENERATED_BATCH, GENERATED_WORKERS = 64, 4  # the defaults of generate_synthetic.py
 MODEL_BYTES = 94e6  # of a ResNet-50
 
 
@@ -44,6 +48,7 @@ class Workload:
     latent_dim: int
     feature_maps: tuple[int, int]
     perceptual: bool
+    views: int = 1
 
     @property
     def cached(self) -> bool:
@@ -53,8 +58,8 @@ class Workload:
 
 @dataclass(frozen=True)
 class Speeds:
-    """Seconds: of an optimiser step of the classifier, of its prediction per image, of a step of the GAN per
-    image, of generating and of decoding an image."""
+    """Seconds: of an optimiser step of the classifier, of its prediction per image (of features, where these
+    are computed once), of a step of the GAN per image, of generating and writing and of decoding an image."""
 
     step: float
     prediction: float
@@ -92,6 +97,7 @@ def workload(image_size: int, cpu: bool, classifier_args: Sequence[str], gan_arg
         latent_dim=of_gan.latent_dim,
         feature_maps=(of_gan.feature_maps_g, of_gan.feature_maps_d),
         perceptual=of_gan.perceptual != "off",
+        views=of_classifier.feature_views,
     )
 
 
@@ -146,35 +152,42 @@ def seconds_of_call(call: Callable[[], object], device: torch.device, negligible
 
 
 def classifier_seconds(work: Workload, device: torch.device, negligible: float = 0.0) -> tuple[float, float]:
-    """(of a step, of a prediction per image); a step on cached features is not worth timing: 0.
+    """(of a step, of a prediction per image). With features computed once: (0, of those of an image); a step
+    on them is not worth timing.
 
     What takes no longer than ``negligible`` is not timed closer.
     """
     import numpy as np
     import torch
 
-    from classifier import InputPipeline, build_classifier, predict_batches
+    from classifier import FeatureExtractor, InputPipeline, build_classifier, predict_batches
     from fitting import train_one_epoch
     from utils import resolve_precision
 
     precision, size = resolve_precision(work.precision, device), work.batch_size
     generator = torch.Generator().manual_seed(0)
-    shape = (size, work.image_size, work.image_size)
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
-    model = build_classifier("none", work.frozen).to(device, memory_format=torch.channels_last)
-    data, rows = InputPipeline(pixels, work.augment), np.arange(size)
-    step = 0.0
-    if not work.cached:
-        labels = (torch.arange(size) % 2).float().to(device)
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-4, fused=True)
-        model.train()
-        step = seconds_of_call(
-            lambda: train_one_epoch(
-                model, data, labels, rows[None], optimizer, None, precision=precision, seed=0
-            ),
-            device,
-            negligible,
-        )
+
+    def noise(n: int) -> torch.Tensor:
+        shape = (n, work.image_size, work.image_size)
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+    model = build_classifier("none", work.frozen)
+    if work.cached:
+        extract = FeatureExtractor(model, device, precision)
+        some = noise(extract.batch_size).numpy()
+        return 0.0, seconds_of_call(lambda: extract(some), device, negligible) / len(some)
+    model = model.to(device, memory_format=torch.channels_last)
+    data, rows = InputPipeline(noise(size).to(device), work.augment), np.arange(size)
+    labels = (torch.arange(size) % 2).float().to(device)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-4, fused=True)
+    model.train()
+    step = seconds_of_call(
+        lambda: train_one_epoch(
+            model, data, labels, rows[None], optimizer, None, precision=precision, seed=0
+        ),
+        device,
+        negligible,
+    )
     model.eval()
     predict = seconds_of_call(
         lambda: predict_batches(model, data, rows, batch_size=size, precision=precision), device, negligible
@@ -183,11 +196,12 @@ def classifier_seconds(work: Workload, device: torch.device, negligible: float =
 
 
 def _gan_seconds(work: Workload, device: torch.device) -> tuple[float, float]:
-    """Per image: (of a step, without a perceptual loss; of generating in float64)."""
+    """Per image: (of a step, without a perceptual loss; of generating and writing)."""
     import torch
 
     from gan_training import Objective, build_gan, step_noise, train_step
-    from utils import resolve_precision, select_device
+    from generation import ImageMaker
+    from utils import resolve_precision
 
     precision, size = resolve_precision(work.gan_precision, device), work.gan_batch_size
     gan = build_gan(
@@ -197,28 +211,64 @@ def _gan_seconds(work: Workload, device: torch.device) -> tuple[float, float]:
     z = step_noise(0, 0, size, work.latent_dim)
     objective = Objective(1.0, 0.0, 1.0, None, 1)
     step = seconds_of_call(lambda: train_step(gan, real, z.to(device), objective, precision), device)
-    device = select_device(work.cpu or device.type == "mps")  # Apple's GPUs have no float64
-    generator, few = gan.G_ema.double().to(device), z[:8].double().to(device)
-    with torch.no_grad():
-        generation = seconds_of_call(lambda: generator(few), device)
-    return step / size, generation / len(few)
+    make = ImageMaker(gan.G_ema, 0, device)
+    return step / size, generation_seconds(make, GENERATED_BATCH, GENERATED_BATCH, GENERATED_WORKERS)
+
+
+def generation_seconds(make: ImageMaker, n_images: int, batch_size: int, workers: int) -> float:
+    """Of generating and writing an image, from ``n_images`` in a folder that goes again."""
+    from generation import write_images
+
+    make([1])  # the first is slower
+    some = range(1, n_images + 1)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        write_images(Path(folder), some, make, batch_size=batch_size, workers=workers)
+        return (time.perf_counter() - start) / n_images
 
 
 # --- multiplying -----------------------------------------------------------------------------------
+def seconds_of_all(
+    due: Sequence[tuple[Part, Step]], work: Workload, speeds: Speeds, *, n_scored: int, repeats: int,
+    k_folds: int, kimg: float, cache: bool, known: int = 0,
+) -> list[float]:  # fmt: skip
+    """Of each step that is ``due``, in turn, from few to many patients; ``n_scored``: test images, unlabelled
+    ones included.
+
+    With ``cache`` real images are decoded, and their features computed, once: small fractions lie within
+    larger ones. ``known``: training images of the largest fraction that an arm was trained on before.
+    """
+    seconds = []
+    for part, step in due:
+        new = (part.n_images - min(known, part.n_images), 0 if known else n_scored) if cache else None
+        sizes = {"n_scored": n_scored, "repeats": repeats, "k_folds": k_folds, "kimg": kimg, "new": new}
+        seconds.append(seconds_of(step, part, work, speeds, **sizes))
+        if step.name not in (GAN, GENERATION):
+            known = max(known, part.n_images)
+    return seconds
+
+
 def seconds_of(
     step: Step, part: Part, work: Workload, speeds: Speeds, *, n_scored: int, repeats: int, k_folds: int,
-    kimg: float,
+    kimg: float, new: tuple[int, int] | None = None,
 ) -> float:  # fmt: skip
-    """About how long a step of the study takes; ``n_scored``: test images, unlabelled ones included."""
+    """About how long a step of the study takes; ``n_scored``: test images, unlabelled ones included; ``new``:
+    how many real (training, scored) images no step before had decoded (default: all)."""
+    new_real, new_scored = new or (part.n_images, n_scored)
     if step.name == GAN:
-        return SCRIPT_SECONDS + part.n_positive * speeds.decoding + 1000 * kimg * speeds.gan
+        # Its images are about as positive as all that are new.
+        positive = part.n_positive * new_real / part.n_images
+        return SCRIPT_SECONDS + positive * speeds.decoding + 1000 * kimg * speeds.gan
     if step.name == GENERATION:
         return SCRIPT_SECONDS + part.n_synthetic * speeds.generation
-    synthetic = part.n_synthetic if step.name != arm_step_name(BASELINE) else 0
-    n_images = part.n_images + synthetic + n_scored
-    return SCRIPT_SECONDS + n_images * speeds.decoding + training_seconds(
-        work, speeds, n_images=n_images, n_real=part.n_images, n_scored=n_scored, steps=part.steps,
-        epochs=part.epochs, final_steps=part.steps, repeats=repeats, k_folds=k_folds,
+    # Controls only count the synthetic images.
+    shown = {arm_step_name(arm) for arm, options in ARMS.items() if "--use-synthetic" in options}
+    synthetic = part.n_synthetic if step.name in shown else 0
+    decoded = new_real + synthetic + new_scored
+    return SCRIPT_SECONDS + decoded * speeds.decoding + training_seconds(
+        work, speeds, n_images=work.views * (new_real + synthetic) + new_scored, n_real=part.n_images,
+        n_scored=n_scored, steps=part.steps, epochs=part.epochs, final_steps=part.steps, repeats=repeats,
+        k_folds=k_folds,
     )  # fmt: skip
 
 
@@ -228,7 +278,7 @@ def training_seconds(
 ) -> float:  # fmt: skip
     """Of an arm: folds of ``steps`` in ``epochs`` passes over ``n_real`` images, final models, predictions.
 
-    ``n_images``: all of them, synthetic and scored ones included.
+    ``n_images``: all whose features have to be computed, each as often as it has views.
     """
     if work.cached:
         return n_images * speeds.prediction
