@@ -26,12 +26,12 @@ from benchmark_plan import (
     seconds_of,
     side_by_side,
 )
-from classifier import InputPipeline, build_classifier, extract_features
+from classifier import FeatureExtractor, InputPipeline, build_classifier
 from data_loader import to_classifier_range, to_gan_range
 from dcgan import Generator, initialise
 from fidelity import NEIGHBOURS, neighbourhood_scores
 from fitting import train_one_epoch
-from gan_losses import VGG16_BLOCKS, PerceptualLoss, VGG16Features
+from gan_losses import PerceptualLoss, untrained_vgg16
 from gan_training import (
     GAN,
     TERMS,
@@ -100,8 +100,10 @@ def peak_share(bench: Bench) -> dict[str, Any]:
     model = build_classifier(bench.weights, frozen=True)
     operations = n * inference_operations(bench.sizes.side)
 
+    extract = FeatureExtractor(model, bench.device, bench.precision)
+
     def infer() -> np.ndarray:
-        return extract_features(model, pixels, device=bench.device, precision=bench.precision)
+        return extract(pixels)
 
     infer()
     peaks, speeds = [], []
@@ -184,20 +186,6 @@ def build_both(bench: Bench, with_vgg: bool) -> tuple[GAN, plain_path.PlainGAN, 
     objective = Objective(**WEIGHTS, perceptual_loss=perceptual_loss, perceptual_every=every)
     plain_vgg = None if vgg is None else plain_path.PlainVGG16(vgg)
     return gan, plain_path.PlainGAN(G, D, LR, BETA1, plain_vgg), objective
-
-
-def untrained_vgg16(seed: int) -> VGG16Features:
-    """VGG16 with random weights: as slow as the trained one."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "vgg16"))
-    weights, index = {}, 0
-    for channels in VGG16_BLOCKS:
-        index += 1 if index else 0  # the pooling layer before every block but the first
-        for before, after in zip(channels, channels[1:], strict=False):
-            noise = torch.randn(after, before, 3, 3, generator=generator)
-            weights[f"features.{index}.weight"] = noise * (2 / (9 * before)) ** 0.5
-            weights[f"features.{index}.bias"] = torch.zeros(after)
-            index += 2  # the convolution and its ReLU
-    return VGG16Features(weights)
 
 
 def generate(bench: Bench) -> dict[str, Any]:

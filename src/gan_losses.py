@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from data_loader import IMAGENET_MEAN, IMAGENET_STD
+from utils import derive_seed
 
 REAL_LABEL = 0.9  # one-sided label smoothing (Salimans et al. 2016, arXiv 1606.03498), in D only
 
@@ -106,6 +107,20 @@ class VGG16Features(nn.Module):
             if index in self.outputs:
                 maps.append(functional.adaptive_avg_pool2d(x.float(), GRID))
         return maps
+
+
+def untrained_vgg16(seed: int) -> VGG16Features:
+    """VGG16 with random weights, for timing only: as slow as the trained one, and nothing is downloaded."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "vgg16"))
+    weights, index = {}, 0
+    for channels in VGG16_BLOCKS:
+        index += 1 if index else 0  # the pooling layer before every block but the first
+        for before, after in zip(channels, channels[1:], strict=False):
+            noise = torch.randn(after, before, 3, 3, generator=generator)
+            weights[f"features.{index}.weight"] = noise * (2 / (9 * before)) ** 0.5
+            weights[f"features.{index}.bias"] = torch.zeros(after)
+            index += 2  # the convolution and its ReLU
+    return VGG16Features(weights)
 
 
 class PerceptualLoss(nn.Module):

@@ -89,8 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="light: small affine, brightness and contrast changes; never mirrored")  # fmt: skip
     add("--feature-views", type=number(int, 1, 64), default=1, metavar="V",
         help="with --augment light and a frozen backbone: features of V views of each image (itself and "
-        "V - 1 changed ones) are computed once, and one is drawn per epoch; 1 augments anew in every "
-        "epoch, through the whole network")  # fmt: skip
+        "V - 1 changed ones, the same for all repeats and arms) are computed once, and one is drawn per "
+        "epoch; 1 augments anew in every epoch, through the whole network")  # fmt: skip
     add("--image-size", type=number(int, 32, 1024), default=224, metavar="N", help="pixels per side")
     add("--seed", type=number(int, 0, 2**32 - 1), default=42, metavar="N", help="of everything but the split")
     add("--repeats", type=number(int, 1), default=1, metavar="R",
@@ -128,7 +128,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="auto: bf16 where the hardware multiplies it")  # fmt: skip
     add("--cpu", action="store_true", help="use the CPU even if a GPU is available")
     add("--resume", action="store_true", help="go on with an interrupted run of the same options")
-    add("--estimate", action="store_true", help="only say about how long it takes, and what is quicker")
+    add("--estimate", action="store_true",
+        help="only say about how long it takes, and what is quicker; writes nothing but splits.json where "
+        "there is none")  # fmt: skip
     return parser
 
 
@@ -341,7 +343,8 @@ def workload_of(args: argparse.Namespace) -> Workload:
 
 
 def estimate(args: argparse.Namespace, treatment: Treatment) -> str:
-    """What --estimate prints; nothing is decoded but a few images, and nothing written."""
+    """What --estimate prints; nothing is decoded but a few images, and nothing written but the dataset's
+    splits.json where there is none."""
     import pandas as pd
 
     from data_loader import count_undecoded, load_dataset, load_official_test

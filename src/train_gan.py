@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from data_loader import Dataset
-    from gan_losses import PerceptualLoss
+    from gan_losses import PerceptualLoss, VGG16Features
     from gan_run import Run, TrainingSet
     from gan_training import Objective
     from splits import Splits
@@ -106,7 +106,11 @@ def _add_saving_arguments(group: argparse._ArgumentGroup) -> None:
         help="go on from the last state in <model-dir>/gan, or from the state file PATH; nothing there: "
         "start from the beginning (default: start from the beginning)",
     )  # fmt: skip
-    add("--estimate", action="store_true", help="only say about how long it takes, and what is quicker")
+    add(
+        "--estimate", action="store_true",
+        help="only say about how long it takes, and what is quicker; writes nothing but splits.json where "
+        "there is none, and counts the perceptual loss as if its weights were there",
+    )  # fmt: skip
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -204,11 +208,8 @@ def count_epochs(epochs: int, kimg: float | None, n_images: int, batch_size: int
 # --- objective -------------------------------------------------------------------------------------
 def load_perceptual_loss(pixels: torch.Tensor, num_channels: int, precision: str) -> PerceptualLoss:
     """VGG16 with its ImageNet weights and its moments over all ``pixels``; ``WeightsUnavailableError``."""
-    from tqdm import tqdm
-
-    from data_loader import to_gan_range
-    from gan_losses import VGG16_URL, PerceptualLoss, VGG16Features
-    from utils import autocast, hub_weights
+    from gan_losses import VGG16_URL, VGG16Features
+    from utils import hub_weights
 
     what, remedy = "the perceptual loss", "use --perceptual off"
     with main_first():
@@ -220,6 +221,18 @@ def load_perceptual_loss(pixels: torch.Tensor, num_channels: int, precision: str
         raise WeightsUnavailableError(
             f"{what}: {file} in torch's cache is not VGG16 ({error}); delete it, or {remedy}"
         ) from None
+    return perceptual_loss_of(network, pixels, num_channels, precision)
+
+
+def perceptual_loss_of(
+    network: VGG16Features, pixels: torch.Tensor, num_channels: int, precision: str
+) -> PerceptualLoss:
+    from tqdm import tqdm
+
+    from data_loader import to_gan_range
+    from gan_losses import PerceptualLoss
+    from utils import autocast
+
     batches = tqdm(pixels.split(32), desc="VGG16 features of the reals", unit="batch")
     with autocast(pixels.device, precision):
         return PerceptualLoss(network, (to_gan_range(batch, num_channels) for batch in batches))
@@ -227,10 +240,8 @@ def load_perceptual_loss(pixels: torch.Tensor, num_channels: int, precision: str
 
 def build_objective(args: argparse.Namespace, pixels: torch.Tensor, precision: str) -> tuple[Objective, str]:
     """The terms of G's loss and what became of the perceptual one: "on", "off" or "unavailable"."""
-    from gan_training import Objective, perceptual_every
-
     perceptual_loss, outcome = None, "off"
-    if args.perceptual != "off" and args.lambda_perceptual > 0:
+    if wants_perceptual(args):
         try:
             perceptual_loss = load_perceptual_loss(pixels, args.num_channels, precision)
             outcome = "on"
@@ -239,14 +250,37 @@ def build_objective(args: argparse.Namespace, pixels: torch.Tensor, precision: s
                 raise
             print(f"training without the perceptual loss: {error}")
             outcome = "unavailable"
-    every = perceptual_every(pixels.device)
-    objective = Objective(args.lambda_adv, args.lambda_perceptual, args.lambda_fm, perceptual_loss, every)
-    return objective, outcome
+    return objective_with(args, perceptual_loss, pixels.device), outcome
+
+
+def wants_perceptual(args: argparse.Namespace) -> bool:
+    return args.perceptual != "off" and args.lambda_perceptual > 0
+
+
+def objective_with(
+    args: argparse.Namespace, perceptual_loss: PerceptualLoss | None, device: torch.device
+) -> Objective:
+    from gan_training import Objective, perceptual_every
+
+    weights = args.lambda_adv, args.lambda_perceptual, args.lambda_fm
+    return Objective(*weights, perceptual_loss, perceptual_every(device))
+
+
+def objective_to_time(args: argparse.Namespace, pixels: torch.Tensor, precision: str) -> Objective:
+    """As slow as ``build_objective``'s where VGG16's weights can be had, without having them."""
+    from gan_losses import untrained_vgg16
+
+    loss = None
+    if wants_perceptual(args):
+        network = untrained_vgg16(args.seed).to(pixels.device)
+        loss = perceptual_loss_of(network, pixels, args.num_channels, precision)
+    return objective_with(args, loss, pixels.device)
 
 
 # --- how long it takes -----------------------------------------------------------------------------
 def estimate(args: argparse.Namespace) -> str:
-    """What --estimate prints; nothing is decoded but a few images, and nothing written."""
+    """What --estimate prints; nothing is decoded but a few images, nothing downloaded, and nothing written
+    but the dataset's splits.json where there is none."""
     from data_loader import count_undecoded
     from estimates import IMAGES_TO_DECODE, describe_gan, gan_seconds
     from gan_training import build_gan
@@ -265,7 +299,7 @@ def estimate(args: argparse.Namespace) -> str:
     sizes = (args.image_size, args.num_channels, args.latent_dim, feature_maps)
     gan = build_gan(*sizes, args.lr, args.beta1, args.seed, device)
     per_image, step, plain_step = gan_seconds(
-        gan, lambda pixels: build_objective(args, pixels, precision)[0], batch_size, precision
+        gan, lambda pixels: objective_to_time(args, pixels, precision), batch_size, precision
     )
     decoding = decoding_seconds(list(records["path"][:IMAGES_TO_DECODE]), args.image_size)
     undecoded = count_undecoded(records, args.image_size, cache_folder(args))

@@ -18,7 +18,7 @@ import benchmark_plan as plan
 import benchmark_rows as rows
 import benchmark_steps as steps
 import paths
-from classifier import build_classifier, extract_features
+from classifier import FeatureExtractor, build_classifier
 from data_loader import load_dataset, read_image
 from image_quality import frechet_distance_of_features, kernel_distance_of_subsets
 from plots_benchmark import benchmark as draw
@@ -149,7 +149,7 @@ def test_plain_pixels_and_features_are_ours(png):
     ours = read_image(png, 32)
     assert np.abs(plain_path.gray_levels(images)[0] - ours).max() <= 1.001
     theirs = plain_path.features_of(model, loader, torch.device("cpu"))
-    features = extract_features(model, ours[None], device=torch.device("cpu"))
+    features = FeatureExtractor(model, torch.device("cpu"))(ours[None])
     assert np.linalg.norm(features - theirs) < 0.01 * np.linalg.norm(theirs)
 
 

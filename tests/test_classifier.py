@@ -6,10 +6,10 @@ from torchvision.models import resnet50
 import classifier
 from classifier import (
     ClassifierHead,
+    FeatureExtractor,
     InputPipeline,
     PneumoniaClassifier,
     build_classifier,
-    extract_features,
     load_classifier,
     predict_batches,
 )
@@ -60,7 +60,7 @@ class TestFrozenBackbone:
         head.load_state_dict(
             {key: value for key, value in model.state_dict().items() if key.startswith("head.")}
         )
-        features = extract_features(model, pixels, device=CPU)
+        features = FeatureExtractor(model, CPU)(pixels)
         assert features.shape == (6, 2048) and features.dtype == np.float32
         rows = np.arange(6)
         whole = predict_batches(

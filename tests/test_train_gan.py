@@ -1,5 +1,7 @@
 """The GAN trainer: one step and its average in closed form, the script as a user runs it, exact resume."""
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import gan_losses
 import gan_run
 import gan_training
 import paths
+import study_timing
 import train_gan
 import utils
 from gan_data import make_dataset
@@ -416,6 +419,20 @@ def test_perceptual_auto_goes_on_without_weights_and_records_it(data_dir, tmp_pa
     content = history(tmp_path)
     assert content["perceptual"] == "unavailable"
     assert content["epochs"][0]["g_perceptual"] is None
+
+
+def test_an_estimate_downloads_nothing_and_writes_only_the_splits(data_dir, tmp_path, monkeypatch, capsys):
+    """Although the perceptual loss, which is asked for, is timed: with weights that are not there."""
+    monkeypatch.setattr(study_timing, "MOST_SECONDS", 0.0)
+    fresh = shutil.copytree(data_dir, tmp_path / "data")
+    (fresh / "splits.json").unlink(missing_ok=True)
+    before = {file for file in tmp_path.rglob("*") if file.is_file()}
+    small = SMALL[: SMALL.index("--vis-batch-size")]
+    flags = ["--cpu", "--perceptual", "on", "--epochs", "100000", "--estimate"]
+    train_gan.main(["--data-dir", str(fresh), *small, *flags])
+    assert re.search(r"^ABOUT .*--perceptual off", capsys.readouterr().out, re.MULTILINE)
+    after = {file for file in tmp_path.rglob("*") if file.is_file()}
+    assert {file.name for file in after - before} == {"splits.json"}
 
 
 def test_perceptual_on_without_weights_stops(data_dir, tmp_path):
