@@ -1,7 +1,8 @@
-"""Fitting a classifier: equal optimiser steps in every arm, the best epoch kept, resumable to the bit.
+"""Fitting a classifier: equal optimiser steps in every arm, the best epoch kept, resumable.
 
 Everything random is a pure function of (seed, epoch), so a run that was interrupted and resumed ends with
-the numbers of one that was not (same machine, same thread count).
+the numbers of one that was not (same machine, same thread count): to the bit where whole networks are fitted,
+up to rounding (about 1e-8) where several heads are fitted together (see ``head_fitting``).
 
 Of several processes (see ``distributed``) each takes its share of every batch and of the validation images.
 Gradients are means over all, so weights stay the same everywhere; BatchNorm normalises within a share, as in

@@ -1,9 +1,14 @@
-"""Fitting several heads on cached features at once, to the numbers that fitting each alone would give.
+"""Fitting several heads on cached features at once, to the numbers that fitting each alone would give, up to
+rounding.
 
 A head is a logistic regression of 2,049 weights: a step of one costs little more than the calls that it is
 made of. So the heads of folds, or of repeats, are rows of one matrix; a step gathers the images of all,
 multiplies them in one batched product, and lets one AdamW, which is elementwise, step them all. The gradient
 of binary cross-entropy is written out: dL/dlogit = weight (sigmoid(logit) - label) / B.
+
+The last bits of a batched product depend on how many heads share it. So a run that is resumed after some of
+its heads were finished fits the others in a smaller group, and their weights may differ by about 1e-8 from
+those of a run without interruption; resumed within a group they are the same to the bit.
 """
 
 from __future__ import annotations
