@@ -16,8 +16,11 @@ from analysis_steps import Outcome
 from arms import TRAIN_COMMAND, Arm
 from classifier import load_classifier
 from data_loader import Dataset, load_dataset, load_official_test
+from feature_cache import FeaturesOverflowError
 from image_comparison import (
+    Extractor,
     ImageSets,
+    Measured,
     assess_quality,
     closest_neighbours,
     compare_by_features,
@@ -149,8 +152,8 @@ def _synthetic(
 def _baseline(
     options: ImageOptions, arms: Mapping[str, Arm], splits: Splits, outcome: Outcome
 ) -> tuple[PneumoniaClassifier | None, int | None, str]:
-    """(the baseline classifier, its image size, --precision), None where there is none that can be read;
-    other splits are flagged."""
+    """(the baseline classifier, its image size, the precision of its training), None where there is none that
+    can be read; other splits are flagged."""
     file = paths.classifier_model(options.model_dir, paths.BASELINE_PREFIX)
     model, checkpoint = None, {}
     if file.is_file():
@@ -166,7 +169,17 @@ def _baseline(
             f"comparison of images: it uses split {splits.sha256[:12]}, which is NOT the split of "
             f"{', '.join(others)}"
         )
-    return model, checkpoint.get("image_size"), checkpoint.get("config", {}).get("precision", "fp32")
+    return model, checkpoint.get("image_size"), _precision_of(checkpoint, arms)
+
+
+def _precision_of(checkpoint: Mapping[str, Any], arms: Mapping[str, Arm]) -> str:
+    """What --precision came to where the baseline was trained, if its metrics are those of the checkpoint;
+    else --precision itself, of which "auto" may be another one here."""
+    config = checkpoint.get("config", {})
+    for arm in arms.values():
+        if arm.prefix == paths.BASELINE_PREFIX and arm.metrics and arm.metrics.get("config") == config:
+            return arm.metrics.get("precision") or config.get("precision", "fp32")
+    return config.get("precision", "fp32")
 
 
 def _quality(
@@ -193,10 +206,7 @@ def _quality(
         print(f"{path.name} is not made: {error}")
         outcome.without(f"{path.name}: {getattr(error, 'short', None) or error}")
         extractors = []
-    measured = [
-        measure(images, extractor, options.num_fid, options.seed, options.cache_dir)
-        for extractor in extractors
-    ]
+    measured = _measure_all(options, images, extractors, outcome)
     if measured:
         fid = compare_by_features(images, measured[0])
         if "distances" in fid:
@@ -210,6 +220,24 @@ def _quality(
     outcome.warnings += quality["flags"]
     _draw_neighbours(options, images, quality, outcome)
     return quality, measured[0].extractor.comparability if measured else ""
+
+
+def _measure_all(
+    options: ImageOptions, images: ImageSets, extractors: list[Extractor], outcome: Outcome
+) -> list[Measured]:
+    """In the features of each extractor; one whose features overflow is left out unless it was asked for."""
+    measured = []
+    for extractor in extractors:
+        try:
+            part = measure(images, extractor, options.num_fid, options.seed, options.cache_dir)
+        except FeaturesOverflowError as error:
+            if extractor.name == options.extractor:
+                raise
+            outcome.without(f"distances in {extractor.short}: {error}")
+            print(f"distances in {extractor.short} are not made: {error}")
+            continue
+        measured.append(part)
+    return measured
 
 
 def _draw_neighbours(

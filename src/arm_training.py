@@ -93,7 +93,13 @@ class ArmTrainer:
         if self.cached:
             self.backbone = self._new_classifier("backbone", seed)
             self.features = feature_caches(
-                self.backbone, cache_dir, device=device, precision=recipe.precision, views=views
+                self.backbone,
+                cache_dir,
+                device=device,
+                precision=recipe.precision,
+                views=views,
+                hint="a smaller --image-size or --train-fraction is quicker",
+                remedy="give other --weights, or --unfreeze",
             )
             agree("weights", [view.key for view in self.features])
             inputs = [view.of(images) for view in self.features for images in data.pool()]
@@ -208,7 +214,10 @@ class ArmTrainer:
             yield job, result
 
     def _fit_heads(self, jobs: list[_Job], what: str, stop_after: int | None) -> Iterator[tuple[_Job, Fit]]:
-        """All with the same number of steps together; by the main process alone, as it is quick."""
+        """All with the same number of steps together; by the main process alone, as it is quick.
+
+        Where an interruption left some of a group finished, the others' results are the same up to rounding.
+        """
         job_of = {job.desc: job for job in jobs}
         tasks = [
             HeadTask(

@@ -27,6 +27,8 @@ from utils import UserError, autocast, derive_seed, hub_weights, load_checkpoint
 
 FEATURES = 2048
 CHECKPOINT_FORMAT = "pneumonia-resnet50-1"
+# Of how features are computed, for caches of them.
+EXTRACTOR = "BatchNorm folded into convolutions, pooled in float32, weights in the precision, version 1"
 VIEWS = "augment_light, version 1"  # of how augmented views are made, for caches of their features
 # The first ImageNet weights rather than the newer ones: label smoothing and mixup, with which those were
 # trained, make features transfer worse to a linear head (Kornblith et al., NeurIPS 2021).
@@ -263,9 +265,12 @@ def feature_caches(
     device: torch.device,
     precision: str,
     views: int = 1,
+    hint: str = "",
+    remedy: str = "",
 ) -> list[FeatureCache]:
     """The features of ``model``'s backbone in each view. The first is the images as they are; in the others
-    each image is augmented in a way of its own that depends on the view and its id alone."""
+    each image is augmented in a way of its own that depends on the view and its id alone. ``hint``,
+    ``remedy``: of ``FeatureCache``."""
     extract = FeatureExtractor(model, device, precision)
 
     def compute(view: int, pixels: np.ndarray, image_ids: Sequence[str]) -> np.ndarray:
@@ -279,6 +284,7 @@ def feature_caches(
         "network": "ResNet-50",
         "weights_sha256": sha256_weights(model.backbone),
         "input": PREPARED,
+        "extractor": EXTRACTOR,
         "precision": precision,
         "device": device.type,
     }
@@ -288,24 +294,8 @@ def feature_caches(
             facts | {"view": view, "views": VIEWS if view else None},
             partial(compute, view),
             FEATURES,
+            hint=hint,
+            remedy=remedy,
         )
         for view in range(views)
     ]
-
-
-def extract_features(
-    model: PneumoniaClassifier,
-    pixels: np.ndarray,
-    *,
-    device: torch.device,
-    precision: str = "fp32",
-    progress: Callable[..., Any] = lambda chunks, **_: chunks,
-) -> np.ndarray:
-    """Features in eval mode: uint8 [N, S, S] -> float32 [N, 2048]. ``progress`` wraps the batches."""
-    extract = FeatureExtractor(model, device, precision)
-    starts = range(0, max(1, len(pixels)), extract.batch_size)
-    parts = [
-        extract(pixels[start : start + extract.batch_size])
-        for start in progress(starts, desc="features", unit="batch")
-    ]
-    return np.concatenate(parts)

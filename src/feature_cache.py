@@ -14,8 +14,10 @@ in turn; the main one reads and writes the files.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 BLOCK = 256  # images: 13 MB of pixels at 224 pixels a side, 1 MB of 2048 features
 DIGEST = 32  # bytes of a sha256
 KEY = 16  # bytes of an image's key
+ABANDONED = 24 * 3600  # seconds after which a temporary file is taken for one of a killed run
 
 # Pixels uint8 [B, S, S] and their image ids -> features float [B, D].
 Compute = Callable[[np.ndarray, Sequence[str]], np.ndarray]
@@ -54,20 +57,35 @@ def sha256_weights(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
+class FeaturesOverflowError(UserError):
+    """Features of a network are not finite, or beyond the range of float16."""
+
+
 class FeatureCache:
     """Features of one space: looked up below ``cache_dir``, computed where they are missing.
 
     ``facts``: all that features depend on besides the image (plain types); ``compute`` makes ``dim`` features
-    of each image. ``cache_dir`` None: nothing is kept.
+    of each image. ``cache_dir`` None: nothing is kept. ``hint``: what makes a long computation shorter in the
+    script that asks; ``remedy``: what to do about a network whose features overflow.
     """
 
-    def __init__(self, cache_dir: str | Path | None, facts: dict[str, Any], compute: Compute, dim: int):
+    def __init__(
+        self,
+        cache_dir: str | Path | None,
+        facts: dict[str, Any],
+        compute: Compute,
+        dim: int,
+        *,
+        hint: str = "",
+        remedy: str = "",
+    ) -> None:
         self.key = sha256_json(facts)
         self.facts, self.compute, self.dim = facts, compute, dim
         self.folder = paths.feature_cache(cache_dir, self.key[:20]) if cache_dir is not None else None
+        self.hint, self.remedy = hint, remedy
 
     def of(self, images: ImageSet, rows: np.ndarray | None = None, desc: str = "features") -> np.ndarray:
-        """float16 [N, dim] of ``rows`` of ``images`` (default: all). ``UserError`` if they overflow."""
+        """float16 [N, dim] of ``rows`` of ``images`` (default: all). ``FeaturesOverflowError`` if they do."""
         rows = np.arange(len(images.records)) if rows is None else np.asarray(rows)
         keys = [images.row_keys[row] for row in rows] if len(images.row_keys) else []
         features, missing = from_main(self._known, keys, len(rows))
@@ -78,12 +96,11 @@ class FeatureCache:
             mine = blocks[own()]
             pixels = _ahead(mine, lambda block: np.ascontiguousarray(images.pixels[rows[block]]))
             for block, part in zip(mine, pixels, strict=True):
-                yield block, _half(self.compute(part, list(names[rows[block]])))
+                yield block, self._half(self.compute(part, list(names[rows[block]])))
 
         done = len(rows) - int(missing.sum())
         with tqdm(total=len(rows), initial=done, desc=desc, unit="img", disable=not blocks) as bar:
-            hint = "a smaller --image-size or --train-fraction is quicker"
-            announcement = Announcement(len(rows) - done, "features", hint, bar.write)
+            announcement = Announcement(len(rows) - done, "features", self.hint, bar.write)
             for block, made in in_turn(computed()):
                 features[block] = made
                 if keys and is_main():
@@ -99,7 +116,15 @@ class FeatureCache:
         features = np.empty((n, self.dim), dtype=np.float16)
         if not keys or self.folder is None:
             return features, np.ones(n, dtype=bool)
+        self._remove_abandoned()
         return features, self._look_up(keys, features)
+
+    def _remove_abandoned(self) -> None:
+        """Delete temporary files of runs that were killed; younger ones may be another process's."""
+        for file in self.folder.glob(paths.FEATURES_TEMPORARY_PATTERN):
+            with contextlib.suppress(OSError):
+                if time.time() - file.stat().st_mtime > ABANDONED:
+                    file.unlink()
 
     def _look_up(self, keys: Sequence[str], features: np.ndarray) -> np.ndarray:
         """Fill ``features`` from intact blocks; bool [N]: which are missing."""
@@ -144,17 +169,17 @@ class FeatureCache:
             )
             self.folder = None
 
-
-def _half(features: np.ndarray) -> np.ndarray:
-    """As float16. ``UserError`` if one is not finite or too large for it."""
-    with np.errstate(over="ignore"):
-        half = features.astype(np.float16)
-    if not np.isfinite(half).all():
-        raise UserError(
-            "the frozen network's features are not finite, or beyond the range of float16 (65,504): its "
-            "weights cannot be trained on as they are; give other --weights, or --unfreeze"
-        )
-    return half
+    def _half(self, features: np.ndarray) -> np.ndarray:
+        """As float16."""
+        with np.errstate(over="ignore"):
+            half = features.astype(np.float16)
+        if not np.isfinite(half).all():
+            name = self.facts.get("network", "the network")
+            raise FeaturesOverflowError(
+                f"features of {name} are not finite, or beyond the range of float16 (65,504): they cannot be "
+                + f"used as they are; {self.remedy}".removesuffix("; ")
+            )
+        return half
 
 
 # --- blocks ----------------------------------------------------------------------------------------

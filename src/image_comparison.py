@@ -160,7 +160,8 @@ def compare_by_ssim(images: ImageSets, n_pairs: int, seed: int) -> dict[str, Any
 class Extractor:
     """Rows of a set of images -> features float [N, D], and how its distances have to be labelled: in a few
     words (``short``), in a sentence (``description``), and what they may be compared with. ``key``: the same
-    for the same features; without it nothing that follows from them is kept."""
+    for the same features; without it nothing that follows from them is kept. ``precision`` of the network's
+    arithmetic and type of its ``device``, on which features depend a little."""
 
     name: str
     short: str
@@ -168,6 +169,8 @@ class Extractor:
     comparability: str
     features: Callable[[ImageSet, np.ndarray], np.ndarray]
     key: str = ""
+    precision: str | None = None
+    device: str | None = None
 
 
 def inception_extractor(device: torch.device, cache_dir: str | Path | None = None) -> Extractor:
@@ -183,16 +186,26 @@ def inception_extractor(device: torch.device, cache_dir: str | Path | None = Non
         "many, processed alike.",
         partial(cache.of, desc="Inception features"),
         cache.key,
+        "fp32",
+        device.type,
     )
 
 
 def classifier_extractor(
     model: torch.nn.Module, device: torch.device, precision: str, cache_dir: str | Path | None = None
 ) -> Extractor:
-    """``precision``: that with which the classifier was trained, so that its features are found again."""
+    """``precision``: that with which the classifier was trained, so that its features are found again, and a
+    distance does not depend on the machine that measures it."""
     from classifier import feature_caches
 
-    (cache,) = feature_caches(model, cache_dir, device=device, precision=precision)
+    (cache,) = feature_caches(
+        model,
+        cache_dir,
+        device=device,
+        precision=precision,
+        hint="a smaller --num-fid or --image-size is quicker",
+        remedy="use --extractor inception, or train the baseline on other --weights",
+    )
     return Extractor(
         "classifier",
         "this project's baseline classifier",
@@ -202,6 +215,8 @@ def classifier_extractor(
         "lie apart from them for that reason alone; the row with both real shows how far.",
         cache.of,
         cache.key,
+        precision,
+        device.type,
     )
 
 
@@ -286,6 +301,11 @@ def _row_keys(images: ImageSet, rows: np.ndarray) -> list[str]:
     return [images.row_keys[row] for row in rows] if len(images.row_keys) else []
 
 
+def arithmetic(extractor: Extractor) -> dict[str, str | None]:
+    """With what precision and on what type of device features were computed, for the JSON files."""
+    return {"precision": extractor.precision, "device": extractor.device}
+
+
 def compare_by_features(images: ImageSets, measured: Measured) -> dict[str, Any]:
     """The content of ``fid_score.json``; without "distances" if there are too few images for any."""
     result, extractor = measured.distances, measured.extractor
@@ -296,6 +316,7 @@ def compare_by_features(images: ImageSets, measured: Measured) -> dict[str, Any]
     return {
         **headline,
         "extractor": extractor.name,
+        **arithmetic(extractor),
         "extractor_description": extractor.description,
         "comparability": extractor.comparability,
         "cannot_tell": FID_CANNOT_TELL,
@@ -320,7 +341,10 @@ def assess_quality(
     if ssim is not None:
         pairs = ssim["comparisons"]
         diversity = relative_diversity(pairs["synthetic_vs_synthetic"], pairs["training_vs_training"])
-    spaces = {part.extractor.name: assess_features(images, part, seed) for part in measured}
+    spaces = {
+        part.extractor.name: arithmetic(part.extractor) | assess_features(images, part, seed)
+        for part in measured
+    }
     words = {part.extractor.name: part.extractor.short for part in measured}
     pixels = assess_pixels(images, seed)
     return {

@@ -36,6 +36,7 @@ WEIGHTS_URL = (
 )
 CLASSES = 1008  # of TensorFlow's graph
 INPUT_SIZE = 299
+EXTRACTOR = "whole network in float32, version 1"
 INPUT = "gray replicated, 299 px bilinear antialiased, [-1, 1], version 1"  # for caches
 FEATURES = 2048
 
@@ -134,9 +135,15 @@ def feature_cache(network: nn.Module, cache_dir: str | Path | None, *, device: t
         "network": "FID's Inception",
         "weights_sha256": sha256_weights(network),
         "input": INPUT,
+        "extractor": EXTRACTOR,
         "precision": "fp32",
         "device": device.type,
     }
     return FeatureCache(
-        cache_dir, facts, lambda pixels, _: inception_features(network, pixels, device=device), FEATURES
+        cache_dir,
+        facts,
+        lambda pixels, _: inception_features(network, pixels, device=device),
+        FEATURES,
+        hint="a smaller --num-fid is quicker",
+        remedy="use --extractor classifier (the baseline classifier's features)",
     )

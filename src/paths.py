@@ -94,6 +94,7 @@ def cached_index(pixels: Path) -> Path:
 
 # --- cached features -------------------------------------------------------------------------------
 FEATURES_PATTERN = "*.features"
+FEATURES_TEMPORARY_PATTERN = ".*.features.tmp"  # blocks being written, by ``utils.atomic_path``
 
 
 def feature_cache(cache_dir: str | Path, space: str) -> Path:

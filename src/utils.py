@@ -292,7 +292,8 @@ class Announcement:
         self.pending = False
         seconds = elapsed / self.done * self.to_go
         if seconds > WORTH_SAYING:
-            self.say(f"about {in_words(seconds)} for {self.to_go:,} {self.unit}; {self.hint}")
+            hint = f"; {self.hint}" if self.hint else ""
+            self.say(f"about {in_words(seconds)} for {self.to_go:,} {self.unit}{hint}")
 
 
 # --- files -----------------------------------------------------------------------------------------

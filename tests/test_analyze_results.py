@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -348,6 +349,45 @@ def test_inception_is_used_when_its_weights_are_cached(finished, tmp_path, monke
     fid = load_json(paths.fid_score(tmp_path / "out"))
     assert fid["extractor"] == "inception" and "Inception" in fid["extractor_description"]
     assert "NOT COMPARABLE" not in read_report(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("asked", "left"), [("auto", ["good"]), ("good", ["good"]), ("bad", None)])
+def test_features_that_overflow_are_left_out_unless_they_were_asked_for(monkeypatch, tmp_path, asked, left):
+    import analysis_images
+    from analysis_steps import Outcome
+    from feature_cache import FeaturesOverflowError
+    from image_comparison import Extractor
+
+    def measure(_images, extractor, *_):
+        if extractor.name == "bad":
+            raise FeaturesOverflowError("features of it are not finite; use the other")
+        return extractor.name
+
+    monkeypatch.setattr(analysis_images, "measure", measure)
+    options = SimpleNamespace(extractor=asked, num_fid=4, seed=0, cache_dir=None)
+    extractors = [Extractor(name, f"the {name} network", "", "", None) for name in ("bad", "good")]
+    outcome = Outcome(tmp_path)
+    if left is None:
+        with pytest.raises(FeaturesOverflowError):
+            analysis_images._measure_all(options, None, extractors, outcome)
+        return
+    assert analysis_images._measure_all(options, None, extractors, outcome) == left
+    assert [what for what, _ in outcome.missing] == [
+        "distances in the bad network: features of it are not finite; use the other"
+    ]
+
+
+def test_features_have_the_precision_that_the_baseline_was_trained_in():
+    from analysis_images import _precision_of
+
+    config = {"precision": "auto", "seed": 42}
+    baseline = Arm("baseline", paths.BASELINE_PREFIX, metrics={"config": config, "precision": "bf16"})
+    other = Arm("augmented", paths.AUGMENTED_PREFIX, metrics={"config": config, "precision": "fp32"})
+    arms = {"augmented": other, "baseline": baseline}
+    assert _precision_of({"config": config}, arms) == "bf16"
+    assert _precision_of({"config": config | {"seed": 1}}, arms) == "auto", "metrics of another training"
+    assert _precision_of({"config": config}, {"augmented": other}) == "auto"
+    assert _precision_of({}, arms) == "fp32"
 
 
 @pytest.mark.parametrize("short", ["", "weights.pth cannot be had"])

@@ -1,6 +1,8 @@
 """Features computed once: what is looked up, what is computed again, and that both are the same."""
 
 import copy
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import nn
 import classifier
 import feature_cache
 import paths
+import utils
 from classifier import (
     FEATURES,
     ClassifierHead,
@@ -24,7 +27,7 @@ from classifier import (
 )
 from conftest import blob_image
 from data_loader import ImageSet, load_images, to_classifier_range
-from feature_cache import FeatureCache, sha256_weights
+from feature_cache import FeatureCache, FeaturesOverflowError, sha256_weights
 from metrics import auroc
 from utils import UserError
 
@@ -203,11 +206,49 @@ class TestDamage:
         left = [file.name for file in (tmp_path / "c").rglob("*") if file.is_file()]
         assert left == ["about.json"], "no block, and no temporary file of one"
 
-    def test_features_that_overflow_are_refused(self, images, tmp_path):
-        own = FeatureCache(tmp_path / "c", {}, lambda p, _: np.full((len(p), SIDE), 7e4), SIDE)
-        with pytest.raises(UserError, match="beyond the range of float16"):
+    @pytest.mark.parametrize("value", [7e4, np.nan, np.inf])
+    def test_features_that_overflow_are_refused_in_words_of_the_network(self, images, tmp_path, value):
+        own = FeatureCache(
+            tmp_path / "c", {"network": "the test's"}, lambda p, _: np.full((len(p), SIDE), value), SIDE,
+            remedy="try another",
+        )  # fmt: skip
+        with pytest.raises(FeaturesOverflowError, match="of the test.s .* float16 .*; try another$"):
             own.of(images)
-        assert not block_files(tmp_path / "c")
+        assert not block_files(tmp_path / "c") and issubclass(FeaturesOverflowError, UserError)
+
+    def test_only_old_temporary_files_are_removed(self, images, tmp_path):
+        own = cache(tmp_path / "c")
+        own.of(images)
+        old, young = own.folder / ".a.x1.features.tmp", own.folder / ".a.x2.features.tmp"
+        for file in (old, young):
+            file.write_bytes(b"half a block")
+        yesterday = time.time() - 25 * 3600
+        os.utime(old, (yesterday, yesterday))
+        cache(tmp_path / "c").of(images)
+        assert not old.exists() and young.exists() and len(block_files(tmp_path / "c")) == 3
+
+    def test_a_block_is_written_under_such_a_name(self, images, tmp_path, monkeypatch):
+        seen = []
+
+        def killed(path: Path, content: bytes) -> None:
+            seen.append(path.match(paths.FEATURES_TEMPORARY_PATTERN))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Path, "write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cache(tmp_path / "c").of(images)
+        assert seen == [True]
+
+
+class TestHint:
+    def test_a_long_computation_names_the_flags_of_its_script(self, images, monkeypatch, capsys):
+        monkeypatch.setattr(utils.Announcement, "AFTER", 0.0)
+        monkeypatch.setattr(utils, "WORTH_SAYING", 0.0)
+        FeatureCache(None, {}, Counting(), SIDE, hint="--few is quicker").of(images)
+        assert "for 10 features; --few is quicker" in capsys.readouterr().out
+        FeatureCache(None, {}, Counting(), SIDE).of(images)
+        out = capsys.readouterr().out
+        assert "for 10 features" in out and ";" not in out
 
 
 # --- the classifier's features ---------------------------------------------------------------------
@@ -306,16 +347,21 @@ class TestParity:
 
 
 class TestClassifierCache:
-    def test_the_space_depends_on_weights_precision_and_view_but_not_on_the_head(self, model, tmp_path):
+    def test_the_space_depends_on_all_that_features_do_but_not_on_the_head(
+        self, model, tmp_path, monkeypatch
+    ):
         def key(of: PneumoniaClassifier = model, precision: str = "fp32", view: int = 0) -> str:
             caches = classifier.feature_caches(of, tmp_path, device=CPU, precision=precision, views=view + 1)
             return caches[view].key
 
+        first = key()
         other = copy.deepcopy(model)
         other.head.weight.data += 1.0
         assert key(other) == key(), "the head differs, the backbone does not"
         other.backbone.bn1.running_mean[3] += 1e-3
         assert len({key(), key(other), key(precision="bf16"), key(view=1)}) == 4
+        monkeypatch.setattr(classifier, "EXTRACTOR", "computed in another way")
+        assert key() != first
 
     def test_a_view_of_an_image_depends_on_view_and_id_alone(self, model, records, tmp_path):
         def features(of: pd.DataFrame, view: int) -> np.ndarray:

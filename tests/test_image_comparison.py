@@ -177,6 +177,15 @@ def test_fid_score_holds_the_relative_value(real):
     assert fid["n"] == 30 and fid["extractor"] == "classifier"
 
 
+def test_the_files_say_in_which_precision_and_on_what_device(real):
+    images = image_sets(pictures(np.random.default_rng(93), 30, SIZE), real["training"], real["heldout"])
+    measured = comparison.measure(images, replace(extractor(), precision="bf16", device="cuda"), 1000, 0)
+    fid = comparison.compare_by_features(images, measured)
+    assert (fid["precision"], fid["device"]) == ("bf16", "cuda")
+    space = comparison.assess_quality(images, [measured], seed=0)["extractors"]["classifier"]
+    assert (space["precision"], space["device"]) == ("bf16", "cuda")
+
+
 @pytest.mark.parametrize("n_heldout", [0, 2, 8])
 def test_few_or_no_held_out_images(real, n_heldout):
     synthetic = pictures(np.random.default_rng(92), 30, SIZE)
