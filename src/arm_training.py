@@ -18,6 +18,7 @@ from classifier import (
     build_classifier,
     cpu_state_dict,
     feature_caches,
+    predict_batches,
 )
 from data_loader import ImageSet, as_tensor
 from distributed import agree, from_main
@@ -154,7 +155,8 @@ class ArmTrainer:
         """float64 [N], from the fitted weights."""
         module = self._new_module("prediction", self.seed)
         module.load_state_dict(result.state_dict)
-        logits = predict(
+        # Heads are quick: all processes predict all, in the same batches as one would, to the last bit.
+        logits = (predict_batches if self.cached else predict)(
             module.eval(),
             self._inputs_of(images),
             np.arange(len(images.records)),
