@@ -53,7 +53,7 @@ def two_processes(code: str) -> list[tuple[int, str]]:
     both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     code = f"from distributed import *\nfrom utils import *\n{code}\nrun_script(main)"
     started = [python("-c", code, RANK=str(rank), LOCAL_RANK=str(rank), **both) for rank in (0, 1)]
-    return [(process.returncode, err) for process in started for _, err in [process.communicate(timeout=120)]]
+    return [(process.returncode, err) for process in started for _, err in [process.communicate(timeout=300)]]
 
 
 # --- one process -----------------------------------------------------------------------------------
