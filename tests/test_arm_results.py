@@ -15,7 +15,7 @@ def summary_of(synthetic: SyntheticSet | None) -> dict:
     records = fake_records(40)
     data = SimpleNamespace(
         train=SimpleNamespace(records=records),
-        synthetic_pixels={0: np.zeros((3, 8, 8), np.uint8)} if synthetic else {},
+        synthetic_images={0: np.zeros((3, 8, 8), np.uint8)} if synthetic else {},
         synthetic_of=lambda fold: synthetic,
     )
     fit = SimpleNamespace(best_epoch=1, history={"val_loss": [0.5]})
