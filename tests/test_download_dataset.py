@@ -298,6 +298,8 @@ def test_ctrl_c_while_downloading_keeps_what_is_there(kaggle):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not (PARTIAL.is_file() and PARTIAL.stat().st_size) and time.monotonic() < deadline:
