@@ -12,7 +12,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 import paths
 import plots
 import plots_comparison
-from arms import AUGMENTED, BASELINE, TRAIN_COMMAND, Arm
+from arms import AUGMENTED, BASELINE, TRAIN_COMMAND, Arm, training_command
 from report import Picture
 from utils import command_line, load_json, save_figure, save_json
 
@@ -207,6 +207,5 @@ def commands(
 
 def _folds_command(arm: Arm, own_command: str | None) -> list[tuple[str, str]]:
     """A row of the run that trained the arm's folds, unless it is the one that trained its final model."""
-    config = (arm.cv or {}).get("config")
-    command = command_line("train_classifier", config, leave_out=("resume",)) if config else None
+    command = training_command((arm.cv or {}).get("config"))
     return [] if command in (None, own_command) else [(f"The folds of the arm {arm.name}", command)]

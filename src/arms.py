@@ -7,24 +7,22 @@ run that writes these files takes part in the comparison; the predictions of the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paths
-from utils import UserError, load_json
+from utils import UserError, command_line, load_json
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 TRAIN_COMMAND = "python src/train_classifier.py"
-BASELINE, AUGMENTED = "baseline", "augmented"
-ORDER = (
-    paths.BASELINE_PREFIX, paths.AUGMENTED_PREFIX, paths.DUPLICATE_PREFIX, paths.WEIGHT_PREFIX,
-    paths.CURRICULUM_PREFIX, paths.PRETRAIN_PREFIX,
-)  # fmt: skip
+BASELINE, AUGMENTED, DUPLICATE_ARM, WEIGHT_ARM = (
+    prefix.removesuffix("_") for prefix in paths.ARM_PREFIXES[:4]
+)
 # What two arms must share for their difference to mean anything.
 COMPARED_OPTIONS = (
     "epochs", "batch_size", "lr", "unfreeze", "weights", "image_size", "augment", "weight_decay", "schedule",
@@ -116,7 +114,13 @@ def _repeat_of(prefix: str, prefixes: set[str]) -> tuple[str, int] | None:
 
 
 def _order(prefix: str) -> tuple[int, str]:
-    return (ORDER.index(prefix) if prefix in ORDER else len(ORDER)), prefix
+    known = paths.ARM_PREFIXES
+    return (known.index(prefix) if prefix in known else len(known)), prefix
+
+
+def training_command(config: Mapping[str, Any] | None) -> str | None:
+    """The command line with the options ``config`` that a result file recorded; None without them."""
+    return command_line("train_classifier", config, leave_out=("resume",)) if config else None
 
 
 # --- reading ---------------------------------------------------------------------------------------

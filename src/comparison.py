@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from arms import BASELINE, TRAIN_COMMAND, Arm, probabilities_of_runs, why_not_comparable
+from arms import (
+    BASELINE,
+    TRAIN_COMMAND,
+    Arm,
+    probabilities_of_runs,
+    training_command,
+    why_not_comparable,
+)
 from calibration import (
     apply_temperature,
     at_threshold,
@@ -50,7 +57,7 @@ from paired_tests import (
     verdict,
 )
 from subgroups import subgroup_rows
-from utils import UserError, command_line, derive_seed
+from utils import UserError, derive_seed
 
 FORMAT = "comparison-1"
 MARGIN = 0.01
@@ -148,7 +155,6 @@ def _arm(
     if prevalence is not None:
         ppv, npv = predictive_values(scores["sensitivity"], scores["specificity"], prevalence)
         at_prevalence = {"prevalence": prevalence, "ppv": ppv, "npv": npv}
-    config = stated.get("config")
     source, note, folds = choose_folds(arm, baseline)
     return {
         "prefix": arm.prefix,
@@ -157,7 +163,7 @@ def _arm(
         "n_positive": int(labels.sum()),
         "repeats": stated.get("repeats", len(runs)),
         "seeds": stated.get("seeds") or ([stated["seed"]] if "seed" in stated else None),
-        "per_repeat": _per_repeat(arm, labels, runs),
+        "per_repeat": per_repeat(arm, labels, runs),
         **{
             key: stated.get(key)
             for key in (
@@ -166,12 +172,12 @@ def _arm(
             )
         },
         "contaminated": arm.cv["contaminated"] if arm.cv else None,
-        "command": command_line("train_classifier", config, leave_out=("resume",)) if config else None,
+        "command": training_command(stated.get("config")),
         **scores,
         "accuracy_ci95": wilson_interval(tn + tp, len(labels)),
-        "accuracy_cluster_ci95": _cluster_interval(resampled["accuracy"], seed),
+        "accuracy_cluster_ci95": cluster_interval(resampled["accuracy"], seed),
         "auroc_ci95": delong_interval(labels, probabilities),
-        "auroc_cluster_ci95": _cluster_interval(resampled["auroc"], seed),
+        "auroc_cluster_ci95": cluster_interval(resampled["auroc"], seed),
         "at_prevalence": at_prevalence,
         "thresholds": _thresholds(labels, probabilities, source, note, folds),
         "calibration": _calibration(labels, probabilities, source, note, folds),
@@ -179,7 +185,8 @@ def _arm(
     }  # fmt: skip
 
 
-def _per_repeat(arm: Arm, labels: np.ndarray, runs: np.ndarray) -> list[dict[str, Any]]:
+def per_repeat(arm: Arm, labels: np.ndarray, runs: np.ndarray) -> list[dict[str, Any]]:
+    """Scores of each training run, from their probabilities ``runs`` [R, N]; none for a single one."""
     if len(runs) == 1:
         return []
     return [
@@ -192,8 +199,11 @@ def _per_repeat(arm: Arm, labels: np.ndarray, runs: np.ndarray) -> list[dict[str
     ]
 
 
-def _cluster_interval(resampled: Resampled, seed: int) -> list[float] | None:
-    """None where all resamples give one score (all images right, say): that is no interval."""
+def cluster_interval(resampled: Resampled, seed: int) -> list[float] | None:
+    """95 % interval by patient and training run, [low, high] within 0 and 1.
+
+    None where all resamples give one score (all images right, say): that is no interval.
+    """
     low, high = percentile_interval(resampled_values(resampled, derive_seed(seed, "runs")))
     return [max(0.0, low), min(1.0, high)] if low < high else None
 

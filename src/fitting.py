@@ -38,6 +38,7 @@ from distributed import (
     weights_digest,
     woven,
 )
+from treatments import steps_per_epoch
 from utils import UserError, autocast, derive_seed, load_checkpoint, save_checkpoint
 
 SAVE_EVERY_SECONDS = 60.0  # a ResNet-50's training state is 380 MB
@@ -119,11 +120,6 @@ def shuffled(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     if n == 0:
         return rows[:0]
     return np.concatenate([rng.permutation(rows) for _ in range(math.ceil(n / len(rows)))])[:n]
-
-
-def steps_per_epoch(n_real: int, batch_size: int) -> int:
-    """Optimiser steps of an epoch, in every arm: synthetic images change what is drawn, not how often."""
-    return math.ceil(n_real / batch_size)
 
 
 # --- one epoch -------------------------------------------------------------------------------------

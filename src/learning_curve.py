@@ -12,15 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import paths
-from arms import AUGMENTED, BASELINE, Arm, differing_options, find_arms, find_prefixes, why_not_comparable
+from arms import (
+    AUGMENTED,
+    BASELINE,
+    DUPLICATE_ARM,
+    Arm,
+    differing_options,
+    find_arms,
+    find_prefixes,
+    training_command,
+    why_not_comparable,
+)
 from arms import probabilities_of_runs as runs_of
-from comparison import MARGIN
-from metrics import CONFIDENCE, RESAMPLES, STATISTICS, PatientDraws, accuracy, percentile_interval
-from paired_tests import ALPHA, Outcome, Resampled, bootstrap_test, holm, resample, resampled_values, verdict
-from utils import UserError, command_line, derive_seed, load_json
+from comparison import MARGIN, cluster_interval, per_repeat
+from metrics import CONFIDENCE, RESAMPLES, STATISTICS, PatientDraws, accuracy
+from paired_tests import ALPHA, Outcome, Resampled, bootstrap_test, holm, resample, verdict
+from utils import UserError, derive_seed, load_json
 
 FORMAT = "learning-curve-1"
-DUPLICATE_ARM = paths.DUPLICATE_PREFIX.removesuffix("_")
 FEW_POSITIVES = 32
 UNEQUAL_STEPS = 0.05  # of the mean: more than rounding to whole epochs explains at any useful length
 # Of each fraction its own: it follows from the equal number of steps.
@@ -125,26 +134,14 @@ def _row(point: Point, resampled: dict[str, Resampled], seed: int) -> dict[str, 
         "seeds": metrics.get("seeds") or [metrics["seed"]],
     }
     for name, scores in resampled.items():
-        low, high = percentile_interval(resampled_values(scores, derive_seed(seed, "runs")))
         row[name] = scores.score
-        # All resamples alike (all images right, say) are no interval.
-        row[f"{name}_ci95"] = [max(0.0, low), min(1.0, high)] if low < high else None
-    config = metrics.get("config")
+        row[f"{name}_ci95"] = cluster_interval(scores, seed)
+    labels = point.arm.predictions["label"].to_numpy()
     return row | {
-        "per_repeat": _per_repeat(point.arm),
+        "per_repeat": per_repeat(point.arm, labels, runs_of(point.arm)),
         "red_flags": metrics.get("red_flags", []),
-        "command": command_line("train_classifier", config, leave_out=("resume",)) if config else None,
+        "command": training_command(metrics.get("config")),
     }
-
-
-def _per_repeat(arm: Arm) -> list[dict[str, Any]]:
-    runs = runs_of(arm)
-    labels = arm.predictions["label"].to_numpy()
-    return [
-        {"repeat": repeat.number, "seed": repeat.seed}
-        | {name: compute(labels, of_run) for name, compute in STATISTICS.items()}
-        for repeat, of_run in zip(arm.repeats if len(runs) > 1 else (), runs, strict=False)
-    ]
 
 
 def _differences(

@@ -297,5 +297,10 @@ def verdict(
 
 def equivalent(margin: float) -> str:
     """ "equivalent within 1 point" for 0.01."""
-    points = f"{100 * margin:g}"
-    return f"equivalent within {points} point" + ("" if points == "1" else "s")
+    return f"equivalent within {points(margin)}"
+
+
+def points(fraction: float) -> str:
+    """ "1 point" for 0.01, in percentage points."""
+    number = f"{100 * fraction:g}"
+    return f"{number} point" + ("" if number == "1" else "s")

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from paired_tests import points
 from plots import ARM_COLOURS, INK, arm_colours, new_figure, panels, styled, tint
 
 WIDTH = 6.4  # inches
@@ -64,7 +65,6 @@ def differences(comparison: Mapping[str, Any]) -> Figure:
     pairs, margin = comparison["pairs"], comparison["settings"]["margin"]
     figure = new_figure(WIDTH, 1.9 + 2 * (0.62 * len(pairs) + 0.75))
     accuracy, auroc = panels(figure, 2, 1)
-    points = f"{100 * margin:g} point" + ("" if 100 * margin == 1 else "s")
     _difference_panel(accuracy, comparison, "accuracy", 100.0, "+.1f")
     accuracy.set_title("Accuracy, positive from a probability of 0.5", fontweight="bold")
     smallest = _range([pair["minimum_detectable_difference"] for pair in pairs], 100.0, ".1f")
@@ -75,7 +75,7 @@ def differences(comparison: Mapping[str, Any]) -> Figure:
     auroc.set_xlabel(f"Difference in AUROC{smallest}")
     handles = [
         Line2D([], [], color=INK, marker="o", linewidth=2.6, label="difference with 95 % CI, by patient"),
-        Patch(color=BAND, label=f"margin: within {points}"),
+        Patch(color=BAND, label=f"margin: within {points(margin)}"),
     ]
     figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=2)
     _head(figure, "Differences between arms", comparison["test_set"])

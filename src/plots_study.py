@@ -12,6 +12,7 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from paired_tests import points as margin_words
 from plots import INK, arm_colours, new_figure, panels, styled
 from plots_comparison import BAND, MARKERS
 
@@ -150,8 +151,7 @@ def _legend(
     ]
     handles += [Line2D([], [], label=f"{b} − {a}", **_pair_style((a, b), pairs, colours)) for a, b in pairs]
     if pairs:
-        points = f"{100 * margin:g} point" + ("" if 100 * margin == 1 else "s")
-        handles.append(Patch(color=BAND, label=f"margin: within {points}"))
+        handles.append(Patch(color=BAND, label=f"margin: within {margin_words(margin)}"))
     figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=3, fontsize="small")
 
 

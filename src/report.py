@@ -13,6 +13,7 @@ from typing import Any
 
 import report_details as details
 from data_loader import grouping_sentence
+from paired_tests import points
 from report_blocks import (
     Block,
     Bullets,
@@ -25,7 +26,6 @@ from report_blocks import (
     interval,
     p_value,
     percent,
-    points,
     with_interval,
     without_folders,
 )
@@ -196,7 +196,7 @@ def _differences(content: Mapping[str, Any]) -> list[Block]:
             f"Each pair on the same test images. Intervals and p: paired bootstrap of {s['n_resamples']:,} "
             f"resamples of the patients (seed {s['seed']}); p adjusted over the pairs by Holm. McNemar and "
             "DeLong take each image by itself (image-level) and are not adjusted. Verdict, in this order: "
-            f"interval within ±{points(100 * s['margin'])}: equivalent; adjusted p below {s['alpha']:g}: a "
+            f"interval within ±{points(s['margin'])}: equivalent; adjusted p below {s['alpha']:g}: a "
             "difference in its direction; else no evidence of one."
         )
     if others := content["not_compared"]:

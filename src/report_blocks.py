@@ -97,10 +97,6 @@ def p_value(p: float | None) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def points(value: float) -> str:
-    return f"{value:g} point" + ("" if value == 1 else "s")
-
-
 def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 

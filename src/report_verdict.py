@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arms import AUGMENTED, BASELINE, TRAIN_COMMAND
+from arms import AUGMENTED, BASELINE, DUPLICATE_ARM, TRAIN_COMMAND
 from comparison_flags import of_pairs
-from report_blocks import Block, count, interval, percent, points, signed
-
-DUPLICATE = "control_duplicate"
+from paired_tests import points
+from report_blocks import Block, count, interval, percent, signed
 
 
 def headline_pairs(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The pairs that answer the question: synthetic data against the baseline, then against the control
     with duplicated real images; without an augmented arm the arm against the baseline that comes first."""
     pairs = {(pair["a"], pair["b"]): pair for pair in comparison["pairs"]}
-    wanted = [(BASELINE, AUGMENTED), (AUGMENTED, DUPLICATE)]
+    wanted = [(BASELINE, AUGMENTED), (AUGMENTED, DUPLICATE_ARM)]
     found = [pairs[key] for key in wanted if key in pairs]
     return [_turned(pair) if pair["a"] == AUGMENTED else pair for pair in found] or comparison["pairs"][:1]
 
@@ -88,7 +87,7 @@ def _resolution(content: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
     smallest = smallest_differences(pair)
     adjusted = of_pairs(len(content["pairs"]))
     power = f"The smallest difference that this test set shows with 80 % power{adjusted}: {smallest}. "
-    margin = points(100 * content["settings"]["margin"])
+    margin = points(content["settings"]["margin"])
     seeds = seeds_words(pair, content["arms"])
     return f"{power if smallest else ''}The margin of equivalence is ±{margin}. S{seeds[1:]}."
 

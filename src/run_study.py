@@ -31,7 +31,7 @@ from pipeline_steps import (
     unfinished,
 )
 from study_plan import ARMS, BASELINE, Part, arm_step_name, folders_of, part_steps, plan_parts
-from study_timing import describe_speeds, disk_bytes, measure, seconds_of_all, workload
+from study_timing import Workload, describe_speeds, disk_bytes, measure, seconds_of_all, workload
 from utils import UserError, argument_parser, in_words, number, run_script, save_figure, save_json
 
 if TYPE_CHECKING:
@@ -123,8 +123,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"{flag}: {clash[0]} cannot be passed on: the study gives it itself")
     if args.estimate and args.draw_only:
         parser.error("--estimate and --draw-only exclude each other: give one of them")
-    workload(args.image_size, args.cpu, args.classifier_args, args.gan_args)  # wrong numbers end here
+    workload_of(args)  # wrong numbers end here
     return args
+
+
+def workload_of(args: argparse.Namespace) -> Workload:
+    return workload(args.image_size, args.cpu, args.classifier_args, args.gan_args)
 
 
 # --- the plan --------------------------------------------------------------------------------------
@@ -181,7 +185,7 @@ def print_estimate(args: argparse.Namespace, parts: list[Part], dataset: Dataset
         return
     official = load_official_test(args.data_dir, args.patient_map)
     n_scored = int((splits.images["role"] == TEST).sum()) + (len(official.images) if official else 0)
-    work = workload(args.image_size, args.cpu, args.classifier_args, args.gan_args)
+    work = workload_of(args)
     print("measuring how fast this machine is ...", flush=True)
     speeds = measure(work, [Path(path) for path in dataset.images["path"][:IMAGES_TO_TIME]])
     untrained = {part.fraction for part, step in due if step.name == arm_step_name(BASELINE)}
@@ -264,7 +268,7 @@ def main(argv: list[str] | None = None) -> None:
         splits,
         args.fractions,
         epochs=args.epochs,
-        batch_size=workload(args.image_size, args.cpu, args.classifier_args, args.gan_args).batch_size,
+        batch_size=workload_of(args).batch_size,
         k_folds=args.k_folds,
         synthetic_per_real=args.synthetic_per_real,
     )

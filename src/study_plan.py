@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import paths
+from arms import AUGMENTED, BASELINE, DUPLICATE_ARM, WEIGHT_ARM
 from pipeline_steps import GENERATION, Folders, Step
-from treatments import CLASS_WEIGHT, DUPLICATE
+from treatments import CLASS_WEIGHT, DUPLICATE, steps_per_epoch
 from utils import UserError
 
 if TYPE_CHECKING:
     from splits import Splits
 
-BASELINE = "baseline"
 # Name of an arm -> what it adds to the baseline's command; in the order in which they are trained.
 ARMS = {
     BASELINE: [],
-    "augmented": ["--use-synthetic"],
-    "control_duplicate": ["--control", DUPLICATE],
-    "control_weight": ["--control", CLASS_WEIGHT],
+    AUGMENTED: ["--use-synthetic"],
+    DUPLICATE_ARM: ["--control", DUPLICATE],
+    WEIGHT_ARM: ["--control", CLASS_WEIGHT],
 }
 GAN = "train the GAN"
 GAN_CHECKPOINTS = 5  # of a training, for --resume; few images make many short epochs
@@ -47,11 +47,6 @@ class Part:
     n_synthetic: int
     epochs: int
     steps: int
-
-
-def steps_per_epoch(n_images: int, batch_size: int) -> int:
-    """As in ``fitting``, which imports torch."""
-    return math.ceil(n_images / batch_size)
 
 
 def equal_epochs(n_images: int, batch_size: int, steps: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass
 
 import paths
@@ -82,3 +83,8 @@ def balance_weights(n_positive: int, n_real: int, n_extra: int, extra_label: int
     now = n_positive / n_real
     wanted = (n_positive + n_extra * extra_label) / (n_real + n_extra)
     return (1 - wanted) / (1 - now), wanted / now
+
+
+def steps_per_epoch(n_real: int, batch_size: int) -> int:
+    """Optimiser steps of an epoch, in every arm: synthetic images change what is drawn, not how often."""
+    return math.ceil(n_real / batch_size)

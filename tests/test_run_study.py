@@ -134,13 +134,6 @@ def test_steps_are_equal_to_within_half_an_epoch(n_images, steps):
     assert epochs == 1 or abs(taken - steps) <= steps_per_epoch(n_images, 32) / 2
 
 
-def test_an_epoch_has_the_steps_that_the_classifier_takes():
-    import fitting
-
-    for n_images, batch_size in itertools.product((1, 32, 33, 100), (2, 32)):
-        assert steps_per_epoch(n_images, batch_size) == fitting.steps_per_epoch(n_images, batch_size)
-
-
 def test_the_parts_are_the_reduced_training_images(make_dataset):
     splits = load_or_create_splits(load_dataset(make_dataset()))
     options = {"epochs": 8, "batch_size": 16, "k_folds": 0, "synthetic_per_real": 0.5}
