@@ -52,28 +52,41 @@ def run_script(main: Callable[[], None]) -> None:
 
     SIGTERM is treated like Ctrl-C, so that temporary files are removed when a scheduler stops a job.
     """
+    code = _exit_code(main)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        # Threads of gloo may still free tensors while the interpreter is torn down, which now and then
+        # aborts a process that has done all its work (pytorch/pytorch#190489): end without tearing down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    if code:
+        sys.exit(code)
+
+
+def _exit_code(main: Callable[[], None]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     try:
         main()
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except KeyboardInterrupt:
         print("interrupted: finished files are kept, unfinished removed", file=sys.stderr)
-        sys.exit(130)
+        return 130
     except (MemoryError, RuntimeError) as error:
         # torch.OutOfMemoryError is a RuntimeError; torch must not be imported here to name it.
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
             raise
         print("error: out of memory; a smaller --batch-size or --image-size needs less", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except OSError as error:
         # A full disk, a folder that cannot be written: the user's to mend, and the message says which.
         where = f": {error.filename}" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to be removed
+    return 0
 
 
 # --- command lines ---------------------------------------------------------------------------------
