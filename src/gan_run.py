@@ -22,6 +22,7 @@ from data_loader import GROUPED_BY_PATIENT, from_gan_range, to_gan_range
 from dcgan import DISCRIMINATOR_FORMAT, GENERATOR_FORMAT, Discriminator, Generator
 from distributed import agree, from_main, own, size, weights_digest
 from estimates import gan_hint
+from gan_options import GANOptions, settings_of
 from gan_training import GAN, LossMeter, Objective, epoch_batches, image_noise, step_noise, train_step
 from plots import gan_losses
 from plots_images import image_grid
@@ -202,6 +203,7 @@ class Run:
             "epoch": len(self.history),
             "images_seen": self.gan.step * self.schedule.batch_size,
             "seed": self.seed,
+            "options": self.gan.options.as_dict(),
             "config": self.facts["config"],
         }
 
@@ -271,7 +273,7 @@ class Run:
                 f"{paths.gan_state('<model-dir>').as_posix()}"
             )
         # What older states do not know of.
-        earlier = {"--train-fraction": 1.0, "processes": 1} | state["settings"]
+        earlier = settings_of(GANOptions()) | {"--train-fraction": 1.0, "processes": 1} | state["settings"]
         different = [
             f"{flag} {earlier.get(flag)} (now {value})"
             for flag, value in self.settings.items()

@@ -22,6 +22,7 @@ import gan_losses
 from dcgan import Discriminator, Generator, initialise
 from distributed import average, average_training
 from gan_losses import Moments, PerceptualLoss
+from gan_options import GANOptions, check
 from utils import autocast, derive_seed
 
 EMA_HALF_LIFE_BATCHES = 10_000 / 32  # StyleGAN2-ADA: batch size * 10 / 32 thousand images ...
@@ -56,9 +57,16 @@ def perceptual_every(device: torch.device) -> int:
 
 
 class GAN:
-    """G, D, the moving average G_ema, their optimizers, and the number of steps taken."""
+    """G, D, the moving average G_ema, their optimizers, and the number of steps taken.
 
-    def __init__(self, G: Generator, D: Discriminator, lr: float, beta1: float, device: torch.device) -> None:
+    ``seed``: of all that is random in a step besides its noise.
+    """
+
+    def __init__(
+        self, G: Generator, D: Discriminator, lr: float, beta1: float, device: torch.device,
+        options: GANOptions, seed: int,
+    ) -> None:  # fmt: skip
+        self.options, self.seed = options, seed
         self.G, self.D = (network.to(device, memory_format=torch.channels_last) for network in (G, D))
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.optimizer_G = torch.optim.Adam(self.G.parameters(), lr, betas=(beta1, 0.999))
@@ -85,15 +93,20 @@ class GAN:
 
 def build_gan(
     image_size: int, num_channels: int, latent_dim: int, feature_maps: tuple[int, int],
-    lr: float, beta1: float, seed: int, device: torch.device,
+    lr: float, beta1: float, seed: int, device: torch.device, options: GANOptions | None = None,
 ) -> GAN:  # fmt: skip
-    """A freshly initialised GAN, a pure function of its arguments; ``feature_maps`` are those of (G, D)."""
+    """A freshly initialised GAN, a pure function of its arguments; ``feature_maps`` are those of (G, D).
+
+    ``options`` None: the defaults. ``UserError`` if they cannot work together.
+    """
+    options = options or GANOptions()
+    check(options)
     torch.manual_seed(derive_seed(seed, "initialisation"))
     G = Generator(image_size, num_channels, latent_dim, feature_maps[0])
     D = Discriminator(image_size, num_channels, feature_maps[1])
     initialise(G)
     initialise(D)
-    return GAN(G, D, lr, beta1, device)
+    return GAN(G, D, lr, beta1, device, options, seed)
 
 
 # --- randomness ------------------------------------------------------------------------------------

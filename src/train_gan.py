@@ -18,6 +18,15 @@ from typing import TYPE_CHECKING, Any
 import paths
 from data_loader import add_cache_arguments, add_data_arguments, cache_folder
 from distributed import agree, check_batch_size, is_main, main_first, size, together
+from gan_options import (
+    add_gan_options,
+    add_option,
+    describe_options,
+    doubts,
+    options_of,
+    resolve,
+    settings_of,
+)
 from splits import add_part_arguments, check_part_arguments
 from utils import UserError, WeightsUnavailableError, argument_parser, number, run_script
 
@@ -48,20 +57,19 @@ def build_parser() -> argparse.ArgumentParser:
     add_part_arguments(parser.add_argument_group("training images"))
     _add_model_arguments(parser.add_argument_group("model"))
     _add_training_arguments(parser.add_argument_group("training"))
+    add_gan_options(parser)
     _add_saving_arguments(parser.add_argument_group("logging and saving"))
     return parser
 
 
 def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--image-size", type=int, choices=IMAGE_SIZES, default=224, help="pixels a side")
-    add("--num-channels", type=int, choices=(1, 3), default=3, help="channels; X-rays are gray: 3 replicates")
-    add("--latent-dim", type=number(int, 1), default=100, metavar="N", help="length of the noise vector z")
+    count = {"type": number(int, 1), "metavar": "N"}
+    add_option(group, "--image-size", "pixels a side", type=int, choices=IMAGE_SIZES)
+    add_option(group, "--num-channels", "channels; X-rays are gray: 3 replicates", type=int, choices=(1, 3))
+    add_option(group, "--latent-dim", "length of the noise vector z", **count)
     for letter, name in (("g", "generator"), ("d", "discriminator")):
-        add(
-            f"--feature-maps-{letter}", type=number(int, 1), default=32, metavar="N",
-            help=f"channels of the {name}'s layer next to the image",
-        )  # fmt: skip
+        text = f"channels of the {name}'s layer next to the image"
+        add_option(group, f"--feature-maps-{letter}", text, **count)
 
 
 def _add_training_arguments(group: argparse._ArgumentGroup) -> None:
@@ -72,18 +80,21 @@ def _add_training_arguments(group: argparse._ArgumentGroup) -> None:
         "--kimg", type=number(float, above=0), metavar="N",
         help="thousands of images to show, rounded up to whole epochs (default: as --epochs says)",
     )  # fmt: skip
-    add("--batch-size", type=number(int, 2), default=32, metavar="N", help="images per step")
-    rate, decay = number(float, above=0), number(float, 0, 0.9999)
-    add("--lr", type=rate, default=0.0002, metavar="X", help="learning rate of both Adam optimizers")
-    add("--beta1", type=decay, default=0.5, metavar="X", help="decay of Adam's first moment")
-    add("--classes", choices=(POSITIVE, ALL), default=POSITIVE, help="images to learn from")
-    weight = number(float, 0)
-    add("--lambda-adv", type=weight, default=1.0, metavar="X", help="weight of the adversarial loss")
-    add("--lambda-perceptual", type=weight, default=0.1, metavar="X", help="weight of the perceptual loss")
-    add("--lambda-fm", type=weight, default=1.0, metavar="X", help="weight of feature matching")
+    weight, x = number(float, 0), {"metavar": "X"}
+    add_option(group, "--batch-size", "images per step", type=number(int, 2), metavar="N")
+    add_option(group, "--lr", "learning rate of both Adam optimizers", type=number(float, above=0), **x)
+    add_option(group, "--beta1", "decay of Adam's first moment", type=number(float, 0, 0.9999), **x)
     add(
-        "--perceptual", choices=("auto", "on", "off"), default="auto",
-        help="perceptual loss on VGG16 features; auto: only if its ImageNet weights can be had",
+        "--classes", choices=(POSITIVE, ALL),
+        help=f"images to learn from (default: {POSITIVE}; with --conditional: {ALL})",
+    )  # fmt: skip
+    add("--lambda-adv", type=weight, default=1.0, metavar="X", help="weight of the adversarial loss")
+    add_option(group, "--lambda-perceptual", "weight of the perceptual loss", type=weight, **x)
+    add_option(group, "--lambda-fm", "weight of feature matching", type=weight, **x)
+    add_option(
+        group, "--perceptual",
+        "perceptual loss on VGG16 features; auto: only if its ImageNet weights can be had",
+        choices=("auto", "on", "off"),
     )  # fmt: skip
     add(
         "--precision", choices=("auto", "fp32", "bf16"), default="auto",
@@ -117,6 +128,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
     check_part_arguments(parser, args)
+    try:
+        options = resolve(args)
+    except UserError as error:
+        parser.error(str(error))
+    if options.conditional and args.classes == POSITIVE:
+        parser.error("--conditional learns from the images of all classes: leave --classes positive out")
+    args.classes = args.classes or (ALL if options.conditional else POSITIVE)
     args.results_dir = args.results_dir or str(Path(args.output_dir) / "metrics")
     args.figures_dir = args.figures_dir or str(Path(args.output_dir) / "figures")
     return args
@@ -297,7 +315,7 @@ def estimate(args: argparse.Namespace) -> str:
     steps = count_epochs(args.epochs, args.kimg, len(records), batch_size) * (len(records) // batch_size)
     feature_maps = (args.feature_maps_g, args.feature_maps_d)
     sizes = (args.image_size, args.num_channels, args.latent_dim, feature_maps)
-    gan = build_gan(*sizes, args.lr, args.beta1, args.seed, device)
+    gan = build_gan(*sizes, args.lr, args.beta1, args.seed, device, options_of(args))
     per_image, step, plain_step = gan_seconds(
         gan, lambda pixels: objective_to_time(args, pixels, precision), batch_size, precision
     )
@@ -322,7 +340,10 @@ def fixed_settings(
         "classes", "train_fraction", "fold", "k_folds", "lambda_adv", "lambda_perceptual", "lambda_fm",
         "seed",
     )  # fmt: skip
-    return {f"--{name.replace('_', '-')}": getattr(args, name) for name in flags} | {
+    given = {f"--{name.replace('_', '-')}": getattr(args, name) for name in flags}
+    return {
+        **given,
+        **settings_of(options_of(args)),
         "--batch-size": batch_size,
         "--precision": precision,
         "--perceptual": perceptual,
@@ -339,7 +360,8 @@ def describe(run: Run) -> str:
     G, D, schedule = run.gan.G, run.gan.D, run.schedule
     millions = f"generator {count_parameters(G) / 1e6:.2f} M, discriminator {count_parameters(D) / 1e6:.2f} M"
     return (
-        f"DCGAN {G.image_size} px, {millions} parameters; perceptual loss {run.settings['--perceptual']}; "
+        f"{run.gan.options.arch} {G.image_size} px, {millions} parameters; "
+        f"perceptual loss {run.settings['--perceptual']}; "
         f"{run.data.pixels.device.type}, {run.precision}; {schedule.epochs:,} epochs of "
         f"{run.steps_per_epoch:,} steps, batch size {schedule.batch_size}"
         + (f" in all of {size()} processes" if size() > 1 else "")
@@ -360,7 +382,7 @@ def build_run(args: argparse.Namespace) -> Run:
     epochs = count_epochs(args.epochs, args.kimg, len(data.pixels), batch_size)
     feature_maps = (args.feature_maps_g, args.feature_maps_d)
     sizes = (args.image_size, args.num_channels, args.latent_dim, feature_maps)
-    gan = build_gan(*sizes, args.lr, args.beta1, args.seed, device)
+    gan = build_gan(*sizes, args.lr, args.beta1, args.seed, device, options_of(args))
     objective, perceptual = build_objective(args, data.pixels, precision)
     settings = fixed_settings(args, data, batch_size, precision, perceptual)
     agree("data, weights or settings", settings)
@@ -379,6 +401,9 @@ def train(args: argparse.Namespace) -> None:
     from utils import public_path, set_seed
 
     set_seed(args.seed)
+    print(describe_options(args))
+    for doubt in doubts(options_of(args)):
+        print(f"note: {doubt}")
     run = build_run(args)
     print(describe(run))
     if args.resume:
