@@ -8,79 +8,144 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm
 
-from utils import UserError
+from gan_layers import (
+    EMBEDDING,
+    SLOPE,
+    ClassProjection,
+    MinibatchDeviation,
+    NoiseInjection,
+    changed,
+    doublings,
+    root_size,
+    split_noise,
+    with_class,
+)
 
-IMAGE_SIZES = (32, 64, 112, 128, 224, 256)
-GENERATOR_FORMAT = "dcgan-generator-1"
-DISCRIMINATOR_FORMAT = "dcgan-discriminator-1"
 MAX_WIDENING = 16  # no layer is wider than 16 x feature_maps
-
-
-def root_size(image_size: int) -> int:
-    """Side of the smallest feature map: 7 for 112 and 224, 4 for the powers of two."""
-    if image_size not in IMAGE_SIZES:
-        allowed = ", ".join(map(str, IMAGE_SIZES))
-        raise UserError(f"image size {image_size} is not possible; allowed: {allowed}")
-    return 7 if image_size % 7 == 0 else 4
+POWER_ITERATIONS = 15  # of spectral normalisation, for weights that have just been set
 
 
 def layer_widths(image_size: int, feature_maps: int) -> list[int]:
     """Channels from the root (widest) to the layer next to the image (``feature_maps``)."""
-    doublings = (image_size // root_size(image_size)).bit_length() - 1
-    return [feature_maps * min(2**level, MAX_WIDENING) for level in reversed(range(doublings))]
+    levels = reversed(range(doublings(image_size)))
+    return [feature_maps * min(2**level, MAX_WIDENING) for level in levels]
 
 
 class Generator(nn.Module):
-    """Noise z [N, latent_dim] -> images [N, num_channels, image_size, image_size] in [-1, 1]."""
+    """Noise z [N, input_dim] -> images [N, num_channels, image_size, image_size] in [-1, 1].
 
-    def __init__(self, image_size: int, num_channels: int, latent_dim: int, feature_maps: int) -> None:
+    ``upsample`` "deconv": 4x4 transposed convolutions; "resize": nearest pixel and 3x3 convolutions, which
+    treat all pixels alike and so leave no checkerboard (Odena et al. 2016). ``noise_injection``: z is the
+    latent [N, latent_dim] followed by noise for every pixel of every layer but the last. ``n_classes``: > 0
+    if the images are of classes, whose numbers [N] are then the second argument.
+    """
+
+    def __init__(
+        self, image_size: int, num_channels: int, latent_dim: int, feature_maps: int,
+        upsample: str = "deconv", noise_injection: bool = False, n_classes: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.image_size, self.num_channels = image_size, num_channels
         self.latent_dim, self.feature_maps = latent_dim, feature_maps
+        self.upsample, self.noise_injection, self.n_classes = upsample, noise_injection, n_classes
         widths = layer_widths(image_size, feature_maps)
-        root = nn.ConvTranspose2d(latent_dim, widths[0], root_size(image_size), bias=False)
-        layers: list[nn.Module] = [root, nn.BatchNorm2d(widths[0]), nn.ReLU()]
+        self.embedding = nn.Embedding(n_classes, EMBEDDING) if n_classes else None
+        inputs = latent_dim + (EMBEDDING if n_classes else 0)
+        layers: list[nn.Module] = [nn.ConvTranspose2d(inputs, widths[0], root_size(image_size), bias=False)]
         for wide, narrow in zip(widths, widths[1:], strict=False):
-            doubling = nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False)
-            layers += [doubling, nn.BatchNorm2d(narrow), nn.ReLU()]
-        layers += [nn.ConvTranspose2d(widths[-1], num_channels, 4, 2, 1), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
+            layers += [*self._norm_and_relu(wide), *self._doubling(wide, narrow, bias=False)]
+        layers += [*self._norm_and_relu(widths[-1]), *self._doubling(widths[-1], num_channels, bias=True)]
+        self.layers = nn.Sequential(*layers, nn.Tanh())
+
+    def _norm_and_relu(self, channels: int) -> list[nn.Module]:
+        noise = [NoiseInjection(channels)] if self.noise_injection else []
+        return [nn.BatchNorm2d(channels), *noise, nn.ReLU()]
+
+    def _doubling(self, before: int, after: int, bias: bool) -> list[nn.Module]:
+        if self.upsample == "deconv":
+            return [nn.ConvTranspose2d(before, after, 4, 2, 1, bias=bias)]
+        return [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(before, after, 3, 1, 1, bias=bias)]
 
     @property
-    def architecture(self) -> dict[str, int]:
-        """The arguments that build this network again."""
+    def architecture(self) -> dict[str, Any]:
+        """The arguments that build this network again; those that are as usual are left out."""
         names = ("image_size", "num_channels", "latent_dim", "feature_maps")
-        return {name: getattr(self, name) for name in names}
+        usual = changed(self, upsample="deconv", noise_injection=False, n_classes=0)
+        return {name: getattr(self, name) for name in names} | usual
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z[:, :, None, None])  # [N, C, S, S]
+    @property
+    def noise_sides(self) -> list[int]:
+        """Sides of the noise maps, from the root on; none without ``noise_injection``."""
+        if not self.noise_injection:
+            return []
+        return [root_size(self.image_size) << level for level in range(doublings(self.image_size))]
+
+    @property
+    def input_dim(self) -> int:
+        """Length of z."""
+        return self.latent_dim + sum(side * side for side in self.noise_sides)
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        latent, noise = split_noise(z, self.latent_dim, self.noise_sides)
+        x = with_class(latent, self.embedding, label)[:, :, None, None]
+        maps = iter(noise)
+        for layer in self.layers:
+            x = layer(x, next(maps)) if isinstance(layer, NoiseInjection) else layer(x)
+        return x  # [N, C, S, S]
 
 
 class Discriminator(nn.Module):
-    """Images [N, num_channels, image_size, image_size] in [-1, 1] -> logits [N], positive for "real"."""
+    """Images [N, num_channels, image_size, image_size] in [-1, 1] -> logits [N], positive for "real".
 
-    def __init__(self, image_size: int, num_channels: int, feature_maps: int) -> None:
+    ``d_norm``: "batch", "spectral" (every layer has a largest singular value of 1, Miyato et al. 2018, arXiv
+    1802.05957) or "none". ``mbstd``: the last layer sees how much the images of a group differ.
+    ``n_classes``: > 0 if the classes of the images, numbers [N], are the second argument.
+    """
+
+    def __init__(
+        self, image_size: int, num_channels: int, feature_maps: int,
+        d_norm: str = "batch", mbstd: bool = False, n_classes: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.image_size, self.num_channels, self.feature_maps = image_size, num_channels, feature_maps
+        self.d_norm, self.mbstd, self.n_classes = d_norm, mbstd, n_classes
         widths = layer_widths(image_size, feature_maps)[::-1]
         inputs = [num_channels, *widths[:-1]]
         # BatchNorm on the first layer would hide the brightness of a batch, so that one has none.
+        batchnorm = [False, *(d_norm == "batch" for _ in widths[1:])]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(narrow, wide, 4, 2, 1, bias=index == 0)
-            for index, (narrow, wide) in enumerate(zip(inputs, widths, strict=True))
+            nn.Conv2d(narrow, wide, 4, 2, 1, bias=not has_norm)
+            for narrow, wide, has_norm in zip(inputs, widths, batchnorm, strict=True)
         )
-        self.norms = nn.ModuleList([nn.Identity(), *(nn.BatchNorm2d(width) for width in widths[1:])])
-        self.activation = nn.LeakyReLU(0.2)
-        self.head = nn.Conv2d(widths[-1], 1, root_size(image_size))
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(width) if has_norm else nn.Identity()
+            for width, has_norm in zip(widths, batchnorm, strict=True)
+        )
+        self.activation = nn.LeakyReLU(SLOPE)
+        self.deviation = MinibatchDeviation() if mbstd else nn.Identity()
+        self.head = nn.Conv2d(widths[-1] + mbstd, 1, root_size(image_size))
+        self.projection = ClassProjection(n_classes, widths[-1]) if n_classes else None
+        if d_norm == "spectral":
+            for layer in self._weighted_layers():
+                spectral_norm(layer)
+
+    def _weighted_layers(self) -> list[nn.Module]:
+        embedding = [self.projection.embedding] if self.projection is not None else []
+        return [*self.convolutions, self.head, *embedding]
 
     @property
-    def architecture(self) -> dict[str, int]:
-        """The arguments that build this network again."""
-        return {name: getattr(self, name) for name in ("image_size", "num_channels", "feature_maps")}
+    def architecture(self) -> dict[str, Any]:
+        """The arguments that build this network again; those that are as usual are left out."""
+        names = ("image_size", "num_channels", "feature_maps")
+        usual = changed(self, d_norm="batch", mbstd=False, n_classes=0)
+        return {name: getattr(self, name) for name in names} | usual
 
-    def logits_and_features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def logits_and_features(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Logits [N] and the output [N, C_l, H_l, W_l] of every convolution before its BatchNorm.
 
         After BatchNorm the mean of any batch is the same, real or fake, so the features to be matched are
@@ -91,17 +156,27 @@ class Discriminator(nn.Module):
             x = convolution(x)
             features.append(x)
             x = self.activation(norm(x))
-        return self.head(x).flatten(), features
+        logits = self.head(self.deviation(x)).flatten()
+        if self.projection is not None:
+            logits = logits.float() + self.projection(x, label)
+        return logits, features
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.logits_and_features(x)[0]
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.logits_and_features(x, label)[0]
 
 
-def initialise(network: nn.Module) -> None:
-    """DCGAN's own start: convolutions N(0, 0.02), BatchNorm scales N(1, 0.02), biases 0. In place."""
+@torch.no_grad()
+def initialise(network: Generator | Discriminator) -> None:
+    """DCGAN's own start: convolutions N(0, 0.02), BatchNorm scales N(1, 0.02), biases 0. In place.
+
+    Convolutions of a discriminator without normalisation start with the variance 2 / ((1 + 0.2^2) fan_in)
+    that keeps the scale of activations through layers with LeakyReLU 0.2 (He et al. 2015, arXiv 1502.01852,
+    equation 15): from N(0, 0.02) nothing would arrive at its end.
+    """
+    he = getattr(network, "d_norm", "batch") == "none"
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, 0.0, 0.02)
+            _set_weight(module, he)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.02)
         else:
@@ -110,23 +185,17 @@ def initialise(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def _set_weight(layer: nn.Module, he: bool) -> None:
+    normalised = parametrize.is_parametrized(layer, "weight")
+    weight = layer.parametrizations.weight.original if normalised else layer.weight
+    if he:
+        nn.init.kaiming_normal_(weight, a=SLOPE)
+    else:
+        nn.init.normal_(weight, 0.0, 0.02)
+    if normalised:  # the singular vectors are still those of the weight before
+        for _ in range(POWER_ITERATIONS):
+            layer.parametrizations.weight[0](weight)
+
+
 def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def generator_from_checkpoint(checkpoint: dict[str, Any], name: str) -> Generator:
-    """The generator of a ``generator_*.pth``, in eval mode.
-
-    Raises ``UserError``, naming the file ``name``, if the content is not a generator or does not fit itself.
-    """
-    if checkpoint.get("format") != GENERATOR_FORMAT:
-        raise UserError(
-            f"{name} is not a generator (format {checkpoint.get('format')!r}, not {GENERATOR_FORMAT!r}): "
-            "python src/train_gan.py writes generator_final.pth"
-        )
-    try:
-        generator = Generator(**checkpoint["architecture"])
-        generator.load_state_dict(checkpoint["state_dict"])
-    except (KeyError, TypeError, RuntimeError):
-        raise UserError(f"{name} is damaged: its weights do not fit its architecture") from None
-    return generator.eval()

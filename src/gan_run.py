@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 import paths
 from data_loader import GROUPED_BY_PATIENT, from_gan_range, to_gan_range
-from dcgan import DISCRIMINATOR_FORMAT, GENERATOR_FORMAT, Discriminator, Generator
 from distributed import agree, from_main, own, size, weights_digest
 from estimates import gan_hint
+from gan_networks import DISCRIMINATOR_FORMAT, GENERATOR_FORMAT, Discriminator, Generator
 from gan_options import GANOptions, settings_of
 from gan_training import GAN, LossMeter, Objective, epoch_batches, image_noise, step_noise, train_step
 from plots import gan_losses

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 import gan_losses
-from dcgan import Discriminator, Generator, initialise
 from distributed import average, average_training
 from gan_losses import Moments, PerceptualLoss
+from gan_networks import Discriminator, Generator, build_networks
 from gan_options import GANOptions, check
 from utils import autocast, derive_seed
 
@@ -102,10 +102,7 @@ def build_gan(
     options = options or GANOptions()
     check(options)
     torch.manual_seed(derive_seed(seed, "initialisation"))
-    G = Generator(image_size, num_channels, latent_dim, feature_maps[0])
-    D = Discriminator(image_size, num_channels, feature_maps[1])
-    initialise(G)
-    initialise(D)
+    G, D = build_networks(options, image_size, num_channels, latent_dim, feature_maps)
     return GAN(G, D, lr, beta1, device, options, seed)
 
 

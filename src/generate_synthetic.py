@@ -23,7 +23,7 @@ from utils import UserError, argument_parser, number, run_script, save_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dcgan import Generator
+    from gan_networks import Generator
     from generation import ImageMaker
 
 
@@ -60,7 +60,7 @@ def load_generator(
     path: str, latent_dim: int | None, feature_maps: int | None
 ) -> tuple[Generator, dict[str, Any]]:
     """(generator, its checkpoint); ``UserError`` if a flag contradicts the checkpoint."""
-    from dcgan import generator_from_checkpoint
+    from gan_networks import generator_from_checkpoint
     from utils import load_checkpoint
 
     checkpoint = load_checkpoint(path, "python src/train_gan.py")

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import dcgan
+import gan_networks
 import paths
 from utils import save_checkpoint
 
@@ -40,7 +41,7 @@ def save_generator(path: Path, seed: int = 0, **changes) -> Path:
     for parameter in generator.parameters():  # livelier than an untrained start: images differ clearly
         torch.nn.init.normal_(parameter, 0.0, 0.3)
     content = {
-        "format": dcgan.GENERATOR_FORMAT,
+        "format": gan_networks.GENERATOR_FORMAT,
         "state_dict": generator.state_dict(),
         "architecture": generator.architecture,
         "pixel_range": [-1, 1],

@@ -6,11 +6,13 @@ from torch import nn
 from torch.nn import functional
 
 import dcgan
+import gan_layers
+import gan_networks
 from gan_data import save_generator
 from utils import UserError, load_checkpoint
 
 
-@pytest.mark.parametrize("image_size", dcgan.IMAGE_SIZES)
+@pytest.mark.parametrize("image_size", gan_layers.IMAGE_SIZES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_and_logits_have_the_promised_shapes(image_size, channels):
     G = dcgan.Generator(image_size, channels, latent_dim=6, feature_maps=2)
@@ -89,7 +91,7 @@ def test_weights_start_as_in_dcgan():
 
 def test_generator_comes_back_from_its_checkpoint(tmp_path):
     checkpoint = load_checkpoint(save_generator(tmp_path / "g.pth"))
-    generator = dcgan.generator_from_checkpoint(checkpoint, "g.pth")
+    generator = gan_networks.generator_from_checkpoint(checkpoint, "g.pth")
     assert not generator.training
     assert generator.architecture == {"image_size": 32, "num_channels": 3, "latent_dim": 5, "feature_maps": 4}
     for name, weights in generator.state_dict().items():
@@ -99,7 +101,8 @@ def test_generator_comes_back_from_its_checkpoint(tmp_path):
 def test_what_is_no_generator_is_refused_by_name(tmp_path):
     checkpoint = load_checkpoint(save_generator(tmp_path / "g.pth"))
     with pytest.raises(UserError, match=r"d\.pth is not a generator.*dcgan-discriminator-1"):
-        dcgan.generator_from_checkpoint(checkpoint | {"format": dcgan.DISCRIMINATOR_FORMAT}, "d.pth")
+        other = {"format": gan_networks.DISCRIMINATOR_FORMAT}
+        gan_networks.generator_from_checkpoint(checkpoint | other, "d.pth")
     wider = checkpoint["architecture"] | {"feature_maps": 8}
     with pytest.raises(UserError, match=r"g\.pth is damaged"):
-        dcgan.generator_from_checkpoint(checkpoint | {"architecture": wider}, "g.pth")
+        gan_networks.generator_from_checkpoint(checkpoint | {"architecture": wider}, "g.pth")

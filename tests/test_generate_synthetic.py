@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import dcgan
+import gan_networks
 import gan_training
 import generate_synthetic
 import generation
@@ -73,7 +74,7 @@ def test_an_image_depends_on_seed_and_number_alone(generator, tmp_path):
 
 def test_pixels_are_the_generators_output_from_black_to_white(generator, tmp_path):
     generate(generator, tmp_path / "out")
-    network = dcgan.generator_from_checkpoint(load_checkpoint(generator), "g").double()
+    network = gan_networks.generator_from_checkpoint(load_checkpoint(generator), "g").double()
     z = gan_training.image_noise(42, generation.NOISE_STREAM, 5, 1, 5)
     gray = network(z.double()).mean(dim=1)[0].detach().numpy()  # [32, 32] in [-1, 1]
     with Image.open(paths.synthetic_image(tmp_path / "out", 5)) as image:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-import dcgan
+import gan_layers
 import gan_losses
 import gan_run
 import gan_training
@@ -586,7 +586,7 @@ def test_flags_have_the_documented_defaults():
         "no_real_images": False, "train_fraction": 1.0, "fold": None, "k_folds": None,
     }  # fmt: skip
     assert {name: getattr(args, name) for name in documented} == documented
-    assert train_gan.IMAGE_SIZES == dcgan.IMAGE_SIZES
+    assert train_gan.IMAGE_SIZES == gan_layers.IMAGE_SIZES
 
 
 def test_help_needs_no_torch_and_names_every_default():
