@@ -194,6 +194,11 @@ def discriminator_final(model_dir: str | Path, fold: int | None = None) -> Path:
     return gan_dir(model_dir, fold) / "discriminator_final.pth"
 
 
+def generator_best(model_dir: str | Path, fold: int | None = None) -> Path:
+    """The generator of the lowest KID."""
+    return gan_dir(model_dir, fold) / "generator_best.pth"
+
+
 def gan_state(model_dir: str | Path, fold: int | None = None) -> Path:
     """The last full training state, for --resume."""
     return gan_dir(model_dir, fold) / "training_state.pth"
@@ -211,6 +216,16 @@ def gan_history(metrics_dir: str | Path, fold: int | None = None) -> Path:
     return Path(metrics_dir) / f"{_gan_prefix(fold)}training_history.json"
 
 
+def gan_stats(metrics_dir: str | Path, fold: int | None = None) -> Path:
+    """A line for every so many steps."""
+    return Path(metrics_dir) / f"{_gan_prefix(fold)}stats.jsonl"
+
+
+def gan_events(output_dir: str | Path, fold: int | None = None) -> Path:
+    """Folder of TensorBoard's files."""
+    return _of_fold(Path(output_dir) / "tensorboard", fold)
+
+
 def is_gan_prefix(prefix: str) -> bool:
     """Is it a GAN's, whose history lies beside those of the classifiers?"""
     return re.fullmatch(r"gan_(fold_\d+_)?", prefix) is not None
@@ -218,6 +233,10 @@ def is_gan_prefix(prefix: str) -> bool:
 
 def gan_loss_figure(figures_dir: str | Path, fold: int | None = None) -> Path:
     return Path(figures_dir) / f"{_gan_prefix(fold)}loss_curve.png"
+
+
+def gan_quality_figure(figures_dir: str | Path, fold: int | None = None) -> Path:
+    return Path(figures_dir) / f"{_gan_prefix(fold)}quality.png"
 
 
 def gan_images(output_dir: str | Path, fold: int | None = None) -> Path:
@@ -235,6 +254,15 @@ def gan_final_grid(output_dir: str | Path, fold: int | None = None) -> Path:
 def gan_real_grid(output_dir: str | Path, fold: int | None = None) -> Path:
     """Real training positives: shows patients, so it never leaves the machine by itself."""
     return gan_images(output_dir, fold) / "reals.png"
+
+
+def gan_augmented_grid(output_dir: str | Path, fold: int | None = None) -> Path:
+    """Training images as D sees them with --diffaug: shows patients, as ``gan_real_grid`` does."""
+    return gan_images(output_dir, fold) / "reals_augmented.png"
+
+
+def gan_interpolation(output_dir: str | Path, fold: int | None = None) -> Path:
+    return gan_images(output_dir, fold) / "interpolation.gif"
 
 
 def _of_fold(folder: Path, fold: int | None) -> Path:
@@ -341,3 +369,52 @@ def benchmark(output_dir: str | Path) -> Path:
 
 def benchmark_figure(output_dir: str | Path) -> Path:
     return Path(output_dir) / "benchmark.png"
+
+
+# --- comparison of generators ----------------------------------------------------------------------
+GAN_BENCHMARK_DIR = "./data/cache/gan_benchmark"  # of what contenders made, and their logs
+PEERS_DIR = "./data/cache/gan_peers"  # the environment in which the others' packages are installed
+PEER_DRIVERS = Path(__file__).resolve().parent / "peer_drivers"
+
+
+def gan_benchmark(output_dir: str | Path) -> Path:
+    return Path(output_dir) / "gan_benchmark.json"
+
+
+def gan_benchmark_figure(output_dir: str | Path, what: str) -> Path:
+    """``what`` is "peers" or "options"."""
+    return Path(output_dir) / f"gan_benchmark_{what}.png"
+
+
+def gan_benchmark_grid(output_dir: str | Path, what: str) -> Path:
+    """Generated images only."""
+    return Path(output_dir) / f"gan_benchmark_{what}_images.png"
+
+
+def benchmark_unit(work_dir: str | Path, name: str) -> Path:
+    """Folder of one contender with one seed and one budget."""
+    return Path(work_dir) / name
+
+
+def benchmark_reals(unit: str | Path) -> Path:
+    """What a driver learns from: shows patients, so it is removed when the driver has ended."""
+    return Path(unit) / "reals.npy"
+
+
+def made_images(unit: str | Path) -> Path:
+    return Path(unit) / "made.npz"
+
+
+def unit_log(unit: str | Path) -> Path:
+    return Path(unit) / "log.txt"
+
+
+def benchmark_scorer(cache_dir: str | Path, name: str) -> Path:
+    """The ResNet-18 in whose features generated images are scored."""
+    return Path(cache_dir) / "gan_scorer" / f"{name}.pth"
+
+
+def peers_python(peers_dir: str | Path) -> Path:
+    """Of the environment ``peers_dir``, on either kind of system."""
+    windows = Path(peers_dir) / "Scripts" / "python.exe"
+    return windows if windows.is_file() else Path(peers_dir) / "bin" / "python"

@@ -1,0 +1,230 @@
+"""Training and sampling one contender: a command of its own for every contender, seed and budget, with a
+limit of time, that leaves its generated images in a folder of its own.
+
+This project's generators are trained by ``train_gan.py`` as a user would call it. Others are trained by the
+drivers in ``peer_drivers/``, run by the Python of an environment in which their packages were installed by
+name (``install_peers``); nothing of theirs is ever imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import paths
+from gan_benchmark_data import FOLD, K_FOLDS, BenchmarkData
+from gan_contenders import Unit
+from utils import UserError, atomic_path
+
+SRC = Path(__file__).resolve().parent
+DONE, FAILED, OVER_TIME, NOT_INSTALLED = "done", "failed", "over_time", "not_installed"
+RAW, AVERAGED = "raw", "averaged"
+PACKAGES = ("torch", "torchvision", "numpy", "lightweight-gan", "stylegan2_pytorch", "diffusers")
+NEVER = str(10**9)  # steps or epochs between files that nobody looks at here
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where and on what everybody is trained. ``data_flags``: those with which ``train_gan.py`` finds the
+    same images; ``peers_python``: of the peers' environment; ``count``: images to be generated; ``grace``:
+    seconds allowed beyond the training for imports, decoding and sampling."""
+
+    data: BenchmarkData
+    data_flags: tuple[str, ...]
+    work: Path
+    peers_python: Path
+    device: str
+    count: int
+    grace: float
+
+    def folder(self, unit: Unit) -> Path:
+        return paths.benchmark_unit(self.work, unit.folder_name(f"{self.data.key()} {self.count}"))
+
+
+@dataclass(frozen=True)
+class Made:
+    """``images``: uint8 [N, S, S] by generator, RAW and maybe AVERAGED; ``facts``: of the training."""
+
+    images: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+
+class UnitFailedError(Exception):
+    """A contender made no images; ``status`` says how, the message why."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def make_images(unit: Unit, field: Field) -> Made:
+    """Train and sample, unless the images of an earlier time are there; ``UnitFailedError`` if that fails.
+
+    Training to a time that was interrupted begins anew: only a run in one piece has an equal budget.
+    """
+    folder = field.folder(unit)
+    if (kept := read_made(paths.made_images(folder))) is not None:
+        return kept
+    if unit.budget.kimg is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (_train_ours if unit.contender.ours else _train_peer)(unit, field, folder)
+    made = read_made(paths.made_images(folder))
+    if made is None or not made.images:
+        raise UnitFailedError(FAILED, "it ended without images")
+    return made
+
+
+def read_made(file: Path) -> Made | None:
+    """What a driver left; None if it is not there or damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            images = {name: content[name] for name in (RAW, AVERAGED) if name in content}
+            return Made(images, json.loads(str(content["facts"])))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+# --- others ----------------------------------------------------------------------------------------
+def _train_peer(unit: Unit, field: Field, folder: Path) -> None:
+    contender = unit.contender
+    if unit.budget.minutes is None:
+        raise UnitFailedError(FAILED, "only this project's generators are trained to a number of images")
+    python = Path(sys.executable) if contender.package is None else field.peers_python
+    if not python.is_file():
+        reason = f"{contender.package} is not installed: --what install makes its environment"
+        raise UnitFailedError(NOT_INSTALLED, reason)
+    seconds, reals = 60 * unit.budget.minutes, paths.benchmark_reals(folder)
+    try:
+        with atomic_path(reals) as temporary, temporary.open("wb") as file:
+            np.save(file, field.data.training)
+        command = [
+            str(python), str(paths.PEER_DRIVERS / contender.driver), "--images", str(reals),
+            "--out", str(paths.made_images(folder)), "--seconds", f"{seconds:g}", "--seed", str(unit.seed),
+            "--count", str(field.count), "--device", field.device,
+        ]  # fmt: skip
+        run_limited(command, paths.unit_log(folder), seconds + field.grace)
+    finally:
+        reals.unlink(missing_ok=True)
+
+
+def run_limited(command: Sequence[str], log: Path, limit: float | None) -> float:
+    """Run ``command`` with its output in ``log``; seconds that it took.
+
+    ``UnitFailedError`` with its last line if it fails, or if it is not over after ``limit`` seconds: then it
+    is ended, with all that it started.
+    """
+    start = time.perf_counter()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            raise UnitFailedError(OVER_TIME, f"not over after {limit / 60:.3g} minutes") from None
+        finally:
+            if process.poll() is None:
+                _end(process)
+    if code != 0:
+        raise UnitFailedError(FAILED, _last_line(log) or f"ended with code {code}")
+    return time.perf_counter() - start
+
+
+def _end(process: subprocess.Popen) -> None:
+    """The process and its children, which are a group of their own where the system has groups."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+
+
+def _last_line(log: Path) -> str:
+    """Without the folders of this machine, which an error may name."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    words = (lines[-1] if lines else "").split()
+    return " ".join(Path(word).name if word.startswith("/") else word for word in words)[:300]
+
+
+# --- ours ------------------------------------------------------------------------------------------
+def _train_ours(unit: Unit, field: Field, folder: Path) -> None:
+    """By ``train_gan.py``, in one command; then the average and the weights themselves are sampled."""
+    budget = unit.budget
+    length = ["--kimg", f"{budget.kimg:g}", "--resume"]
+    limit = None
+    if budget.minutes is not None:
+        length, limit = ["--max-minutes", f"{budget.minutes:g}"], 60 * budget.minutes + field.grace
+    command = [
+        sys.executable, str(SRC / "train_gan.py"), *field.data_flags,
+        "--image-size", str(field.data.image_size), "--fold", str(FOLD), "--k-folds", str(K_FOLDS),
+        "--seed", str(unit.seed), "--model-dir", str(folder / "models"), "--output-dir", str(folder / "out"),
+        "--no-real-images", "--save-interval", NEVER, "--checkpoint-interval", NEVER,
+        *length, *([] if field.device != "cpu" else ["--cpu"]), *unit.contender.flags,
+    ]  # fmt: skip
+    seconds = run_limited(command, paths.unit_log(folder), limit)
+    images, facts = sample_ours(folder, unit.seed, field)
+    if budget.minutes is not None:
+        seconds = min(seconds, 60 * budget.minutes)
+    facts = {"train_seconds": seconds, "settings": {"flags": shlex.join(unit.contender.flags)}} | facts
+    with atomic_path(paths.made_images(folder)) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, facts=np.array(json.dumps(facts)), **images)
+
+
+def sample_ours(folder: Path, seed: int, field: Field) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """({RAW, AVERAGED}, facts) of a finished run in ``folder``; noise of the seed, the same for both."""
+    import torch
+
+    from dcgan import count_parameters
+    from gan_networks import generator_from_checkpoint
+    from generation import ImageMaker
+    from utils import load_checkpoint, load_json
+
+    models = folder / "models"
+    averaged = load_checkpoint(paths.generator_final(models, FOLD))
+    state = load_checkpoint(paths.gan_state(models, FOLD))
+    numbers, images = range(1, field.count + 1), {}
+    for name, weights in ((RAW, state["G"]), (AVERAGED, averaged["state_dict"])):
+        generator = generator_from_checkpoint(averaged | {"state_dict": weights}, name)
+        make = ImageMaker(generator, seed, torch.device(field.device))
+        images[name] = np.concatenate(
+            [make(numbers[start : start + 50]) for start in range(0, field.count, 50)]
+        )
+    history = load_json(paths.gan_history(folder / "out" / "metrics", FOLD))
+    d_parameters = sum(value.numel() for name, value in state["D"].items() if "running" not in name)
+    facts = {
+        "parameters": count_parameters(generator) + d_parameters,
+        "torch": torch.__version__,
+        "steps": history["steps"],
+        "images_seen": history["images_seen"],
+    }
+    return images, facts
+
+
+# --- the peers' environment ------------------------------------------------------------------------
+def install_peers(peers_dir: Path) -> None:
+    """An environment in ``peers_dir`` with the peers' packages, by name from the package index."""
+    uv = shutil.which("uv")
+    create = [uv, "venv", "--allow-existing"] if uv else [sys.executable, "-m", "venv"]
+    python = str(paths.peers_python(peers_dir))
+    commands = [[*create, str(peers_dir)]]
+    if uv:
+        commands.append([uv, "pip", "install", "--python", python, *PACKAGES])
+    else:
+        commands.append([python, "-m", "pip", "install", *PACKAGES])
+    for command in commands:
+        if subprocess.run(command, check=False).returncode != 0:
+            raise UserError(f"{shlex.join(command[:3])} ... failed: see its own words above")

@@ -1,0 +1,98 @@
+"""Who is compared with whom: this project's presets and options, and others, with seeds and budgets."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from utils import UserError, sha256_json
+
+
+@dataclass(frozen=True)
+class Contender:
+    """``flags``: of ``train_gan.py``, for one of ours; ``driver``: file name in ``peer_drivers/`` or a path,
+    for others; ``package``: whether it needs the peers' environment, and which package of it."""
+
+    name: str
+    flags: tuple[str, ...] = ()
+    driver: str | None = None
+    package: str | None = None
+
+    @property
+    def ours(self) -> bool:
+        return self.driver is None
+
+
+OURS = ("default", "cpu", "best")
+PEERS = (
+    Contender("lightweight-gan", driver="drive_lightweight_gan.py", package="lightweight-gan"),
+    Contender("stylegan2_pytorch", driver="drive_stylegan2_pytorch.py", package="stylegan2_pytorch"),
+    Contender("diffusers-ddpm", driver="drive_ddpm.py", package="diffusers"),
+    Contender("plain-dcgan", driver="drive_plain_dcgan.py"),
+)
+# Ours with single options changed, for the table of what each does. Penalties need D without BatchNorm.
+OPTION_SETS = {
+    "default": "--preset default",
+    "cpu": "--preset cpu",
+    "best": "--preset best",
+    "batch norm in D": "--d-norm batch",
+    "spectral norm in D": "--d-norm spectral",
+    "R1 without norm in D": "--d-norm none --r1 1",
+    "hinge loss": "--d-norm spectral --adversarial-loss hinge",
+    "RpGAN with R1 and R2": "--d-norm none --adversarial-loss rpgan --r1 1 --r2 1",
+    "WGAN-GP": "--d-norm none --adversarial-loss wgan-gp",
+    "resize convolutions": "--upsample resize",
+    "DiffAugment": "--diffaug",
+    "minibatch SD": "--mbstd",
+    "noise injection": "--noise-injection",
+    "average over 5 kimg": "--ema-kimg 5",
+    "residual networks": "--arch resnet",
+}
+
+
+def contenders() -> dict[str, Contender]:
+    """All that are compared at equal time, by name."""
+    ours = [Contender(f"ours-{preset}", ("--preset", preset)) for preset in OURS]
+    return {contender.name: contender for contender in (*ours, *PEERS)}
+
+
+def option_contender(text: str) -> Contender:
+    """A name in ``OPTION_SETS``, or "NAME=FLAGS" with flags of train_gan.py. ``UserError`` for another."""
+    name, given, flags = text.partition("=")
+    if not given and name not in OPTION_SETS:
+        raise UserError(f"{name!r} is no set of options; NAME=FLAGS, or one of {', '.join(OPTION_SETS)}")
+    return Contender(name.strip(), tuple(shlex.split(flags if given else OPTION_SETS[name])))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Wall-clock ``minutes`` of training, or ``kimg`` thousand images, which only ours know to count."""
+
+    minutes: float | None = None
+    kimg: float | None = None
+
+    @property
+    def words(self) -> str:
+        return f"{self.minutes:g} min" if self.minutes is not None else f"{self.kimg:g} kimg"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One contender with one seed and one budget: the smallest thing that is measured."""
+
+    contender: Contender
+    seed: int
+    budget: Budget
+
+    @property
+    def id(self) -> str:
+        """Of its row: what would be measured anew if it changed."""
+        return (
+            f"{self.contender.name} | {shlex.join(self.contender.flags)} | {self.budget.words} | {self.seed}"
+        )
+
+    def folder_name(self, key: str) -> str:
+        """``key``: of the data and of how many images are generated."""
+        plain = "".join(letter if letter.isalnum() else "_" for letter in self.contender.name).strip("_")
+        words = self.budget.words.replace(" ", "")
+        return f"{plain}_{words}_seed{self.seed}_{sha256_json([self.id, key])[:8]}"

@@ -1,0 +1,141 @@
+"""What every driver of a contender has in common: its command line, its clock, and the file that it leaves.
+
+    python DRIVER.py --images reals.npy --out made.npz --seconds 600 --seed 0 --count 300 --device cpu
+
+A driver is run by the Python of the contender's own environment, so nothing here imports the project. It
+trains for ``--seconds`` of wall time on ``reals.npy``, uint8 gray [N, S, S]; building the networks, importing
+and sampling are not counted. ``made.npz`` then holds ``raw`` and, where there is one, ``averaged`` (the
+moving average of the weights), each uint8 gray [count, S, S], and ``facts``, a JSON text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+SAMPLING_BATCH = 32
+
+
+class Peer(Protocol):
+    """A contender in training."""
+
+    settings: dict[str, Any]  # what a reader must know of it, for the table
+    parameters: int  # all that learn
+
+    def step(self) -> int:
+        """One update of every network; returns how many real images it looked at."""
+
+    def sample(self, count: int) -> dict[str, torch.Tensor]:
+        """{"raw": [count, C, S, S] in [0, 1], maybe "averaged": the same}."""
+
+
+Build = Callable[[torch.Tensor, torch.device], Peer]  # (reals float [N, 1, S, S] in [0, 1], device)
+
+
+def main(build: Build, package: str | None = None, argv: list[str] | None = None) -> None:
+    """Train, sample, save. ``package``: the contender's name in the package index."""
+    args = parser().parse_args(argv)
+    seed_everything(args.seed)
+    device = torch.device(args.device)
+    pixels = torch.from_numpy(np.load(args.images, allow_pickle=False))  # uint8 [N, S, S]
+    peer = build(pixels.unsqueeze(1).float() / 255.0, device)
+    import_what_is_lazy()
+    steps, seen, seconds = train_for(peer, args.seconds, device)
+    print(f"{steps} steps, {seen} images in {seconds:.1f} s", flush=True)
+    images = {name: to_gray(batch) for name, batch in peer.sample(args.count).items()}
+    facts = {
+        "package": package and f"{package} {importlib.metadata.version(package)}",
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "parameters": peer.parameters,
+        "settings": peer.settings,
+        "steps": steps,
+        "images_seen": seen,
+        "train_seconds": seconds,
+    }
+    save(Path(args.out), images, facts)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description="Train one contender for a time and sample it.")
+    add = made.add_argument
+    add("--images", required=True, help="uint8 [N, S, S] in an .npy file")
+    add("--out", required=True, help="the .npz to be written")
+    add("--seconds", required=True, type=float, help="wall time of training")
+    add("--seed", type=int, default=0)
+    add("--count", type=int, default=300, help="images to be generated")
+    add("--device", default="cpu")
+    return made
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  the contenders draw from the global generators
+    torch.manual_seed(seed)
+
+
+def import_what_is_lazy() -> None:
+    """A step of Adam on one number: torch imports much of itself at the first one, and imports do not count
+    as training."""
+    weight = torch.nn.Parameter(torch.ones(1))
+    (weight * weight).sum().backward()
+    torch.optim.Adam([weight]).step()
+
+
+def train_for(peer: Peer, seconds: float, device: torch.device) -> tuple[int, int, float]:
+    """(steps, real images looked at, seconds): steps are begun until the time is over."""
+    steps = seen = 0
+    start = time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds:
+        seen += peer.step()
+        steps += 1
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return steps, seen, elapsed
+
+
+def to_gray(images: torch.Tensor) -> np.ndarray:
+    """[N, C, S, S] in [0, 1] -> uint8 [N, S, S], the mean over channels; ends the driver if not finite."""
+    gray = images.detach().float().cpu().mean(dim=1)
+    if not gray.isfinite().all():
+        sys.exit("the generated images are not finite")
+    return (gray * 255.0).round().clamp(0, 255).byte().numpy()
+
+
+def save(path: Path, images: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+    """The .npz, whole or not at all."""
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez_compressed(temporary, facts=np.array(json.dumps(facts)), **images)
+    os.replace(temporary, path)  # noqa: PTH105
+
+
+def batches_of(reals: torch.Tensor, size: int):
+    """Batches [size, C, S, S] without end, shuffled anew after every pass over ``reals``."""
+    size = min(size, len(reals))
+    while True:
+        order = torch.randperm(len(reals))
+        for start in range(0, len(reals) - size + 1, size):
+            yield reals[order[start : start + size]]
+
+
+def in_batches(make: Callable[[int], torch.Tensor], count: int) -> torch.Tensor:
+    """``make(n)`` images at a time until there are ``count``."""
+    sizes = [min(SAMPLING_BATCH, count - start) for start in range(0, count, SAMPLING_BATCH)]
+    with torch.no_grad():
+        return torch.cat([make(size).cpu() for size in sizes])
+
+
+def count_parameters(*networks: torch.nn.Module) -> int:
+    """Of what learns in ``networks``."""
+    return sum(value.numel() for network in networks for value in network.parameters() if value.requires_grad)

@@ -1,0 +1,108 @@
+"""The figures of the comparison of generators: ``gan_benchmark.json`` in, matplotlib ``Figure`` out.
+
+No computing: a point for every seed, lines for what real images give.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from plots import INK, PALETTE, new_figure, panels, styled
+from plots_images import ImageSection, image_sections
+
+SPACES = {"resnet18": "ResNet-18 of the benchmark", "hog": "HOG", "pixels": "16 x 16 pixels"}
+MARKERS = "osD^v"
+OURS, OTHERS = PALETTE[0], PALETTE[1]
+COLUMNS = 8  # images of a contender in the grid
+
+
+@styled
+def gan_benchmark(content: Mapping[str, Any], what: str, order: Sequence[str]) -> Figure:
+    """KID (above, lower is better) and recall (below, higher is better) of every contender in ``order``, in
+    each space; every seed a point, the better generator of each."""
+    rows = [row for row in content["rows"] if row["what"] == what and row["status"] == "done"]
+    budgets = list(dict.fromkeys(row["budget"] for row in rows))
+    figure = new_figure(11.5, 2.6 + 0.5 * len(order))
+    axes = panels(figure, 2, len(SPACES), sharey=True)
+    for row_of_axes, figure_name in enumerate(("kid", "recall")):
+        for column, space in enumerate(SPACES):
+            ax = axes[row_of_axes * len(SPACES) + column]
+            _floor(ax, content["reals"][space], figure_name)
+            for row in rows:
+                _point(ax, row, order, budgets, space, figure_name)
+            _dress(ax, order, space if row_of_axes == 0 else None, figure_name)
+    handles = _legend(rows, budgets)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize="small"
+    )
+    facts = content["data"]
+    title = (
+        f"Generators beside {facts['heldout_positives']:,} held-out real positives, learned from "
+        f"{facts['learned_positives']:,} at {facts['image_size']} px: {content['machine']['cpu']}"
+    )
+    figure.suptitle(textwrap.fill(title, 110), x=0.01, ha="left", fontsize="medium")
+    return figure
+
+
+def _point(
+    ax: Axes, row: Mapping[str, Any], order: Sequence[str], budgets: Sequence[str], space: str, figure: str
+) -> None:
+    value = row["scores"][row["better"]]["spaces"][space][figure]
+    budget = budgets.index(row["budget"])
+    # Budgets beside one another, so that points of one do not hide those of the next.
+    place = order.index(row["contender"]) + 0.22 * (budget - (len(budgets) - 1) / 2)
+    marker, colour = MARKERS[budget % len(MARKERS)], OURS if row["ours"] else OTHERS
+    ax.plot(value, place, marker, color=colour, markersize=6, alpha=0.75, markeredgecolor="white")
+
+
+def _floor(ax: Axes, reals: Mapping[str, Any], figure: str) -> None:
+    """Half of the reals against the other half, and those learned from against the held-out ones."""
+    ax.axvline(reals["floor"][figure], color=INK, linewidth=1.2, linestyle="--")
+    ax.axvline(reals["training"][figure], color=INK, linewidth=1.2, linestyle=":")
+
+
+def _dress(ax: Axes, order: Sequence[str], space: str | None, figure: str) -> None:
+    ax.set_yticks(range(len(order)), order)
+    ax.set_ylim(len(order) - 0.4, -0.6)
+    ax.grid(visible=False, axis="y")
+    ax.grid(visible=True, axis="x", color="0.88")
+    if space is not None:
+        ax.set_title(SPACES[space], fontsize="medium")
+    if figure == "recall":
+        ax.set_xlim(-0.03, 1.03)
+        ax.set_xlabel("Recall; farther right is better")
+        return
+    values = np.concatenate([line.get_xdata() for line in ax.lines] or [[0.0]])
+    # KID may be negative, and that of noise is a thousand times that of a good generator.
+    ax.set_xscale("symlog", linthresh=max(1e-4, float(np.abs(values).max()) / 100))
+    ax.tick_params(axis="x", labelsize="small")
+    ax.set_xlabel("KID; farther left is better")
+
+
+def _legend(rows: Sequence[Mapping[str, Any]], budgets: Sequence[str]) -> list[Line2D]:
+    handles = [
+        Line2D([], [], color=INK, linestyle="", marker=MARKERS[place % len(MARKERS)], label=budget)
+        for place, budget in enumerate(budgets)
+    ]
+    if len({row["ours"] for row in rows}) > 1:
+        handles += [
+            Line2D([], [], color=colour, linestyle="", marker="o", label=label)
+            for colour, label in ((OURS, "this project"), (OTHERS, "others"))
+        ]
+    return handles + [
+        Line2D([], [], color=INK, linestyle="--", label="reals, half against half"),
+        Line2D([], [], color=INK, linestyle=":", label="reals learned from"),
+    ]
+
+
+def contender_grid(made: Mapping[str, np.ndarray], title: str) -> Figure:
+    """A row of generated images uint8 [N, S, S] for each contender, under its name."""
+    sections = [ImageSection(name, images[:COLUMNS]) for name, images in made.items()]
+    return image_sections(sections, COLUMNS, title)

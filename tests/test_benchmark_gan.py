@@ -1,0 +1,424 @@
+"""The comparison of generators: with made-up contenders whose place is known, and files that were cut off."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import benchmark_gan
+import gan_benchmark_scorer
+import gan_contender_runs as runs
+import paths
+from gan_benchmark_data import load_benchmark_data
+from gan_benchmark_rows import GANResults, grouped, is_trained, measure, measure_units, table
+from gan_benchmark_scores import Judge, better_of
+from gan_contenders import OPTION_SETS, Budget, Contender, Unit, contenders, option_contender
+from gan_data import make_dataset
+from utils import UserError, load_json
+
+SIDE, COUNT = 32, 40
+REALS = {"cpu": "made up", "cores": 1}
+
+DRIVER = """
+import json, sys, time
+import numpy as np
+args = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+reals = np.load(args["--images"])
+rng, count = np.random.default_rng(int(args["--seed"])), int(args["--count"])
+facts = {{"train_seconds": 2.0, "images_seen": 100, "parameters": 7, "steps": 1}}
+{body}
+np.savez(args["--out"], facts=np.array(json.dumps(facts)), **made)
+"""
+BODIES = {
+    "noise": "made = {'raw': rng.integers(0, 256, (count, *reals.shape[1:]), dtype=np.uint8)}",
+    "copies": "made = {'raw': reals[rng.integers(0, len(reals), count)]}",
+    # The average is as good as the reals, the weights themselves give noise.
+    "both": "made = {'raw': rng.integers(0, 256, (count, *reals.shape[1:]), dtype=np.uint8),"
+    " 'averaged': reals[rng.integers(0, len(reals), count)]}",
+    "one image": "made = {'raw': np.repeat(reals[:1], count, axis=0)}",
+    "too few": "made = {'raw': reals[:3]}",
+    "wrong size": "made = {'raw': np.zeros((count, 8, 8), np.uint8)}",
+    "fails": "sys.exit('AssertionError: /some/where/file.py is not what it needs')",
+    "slow": "open(args['--out'] + '.pid', 'w').write(str(__import__('os').getpid())); time.sleep(60)",
+}
+
+
+def smooth_faces(rng: np.random.Generator, n: int, base: int) -> np.ndarray:
+    """uint8 [n, SIDE, SIDE]: smooth fields, each its own; ``base`` is the mean gray level."""
+    coarse = torch.from_numpy(rng.normal(size=(n, 1, 8, 8)).astype(np.float32))
+    fine = torch.nn.functional.interpolate(coarse, SIDE, mode="bicubic")[:, 0].numpy()
+    return (base + 40 * fine).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Some 80 training positives, two per patient, as smooth fields instead of the dataset's noise."""
+
+    def pixels(path, size):
+        return smooth_faces(np.random.default_rng(zlib.crc32(Path(path).stem.encode())), 1, 120)[0]
+
+    folder = make_dataset(tmp_path_factory.mktemp("data") / "processed", n_images=320, side=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data_loader.read_image", pixels)
+        return load_benchmark_data(str(folder), None, None, SIDE, workers=1, skip_bad=False, cache_dir=None)
+
+
+def simple_features(pixels: np.ndarray) -> np.ndarray:
+    """[N, 16]: a stand-in for the scorer's, which need not be trained here."""
+    return pixels.reshape(len(pixels), 4, SIDE // 4, 4, SIDE // 4).mean(axis=(2, 4)).reshape(-1, 16) / 255.0
+
+
+@pytest.fixture(scope="module")
+def judge(data):
+    return Judge(data, simple_features)
+
+
+@pytest.fixture
+def field(data, tmp_path):
+    python = Path(sys.executable)
+    return runs.Field(data, (), tmp_path / "work", python, "cpu", COUNT, grace=20.0)
+
+
+def fake(tmp_path: Path, name: str) -> Contender:
+    file = tmp_path / f"{name}.py"
+    file.write_text(DRIVER.format(body=BODIES[name]))
+    return Contender(name, driver=str(file))
+
+
+def unit(tmp_path: Path, name: str, seed: int = 0, minutes: float = 0.01) -> Unit:
+    return Unit(fake(tmp_path, name), seed, Budget(minutes=minutes))
+
+
+# --- the parts -------------------------------------------------------------------------------------
+def test_nobody_sees_a_heldout_patient_and_nobody_a_test_image(data):
+    learned, heldout = (set(part.records["patient"]) for part in (data.learned, data.heldout))
+    assert not learned & heldout
+    assert set(data.training_patients) <= learned and set(data.reference_patients) <= heldout
+    split = load_json(data.splits_file)["images"]
+    test = {image["patient"] for image in split if image["role"] == "test"}
+    assert test and not test & (learned | heldout)
+    everybody = {image["patient"] for image in split if image["role"] == "train"}
+    assert learned | heldout == everybody
+    share = len(data.reference) / (len(data.reference) + len(data.training))
+    assert 0.15 < share < 0.25
+
+
+def test_the_heldout_part_is_the_fold_that_train_gan_leaves_out(data):
+    import train_gan
+
+    flags = ["--data-dir", str(data.splits_file.parent), "--fold", "1", "--k-folds", "5"]
+    _, splits = train_gan.training_part_of(train_gan.parse_arguments(flags))
+    seen = splits.images[(splits.images["role"] == "train") & (splits.images["label"] == 1)]
+    assert set(seen["patient"]) == set(data.training_patients)
+
+
+def test_the_summary_names_nobody(data):
+    text = json.dumps(data.summary())
+    assert not any(name in text for name in [*data.training_patients, *data.learned.records["image_id"]])
+    assert data.summary()["learned_positives"] == len(data.training)
+
+
+def test_too_few_positives_are_refused(tmp_path):
+    folder = make_dataset(tmp_path / "data", n_images=90, side=8)
+    with pytest.raises(UserError, match="at least 12"):
+        load_benchmark_data(str(folder), None, None, SIDE, workers=1, skip_bad=False, cache_dir=None)
+
+
+# --- scores ----------------------------------------------------------------------------------------
+def test_copies_noise_and_collapse_are_told_apart(data, judge, field, tmp_path):
+    rows = {
+        name: measure(unit(tmp_path, name), field, judge, "peers")
+        for name in ("noise", "copies", "one image")
+    }
+    noise, copies, one = (rows[name]["scores"]["raw"] for name in rows)
+    for space in noise["spaces"]:
+        assert copies["spaces"][space]["kid"] < noise["spaces"][space]["kid"]
+    # Every image is a training image; of images that nobody copied, some 1 % are flagged.
+    assert copies["copies"]["share"] == 1.0 and copies["copies"]["nearly_identical"] == COUNT
+    assert copies["copies"]["closer"]["share"] > copies["copies"]["closer"]["chance95"][1]
+    assert noise["copies"]["share"] < 0.2
+    assert noise["spaces"]["resnet18"]["recall"] < 0.1 and not rows["noise"]["trained"]
+    assert one["diversity"]["ratio"] == pytest.approx(0.0, abs=1e-6) and not rows["one image"]["trained"]
+    assert rows["copies"]["trained"]
+
+
+def test_real_images_score_as_the_floor_says(data, judge):
+    floors = judge.floors()
+    scored = judge.score(data.reference)
+    for space, figures in scored["spaces"].items():
+        assert figures["n"] == len(data.reference)
+        assert figures["recall"] == figures["precision"] == 1.0  # the very same images
+        for real in ("floor", "training"):
+            assert abs(floors[space][real]["kid"]) < 0.02 and floors[space][real]["recall"] > 0.5
+
+
+def test_the_better_generator_is_that_of_the_lower_kid(field, judge, tmp_path):
+    row = measure(unit(tmp_path, "both"), field, judge, "peers")
+    kids = {name: score["spaces"]["resnet18"]["kid"] for name, score in row["scores"].items()}
+    assert row["better"] == better_of(row["scores"]) == "averaged"
+    assert kids["averaged"] < kids["raw"]
+    assert row["images_per_second"] == 50.0 and row["parameters"] == 7
+
+
+@pytest.mark.parametrize(
+    ("recall", "ratio", "trained"),
+    [(0.11, 0.5, True), (0.1, 0.9, False), (0.5, 0.49, False), (0.5, None, False)],
+)
+def test_trained_means_recall_and_diversity(recall, ratio, trained):
+    score = {"spaces": {"resnet18": {"recall": recall}}, "diversity": {"ratio": ratio}}
+    assert is_trained(score) is trained
+
+
+# --- contenders that fail --------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("fails", "AssertionError: file.py is not what it needs"), ("too few", "3 raw images are fewer"),
+     ("wrong size", r"its raw images are uint8 \[40, 8, 8\]")],
+)  # fmt: skip
+def test_one_that_fails_stands_in_the_table_with_the_reason(name, reason, field, judge, tmp_path):
+    row = measure(unit(tmp_path, name), field, judge, "peers")
+    assert row["status"] == "failed"
+    assert re.search(reason, row["reason"]), row["reason"]
+    assert "/some" not in row["reason"]
+
+
+def test_one_that_runs_over_its_time_is_ended(data, judge, field, tmp_path):
+    short = runs.Field(**{**vars(field), "grace": 1.5})
+    start = time.monotonic()
+    slow = unit(tmp_path, "slow")
+    row = measure(slow, short, judge, "peers")
+    assert row["status"] == "over_time" and "minutes" in row["reason"]
+    assert time.monotonic() - start < 30
+    pid = int(next(short.folder(slow).glob("*.pid")).read_text())
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_what_a_driver_learned_from_does_not_stay(field, judge, tmp_path):
+    for name in ("noise", "fails"):
+        measure(unit(tmp_path, name), field, judge, "peers")
+        assert not list(field.work.rglob("reals*"))
+
+
+def test_a_package_that_is_not_installed_is_said_so(field, judge, tmp_path):
+    bare = runs.Field(**{**vars(field), "peers_python": tmp_path / "nothing" / "bin" / "python"})
+    peer = Unit(Contender("p", driver="drive_ddpm.py", package="diffusers"), 0, Budget(minutes=1))
+    row = measure(peer, bare, judge, "peers")
+    assert row["status"] == "not_installed" and "--what install" in row["reason"]
+
+
+# --- the result file -------------------------------------------------------------------------------
+@pytest.fixture
+def results(tmp_path, data, judge):
+    made = GANResults(
+        tmp_path / "gan_benchmark.json", {"machine": REALS, "data": data.summary(), "images": COUNT}
+    )
+    made.describe_reals({"heldout_auroc": 0.5}, judge.floors())
+    return made
+
+
+def test_finished_rows_are_kept_and_failures_tried_again(
+    results, field, judge, tmp_path, monkeypatch, capsys
+):
+    units = [unit(tmp_path, "noise"), unit(tmp_path, "fails")]
+    measure_units(units, field, judge, results, "peers", again=False)
+    made = []
+    original = runs.make_images
+    monkeypatch.setattr("gan_benchmark_rows.make_images", lambda *a: (made.append(a[0].id), original(*a))[1])
+    later = GANResults(results.file, results.header)
+    measure_units([*units, unit(tmp_path, "copies")], field, judge, later, "peers", again=False)
+    assert made == [units[1].id, unit(tmp_path, "copies").id]
+    rows = load_json(results.file)["rows"]
+    assert [(row["contender"], row["status"]) for row in rows] == [
+        ("noise", "done"), ("fails", "failed"), ("copies", "done")
+    ]  # fmt: skip
+    assert "1 finished before and kept" in capsys.readouterr().out
+
+
+def test_another_command_may_have_added_rows_meanwhile(results, field, judge, tmp_path):
+    other = GANResults(results.file, results.header)
+    other.add(measure(unit(tmp_path, "noise"), field, judge, "peers"))
+    results.add(measure(unit(tmp_path, "noise", seed=1), field, judge, "peers"))
+    assert [row["seed"] for row in load_json(results.file)["rows"]] == [0, 1]
+
+
+def test_an_interruption_while_writing_leaves_the_file_whole(results, field, judge, tmp_path, monkeypatch):
+    results.add(measure(unit(tmp_path, "noise"), field, judge, "peers"))
+    before = results.file.read_bytes()
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        results.add({"id": "x", "status": "done"})
+    assert results.file.read_bytes() == before
+    assert not list(results.file.parent.glob(".*tmp"))
+
+
+def test_images_of_an_earlier_time_are_scored_without_training_again(field, judge, tmp_path):
+    here = unit(tmp_path, "noise")
+    first = measure(here, field, judge, "peers")
+    Path(here.contender.driver).unlink()
+    assert measure(here, field, judge, "peers") == first
+    paths.made_images(field.folder(here)).write_bytes(b"PK cut off")
+    assert measure(here, field, judge, "peers")["status"] == "failed"
+
+
+@pytest.mark.parametrize("part", ["machine", "data", "images"])
+def test_a_file_of_another_machine_or_other_images_is_refused(results, part):
+    header = results.header | {part: "another"}
+    with pytest.raises(UserError, match=f"other {part}"):
+        GANResults(results.file, header)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"format": "x"}', "{"])
+def test_a_foreign_file_is_refused(text, tmp_path):
+    file = tmp_path / "gan_benchmark.json"
+    file.write_text(text)
+    with pytest.raises(UserError):
+        GANResults(file, {"machine": REALS, "data": {}, "images": 1})
+
+
+def test_the_table_is_sorted_by_kid_and_ends_with_the_failures(results, field, judge, tmp_path):
+    names = ("noise", "fails", "copies")
+    measure_units([unit(tmp_path, name) for name in names], field, judge, results, "peers", again=False)
+    lines = table(results.content, "peers")
+    assert [line.split()[0] for line in lines] == [
+        "contender", "copies", "noise", "fails", "reals", "reals", "fails,"
+    ]  # fmt: skip
+    assert "1/1" in lines[1] and "0/1" in lines[3]
+    assert [contender for _, contender in grouped(results.content["rows"])] == ["copies", "noise", "fails"]
+
+
+# --- who -------------------------------------------------------------------------------------------
+def test_all_that_the_comparison_is_about_are_contenders():
+    names = list(contenders())
+    assert names == [
+        "ours-default", "ours-cpu", "ours-best",
+        "lightweight-gan", "stylegan2_pytorch", "diffusers-ddpm", "plain-dcgan",
+    ]  # fmt: skip
+    for contender in contenders().values():
+        assert contender.ours or (paths.PEER_DRIVERS / contender.driver).is_file()
+        assert contender.ours or contender.package is None or contender.package in runs.PACKAGES
+
+
+@pytest.mark.parametrize("name", OPTION_SETS)
+def test_every_set_of_options_is_accepted_by_the_trainer(name):
+    import train_gan
+    from gan_options import resolve
+
+    args = train_gan.build_parser().parse_args([*option_contender(name).flags, "--image-size", "64"])
+    resolve(args)
+
+
+def test_sets_of_options_are_known_or_spelt():
+    assert option_contender("mine=--d-norm none --r1 2").flags == ("--d-norm", "none", "--r1", "2")
+    with pytest.raises(UserError, match="no set of options"):
+        option_contender("mine")
+
+
+def test_units_differ_by_what_they_measure():
+    one, other = Contender("a", ("--x",)), Contender("a", ("--y",))
+    units = [Unit(one, 0, Budget(10)), Unit(one, 1, Budget(10)), Unit(one, 0, Budget(30)),
+             Unit(one, 0, Budget(kimg=10)), Unit(other, 0, Budget(10))]  # fmt: skip
+    assert len({unit.id for unit in units}) == len({unit.folder_name("k") for unit in units}) == 5
+    assert units[0].folder_name("k") != units[0].folder_name("other data")
+
+
+# --- the scorer ------------------------------------------------------------------------------------
+def test_the_scorer_is_trained_once_and_never_on_heldout_patients(data, tmp_path, monkeypatch):
+    seen = []
+    original = gan_benchmark_scorer.train_scorer
+
+    def spied(images, *args):
+        seen.append(set(images.records["patient"]))
+        return original(images, *args)
+
+    monkeypatch.setattr(gan_benchmark_scorer, "train_scorer", spied)
+    cpu = torch.device("cpu")
+    first = gan_benchmark_scorer.load_scorer(data, str(tmp_path), cpu, "fp32", epochs=1)
+    again = gan_benchmark_scorer.load_scorer(data, str(tmp_path), cpu, "fp32", epochs=1)
+    assert len(seen) == 1 and not seen[0] & set(data.heldout.records["patient"])
+    np.testing.assert_array_equal(first.features(data.reference), again.features(data.reference))
+    assert first.features(data.reference).shape == (len(data.reference), 512)
+    assert again.facts == first.facts and 0 <= first.facts["heldout_auroc"] <= 1
+    file = next((tmp_path / "gan_scorer").glob("*.pth"))
+    file.write_bytes(file.read_bytes()[:1000])
+    gan_benchmark_scorer.load_scorer(data, str(tmp_path), cpu, "fp32", epochs=1)
+    assert len(seen) == 2
+
+
+# --- drivers ---------------------------------------------------------------------------------------
+def run_driver(name: str, *flags: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(paths.PEER_DRIVERS / name), *flags]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_textbook_driver_trains_for_its_time_and_samples(tmp_path):
+    np.save(tmp_path / "reals.npy", smooth_faces(np.random.default_rng(0), 8, 120))
+    out = tmp_path / "made.npz"
+    done = run_driver("drive_plain_dcgan.py", "--images", str(tmp_path / "reals.npy"), "--out", str(out),
+                      "--seconds", "0.5", "--seed", "3", "--count", "5")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = runs.read_made(out)
+    assert list(made.images) == ["raw"] and made.images["raw"].shape == (5, SIDE, SIDE)
+    assert made.images["raw"].dtype == np.uint8 and made.images["raw"].std() > 0
+    assert made.facts["train_seconds"] >= 0.5 and made.facts["images_seen"] == 8 * made.facts["steps"] > 0
+    assert [file.name for file in tmp_path.glob("*.npz")] == ["made.npz"]
+
+
+@pytest.mark.parametrize("name", sorted(file.name for file in paths.PEER_DRIVERS.glob("drive_*.py")))
+def test_drivers_tell_what_they_lack(name, tmp_path):
+    done = run_driver(name, "--images", "x.npy")
+    assert done.returncode == 2 and "--out" in done.stderr and "--seconds" in done.stderr
+
+
+# --- the command -----------------------------------------------------------------------------------
+@pytest.fixture
+def quick(monkeypatch):
+    """The scorer trained for one epoch, and fakes for contenders."""
+    load = gan_benchmark_scorer.load_scorer
+    monkeypatch.setattr(gan_benchmark_scorer, "load_scorer", lambda *a: load(*a, epochs=1))
+
+
+def test_the_whole_command_with_fakes(quick, in_tmp, monkeypatch, capsys):
+    fakes = {name: fake(in_tmp, name) for name in ("noise", "both", "fails")}
+    monkeypatch.setattr("gan_contenders.contenders", lambda: fakes)
+    make_dataset(Path(paths.DATA_DIR), n_images=320, side=8)
+    flags = ["--images", "40", "--minutes", "0.01", "--image-size", "32", "--cpu", "--workers", "1"]
+    benchmark_gan.main([*flags, "--seeds", "0", "--contenders", "both,fails"])
+    benchmark_gan.main([*flags, "--seeds", "0,1"])
+    content = load_json(paths.gan_benchmark("results"))
+    assert len(content["rows"]) == 6 and content["data"]["learned_positives"] > 50
+    assert all(row["status"] == "done" for row in content["rows"] if row["contender"] != "fails")
+    for file in (
+        paths.gan_benchmark_figure("results", "peers"),
+        paths.gan_benchmark_grid("results", "peers"),
+    ):
+        assert file.stat().st_size > 10_000
+    assert str(in_tmp) not in paths.gan_benchmark("results").read_text()
+    capsys.readouterr()
+    benchmark_gan.main(["--what", "report"])
+    assert "noise" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--contenders", "nobody"], "no contender"), (["--what", "options", "--set", "x"], "no set of options"),
+     (["--what", "report"], "is missing")],
+)  # fmt: skip
+def test_errors_say_what_is_allowed(flags, message, in_tmp):
+    with pytest.raises(UserError, match=message):
+        benchmark_gan.main(flags)
+
+
+@pytest.mark.parametrize("flags", [["--seeds", "-1"], ["--seeds", "a"], ["--minutes", "0"], ["--what", "x"]])
+def test_wrong_usage_ends_with_2(flags, in_tmp):
+    with pytest.raises(SystemExit) as ended:
+        benchmark_gan.main(flags)
+    assert ended.value.code == 2
