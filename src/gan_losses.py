@@ -18,25 +18,83 @@ from torch.nn import functional
 from data_loader import IMAGENET_MEAN, IMAGENET_STD
 from utils import derive_seed
 
-REAL_LABEL = 0.9  # one-sided label smoothing (Salimans et al. 2016, arXiv 1606.03498), in D only
+SMOOTHING = 0.1  # of D's target for reals alone, one-sided (Salimans et al. 2016, arXiv 1606.03498)
+WGAN_GP_WEIGHT = 10.0  # Gulrajani et al. 2017, for all of their networks and data
 
 Moments = tuple[Tensor, Tensor]  # mean and standard deviation over a batch, each [C, H, W]
 
 
 # --- adversarial -----------------------------------------------------------------------------------
-def discriminator_losses(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy (nats) of D on reals (target 0.9) and on fakes (target 0); D's loss is the sum."""
-    return _cross_entropy(real_logits, REAL_LABEL), _cross_entropy(fake_logits, 0.0)
+def discriminator_losses(
+    real_logits: Tensor, fake_logits: Tensor, kind: str = "bce", smoothing: float = SMOOTHING
+) -> tuple[Tensor, Tensor]:
+    """D's loss on reals and on fakes, whose sum it minimises; r, f: D's outputs [N] for reals and fakes.
+
+    "bce": cross-entropy (nats) with target 1 - smoothing and 0. "hinge": E max(0, 1 - r) and E max(0, 1 + f)
+    (Lim & Ye 2017, arXiv 1705.02894). "rpgan": E softplus(f - r), r and f in pairs, half of it for either
+    (Jolicoeur-Martineau 2018, 1807.00734; R3GAN, Huang et al. 2024, 2501.05441). "wgan-gp": -E r and E f, of
+    which the penalty is ``unit_gradient_penalty`` (Gulrajani et al. 2017, 1704.00028).
+    """
+    real, fake = real_logits.float(), fake_logits.float()
+    if kind == "hinge":
+        return functional.relu(1 - real).mean(), functional.relu(1 + fake).mean()
+    if kind == "rpgan":
+        half = functional.softplus(fake - real).mean() / 2
+        return half, half
+    if kind == "wgan-gp":
+        return -real.mean(), fake.mean()
+    return _cross_entropy(real, 1 - smoothing), _cross_entropy(fake, 0.0)
 
 
-def generator_adversarial_loss(fake_logits: Tensor) -> Tensor:
-    """Non-saturating loss of G (nats): -log D(G(z)), target 1 without smoothing."""
-    return _cross_entropy(fake_logits, 1.0)
+def generator_adversarial_loss(
+    fake_logits: Tensor, kind: str = "bce", real_logits: Tensor | None = None
+) -> Tensor:
+    """G's loss. "bce": -log sigmoid(f) (nats), which does not saturate, without smoothing; "hinge" and
+    "wgan-gp": -E f; "rpgan": E softplus(r - f) in pairs, for which ``real_logits`` are needed."""
+    fake = fake_logits.float()
+    if kind == "rpgan":
+        return functional.softplus(real_logits.float() - fake).mean()
+    return _cross_entropy(fake, 1.0) if kind == "bce" else -fake.mean()
+
+
+def mean_probabilities(real_logits: Tensor, fake_logits: Tensor, kind: str = "bce") -> tuple[Tensor, Tensor]:
+    """How real D finds reals and fakes: mean sigmoid(r) and sigmoid(f), 0.5 each if it cannot tell.
+
+    The outputs of "rpgan" and "wgan-gp" have no zero; of them, sigmoid(r - f) and sigmoid(f - r) in pairs.
+    """
+    real, fake = real_logits.float(), fake_logits.float()
+    if kind in ("rpgan", "wgan-gp"):
+        real, fake = real - fake, fake - real
+    return real.sigmoid().mean(), fake.sigmoid().mean()
 
 
 def _cross_entropy(logits: Tensor, target: float) -> Tensor:
     logits = logits.float()
     return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+
+# --- gradient penalties ----------------------------------------------------------------------------
+def squared_gradients(images: Tensor, logits: Tensor) -> Tensor:
+    """|grad D(x)|^2 [N], the sum over the pixels of each of ``images`` [N, C, S, S], through which it can be
+    differentiated again; ``logits`` [N] are D's for them."""
+    (gradient,) = torch.autograd.grad(logits.float().sum(), images, create_graph=True)
+    return gradient.float().square().sum(dim=(1, 2, 3))
+
+
+def zero_gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
+    """E|grad D(x)|^2: R1 of real images, R2 of generated ones, whose weight is gamma / 2 (Mescheder et al.
+    2018, arXiv 1801.04406, equation 9)."""
+    return squared_gradients(images, logits).mean()
+
+
+def unit_gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
+    """E(|grad D(x)| - 1)^2 of images between reals and fakes, whose weight is ``WGAN_GP_WEIGHT``."""
+    return ((squared_gradients(images, logits) + 1e-12).sqrt() - 1).square().mean()
+
+
+def between(real: Tensor, fake: Tensor, numbers: Tensor) -> Tensor:
+    """Images [N, C, S, S] on the lines from fakes (numbers [N] of 0) to reals (of 1)."""
+    return torch.lerp(fake.float(), real.float(), numbers.to(real.device)[:, None, None, None])
 
 
 # --- feature matching ------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """A light residual GAN without normalisation, made for the relativistic loss with R1 and R2.
 
 The outline is that of R3GAN (Huang et al. 2024, arXiv 2501.05441): a learned root, per resolution one
-bottleneck block that starts as the identity, and interpolation between resolutions. It is slimmer: the 3x3
-convolution of a block has half the width of its input and is dense, because grouped ones and filters by
-channel take several times as long in bfloat16 on a CPU. Images are in [-1, 1]; D returns logits.
+bottleneck block that starts as the identity, and interpolation between resolutions. It is slimmer, so that
+it can be trained on a CPU, too: the 3x3 convolution of a block has half the width of its input and is dense,
+as grouped ones take several times as long in bfloat16 on a CPU, and the last stage has half the image's side,
+each of its positions making, or seeing, 2x2 pixels. Images are in [-1, 1]; D returns logits.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ GAIN = (2 / (1 + SLOPE**2)) ** 0.5  # He et al. 2015: keeps the scale through a 
 
 
 def stage_widths(image_size: int, feature_maps: int) -> list[int]:
-    """Channels of the stages from the root (widest) to the full resolution (``feature_maps``)."""
-    levels = reversed(range(doublings(image_size) + 1))
+    """Channels of the stages from the root (widest) to the one next to the image (``feature_maps``)."""
+    levels = reversed(range(doublings(image_size)))
     return [feature_maps * min(2**level, MAX_WIDENING) for level in levels]
 
 
@@ -68,9 +69,9 @@ def set_weight(layer: nn.Conv2d | nn.Linear, gain: float) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def linear_convolution(before: int, after: int) -> nn.Conv2d:
-    """1x1 without an activation after it."""
-    layer = nn.Conv2d(before, after, 1)
+def linear_convolution(before: int, after: int, side: int = 1) -> nn.Conv2d:
+    """Kernels of ``side`` x ``side``, without an activation after it."""
+    layer = nn.Conv2d(before, after, side, padding=side // 2)
     set_weight(layer, 1.0)
     return layer
 
@@ -79,8 +80,9 @@ class Generator(nn.Module):
     """Noise z [N, input_dim] -> images [N, num_channels, image_size, image_size] in [-1, 1].
 
     The root is a learned map [C, 4, 4] or [C, 7, 7] times a linear function of the latent, by channel.
-    Between stages the narrower width is taken first, then twice the side by bilinear interpolation.
-    Arguments as in ``dcgan.Generator``; the noise of ``noise_injection`` reaches the last stage, too.
+    Between stages the narrower width is taken first, then twice the side by bilinear interpolation. The 2x2
+    pixels of a position start alike, so that there is no checkerboard to be unlearned. Arguments as in
+    ``dcgan.Generator``.
     """
 
     def __init__(
@@ -100,7 +102,9 @@ class Generator(nn.Module):
         self.narrowings = nn.ModuleList(linear_convolution(wide, narrow) for wide, narrow in pairs)
         self.noises = nn.ModuleList(NoiseInjection(width) for width in widths) if noise_injection else None
         self.blocks = nn.ModuleList(ResidualBlock(width, len(widths)) for width in widths)
-        self.to_image = linear_convolution(widths[-1], num_channels)
+        self.to_image = linear_convolution(widths[-1], 4 * num_channels, 3)
+        with torch.no_grad():  # pixel_shuffle takes the four pixels of an image's channel from adjacent ones
+            self.to_image.weight.copy_(self.to_image.weight[::4].repeat_interleave(4, dim=0))
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -132,14 +136,14 @@ class Generator(nn.Module):
             if self.noises is not None:
                 x = self.noises[stage](x, maps[stage])
             x = block(x)
-        return self.to_image(x).tanh()
+        return functional.pixel_shuffle(self.to_image(x), 2).tanh()
 
 
 class Discriminator(nn.Module):
     """Images [N, num_channels, image_size, image_size] in [-1, 1] -> logits [N], positive for "real".
 
-    G mirrored: stages from the full resolution to the root, means of 2x2 pixels between them, at last a
-    weighted sum over the root's positions for every channel and a linear layer. Arguments as in
+    G mirrored: stages from half the image's side to the root, means of 2x2 positions between them, at last
+    a weighted sum over the root's positions for every channel and a linear layer. Arguments as in
     ``dcgan.Discriminator``.
     """
 
@@ -150,7 +154,7 @@ class Discriminator(nn.Module):
         self.image_size, self.num_channels, self.feature_maps = image_size, num_channels, feature_maps
         self.mbstd, self.n_classes = mbstd, n_classes
         widths, side = stage_widths(image_size, feature_maps)[::-1], root_size(image_size)
-        self.from_image = linear_convolution(num_channels, widths[0])
+        self.from_image = linear_convolution(4 * num_channels, widths[0], 3)
         self.blocks = nn.ModuleList(ResidualBlock(width, len(widths)) for width in widths)
         pairs = zip(widths, widths[1:], strict=False)
         self.widenings = nn.ModuleList(linear_convolution(narrow, wide) for narrow, wide in pairs)
@@ -169,6 +173,7 @@ class Discriminator(nn.Module):
 
     def logits_and_features(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Logits [N] and the output [N, C_l, H_l, W_l] of every stage."""
+        x = functional.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
         x, features = self.from_image(x), []
         for stage, block in enumerate(self.blocks):
             if stage:

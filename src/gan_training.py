@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import gan_augment
 import gan_losses
-from distributed import average, average_training
+from distributed import average, average_training, own, size
 from gan_losses import Moments, PerceptualLoss
 from gan_networks import Discriminator, Generator, build_networks
 from gan_options import GANOptions, check
@@ -27,8 +28,11 @@ from utils import autocast, derive_seed
 
 EMA_HALF_LIFE_BATCHES = 10_000 / 32  # StyleGAN2-ADA: batch size * 10 / 32 thousand images ...
 EMA_RAMP = 0.05  # ... but never longer than this fraction of the images seen so far
-D_TERMS = ("d_loss_real", "d_loss_fake", "d_real", "d_fake")  # losses in nats; mean sigmoid(D(x)), D(G(z))
-G_TERMS = ("g_adversarial", "g_perceptual", "g_feature_matching")  # unweighted
+# Losses; how real D finds reals and fakes (gan_losses.mean_probabilities); the penalties R1, R2 and that of
+# WGAN-GP, 0 where they are not taken; the norm of all gradients of the update. Losses are without weights.
+D_TERMS = ("d_loss_real", "d_loss_fake", "d_real", "d_fake", "r1", "r2", "gradient_penalty", "d_grad_norm")
+G_TERMS = ("g_adversarial", "g_perceptual", "g_feature_matching", "g_grad_norm")
+PENALTIES = ("r1", "r2", "gradient_penalty")
 PERCEPTUAL_IMAGES = 32  # of a batch, enough for moments; VGG16 costs several times the GAN itself
 PERCEPTUAL_EVERY = {"cpu": 8, "gpu": 4}  # steps
 TERMS = (*D_TERMS, *G_TERMS)
@@ -69,8 +73,11 @@ class GAN:
         self.options, self.seed = options, seed
         self.G, self.D = (network.to(device, memory_format=torch.channels_last) for network in (G, D))
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
-        self.optimizer_G = torch.optim.Adam(self.G.parameters(), lr, betas=(beta1, 0.999))
-        self.optimizer_D = torch.optim.Adam(self.D.parameters(), lr, betas=(beta1, 0.999))
+        # StyleGAN2 corrects lr and betas for lazy penalties because it takes them as steps of their own;
+        # here they are added to the loss of a step that is taken in any case.
+        betas = (beta1, options.beta2)
+        self.optimizer_G = torch.optim.Adam(self.G.parameters(), lr, betas=betas)
+        self.optimizer_D = torch.optim.Adam(self.D.parameters(), options.lr_d or lr, betas=betas)
         self.step = 0
 
     PARTS = ("G", "D", "G_ema", "optimizer_G", "optimizer_D")
@@ -131,55 +138,105 @@ def image_noise(seed: int, stream: str, first: int, count: int, latent_dim: int)
 
 
 # --- one step --------------------------------------------------------------------------------------
-def train_step(gan: GAN, real: Tensor, z: Tensor, objective: Objective, precision: str) -> Tensor:
-    """One update of D, then of G, then of G's average; returns the ``TERMS`` [7], left on the device.
+def train_step(
+    gan: GAN, real: Tensor, z: Tensor, objective: Objective, precision: str, labels: Tensor | None = None
+) -> Tensor:
+    """One update of D, then of G, then of G's average; returns the ``TERMS`` [12], left on the device.
 
-    ``real`` [B, C, S, S] in [-1, 1], ``z`` [B, latent_dim]. Both updates share one batch of fakes.
+    ``real`` [B, C, S, S] in [-1, 1], ``z`` [B, input_dim of G]. Both updates share one batch of fakes.
+    ``labels`` [B]: the classes of the reals, with --conditional; the fakes are of the same, so that they are
+    as frequent, that pairs of rpgan are of one class, and that they follow from seed and step.
     """
     real = real.contiguous(memory_format=torch.channels_last)
     with autocast(real.device, precision):
-        fake = gan.G(z)
-    d_terms, real_moments = discriminator_step(gan, real, fake.detach(), precision)
-    g_terms = generator_step(gan, fake, real_moments, objective, precision)
+        fake = gan.G(z, labels)
+    match = objective.feature_matching > 0
+    d_terms, real_moments = discriminator_step(gan, real, fake.detach(), precision, labels, match)
+    g_terms = generator_step(gan, fake, real_moments, objective, precision, labels, real)
     gan.step += 1
-    update_average(gan.G_ema, gan.G, ema_decay(gan.step))
+    half_life = ema_half_life(gan.options.ema_kimg, len(real) * size())
+    update_average(gan.G_ema, gan.G, ema_decay(gan.step, half_life))
     return torch.stack([*d_terms, *g_terms])
 
 
 def discriminator_step(
-    gan: GAN, real: Tensor, fake: Tensor, precision: str
+    gan: GAN, real: Tensor, fake: Tensor, precision: str, labels: Tensor | None = None, match: bool = True
 ) -> tuple[list[Tensor], list[Moments]]:
-    """Update D; returns its ``D_TERMS`` and the moments of its features of the reals.
+    """Update D; returns its ``D_TERMS`` and, if asked to ``match``, the moments of its features of the reals.
 
     Reals and fakes pass D separately: in one batch, BatchNorm would give away which is which.
     """
+    options = gan.options
+    real, fake = as_seen(gan, real, "D, reals"), as_seen(gan, fake, "D, fakes")
+    lazy = options.takes_penalty(gan.step)
+    real.requires_grad_(lazy and options.r1 > 0)
+    fake.requires_grad_(lazy and options.r2 > 0)
     with autocast(real.device, precision):
-        real_logits, real_features = gan.D.logits_and_features(real)
-        fake_logits = gan.D(fake)
-    losses = gan_losses.discriminator_losses(real_logits, fake_logits)
+        real_logits, real_features = gan.D.logits_and_features(real, labels)
+        fake_logits = gan.D(fake, labels)
+    kind = options.adversarial_loss
+    losses = gan_losses.discriminator_losses(real_logits, fake_logits, kind, options.label_smoothing)
+    penalties, weighted = [real.new_zeros(()) for _ in range(3)], []
+    if lazy:
+        penalties, weighted = penalties_of(gan, real, fake, real_logits, fake_logits, precision, labels)
     gan.optimizer_D.zero_grad(set_to_none=True)
-    sum(losses).backward()
+    sum([*losses, *weighted]).backward()
     average_training(gan.D)
     gan.optimizer_D.step()
     with torch.no_grad():
-        moments = [gan_losses.batch_moments(features) for features in real_features]
-        outputs = [logits.float().sigmoid().mean() for logits in (real_logits, fake_logits)]
-    return [loss.detach() for loss in losses] + outputs, moments
+        moments = [gan_losses.batch_moments(features) for features in real_features] if match else []
+        outputs = gan_losses.mean_probabilities(real_logits, fake_logits, kind)
+        norm = gradient_norm(gan.D)
+    terms = [*losses, *outputs, *penalties, norm]
+    return [term.detach() for term in terms], moments
+
+
+def penalties_of(
+    gan: GAN, real: Tensor, fake: Tensor, real_logits: Tensor, fake_logits: Tensor, precision: str,
+    labels: Tensor | None,
+) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
+    """R1, R2 and WGAN-GP's penalty, 0 if not asked for; and those asked for, weighted for this step.
+
+    Each process takes the mean over its share, so that the mean of their gradients is that of all images.
+    """
+    options, none = gan.options, real.new_zeros(())
+    r1 = gan_losses.zero_gradient_penalty(real, real_logits) if options.r1 > 0 else none
+    r2 = gan_losses.zero_gradient_penalty(fake, fake_logits) if options.r2 > 0 else none
+    unit = none
+    if options.adversarial_loss == "wgan-gp":
+        numbers = gan_augment.draws(gan.seed, gan.step, "WGAN-GP", len(real) * size())[own(), 0]
+        images = gan_losses.between(real, fake, numbers).requires_grad_()
+        with autocast(real.device, precision):
+            logits = gan.D(images, labels)
+        unit = gan_losses.unit_gradient_penalty(images, logits)
+    weights = (options.r1 / 2, options.r2 / 2, gan_losses.WGAN_GP_WEIGHT)
+    pairs = zip(weights, (r1, r2, unit), strict=True)
+    return [r1, r2, unit], [options.reg_every * weight * term for weight, term in pairs if term is not none]
 
 
 def generator_step(
-    gan: GAN, fake: Tensor, real_moments: list[Moments], objective: Objective, precision: str
-) -> list[Tensor]:
-    """Update G through the updated D, whose weights are left alone; returns the ``G_TERMS``."""
+    gan: GAN, fake: Tensor, real_moments: list[Moments], objective: Objective, precision: str,
+    labels: Tensor | None = None, real: Tensor | None = None,
+) -> list[Tensor]:  # fmt: skip
+    """Update G through the updated D, whose weights are left alone; returns the ``G_TERMS``.
+
+    ``real``: what the fakes are paired with, for rpgan.
+    """
     gan.D.requires_grad_(False)
+    kind, real_logits = gan.options.adversarial_loss, None
     with autocast(fake.device, precision):
-        logits, features = gan.D.logits_and_features(fake)
+        logits, features = gan.D.logits_and_features(as_seen(gan, fake, "G, fakes"), labels)
+        if kind == "rpgan":
+            with torch.no_grad():
+                real_logits = gan.D(as_seen(gan, real, "G, reals"), labels)
         perceptual = fake.new_zeros((), dtype=torch.float32)
         if objective.takes_perceptual(gan.step):
             perceptual = objective.perceptual_loss(fake[:PERCEPTUAL_IMAGES])
-    adversarial = gan_losses.generator_adversarial_loss(logits)
-    fake_moments = [gan_losses.batch_moments(maps) for maps in features]
-    matching = gan_losses.feature_matching_loss(real_moments, fake_moments)
+    adversarial = gan_losses.generator_adversarial_loss(logits, kind, real_logits)
+    matching = fake.new_zeros((), dtype=torch.float32)
+    if objective.feature_matching > 0:
+        fake_moments = [gan_losses.batch_moments(maps) for maps in features]
+        matching = gan_losses.feature_matching_loss(real_moments, fake_moments)
     loss = (
         objective.adversarial * adversarial
         + objective.perceptual * objective.perceptual_every * perceptual
@@ -190,14 +247,33 @@ def generator_step(
     average_training(gan.G, gan.D)
     gan.optimizer_G.step()
     gan.D.requires_grad_(True)
-    return [adversarial.detach(), perceptual.detach(), matching.detach()]
+    return [adversarial.detach(), perceptual.detach(), matching.detach(), gradient_norm(gan.G)]
+
+
+def as_seen(gan: GAN, images: Tensor, stream: str) -> Tensor:
+    """What D is shown of ``images``; with DiffAugment it is changed as seed, step and ``stream`` say."""
+    if not gan.options.diffaug:
+        return images.detach() if stream.startswith("D") else images
+    numbers = gan_augment.draws(gan.seed, gan.step, stream, len(images) * size())[own()]
+    return gan_augment.augment(images, numbers)
+
+
+def gradient_norm(network: nn.Module) -> Tensor:
+    """Euclidean norm of all gradients of an update, those of other processes averaged in."""
+    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    return torch.stack(torch._foreach_norm(gradients)).norm().float()
 
 
 # --- moving average --------------------------------------------------------------------------------
-def ema_decay(step: int) -> float:
-    """Weight of the old average at ``step`` (from 1): half-life min(312.5 batches, 5 % of all so far)."""
-    half_life = min(EMA_HALF_LIFE_BATCHES, EMA_RAMP * step)  # in batches
-    return 0.5 ** (1.0 / half_life)
+def ema_half_life(kimg: float | None, batch_size: int) -> float:
+    """In batches; ``kimg``: in thousands of images, None for 312.5 batches."""
+    return EMA_HALF_LIFE_BATCHES if kimg is None else kimg * 1000 / batch_size
+
+
+def ema_decay(step: int, half_life: float = EMA_HALF_LIFE_BATCHES) -> float:
+    """Weight of the old average at ``step`` (from 1): the half-life, in batches, is at most 5 % of all so
+    far."""
+    return 0.5 ** (1.0 / min(half_life, EMA_RAMP * step))
 
 
 @torch.no_grad()
@@ -220,16 +296,26 @@ class LossMeter:
     def __init__(self, objective: Objective, device: torch.device) -> None:
         self.objective = objective
         self.sums = torch.zeros(len(TERMS), dtype=sum_dtype(device), device=device)
+        self.taken = torch.zeros_like(self.sums)  # on how many steps a term was not 0
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
         self.steps = self.perceptual_steps = 0
 
     def add(self, terms: Tensor, step: int) -> None:
         """Count the terms of ``step`` (from 0); nothing is read back from the device."""
         self.sums += terms
+        self.taken += terms != 0
         bad_now = (self.first_bad < 0) & ~terms.isfinite().all()
         self.first_bad = torch.where(bad_now, step + 1, self.first_bad)
         self.steps += 1
         self.perceptual_steps += self.objective.takes_perceptual(step)
+
+    def include(self, other: LossMeter) -> None:
+        """Count what ``other``, of the steps after those counted here, has counted."""
+        self.sums += other.sums
+        self.taken += other.taken
+        self.first_bad = torch.where(self.first_bad < 0, other.first_bad, self.first_bad)
+        self.steps += other.steps
+        self.perceptual_steps += other.perceptual_steps
 
     def first_bad_step(self) -> int | None:
         """The first step (from 1) with a loss that is not finite; waits for the device."""
@@ -237,12 +323,15 @@ class LossMeter:
         return step if step >= 0 else None
 
     def means(self) -> dict[str, float | None]:
-        """Mean of every term (the perceptual one over its own steps), and of the two losses minimised; over
-        all processes, which must call this together."""
+        """Mean of every term (lazy ones over the steps on which they were taken, None if never), of G's loss,
+        and of D's without penalties; over all processes, which must call this together."""
         average([self.sums])
         means: dict[str, float | None] = {
             name: total / self.steps for name, total in zip(TERMS, self.sums.tolist(), strict=True)
         }
+        for name in PENALTIES:
+            taken = int(self.taken[TERMS.index(name)])
+            means[name] = means[name] * self.steps / taken if taken else None
         if self.perceptual_steps:
             means["g_perceptual"] *= self.steps / self.perceptual_steps
         weights = self.objective
