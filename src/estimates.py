@@ -172,12 +172,14 @@ def _gan_seconds(
     objective = build_objective(pixels)
     per_image = (time.perf_counter() - start) / batch_size
     real = to_gan_range(pixels, gan.G.num_channels)
-    z = step_noise(0, 0, batch_size, gan.G.latent_dim).to(device)
+    z = step_noise(0, 0, batch_size, gan.G.input_dim).to(device)
+    classes = gan.options.n_classes
+    labels = torch.arange(batch_size, device=device) % classes if classes else None
 
     def seconds(objective: Objective, steps: int) -> float:
         def call() -> None:
             for _ in range(steps):
-                train_step(gan, real, z, objective, precision)
+                train_step(gan, real, z, objective, precision, labels)
 
         return seconds_of_call(call, device) / steps
 

@@ -17,11 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+import dcgan
 import paths
 from data_loader import from_gan_range
-from dcgan import Generator
+from gan_networks import Generator
+from gan_options import CLASS_FLAGS
 from gan_training import image_noise
 from synthetic import save_png
+from utils import UserError
 
 NOISE_STREAM = "synthetic"
 
@@ -29,33 +32,52 @@ NOISE_STREAM = "synthetic"
 class ImageMaker:
     """A trained generator for inference: (seed, image numbers) -> uint8 images.
 
-    Its BatchNorm layers, which no longer change, are folded into the convolutions before them.
+    Its BatchNorm layers, which no longer change, are folded into the convolutions before them. ``label``: the
+    class of all images, a number, for a generator that was trained with --conditional and for no other.
     """
 
-    def __init__(self, generator: Generator, seed: int, device: torch.device) -> None:
-        self.latent_dim, self.image_size = generator.latent_dim, generator.image_size
-        self.seed, self.device = seed, device
-        self.layers = fold_batchnorm(generator.layers).to(device, memory_format=torch.channels_last)
+    def __init__(
+        self, generator: Generator, seed: int, device: torch.device, label: int | None = None
+    ) -> None:
+        if label is None and generator.n_classes:
+            raise UserError(
+                "this generator was trained with --conditional and makes images of three classes: say which "
+                f"with --label {{{','.join(CLASS_FLAGS)}}}"
+            )
+        if label is not None and not generator.n_classes:
+            raise UserError("this generator was trained without --conditional: it takes no --label")
+        self.input_dim, self.image_size = generator.input_dim, generator.image_size
+        self.seed, self.device, self.label = seed, device, label
+        self.network = for_inference(generator).to(device, memory_format=torch.channels_last)
 
     def __call__(self, indices: Sequence[int]) -> np.ndarray:
         """Images uint8 [N, S, S] with the given numbers (from 1), each a function of (seed, number) alone."""
-        rows = [image_noise(self.seed, NOISE_STREAM, index, 1, self.latent_dim) for index in indices]
-        z = torch.cat(rows).to(self.device)[:, :, None, None]
-        z = z.contiguous(memory_format=torch.channels_last)
+        rows = [image_noise(self.seed, NOISE_STREAM, index, 1, self.input_dim) for index in indices]
+        z = torch.cat(rows).to(self.device)
+        label = None if self.label is None else z.new_full((len(z),), self.label, dtype=torch.int64)
         # On GPUs: no TensorFloat-32, whose 10 bits would move pixels by a level, and no search for kernels.
         with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
-            images: Tensor = self.layers(z)  # [N, C, S, S] in [-1, 1]
+            images: Tensor = self.network(z, label)  # [N, C, S, S] in [-1, 1]
             return from_gan_range(images).cpu().numpy()
 
 
+def for_inference(generator: Generator) -> Generator:
+    """A float32 copy in eval mode without BatchNorm; the residual generator has none to begin with."""
+    network = copy.deepcopy(generator).eval().requires_grad_(False).float()
+    if isinstance(network, dcgan.Generator):
+        network.layers = fold_batchnorm(generator.layers)
+    return network
+
+
 def fold_batchnorm(layers: nn.Sequential) -> nn.Sequential:
-    """A float32 copy of transposed convolutions, each followed by BatchNorm, ReLU or Tanh, in eval mode,
-    without the BatchNorm: y = (conv(x) - mean) / sd * scale + shift is one convolution of other weights."""
+    """A float32 copy of the layers of a DCGAN's generator in eval mode, without the BatchNorm that follows
+    convolutions: y = (conv(x) - mean) / sd * scale + shift is one convolution of other weights."""
     folded: list[nn.Module] = []
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d):
             convolution, norm = folded.pop().double(), _double(layer)
-            folded.append(fuse_conv_bn_eval(convolution, norm, transpose=True).float())
+            transposed = isinstance(convolution, nn.ConvTranspose2d)
+            folded.append(fuse_conv_bn_eval(convolution, norm, transpose=transposed).float())
         elif isinstance(layer, nn.ReLU):
             folded.append(nn.ReLU(inplace=True))
         else:

@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gan_options import GANOptions, add_gan_options, options_of, resolve
 from pipeline_steps import GENERATION, Step
 from study_plan import ARMS, GAN, Part, arm_step_name
-from utils import ArgumentParser, number
+from utils import ArgumentParser, UserError, number
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     import torch
 
     from generation import ImageMaker
@@ -48,6 +51,7 @@ class Workload:
     latent_dim: int
     feature_maps: tuple[int, int]
     perceptual: bool
+    gan_options: GANOptions
     views: int = 1
 
     @property
@@ -77,13 +81,8 @@ def workload(image_size: int, cpu: bool, classifier_args: Sequence[str], gan_arg
     parser.add_argument("--unfreeze", action="store_true")
     parser.add_argument("--augment", default="none")
     parser.add_argument("--feature-views", type=number(int, 1), default=1)
-    parser.add_argument("--num-channels", type=int, choices=(1, 3), default=3)
-    parser.add_argument("--latent-dim", type=number(int, 1), default=100)
-    parser.add_argument("--feature-maps-g", type=number(int, 1), default=32)
-    parser.add_argument("--feature-maps-d", type=number(int, 1), default=32)
-    parser.add_argument("--perceptual", default="auto")
     of_classifier, _ = parser.parse_known_args(list(classifier_args))
-    of_gan, _ = parser.parse_known_args(list(gan_args))
+    of_gan = _of_gan(gan_args)
     return Workload(
         image_size,
         cpu,
@@ -91,6 +90,7 @@ def workload(image_size: int, cpu: bool, classifier_args: Sequence[str], gan_arg
         batch_size=of_classifier.batch_size,
         frozen=not of_classifier.unfreeze,
         augment=of_classifier.augment if of_classifier.feature_views == 1 else "none",
+        gan_options=options_of(of_gan),
         gan_precision=of_gan.precision,
         gan_batch_size=of_gan.batch_size,
         num_channels=of_gan.num_channels,
@@ -99,6 +99,25 @@ def workload(image_size: int, cpu: bool, classifier_args: Sequence[str], gan_arg
         perceptual=of_gan.perceptual != "off",
         views=of_classifier.feature_views,
     )
+
+
+def _of_gan(gan_args: Sequence[str]) -> Namespace:
+    """What train_gan.py makes of these options, its preset's values included."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--precision", default="auto")
+    add_gan_options(parser)
+    for name, kind in {
+        "image_size": int, "num_channels": int, "latent_dim": number(int, 1), "batch_size": number(int, 2),
+        "feature_maps_g": number(int, 1), "feature_maps_d": number(int, 1), "lr": float, "beta1": float,
+        "lambda_perceptual": float, "lambda_fm": float, "perceptual": str,
+    }.items():  # fmt: skip
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind)
+    args, _ = parser.parse_known_args(list(gan_args))
+    try:
+        resolve(args)
+    except UserError as error:
+        parser.error(str(error))
+    return args
 
 
 # --- measuring -------------------------------------------------------------------------------------
@@ -204,14 +223,15 @@ def _gan_seconds(work: Workload, device: torch.device) -> tuple[float, float]:
     from utils import resolve_precision
 
     precision, size = resolve_precision(work.gan_precision, device), work.gan_batch_size
-    gan = build_gan(
-        work.image_size, work.num_channels, work.latent_dim, work.feature_maps, 2e-4, 0.5, 0, device
-    )
+    sizes = (work.image_size, work.num_channels, work.latent_dim, work.feature_maps)
+    gan = build_gan(*sizes, 2e-4, 0.5, 0, device, work.gan_options)
     real = torch.randn(size, work.num_channels, work.image_size, work.image_size, device=device).clamp(-1, 1)
-    z = step_noise(0, 0, size, work.latent_dim)
+    z = step_noise(0, 0, size, gan.G.input_dim).to(device)
+    classes = work.gan_options.n_classes
+    labels = torch.arange(size, device=device) % classes if classes else None
     objective = Objective(1.0, 0.0, 1.0, None, 1)
-    step = seconds_of_call(lambda: train_step(gan, real, z.to(device), objective, precision), device)
-    make = ImageMaker(gan.G_ema, 0, device)
+    step = seconds_of_call(lambda: train_step(gan, real, z, objective, precision, labels), device)
+    make = ImageMaker(gan.G_ema, 0, device, label=0 if classes else None)
     return step / size, generation_seconds(make, GENERATED_BATCH, GENERATED_BATCH, GENERATED_WORKERS)
 
 
