@@ -1,8 +1,9 @@
-"""One run of GAN training: the loop over epochs and every file that it writes and reads back.
+"""One run of GAN training: the loop over epochs, what is looked at on the way, and going on after a stop.
 
 The state for --resume is saved at the ends of epochs, so an interrupted run repeats at most what lies
 after the last of them, and ends with the very files that an uninterrupted run would have written. Of several
-processes (see ``distributed``), which all train, the main one alone reads the state and writes files.
+processes (see ``distributed``), which all train, the main one alone evaluates, reads the state and writes
+files.
 """
 
 from __future__ import annotations
@@ -12,29 +13,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import gan_files
 import paths
-from data_loader import GROUPED_BY_PATIENT, from_gan_range, to_gan_range
-from distributed import agree, from_main, own, size, weights_digest
+from data_loader import ImageSet, to_gan_range
+from distributed import agree, from_main, own, weights_digest
 from estimates import gan_hint
-from gan_networks import DISCRIMINATOR_FORMAT, GENERATOR_FORMAT, Discriminator, Generator
+from gan_clock import Clock, TimeEstimate, peak_memory_mb
+from gan_monitor import Monitor, MonitorOptions, better
+from gan_networks import GENERATOR_FORMAT
 from gan_options import GANOptions, settings_of
-from gan_training import GAN, LossMeter, Objective, epoch_batches, image_noise, step_noise, train_step
-from plots import gan_losses
-from plots_images import image_grid
-from utils import UserError, load_checkpoint, public_path, save_checkpoint, save_figure, save_json
+from gan_probe import gradient_shares
+from gan_training import (
+    GAN,
+    PERCEPTUAL_IMAGES,
+    LossMeter,
+    Objective,
+    epoch_batches,
+    image_noise,
+    step_noise,
+    train_step,
+)
+from gan_warnings import active_warnings, new_warnings
+from utils import UserError, load_checkpoint, public_path, save_checkpoint
 
 STATE_FORMAT = "gan-training-state-1"
-HISTORY_ORIGIN = (
-    "grouped_by", "split_sha256", "data_sha256", "classes", "train_fraction", "fold", "k_folds",
-)  # fmt: skip
 CHECK_EVERY = 50  # steps between looks at the losses, which stay on the device
+STATS_EVERY = 200  # steps, at most about so many, that a line of the statistics is about
+PROBE_EVERY = 500  # steps from one look at the shares of G's gradient, which takes about a step, to the next
 STATE_EVERY = 300.0  # seconds after which the end of an epoch saves the state in any case
-GRID_COLUMNS = 8
 NOT_FINITE = (
     "training stopped, the last good checkpoint is kept; a lower --lr, a larger --batch-size or "
     "--precision fp32 may help"
@@ -44,25 +53,40 @@ NOT_FINITE = (
 @dataclass(frozen=True)
 class TrainingSet:
     """``pixels`` uint8 [N, S, S] on the device; ``origin``: what a checkpoint says about its images;
-    ``red_flags``: what everybody who uses the generator must know."""
+    ``red_flags``: what everybody who uses the generator must know.
+
+    ``patients``: of each image, "" for all where nobody cares; ``labels``: classes int64 [N] on the device,
+    for a conditional GAN; ``images``: where the pixels came from, for caches; ``holdout``: uint8 [M, S, S] of
+    patients that are not trained on.
+    """
 
     pixels: Tensor
     origin: dict[str, Any]
     skipped: list[str]
     red_flags: list[str] = field(default_factory=list)
+    patients: list[str] = field(default_factory=list)
+    labels: Tensor | None = None
+    images: ImageSet | None = None
+    holdout: Any = None
+
+    def __post_init__(self) -> None:
+        if not self.patients:  # each image a patient of its own
+            object.__setattr__(self, "patients", [str(row) for row in range(len(self.pixels))])
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How long to train and when to save: whole epochs, and intervals in steps and epochs.
 
-    ``batch_size`` is that of all processes together, which must be able to share it evenly.
+    ``batch_size`` is that of all processes together, which must be able to share it evenly. ``max_minutes``:
+    the epoch in which so much time is used up is the last for now.
     """
 
     epochs: int
     batch_size: int
     save_interval: int
     checkpoint_interval: int
+    max_minutes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,61 +102,116 @@ class Folders:
 
 
 class Run:
-    """What is trained, on what, and the history so far.
+    """What is trained, on what, and what has been seen so far.
 
     ``settings``: what may not change on resume, by flag. ``facts``: what every result file records
-    (config, environment, seed). ``vis_noise`` [N, latent_dim]: the noise of every sample grid.
-    ``show_reals``: may a grid of real training images lie beside them?
+    (config, environment, seed). ``vis_noise`` [N, input_dim]: the noise of every sample grid.
+    ``show_reals``: may a grid of real training images lie beside them? ``history``: a line per epoch;
+    ``stats``: a line per so many steps, of the main process; ``best``: the generator of the lowest KID.
     """
 
     def __init__(
         self, gan: GAN, data: TrainingSet, objective: Objective, schedule: Schedule, folders: Folders,
         settings: dict[str, Any], facts: dict[str, Any], vis_batch_size: int, show_reals: bool = True,
+        monitoring: MonitorOptions | None = None,
     ) -> None:  # fmt: skip
         self.gan, self.data, self.objective = gan, data, objective
         self.schedule, self.folders, self.settings, self.facts = schedule, folders, settings, facts
+        self.monitoring = monitoring or MonitorOptions()
         self.seed, self.precision = facts["seed"], settings["--precision"]
         self.show_reals = show_reals
         self.steps_per_epoch = len(data.pixels) // schedule.batch_size
-        self.vis_noise = image_noise(self.seed, "samples", 1, vis_batch_size, gan.G.latent_dim)
+        self.vis_noise = image_noise(self.seed, "samples", 1, vis_batch_size, gan.G.input_dim)
         self.history: list[dict[str, Any]] = []
+        self.stats: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.watched: dict[str, Any] | None = None  # which spaces are evaluated when, of an earlier part
+        self.clock = Clock()
+        self.monitor: Monitor | None = None
+        self.board: gan_files.TensorBoard | None = None
         self.state_saved_at = time.monotonic()
+
+    def images_seen(self) -> int:
+        return self.gan.step * self.schedule.batch_size
 
     # --- training
     def train(self) -> None:
-        """From the epoch after the last one in ``history`` to the last; leaves all files written."""
+        """From the epoch after the last one in ``history`` to the last; leaves all files written.
+
+        ``UserError`` in the end if --stop-on-collapse ended it.
+        """
         total, done = self.schedule.epochs * self.steps_per_epoch, self.gan.step
-        from_main(self.save_reals)
+        self.clock.start()
+        from_main(self.prepare)
         hint = gan_hint(self.gan.G.image_size, self.objective.perceptual_loss is not None)
         estimate = TimeEstimate(total - done, self.schedule.batch_size, hint)
+        stop = None
         with tqdm(total=total, initial=done, unit="step", smoothing=0.05) as bar:
             for epoch in range(len(self.history) + 1, self.schedule.epochs + 1):
                 bar.set_description(f"epoch {epoch}/{self.schedule.epochs}")
-                self.history.append(self.train_one_epoch(epoch, bar, estimate))
+                self.train_one_epoch(epoch, bar, estimate)
                 bar.set_postfix_str(describe_epoch(self.history[-1]), refresh=False)
                 self.check_weights(epoch)
                 from_main(self.save_epoch, epoch)
+                if (stop := from_main(self.reason_to_stop)) is not None:
+                    break
         from_main(self.save_final)
+        if stop == "collapse":
+            raise UserError(
+                f"training stopped after epoch {len(self.history)}: mode collapse (--stop-on-collapse); all "
+                "files are written, and generator_best may be of before"
+            )
+        if stop is not None and len(self.history) < self.schedule.epochs:
+            print(f"--max-minutes: stopped after epoch {len(self.history)}; --resume goes on")
 
-    def train_one_epoch(self, epoch: int, bar: tqdm, estimate: TimeEstimate) -> dict[str, Any]:
-        """Every image once, save for an incomplete batch; returns the epoch's line of the history."""
-        gan, device, batch_size = self.gan, self.data.pixels.device, self.schedule.batch_size
-        meter = LossMeter(self.objective, device)
-        for indices in epoch_batches(len(self.data.pixels), batch_size, self.seed, epoch):
+    def prepare(self) -> None:
+        """Before the first step, in the main process: what it is watched with, and files of earlier runs."""
+        gan_files.remove_unfinished(self)
+        gan_files.save_reals(self)
+        gan_files.rewrite_stats(self)
+        gan_files.save_best(self)
+        if self.monitoring.tensorboard:
+            folder = paths.gan_events(self.folders.output, self.folders.fold)
+            self.board = gan_files.TensorBoard(folder, self.gan.step)
+        with self.clock.aside():
+            self.monitor = Monitor.of_run(self)
+        for line in self.monitor.notices(self.schedule.epochs):
+            print(line)
+
+    def train_one_epoch(self, epoch: int, bar: tqdm, estimate: TimeEstimate) -> None:
+        """Every image once, save for an incomplete batch; adds the epoch's line to the history."""
+        gan, batch_size = self.gan, self.schedule.batch_size
+        whole, part = self.meter(), self.meter()
+        ends = part_ends(self.steps_per_epoch)
+        for number, rows in enumerate(epoch_batches(len(self.data.pixels), batch_size, self.seed, epoch), 1):
             step = gan.step
-            real = to_gan_range(self.data.pixels[indices[own()].to(device)], gan.G.num_channels)
-            z = step_noise(self.seed, step, batch_size, gan.G.latent_dim)[own()].to(device)
-            meter.add(train_step(gan, real, z, self.objective, self.precision), step)
+            part.add(self.step(rows), step)
             bar.update()
             if gan.step % CHECK_EVERY == 0 or estimate.pending:
-                self.check(meter)
+                self.check(part)
                 estimate.after_step(bar)
             if gan.step % self.schedule.save_interval == 0:
-                self.check(meter)
-                grid = paths.gan_sample_grid(self.folders.output, gan.step, self.folders.fold)
-                from_main(self.save_samples, grid, f"step {gan.step:,}")
-        self.check(meter)
-        return {"epoch": epoch, "step": gan.step, "images_seen": gan.step * batch_size, **meter.means()}
+                self.check(part)
+                from_main(self.save_samples)
+            if number in ends:
+                self.check(part)
+                whole.include(part)
+                if number == self.steps_per_epoch:
+                    line = {"epoch": epoch, "step": gan.step, "images_seen": self.images_seen()}
+                    self.history.append(line | whole.means())
+                from_main(self.record, epoch, part.means(), part.steps)
+                part = self.meter()
+
+    def meter(self) -> LossMeter:
+        return LossMeter(self.objective, self.data.pixels.device)
+
+    def step(self, rows: Tensor) -> Tensor:
+        """One step on the images ``rows`` [batch_size], of which each process takes its share."""
+        data, gan = self.data, self.gan
+        real = to_gan_range(data.pixels[rows[own()].to(data.pixels.device)], gan.G.num_channels)
+        z = step_noise(self.seed, gan.step, self.schedule.batch_size, gan.G.input_dim)
+        labels = None if data.labels is None else data.labels[rows[own()].to(data.labels.device)]
+        return train_step(gan, real, z[own()].to(real.device), self.objective, self.precision, labels)
 
     def check(self, meter: LossMeter) -> None:
         """Wait for the device; ``UserError`` with the step if a loss was not finite."""
@@ -145,101 +224,137 @@ class Run:
             gan = self.gan
             agree(f"weights after epoch {epoch}", weights_digest(gan.G, gan.D, gan.G_ema))
 
-    # --- files
+    def reason_to_stop(self) -> str | None:
+        """After an epoch: "collapse", "time" or nothing."""
+        if self.monitoring.stop_on_collapse and "collapse" in self.stats[-1]["warnings"]:
+            return "collapse"
+        limit = self.schedule.max_minutes
+        return "time" if limit is not None and self.clock.seconds() >= 60 * limit else None
+
+    # --- watching, in the main process
+    def record(self, epoch: int, means: dict[str, float | None], steps: int) -> None:
+        """Add a line to the statistics, with an evaluation where one is due at the end of an epoch, and say
+        what it warns of. Nothing here changes the training."""
+        gan = self.gan
+        line: dict[str, Any] = {
+            "step": gan.step,
+            "epoch": epoch,
+            "epoch_fraction": gan.step / self.steps_per_epoch,
+            "images_seen": self.images_seen(),
+            "steps": steps,
+            **means,
+            "shares": None,
+            "metrics": None,
+            "time": self.clock.lap(steps * self.schedule.batch_size),
+            "memory": {"peak_mb": peak_memory_mb(self.data.pixels.device)},
+        }
+        with self.clock.aside():
+            if (gan.step - steps) // PROBE_EVERY < gan.step // PROBE_EVERY or gan.step == steps:
+                line["shares"] = self.probe()
+            if gan.step % self.steps_per_epoch == 0 and (names := self.monitor.due(epoch)):
+                line["metrics"] = self.evaluate(names)
+                self.history[-1]["metrics"] = line["metrics"]
+            self.warn(line)
+            if line["metrics"] is not None:
+                self.keep_if_best(line["metrics"])
+            gan_files.append_stats(self)
+            if self.board is not None:
+                self.board.add(line)
+
+    def probe(self) -> dict[str, float]:
+        """Each term's share of G's gradient, on the same images all along."""
+        n = min(PERCEPTUAL_IMAGES, self.schedule.batch_size)
+        real = to_gan_range(self.data.pixels[:n], self.gan.G.num_channels)
+        labels = None if self.data.labels is None else self.data.labels[:n]
+        return gradient_shares(self.gan, real, self.objective, self.precision, self.seed, labels)
+
+    def evaluate(self, spaces: list[str]) -> dict[str, Any]:
+        return self.monitor.evaluate(spaces, lambda z, label: gan_files.generate(self, z, label), self.gan.D)
+
+    def warn(self, line: dict[str, Any]) -> None:
+        """Make ``line`` the last of the statistics, with all warnings that hold, and print the new ones."""
+        self.stats.append(line)
+        loss = self.gan.options.adversarial_loss
+        line["warnings"] = active_warnings(self.stats, loss, self.monitor.primary)
+        for message in new_warnings(self.stats).values():
+            tqdm.write(f"WARNING at step {line['step']:,}: {message}")
+
+    def keep_if_best(self, metrics: dict[str, Any]) -> None:
+        primary = self.monitor.primary
+        if better(metrics, primary, self.best):
+            kid = metrics["spaces"][primary]["kid"]
+            where = {"epoch": len(self.history), "step": self.gan.step, "images_seen": self.images_seen()}
+            self.best = {"kid": kid, "space": primary, **where}
+            content = gan_files.network_checkpoint(self, GENERATOR_FORMAT, self.gan.G_ema)
+            self.best["checkpoint"] = content | {"kid": kid, "kid_space": primary}
+            gan_files.save_best(self)
+
+    def red_flags(self) -> list[str]:
+        """What everybody who uses the generator as it is now must know."""
+        active = self.stats[-1]["warnings"] if self.stats else {}
+        return [*self.data.red_flags, *(f"GAN training: {message}" for message in active.values())]
+
+    # --- saving, in the main process
+    def save_samples(self) -> None:
+        with self.clock.aside():
+            path = paths.gan_sample_grid(self.folders.output, self.gan.step, self.folders.fold)
+            gan_files.save_samples(self, path, f"step {self.gan.step:,}")
+
     def save_epoch(self, epoch: int) -> None:
-        """Checkpoints every ``checkpoint_interval`` epochs; the state then, and when it is old."""
+        """Checkpoints every ``checkpoint_interval`` epochs; the state then, and when it is old. The state
+        comes last: what it leaves behind it must be there, as a resumed run does not make it again."""
         due = epoch % self.schedule.checkpoint_interval == 0
-        if due or time.monotonic() - self.state_saved_at > STATE_EVERY:
-            self.save_state()
         if due:
+            self.refuse_lost_weights()
             models, fold = self.folders.models, self.folders.fold
             generator = paths.generator_epoch(models, epoch, fold)
-            self.save_networks(generator, paths.discriminator_epoch(models, epoch, fold))
+            gan_files.save_networks(self, generator, paths.discriminator_epoch(models, epoch, fold))
+        if due or time.monotonic() - self.state_saved_at > STATE_EVERY:
+            self.save_state()
 
     def save_final(self) -> None:
+        """All files of a finished run. An evaluation after the last epoch is not part of the state: a run of
+        more epochs would not have made it."""
         self.save_state()
-        where, fold = self.folders, self.folders.fold
+        where, fold, state_best = self.folders, self.folders.fold, self.best
         generator = paths.generator_final(where.models, fold)
-        self.save_networks(generator, paths.discriminator_final(where.models, fold))
-        self.save_samples(paths.gan_final_grid(where.output, fold), f"after {self.gan.step:,} steps")
-        save_figure(paths.gan_loss_figure(where.figures, fold), gan_losses(self.history, self.title()))
-
-    def title(self) -> str:
-        """What the curves are about; patients are counted only where the dataset says who they are."""
-        title, origin = f"GAN training on {len(self.data.pixels):,} images", self.data.origin
-        if origin["grouped_by"] == GROUPED_BY_PATIENT:
-            title += f" of {len(origin['train_patients']):,} patients"
-        fold = self.folders.fold
-        return title if fold is None else f"{title}, without fold {fold} of {origin['k_folds']}"
+        gan_files.save_networks(self, generator, paths.discriminator_final(where.models, fold))
+        metrics = None
+        with self.clock.aside():
+            if self.history and (names := self.monitor.due(len(self.history), last=True)):
+                metrics = self.evaluate(names)
+                self.keep_if_best(metrics)
+            gan_files.save_samples(
+                self, paths.gan_final_grid(where.output, fold), f"after {self.gan.step:,} steps"
+            )
+            gan_files.save_interpolation(self)
+            gan_files.save_figures(self, metrics)
+        gan_files.save_history(self, metrics)
+        self.best = state_best
+        for line in gan_files.summary(self, metrics):
+            print(line)
 
     def save_state(self) -> None:
-        """The state for --resume and the history so far; never of weights that are no longer finite."""
-        if not self.gan.is_finite():  # a weight can be lost while the loss before it was still finite
-            raise UserError(f"the weights are not finite after step {self.gan.step}: {NOT_FINITE}")
-        state = {"format": STATE_FORMAT, "settings": self.settings, "history": self.history}
+        """The state for --resume and the history so far."""
+        self.refuse_lost_weights()
+        state = {
+            "format": STATE_FORMAT,
+            "settings": self.settings,
+            "history": self.history,
+            "stats": self.stats,
+            "best": self.best,
+            "watched": self.monitor.tables_as_dict(),
+            "clock": self.clock.state(),
+        }
         path = paths.gan_state(self.folders.models, self.folders.fold)
         save_checkpoint(path, state | self.gan.state_dict())
-        self.save_history()
+        gan_files.save_history(self)
         self.state_saved_at = time.monotonic()
 
-    def save_networks(self, generator: Path, discriminator: Path) -> None:
-        """The averaged generator and the discriminator, each with all that rebuilding it takes."""
-        for path, kind, network in (
-            (generator, GENERATOR_FORMAT, self.gan.G_ema),
-            (discriminator, DISCRIMINATOR_FORMAT, self.gan.D),
-        ):
-            save_checkpoint(path, self.network_checkpoint(kind, network))
-
-    def network_checkpoint(self, kind: str, network: Generator | Discriminator) -> dict[str, Any]:
-        weights = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-        return {
-            "format": kind,
-            "state_dict": weights,
-            "architecture": network.architecture,
-            "pixel_range": [-1, 1],
-            **self.data.origin,
-            "red_flags": self.data.red_flags,
-            "step": self.gan.step,
-            "epoch": len(self.history),
-            "images_seen": self.gan.step * self.schedule.batch_size,
-            "seed": self.seed,
-            "options": self.gan.options.as_dict(),
-            "config": self.facts["config"],
-        }
-
-    def save_history(self) -> None:
-        origin, skipped = self.data.origin, self.data.skipped
-        content = self.facts | {
-            "n_images": len(self.data.pixels),
-            "n_patients": len(origin["train_patients"]),
-            **{key: origin[key] for key in HISTORY_ORIGIN},
-            "red_flags": self.data.red_flags,
-            "skipped_images": {"count": len(skipped), "image_ids": skipped},
-            "perceptual": self.settings["--perceptual"],
-            "precision": self.precision,
-            "batch_size": self.schedule.batch_size,
-            "processes": size(),
-            "steps": self.gan.step,
-            "images_seen": self.gan.step * self.schedule.batch_size,
-            "epochs": self.history,
-        }
-        save_json(paths.gan_history(self.folders.results, self.folders.fold), content)
-
-    @torch.no_grad()
-    def save_samples(self, path: Path, when: str) -> None:
-        """A grid of the averaged generator's images, on the same noise all along."""
-        noise = self.vis_noise.to(self.data.pixels.device).split(32)
-        images = torch.cat([self.gan.G_ema(z) for z in noise])  # [N, C, S, S]
-        save_grid(path, from_gan_range(images).cpu().numpy(), f"Generated images, {when}")
-
-    def save_reals(self) -> None:
-        """A grid of real images to compare with; where it is not wanted, an earlier run's goes, too."""
-        path = paths.gan_real_grid(self.folders.output, self.folders.fold)
-        if not self.show_reals:
-            path.unlink(missing_ok=True)
-            return
-        pixels = self.data.pixels[: len(self.vis_noise)].cpu().numpy()
-        save_grid(path, pixels, "Real training images")
+    def refuse_lost_weights(self) -> None:
+        """``UserError`` if weights are no longer finite, which happens while the loss before still is."""
+        if not self.gan.is_finite():
+            raise UserError(f"the weights are not finite after step {self.gan.step}: {NOT_FINITE}")
 
     # --- resuming
     def resume(self, where: str) -> None:
@@ -251,8 +366,11 @@ class Run:
         if state is None:
             return
         self.gan.load_state_dict(state)
-        self.history = list(state["history"])
-        print(f"resumed at step {self.gan.step}")
+        self.history, self.stats = list(state["history"]), list(state.get("stats", []))
+        self.best, self.watched = state.get("best"), state.get("watched")
+        self.clock.restore(state.get("clock"))
+        best = f"; best so far: step {self.best['step']:,}, KID {self.best['kid']:.4f}" if self.best else ""
+        print(f"resumed at step {self.gan.step}{best}")
 
     def read_state(self, where: str) -> dict[str, Any] | None:
         """The state to be resumed, which fits this run; None if it is not there."""
@@ -273,7 +391,8 @@ class Run:
                 f"{paths.gan_state('<model-dir>').as_posix()}"
             )
         # What older states do not know of.
-        earlier = settings_of(GANOptions()) | {"--train-fraction": 1.0, "processes": 1} | state["settings"]
+        earlier = settings_of(GANOptions()) | MonitorOptions().settings()
+        earlier |= {"--train-fraction": 1.0, "processes": 1} | state["settings"]
         different = [
             f"{flag} {earlier.get(flag)} (now {value})"
             for flag, value in self.settings.items()
@@ -291,35 +410,13 @@ class Run:
             )
 
 
-class TimeEstimate:
-    """Says once, early in the run, how long it will take; the first steps, slower, are not counted."""
-
-    WARM_UP, SECONDS = 3, 5.0
-
-    def __init__(self, steps_to_go: int, batch_size: int, hint: str) -> None:
-        self.steps_to_go, self.batch_size, self.hint = steps_to_go, batch_size, hint
-        self.done, self.started, self.pending = 0, 0.0, steps_to_go > self.WARM_UP
-
-    def after_step(self, bar: tqdm) -> None:
-        if not self.pending:
-            return
-        self.done += 1
-        if self.done == self.WARM_UP:
-            self.started = time.monotonic()
-        elapsed, counted = time.monotonic() - self.started, self.done - self.WARM_UP
-        if counted > 0 and (elapsed > self.SECONDS or self.done == self.steps_to_go):
-            self.pending = False
-            seconds = elapsed / counted
-            bar.write(
-                f"about {seconds * self.steps_to_go / 60:.1f} minutes for {self.steps_to_go:,} steps "
-                f"({self.batch_size / seconds:.0f} images/s); {self.hint}"
-            )
+def part_ends(steps: int) -> set[int]:
+    """The steps of an epoch of ``steps``, counted from 1, after which a line of the statistics is due: parts
+    as equal as can be, of about ``STATS_EVERY`` steps, the last of which ends with the epoch."""
+    parts = max(1, round(steps / STATS_EVERY))
+    return {steps * part // parts for part in range(1, parts + 1)}
 
 
 def describe_epoch(line: dict[str, Any]) -> str:
     losses = f"D {line['d_loss']:.2f}, G {line['g_loss']:.2f}"
     return f"{losses}, D(x) {line['d_real']:.2f}, D(G(z)) {line['d_fake']:.2f}"
-
-
-def save_grid(path: Path, images: np.ndarray, title: str) -> None:
-    save_figure(path, image_grid(images, columns=min(GRID_COLUMNS, len(images)), title=title))

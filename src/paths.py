@@ -22,6 +22,8 @@ STUDY_DIR = "./results/study"
 DEMO_DIR = "./demo"
 KAGGLE_DIR = "./.kaggle"
 
+TEMPORARY_PATTERN = ".*.tmp"  # of files being written, by ``utils.atomic_path``
+
 # --- Kaggle credentials and the download under way -------------------------------------------------
 KAGGLE_TOKEN_FILES = ("access_token", "access_token.txt")
 KAGGLE_KEY_FILE = "kaggle.json"

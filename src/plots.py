@@ -265,54 +265,6 @@ def _cv_handle(arm: str, summary: dict, colour: tuple) -> Patch:
     return Patch(label=f"{arm}: {summary['k']} folds, {n}{warning}", **_bar_style(summary, colour))
 
 
-# --- training of the GAN ---------------------------------------------------------------------------
-@styled
-def gan_losses(epochs: list[dict], title: str) -> Figure:
-    """Losses and discriminator outputs over the epochs of ``gan_training_history.json``.
-
-    Terms that were switched off (null throughout) are left out. Top: terms of G's loss; middle: of
-    D's, in nats; bottom: mean of sigmoid(D) on real and generated images, where 0.5 is a D that
-    cannot tell them apart.
-    """
-    parts = [
-        ("Generator loss, unweighted terms and weighted sum", "Loss", {
-            "g_loss": "sum", "g_adversarial": "adversarial", "g_perceptual": "perceptual",
-            "g_feature_matching": "feature matching",
-        }),
-        ("Discriminator loss", "Loss (nats)", {
-            "d_loss": "sum", "d_loss_real": "on real images", "d_loss_fake": "on generated images",
-        }),
-        ("Discriminator output", "Mean probability of “real”", {
-            "d_real": "D(x), real images", "d_fake": "D(G(z)), generated",
-        }),
-    ]  # fmt: skip
-    figure = new_figure(9.0, 8.2)
-    axes = panels(figure, 3, 1, sharex=True)
-    x = [epoch["epoch"] for epoch in epochs]
-    for ax, (heading, label, terms) in zip(axes, parts, strict=True):
-        colours = ["black", *PALETTE] if len(terms) > 2 else PALETTE
-        for (key, name), colour in zip(terms.items(), colours, strict=False):
-            _gan_term(ax, x, [epoch.get(key) for epoch in epochs], name, colour)
-        ax.set_title(heading, fontsize="medium")
-        ax.set_ylabel(label)
-        legend_beside(ax)
-    axes[2].set_ylim(0, 1)
-    axes[2].axhline(0.5, color=INK, linewidth=1, linestyle=":", label="0.5: D cannot tell")
-    legend_beside(axes[2])
-    axes[2].set_xlabel("Epoch")
-    axes[2].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    figure.align_ylabels(axes)
-    set_title(figure, title)
-    return figure
-
-
-def _gan_term(ax: Axes, x: list[int], values: list[float | None], name: str, colour: tuple | str) -> None:
-    if all(value is None for value in values):
-        return
-    numbers = [np.nan if value is None else value for value in values]
-    ax.plot(x, numbers, color=colour, label=name, linewidth=1.6, marker="o" if len(x) == 1 else None)
-
-
 # --- the dataset -----------------------------------------------------------------------------------
 @styled
 def stacked_counts(counts: pd.DataFrame, title: str, x_label: str) -> Figure:

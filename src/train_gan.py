@@ -17,8 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import paths
 from data_loader import add_cache_arguments, add_data_arguments, cache_folder
-from distributed import agree, check_batch_size, is_main, main_first, size, together
+from distributed import agree, check_batch_size, from_main, is_main, main_first, size, together
+from gan_flags import (
+    add_monitoring_arguments,
+    check_monitoring_arguments,
+    describe_memory,
+    describe_options_in_full,
+    monitor_options,
+    nothing_written,
+    preview_augmentations,
+    without_holdout,
+)
 from gan_options import (
+    CLASS_NAMES,
     add_gan_options,
     add_option,
     describe_options,
@@ -59,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_training_arguments(parser.add_argument_group("training"))
     add_gan_options(parser)
     _add_saving_arguments(parser.add_argument_group("logging and saving"))
+    add_monitoring_arguments(parser.add_argument_group("watching"))
     return parser
 
 
@@ -134,6 +146,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error(str(error))
     if options.conditional and args.classes == POSITIVE:
         parser.error("--conditional learns from the images of all classes: leave --classes positive out")
+    check_monitoring_arguments(parser, args)
     args.classes = args.classes or (ALL if options.conditional else POSITIVE)
     args.results_dir = args.results_dir or str(Path(args.output_dir) / "metrics")
     args.figures_dir = args.figures_dir or str(Path(args.output_dir) / "figures")
@@ -161,14 +174,14 @@ def load_training_set(args: argparse.Namespace, device: torch.device) -> Trainin
     dataset, splits = training_part_of(args)
     print(describe_splits(splits))
     label = label_of(args)
-    records = select(dataset, splits, TRAIN, label)
-    images = load_images(
-        records,
-        args.image_size,
-        workers=args.workers,
-        skip_bad=args.skip_bad_images,
-        cache_dir=cache_folder(args),
+    if args.conditional:
+        require_classes(dataset.images)
+    records, held = without_holdout(
+        select(dataset, splits, TRAIN, label), args.metrics_holdout, splits.seed
     )
+    how = {"workers": args.workers, "skip_bad": args.skip_bad_images, "cache_dir": cache_folder(args)}
+    images = load_images(records, args.image_size, **how)
+    heldout = load_images(held, args.image_size, **how).pixels if len(held) else None
     what = f"{len(images.records):,} {'pneumonia images' if label else 'images'}"
     if len(images.records) < 2:
         raise UserError(
@@ -188,7 +201,27 @@ def load_training_set(args: argparse.Namespace, device: torch.device) -> Trainin
     flags = few_images_flags(len(images.records))
     for flag in flags:
         print(f"RED FLAG: {flag}")
-    return TrainingSet(as_tensor(images.pixels).to(device), origin, images.skipped, flags)
+    return TrainingSet(
+        as_tensor(images.pixels).to(device), origin, images.skipped, flags,
+        patients=[str(name) for name in images.records["patient"]], images=images, holdout=heldout,
+        labels=class_numbers(images.records).to(device) if args.conditional else None,
+    )  # fmt: skip
+
+
+def require_classes(records: pd.DataFrame) -> None:
+    """``UserError`` unless the metadata tells the three classes of --conditional apart."""
+    if missing := set(CLASS_NAMES) - set(records["class"]):
+        raise UserError(
+            f"--conditional: the metadata has no image of class {' or '.join(sorted(missing))}: add a column "
+            "class with the classes of the dataset, or leave --conditional out"
+        )
+
+
+def class_numbers(records: pd.DataFrame) -> torch.Tensor:
+    """int64 [N]: the number of each image's class in ``CLASS_NAMES``."""
+    import torch
+
+    return torch.tensor([CLASS_NAMES.index(name) for name in records["class"]])
 
 
 def label_of(args: argparse.Namespace) -> int | None:
@@ -308,7 +341,9 @@ def estimate(args: argparse.Namespace) -> str:
 
     device = select_device(args.cpu)
     precision = resolve_precision(args.precision, device)
-    records = select(*training_part_of(args), TRAIN, label_of(args))
+    dataset, splits = training_part_of(args)
+    records = select(dataset, splits, TRAIN, label_of(args))
+    records, _ = without_holdout(records, args.metrics_holdout, splits.seed)
     if len(records) < 2:
         raise UserError(f"a GAN needs at least 2 images; there are {len(records)} to learn from")
     batch_size = fit_batch_size(args.batch_size, len(records))
@@ -328,6 +363,21 @@ def estimate(args: argparse.Namespace) -> str:
     )  # fmt: skip
 
 
+def dry_run(args: argparse.Namespace) -> None:
+    """Print what a training would be and take; nothing is trained or written."""
+    from splits import TRAIN, select
+
+    print("options:")
+    print(describe_options_in_full(args))
+    with nothing_written(args) as args:
+        dataset, splits = training_part_of(args)
+        records = select(dataset, splits, TRAIN, label_of(args))
+        records, _ = without_holdout(records, args.metrics_holdout, splits.seed)
+        print(describe_memory(args, len(records), fit_batch_size(args.batch_size, len(records))))
+        print(estimate(args))
+    print("--dry-run: nothing was trained or written")
+
+
 # --- the run ---------------------------------------------------------------------------------------
 def fixed_settings(
     args: argparse.Namespace, data: TrainingSet, batch_size: int, precision: str, perceptual: str
@@ -344,6 +394,7 @@ def fixed_settings(
     return {
         **given,
         **settings_of(options_of(args)),
+        **monitor_options(args).settings(),
         "--batch-size": batch_size,
         "--precision": precision,
         "--perceptual": perceptual,
@@ -386,14 +437,17 @@ def build_run(args: argparse.Namespace) -> Run:
     objective, perceptual = build_objective(args, data.pixels, precision)
     settings = fixed_settings(args, data, batch_size, precision, perceptual)
     agree("data, weights or settings", settings)
+    # How a run was interrupted is not what it is.
+    config = {name: value for name, value in public_config(args).items() if name != "resume"}
     return Run(
         gan, data, objective,
-        Schedule(epochs, batch_size, args.save_interval, args.checkpoint_interval),
+        Schedule(epochs, batch_size, args.save_interval, args.checkpoint_interval, args.max_minutes),
         Folders(args.model_dir, args.output_dir, args.results_dir, args.figures_dir, args.fold),
         settings=settings,
-        facts={"config": public_config(args), "environment": environment(device), "seed": args.seed},
+        facts={"config": config, "environment": environment(device), "seed": args.seed},
         vis_batch_size=args.vis_batch_size,
         show_reals=not args.no_real_images,
+        monitoring=monitor_options(args),
     )  # fmt: skip
 
 
@@ -419,7 +473,13 @@ def train(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     with together(args.cpu):
-        if not args.estimate:
+        if args.dry_run:
+            if is_main():
+                dry_run(args)
+        elif args.preview_augmentations:
+            run = build_run(args)
+            print(f"augmented training images: {from_main(preview_augmentations, run)}")
+        elif not args.estimate:
             train(args)
         elif is_main():
             print(estimate(args))

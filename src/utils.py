@@ -156,7 +156,7 @@ def public_config(args: argparse.Namespace) -> dict[str, Any]:
         tells_more = isinstance(value, str | Path) and (
             Path(value).is_absolute() or ".." in Path(value).parts
         )
-        return public_path(value) if tells_more else _plain(value)
+        return public_path(value) if tells_more else plain(value)
 
     return {key: public(value) for key, value in sorted(vars(args).items())}
 
@@ -349,7 +349,7 @@ def save_text(path: str | Path, text: str) -> None:
 
 def save_json(path: str | Path, content: Any) -> None:
     """Write ``content`` as JSON; NumPy scalars and arrays become plain numbers and lists, NaN null."""
-    save_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    save_text(path, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
 
 
 def load_json(path: str | Path, made_by: str = "") -> Any:
@@ -477,16 +477,16 @@ def sha256_file(path: str | Path) -> str:
 
 def sha256_json(content: Any) -> str:
     """Hash of the canonical JSON text of ``content``: the same whoever wrote it, however indented."""
-    text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(plain(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """``value`` with NumPy and torch scalars, arrays, paths and non-finite floats made into plain types."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Path):
         return value.as_posix()
     if isinstance(value, bool | int | str) or value is None:
@@ -494,5 +494,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if hasattr(value, "tolist"):  # NumPy and torch scalars and arrays
-        return _plain(value.tolist())
+        return plain(value.tolist())
     raise TypeError(f"{type(value).__name__} does not go into a result file")

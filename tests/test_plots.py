@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import plots
+import plots_gan
 import plots_images
 from fake_results import fake_cv, fake_history
 
@@ -115,7 +116,7 @@ def test_gan_losses_leave_out_terms_that_were_off():
          "d_loss": 1.0, "d_loss_real": 0.6, "d_loss_fake": 0.4, "d_real": 0.7, "d_fake": 0.2}
         for i in range(1, 6)
     ]  # fmt: skip
-    written = texts(plots.gan_losses(epochs, "GAN: n = 90"))
+    written = texts(plots_gan.gan_losses(epochs, "GAN: n = 90"))
     assert "feature matching" in written and "perceptual" not in written
     assert "D(G(z))" in written and "GAN: n = 90" in written
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import gan_files
 import gan_layers
 import gan_losses
 import gan_run
@@ -160,7 +161,8 @@ def test_noise_of_an_image_does_not_depend_on_how_many_are_made():
 
 def test_meter_remembers_the_first_step_that_was_not_finite():
     meter = gan_training.LossMeter(objective(), CPU)
-    good, bad = torch.ones(7), torch.tensor([1, 1, 1, 1, float("nan"), 1, 1])
+    good = torch.ones(len(gan_training.TERMS))
+    bad = good.clone().index_fill(0, torch.tensor([4]), float("nan"))
     for step, terms in enumerate([good, good, bad, good, bad]):
         assert (meter.first_bad_step() is None) == (step <= 2)
         meter.add(terms, step)
@@ -207,15 +209,15 @@ def test_real_images_are_left_out_on_request_and_those_of_an_earlier_run_removed
 
 @pytest.mark.parametrize("known", [True, False])
 def test_loss_curve_counts_patients_only_where_they_are_known(tmp_path, monkeypatch, known):
-    folder, titles, original = make_dataset(tmp_path / "set"), [], gan_run.gan_losses
+    folder, titles, original = make_dataset(tmp_path / "set"), [], gan_files.gan_losses
     if not known:
         (folder / paths.PATIENT_MAP).unlink()
 
-    def draw(epochs, title):
+    def draw(epochs, title, stats):
         titles.append(title)
-        return original(epochs, title)
+        return original(epochs, title, stats)
 
-    monkeypatch.setattr(gan_run, "gan_losses", draw)
+    monkeypatch.setattr(gan_files, "gan_losses", draw)
     train(folder, tmp_path, "--epochs", "1", "--perceptual", "off")
     content = history(tmp_path)
     patients = f" of {content['n_patients']} patients" if known else ""

@@ -1,0 +1,192 @@
+"""The flags of train_gan.py about watching a training, and what two of them do instead of training.
+
+Nothing here imports torch before it is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import paths
+from data_loader import cache_folder
+from utils import UserError, number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gan_monitor import MonitorOptions
+    from gan_run import Run
+
+METRICS_IMAGES = 256
+PREVIEW_IMAGES, PREVIEW_ROWS = 8, 6  # training images, side by side, the first row as they are
+
+
+def add_monitoring_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--metrics-interval", type=number(int, 0), metavar="N",
+        help="epochs from one evaluation to the next, more where that would take over 5 %% of the time; "
+        "0: none (default: as often as that allows)",
+    )  # fmt: skip
+    add(
+        "--metrics-images", type=number(int, 2), default=METRICS_IMAGES, metavar="N",
+        help="generated for an evaluation, and at most so many of each half of the reals",
+    )  # fmt: skip
+    add(
+        "--metrics-features", metavar="PATH",
+        help="a classifier of train_classifier.py in whose features too images are compared, and by which "
+        "generator_best.pth is then chosen (default: none; HOG, and Inception where its weights are)",
+    )  # fmt: skip
+    add(
+        "--metrics-holdout", type=number(float, 0, 0.5), default=0.0, metavar="F",
+        help="share of the images, by patient, that is not trained on, to see whether D over-fits",
+    )  # fmt: skip
+    add("--stop-on-collapse", action="store_true", help="end after a warning of mode collapse, exit code 1")
+    add("--tensorboard", action="store_true", help="also write <output-dir>/tensorboard")
+    add(
+        "--max-minutes", type=number(float, above=0), metavar="M",
+        help="end after the epoch in which this time is used up, that of resumed parts included "
+        "(default: no limit)",
+    )  # fmt: skip
+    add(
+        "--dry-run", action="store_true",
+        help="only print the options, the sizes of the networks, and how much memory and time they need",
+    )  # fmt: skip
+    add(
+        "--preview-augmentations", action="store_true",
+        help="only write a grid of training images as --diffaug shows them to D",
+    )  # fmt: skip
+
+
+def check_monitoring_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit code 2 for flags that contradict each other."""
+    if args.stop_on_collapse and args.metrics_interval == 0:
+        parser.error("--stop-on-collapse needs metrics: leave --metrics-interval 0 out")
+    if args.preview_augmentations and not args.diffaug:
+        parser.error("--preview-augmentations shows what --diffaug does: add --diffaug")
+    if args.preview_augmentations and args.no_real_images:
+        parser.error("--preview-augmentations shows real images, and --no-real-images leaves them out")
+
+
+def monitor_options(args: argparse.Namespace) -> MonitorOptions:
+    from gan_monitor import MonitorOptions
+
+    return MonitorOptions(
+        args.metrics_interval, args.metrics_images, args.metrics_features, args.metrics_holdout,
+        cache_folder(args), args.stop_on_collapse, args.tensorboard,
+    )  # fmt: skip
+
+
+def without_holdout(records: pd.DataFrame, fraction: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(records to train on, records set aside): by patient, the same for every run on the same split.
+
+    ``UserError`` if nobody is left on one side of a split that is asked for.
+    """
+    from gan_monitor import set_aside
+
+    aside = set_aside(records["patient"], fraction, seed)
+    if fraction > 0 and not aside.any():
+        n = len(records)
+        raise UserError(
+            f"--metrics-holdout {fraction:g} of {n} images is no whole patient: give a larger share"
+        )
+    kept, held = records[~aside], records[aside]
+    return kept.reset_index(drop=True), held.reset_index(drop=True)
+
+
+# --- instead of training ---------------------------------------------------------------------------
+@contextlib.contextmanager
+def nothing_written(args: argparse.Namespace) -> Iterator[argparse.Namespace]:
+    """Inside the block a split that is not there yet lies in a folder that goes again."""
+    there = Path(args.splits) if args.splits else Path(args.data_dir) / paths.SPLITS
+    if there.is_file():
+        yield args
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield argparse.Namespace(**vars(args) | {"splits": str(Path(folder) / paths.SPLITS)})
+
+
+def describe_options_in_full(args: argparse.Namespace) -> str:
+    """Every option of the run, as it is typed, a line each."""
+    from utils import public_config
+
+    shown = {name: value for name, value in public_config(args).items() if value not in (None, False)}
+    width = max(map(len, shown)) + 2
+    return "\n".join(f"  {'--' + name.replace('_', '-'):<{width}} {value}" for name, value in shown.items())
+
+
+def describe_memory(args: argparse.Namespace, n_images: int, batch_size: int) -> str:
+    """Sizes of the networks, and about how much memory training takes on top of the program itself."""
+    import torch
+
+    from dcgan import count_parameters
+    from gan_options import options_of
+    from gan_training import build_gan
+
+    feature_maps = (args.feature_maps_g, args.feature_maps_d)
+    sizes = (args.image_size, args.num_channels, args.latent_dim, feature_maps)
+    gan = build_gan(*sizes, args.lr, args.beta1, args.seed, torch.device("cpu"), options_of(args))
+    of_g, of_d = count_parameters(gan.G), count_parameters(gan.D)
+    # Weights, gradients and Adam's two moments of both networks, and the average of G: 4 bytes each.
+    state = 4 * (4 * (of_g + of_d) + of_g)
+    z = torch.zeros(1, gan.G.input_dim)
+    label = [torch.zeros(1, dtype=torch.int64)] if gan.options.conditional else []
+    images = torch.zeros(1, gan.G.num_channels, gan.G.image_size, gan.G.image_size)
+    activations = activation_bytes(gan.G, z, *label) + 2 * activation_bytes(gan.D, images, *label)
+    if gan.options.penalised:  # the graph of the gradient is kept too
+        activations += 2 * activation_bytes(gan.D, images, *label)
+    whole = state + batch_size * activations + n_images * args.image_size**2
+    return (
+        f"generator {of_g:,} parameters, discriminator {of_d:,}; about {whole / 2**30:.1f} GiB of memory for "
+        f"weights and optimizers ({state / 2**30:.2f}), a batch of {batch_size} "
+        f"({batch_size * activations / 2**30:.2f}) and {n_images:,} images "
+        f"({n_images * args.image_size**2 / 2**30:.2f}), besides some 0.5 GiB of the program itself"
+    )
+
+
+def activation_bytes(network: Any, *inputs: Any) -> int:
+    """What a backward pass through ``network`` keeps for one image, in float32: the outputs of its layers."""
+    import torch
+
+    total = 0
+
+    def count(_: Any, __: Any, output: Any) -> None:
+        nonlocal total
+        total += output.numel() * 4 if isinstance(output, torch.Tensor) else 0
+
+    leaves = [module for module in network.modules() if not list(module.children())]
+    hooks = [leaf.register_forward_hook(count) for leaf in leaves]
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(*inputs)
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def preview_augmentations(run: Run) -> Path:
+    """Write a grid: training images in the first row, and below each some of the ways D may see it."""
+    import torch
+
+    from data_loader import from_gan_range, to_gan_range
+    from gan_augment import augment, draws
+    from gan_files import save_grid
+
+    pixels = run.data.pixels[:PREVIEW_IMAGES]
+    real = to_gan_range(pixels, run.gan.G.num_channels)
+    rows = [pixels.cpu()]
+    for step in range(PREVIEW_ROWS - 1):
+        numbers = draws(run.seed, step, "D, reals", len(real))
+        rows.append(from_gan_range(augment(real, numbers)).cpu())
+    path = paths.gan_augmented_grid(run.folders.output, run.folders.fold)
+    title = "Real training images (first row), and as D sees them with --diffaug"
+    save_grid(path, torch.cat(rows).numpy(), title)
+    return path

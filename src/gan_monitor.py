@@ -1,0 +1,400 @@
+"""Metrics of a GAN while it learns: how like real images, how varied, and how original its images are.
+
+Whether an epoch is evaluated depends on its number, the options and nominal speeds, never on the clock: a run
+that was interrupted and resumed has the same history as one that was not. Nothing here changes the training:
+noise is a stream of its own, networks are in eval mode and without gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sklearn.metrics.pairwise import euclidean_distances
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from data_loader import to_gan_range
+from distributed import alone
+from fidelity import NEIGHBOURS, neighbourhood_scores
+from gan_spaces import Space, build_spaces, small_images
+from gan_training import image_noise
+from image_quality import frechet_distance_of_features, halve_by_group, kernel_distance
+from memorisation import DETAIL_SIDE, detail_distances
+from utils import UserError, derive_seed, sha256_file
+
+if TYPE_CHECKING:
+    from gan_run import Run, TrainingSet
+    from gan_training import GAN
+
+SHARE = 0.04  # of the time, at most, for metrics; grids and figures take some of the 5 % promised
+DEFAULT_IMAGES = 256
+COPY_IMAGES = 128  # generated, compared with every training image
+FEWEST = 2  # real images on either side of a comparison
+# Nominal operations and seconds, from which intervals follow: measured on two CPU cores and on an H200, and
+# rounded so that metrics seem dearer than they are.
+OPERATIONS_PER_SECOND = {"cpu": 5e10, "gpu": 1e13}
+STEP_SECONDS = {"cpu": 5e-3, "gpu": 5e-3}  # of a step, whatever its size
+ARRAY_OPERATIONS_PER_SECOND = 1e10  # of NumPy, in float64
+START_SECONDS = 5.0  # of a run before its first step
+
+
+@dataclass(frozen=True)
+class MonitorOptions:
+    """What the command line says about watching. ``interval``: epochs, None: as often as the time allows, 0:
+    never; ``images``: generated for an evaluation; ``features``: a classifier's file; ``holdout``: share of
+    the images that is not trained on."""
+
+    interval: int | None = None
+    images: int = DEFAULT_IMAGES
+    features: str | None = None
+    holdout: float = 0.0
+    cache_dir: str | Path | None = None
+    stop_on_collapse: bool = False
+    tensorboard: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """What may not change between a state and its continuation, by flag."""
+        return {
+            "--metrics-interval": self.interval,
+            "--metrics-images": self.images,
+            "--metrics-features": None if self.features is None else sha256_file(self.features)[:12],
+            "--metrics-holdout": self.holdout,
+        }
+
+
+# --- what an evaluation costs ----------------------------------------------------------------------
+def forward_operations(network: nn.Module, *inputs: torch.Tensor) -> float:
+    """Floating-point operations of ``network`` for one image; it stays as it is."""
+    training = network.training
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network.eval()(*inputs)
+    finally:
+        network.train(training)
+    return counter.get_total_flops() / len(inputs[0])
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Nominal seconds of a step and of evaluations; ``g``, ``d``: operations of one image through G and D."""
+
+    g: float
+    d: float
+    batch_size: int
+    device: str
+
+    @classmethod
+    def of(cls, gan: GAN, batch_size: int, device: torch.device) -> Costs:
+        z = torch.zeros(2, gan.G.input_dim, device=device)
+        label = [torch.zeros(2, dtype=torch.int64, device=device)] if gan.options.conditional else []
+        images = torch.zeros(2, gan.G.num_channels, gan.G.image_size, gan.G.image_size, device=device)
+        g, d = forward_operations(gan.G, z, *label), forward_operations(gan.D, images, *label)
+        return cls(g, d, batch_size, "cpu" if device.type == "cpu" else "gpu")
+
+    def step(self) -> float:
+        """G forward and backward (3 g), D's update on reals and fakes (6 d), and the fakes through D and back
+        (2 d). Penalties and VGG16 come on top."""
+        operations = self.batch_size * (3 * self.g + 8 * self.d)
+        return STEP_SECONDS[self.device] + operations / OPERATIONS_PER_SECOND[self.device]
+
+    def evaluation(self, space: Space, n: int, n_training: int) -> float:
+        """Of ``n`` images in ``space``."""
+        network = n * (self.g + 2 * self.d + space.operations) / OPERATIONS_PER_SECOND[self.device]
+        distances = 20 * n * n * space.dim + 60 * n**3
+        distances += 18 * min(n, COPY_IMAGES) * n_training * DETAIL_SIDE**2
+        return network + n * space.seconds + distances / ARRAY_OPERATIONS_PER_SECOND
+
+    def timetables(
+        self, spaces: Sequence[Space], options: MonitorOptions, n_training: int, steps_per_epoch: int
+    ) -> dict[str, Timetable]:
+        """By name; each space has an equal share of the time."""
+        n, epoch = min(options.images, n_training // 2), steps_per_epoch * self.step()
+        tables = {}
+        for space in spaces:
+            seconds = self.evaluation(space, n, n_training)
+            setup = 2 * n * (space.seconds + space.operations / OPERATIONS_PER_SECOND[self.device])
+            tables[space.name] = timetable(options.interval, seconds, setup, epoch, SHARE / len(spaces))
+        return tables
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """When a space is evaluated: every ``interval`` epochs (0: never) from epoch ``first`` on.
+
+    ``seconds``: of an evaluation, ``setup``: of the features of the reals, ``epoch``: of an epoch; nominal.
+    """
+
+    interval: int
+    first: int
+    seconds: float
+    setup: float
+    epoch: float
+
+    def due(self, epoch: int) -> bool:
+        return self.interval > 0 and epoch >= self.first and epoch % self.interval == 0
+
+    def due_at_end(self, epoch: int, share: float) -> bool:
+        """Is there time for one more evaluation after the last epoch, if that has none by itself?"""
+        if self.interval == 0 or self.due(epoch):
+            return False
+        done = max(0, (epoch - self.first) // self.interval + 1)
+        return self.setup + (done + 1) * self.seconds <= share * (START_SECONDS + epoch * self.epoch)
+
+
+def timetable(wanted: int | None, seconds: float, setup: float, epoch: float, share: float) -> Timetable:
+    """The shortest interval, a multiple of ``wanted``, at which evaluations take ``share`` of the time."""
+    if wanted == 0:
+        return Timetable(0, 0, seconds, setup, epoch)
+    wanted = wanted or 1
+    interval = wanted * max(1, math.ceil(seconds / (share * epoch * wanted)))
+    # The first must have earned the features of the reals too; from then on each interval earns its own.
+    earned = ((setup + seconds) / share - START_SECONDS) / epoch
+    first = interval * max(1, math.ceil(earned / interval))
+    return Timetable(interval, first, seconds, setup, epoch)
+
+
+# --- the reals -------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Reals:
+    """Two halves of real images that share no patient, ``rows`` of each, and their distances."""
+
+    features: tuple[np.ndarray, np.ndarray]
+    floor: dict[str, float | None]
+    spread: float
+    holdout: np.ndarray | None
+
+
+def compare(a: np.ndarray, real: np.ndarray) -> dict[str, float | None]:
+    """KID, Fréchet distance, precision and recall of features [n, D] beside those of as many real images.
+
+    Precision and recall are None with too few images for ``NEIGHBOURS``.
+    """
+    enough = min(len(a), len(real)) > NEIGHBOURS
+    scores = neighbourhood_scores(a, real) if enough else {}
+    return {
+        "kid": kernel_distance(a, real),
+        "fd": frechet_distance_of_features(a, real),
+        "precision": scores.get("precision"),
+        "recall": scores.get("recall"),
+    }
+
+
+def mean_of(results: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
+    """Of each key over ``results``; None where one has none."""
+    return {
+        key: None if any(result[key] is None for result in results)
+        else float(np.mean([result[key] for result in results]))
+        for key in results[0]
+    }  # fmt: skip
+
+
+def mean_distance(features: np.ndarray) -> float:
+    """Mean Euclidean distance of two different rows."""
+    wide = features.astype(np.float64)
+    return float(euclidean_distances(wide).sum() / (len(wide) * (len(wide) - 1)))
+
+
+# --- the monitor -----------------------------------------------------------------------------------
+class Monitor:
+    """Evaluates a generator in several spaces, each at its own interval; the first chooses the best one.
+
+    Fréchet distances and KID depend on the number of images, so that ``n`` generated ones, always of the same
+    noise, are compared with each half of the reals at one n, and so are the halves with one another (the
+    floor). With classes, the generated images are of those of the first half.
+    """
+
+    def __init__(
+        self, data: TrainingSet, spaces: Sequence[Space], tables: dict[str, Timetable], n_images: int,
+        input_dim: int, seed: int,
+    ) -> None:  # fmt: skip
+        self.data, self.tables = data, tables
+        self.spaces = {space.name: space for space in spaces}
+        self.primary = spaces[0].name
+        halves = halve_by_group(data.patients, derive_seed(seed, "metrics halves") % 2**32)
+        self.n = min(n_images, *map(len, halves))
+        self.rows = [half[: self.n] for half in halves]
+        self.noise = image_noise(seed, "metrics", 1, self.n, input_dim) if self.n else None
+        self._reals: dict[str, Reals] = {}
+        self._thumbnails: np.ndarray | None = None
+        self._usual: float | None = None
+
+    @classmethod
+    def of_run(cls, run: Run) -> Monitor:
+        """As the options of ``run`` say, or as an earlier part of it did."""
+        options, gan, data = run.monitoring, run.gan, run.data
+        device = data.pixels.device
+        spaces = build_spaces(options.features, options.cache_dir, data.pixels.shape[1], device)
+        if run.watched is not None:
+            tables = {name: Timetable(**table) for name, table in run.watched.items()}
+            gone = set(tables) - {space.name for space in spaces}
+            if gone:
+                raise UserError(
+                    f"--resume: {', '.join(sorted(gone))} features, by which this run was evaluated, "
+                    "cannot be had any more: their weights are not in torch's cache"
+                )
+            spaces = [space for space in spaces if space.name in tables]
+        else:
+            costs = Costs.of(gan, run.schedule.batch_size, device)
+            tables = costs.timetables(spaces, options, len(data.pixels), run.steps_per_epoch)
+        return cls(data, spaces, tables, options.images, gan.G.input_dim, run.seed)
+
+    def tables_as_dict(self) -> dict[str, Any]:
+        return {name: asdict(table) for name, table in self.tables.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """For the history: what is measured, when, and what real images score."""
+        return {
+            "images": self.n,
+            "chosen_by": self.primary,
+            "neighbours": NEIGHBOURS,
+            "spaces": {name: space.facts for name, space in self.spaces.items()},
+            "every_epochs": {name: table.interval for name, table in self.tables.items()},
+            "floors": {name: reals.floor for name, reals in self._reals.items()},
+        }
+
+    def notices(self, epochs: int) -> list[str]:
+        """What is evaluated how often, a line for each space, where there is anything to say."""
+        if not any(table.interval for table in self.tables.values()):
+            return []
+        if self.n < FEWEST:
+            return ["no metrics: there are too few images to compare with"]
+        lines = []
+        for name, table in self.tables.items():
+            first = max(table.first, table.interval)
+            when = f"every {table.interval:,} epochs" if table.interval > 1 else "every epoch"
+            if first > epochs:
+                once = table.due_at_end(epochs, SHARE / len(self.tables))
+                when = "once, at the end" if once else f"from epoch {first:,} on, not in so short a run"
+            lines.append(f"metrics in {name} features of {self.n:,} images: {when}")
+        return lines
+
+    # --- when
+    def due(self, epoch: int, last: bool = False) -> list[str]:
+        """Names of the spaces in which ``epoch`` is evaluated; ``last``: those that the end adds."""
+        if self.n < FEWEST:
+            return []
+        if last:
+            share = SHARE / len(self.tables)
+            return [name for name, table in self.tables.items() if table.due_at_end(epoch, share)]
+        return [name for name, table in self.tables.items() if table.due(epoch)]
+
+    # --- what
+    def evaluate(
+        self, names: Sequence[str], sample: Callable[[Tensor, Tensor | None], np.ndarray], D: nn.Module | None
+    ) -> dict[str, Any]:
+        """{"n", "spaces": {name: metrics}, "copying": {...}, "discriminator": {...}} of the generator that
+        makes images uint8 [n, S, S] of (noise, classes); see ``in_space``, ``copying``, ``discriminator``."""
+        images = sample(self.noise, self._labels(self.rows[0]))
+        result: dict[str, Any] = {
+            "n": self.n,
+            "spaces": {name: self.in_space(name, images) for name in names},
+            "copying": self.copying(images[:COPY_IMAGES]),
+        }
+        if D is not None:
+            result["discriminator"] = self.discriminator(D, images)
+        return result
+
+    def _labels(self, rows: np.ndarray) -> Tensor | None:
+        labels = self.data.labels
+        return None if labels is None else labels[torch.from_numpy(rows).to(labels.device)]
+
+    def in_space(self, name: str, images: np.ndarray) -> dict[str, Any]:
+        """KID, Fréchet distance (and as a multiple of the floor), precision, recall, and diversity: the mean
+        distance of two generated images as a share of that of two reals; "holdout": of images never seen."""
+        real, made = self.reals(name), np.asarray(self.spaces[name].features(images))
+        result: dict[str, Any] = mean_of([compare(made, half) for half in real.features])
+        result["fd_relative"] = result["fd"] / max(real.floor["fd"], 1e-12)
+        result["diversity"] = mean_distance(made) / max(real.spread, 1e-12)
+        if real.holdout is not None:
+            result["holdout"] = compare(made[: len(real.holdout)], real.holdout)
+        return result
+
+    def reals(self, name: str) -> Reals:
+        """The real images' features, computed once."""
+        if name not in self._reals:
+            space, data = self.spaces[name], self.data
+            first, second = (self._features(space, rows) for rows in self.rows)
+            floor = mean_of([compare(first, second), compare(second, first)])
+            spread = mean_distance(np.concatenate([first, second]))
+            holdout = None
+            if data.holdout is not None and len(data.holdout) >= FEWEST:
+                holdout = np.asarray(space.features(data.holdout[: self.n]))
+            self._reals[name] = Reals((first, second), floor, spread, holdout)
+        return self._reals[name]
+
+    def _features(self, space: Space, rows: np.ndarray) -> np.ndarray:
+        if self.data.images is not None:
+            with alone():  # the other processes go on to wait for this one
+                return np.asarray(space.of_rows(self.data.images, rows))
+        pixels = self.data.pixels[torch.from_numpy(rows).to(self.data.pixels.device)]
+        return np.asarray(space.features(pixels.cpu().numpy()))
+
+    def copying(self, images: np.ndarray) -> dict[str, float]:
+        """How near the details (see ``memorisation.detail_distances``) of generated images come to a training
+        image: medians of the nearest distances of generated images and of training images to those of other
+        patients, and their ratio; below 1/2 the generator seems to copy."""
+        if self._thumbnails is None:
+            self._thumbnails = small_images(self.data.pixels, DETAIL_SIDE)
+            self._usual = self._usual_distance()
+        made = small_images(torch.from_numpy(np.ascontiguousarray(images)), DETAIL_SIDE)
+        nearest = float(np.median(detail_distances(made, self._thumbnails).min(axis=1)))
+        return {"nearest": nearest, "usual": self._usual, "ratio": nearest / max(self._usual, 1e-6)}
+
+    def _usual_distance(self) -> float:
+        """Median distance of training images to the nearest of another patient."""
+        rows = np.concatenate(self.rows)[:COPY_IMAGES]
+        distances = detail_distances(self._thumbnails[rows], self._thumbnails)
+        patients = np.asarray(self.data.patients)
+        distances[patients[rows][:, None] == patients[None, :]] = np.inf
+        return float(np.median(distances.min(axis=1)))
+
+    @torch.no_grad()
+    def discriminator(self, D: nn.Module, images: np.ndarray) -> dict[str, float]:
+        """Mean logits of D, in eval mode, for training images, held-out ones if there are, and generated
+        ones, and the mean sign for training images (1: D is sure of each of them)."""
+        device, training = self.data.pixels.device, D.training
+        rows = torch.from_numpy(np.concatenate(self.rows)[: self.n]).to(device)
+        parts = {"training": self.data.pixels[rows], "generated": torch.from_numpy(images).to(device)}
+        if self.data.holdout is not None and len(self.data.holdout) and self.data.labels is None:
+            parts["holdout"] = torch.from_numpy(np.ascontiguousarray(self.data.holdout[: self.n])).to(device)
+        labels = {"training": self._labels(rows.cpu().numpy()), "generated": self._labels(self.rows[0])}
+        try:
+            D.eval()
+            logits = {name: _logits(D, pixels, labels.get(name)) for name, pixels in parts.items()}
+        finally:
+            D.train(training)
+        means = {name: float(values.mean()) for name, values in logits.items()}
+        return means | {"training_sign": float(logits["training"].sign().mean())}
+
+
+def _logits(D: nn.Module, pixels: Tensor, labels: Tensor | None) -> Tensor:
+    """Of uint8 [N, S, S], with their classes if there are any: float32 [N]."""
+    parts = []
+    for start in range(0, len(pixels), 32):
+        images = to_gan_range(pixels[start : start + 32], D.num_channels)
+        label = [] if labels is None else [labels[start : start + 32]]
+        parts.append(D(images, *label).float())
+    return torch.cat(parts)
+
+
+def better(metrics: dict[str, Any], primary: str, best: dict[str, Any] | None) -> bool:
+    """Is this evaluation the best so far, by KID in the ``primary`` space?"""
+    found = metrics["spaces"].get(primary)
+    return found is not None and (best is None or found["kid"] < best["kid"])
+
+
+def set_aside(patients: Sequence[str], fraction: float, seed: int) -> np.ndarray:
+    """bool [N]: the images of random patients that are at most ``fraction`` of all, as nearly as whole
+    patients allow; a pure function of the arguments."""
+    patients = np.asarray(patients, dtype=str)
+    names, sizes = np.unique(patients, return_counts=True)
+    order = np.random.default_rng(derive_seed(seed, "metrics holdout")).permutation(len(names))
+    reached = np.cumsum(sizes[order])
+    taken = order[reached <= fraction * len(patients)]
+    return np.isin(patients, names[taken])

@@ -1,0 +1,165 @@
+"""Early warnings about a GAN's training: rules over its recorded statistics, each with the flag that helps.
+
+Pure functions of the lines of ``gan_stats.jsonl`` so far: what a line says about ``steps`` steps, and on the
+lines that end an evaluated epoch the ``metrics`` of ``gan_monitor``. A resumed run, which has the lines,
+warns exactly as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from statistics import median
+from typing import Any
+
+Line = dict[str, Any]  # of gan_stats.jsonl
+
+SURE_REAL, SURE_FAKE, SATURATED_STEPS = 0.95, 0.02, 100  # mean sigmoid(D(x)), sigmoid(D(G(z)))
+GAP = 0.5  # of D's distance between training and generated images that may lie between training and unseen
+SURE_SIGN = 0.8  # mean sign of D(training images); ADA's measure of over-fitting, which it holds at 0.6
+LOW_DIVERSITY, LOW_RECALL = 0.5, 0.05
+WARM_UP = 10_000  # images seen before which all generators look collapsed
+IN_A_ROW = 2  # evaluations
+COPY_RATIO = 0.5
+EXPLOSION, USUAL_LINES = 100.0, 50  # times the running median of that many lines; at least a fifth of them
+PATIENCE = 5  # evaluations without a better KID
+
+CALIBRATED_LOSSES = ("bce", "hinge")  # whose D has a meaningful zero; others know differences only
+
+
+def active_warnings(lines: Sequence[Line], loss: str, primary: str) -> dict[str, str]:
+    """The rules that hold at the last of ``lines`` and what each says, by name.
+
+    ``loss``: --adversarial-loss; ``primary``: the space of features in which generators are chosen.
+    """
+    found = {
+        "d_saturated": d_saturated(lines),
+        "over_fit": over_fit(lines, loss),
+        "collapse": collapse(lines, primary),
+        "copying": copying(lines),
+        "exploding": exploding(lines),
+        "no_progress": no_progress(lines, primary),
+    }
+    return {name: message for name, message in found.items() if message is not None}
+
+
+def new_warnings(lines: Sequence[Line]) -> dict[str, str]:
+    """Those of the last line's "warnings" that the line before did not have."""
+    before = lines[-2]["warnings"] if len(lines) > 1 else {}
+    return {name: text for name, text in lines[-1]["warnings"].items() if name not in before}
+
+
+# --- rules -----------------------------------------------------------------------------------------
+def d_saturated(lines: Sequence[Line]) -> str | None:
+    """D tells all images apart for ``SATURATED_STEPS`` steps: hardly any gradient is left for G."""
+    steps = 0
+    for line in reversed(lines):
+        if line["d_real"] <= SURE_REAL or line["d_fake"] >= SURE_FAKE:
+            return None
+        steps += line["steps"]
+        if steps >= SATURATED_STEPS:
+            return (
+                f"D has won (D(x) {lines[-1]['d_real']:.2f}, D(G(z)) {lines[-1]['d_fake']:.3f} for {steps:,} "
+                "steps), G hardly learns: try --r1 with --d-norm none, --d-norm spectral, or --diffaug"
+            )
+    return None
+
+
+def over_fit(lines: Sequence[Line], loss: str) -> str | None:
+    """D knows the training images by heart: it tells them from unseen real ones, if there are some; without
+    them, it is sure of nearly every one and of nearly every generated one."""
+    recent = [metrics["discriminator"] for metrics in islice(_evaluations(lines, "discriminator"), IN_A_ROW)]
+    if len(recent) < IN_A_ROW:
+        return None
+    remedy = "try --diffaug or a larger --r1, and use generator_best rather than the last"
+    if "holdout" in recent[0]:
+        gaps = [(d["training"] - d["holdout"], d["training"] - d["generated"]) for d in recent]
+        if all(whole > 0 and gap > GAP * whole for gap, whole in gaps):
+            share = gaps[0][0] / gaps[0][1]
+            return f"D memorises: held-out X-rays are {share:.0%} of the way to generated ones; {remedy}"
+        return None
+    sure = all(d["training_sign"] > SURE_SIGN and d["generated"] < 0 < d["training"] for d in recent)
+    lost = lines[-1]["d_fake"] < 1 - SURE_REAL
+    if loss in CALIBRATED_LOSSES and sure and lost:
+        return (
+            f"D may memorise: it is right about {(1 + recent[0]['training_sign']) / 2:.0%} of the training "
+            f"images (--metrics-holdout 0.1 would tell for sure); {remedy}"
+        )
+    return None
+
+
+def collapse(lines: Sequence[Line], primary: str) -> str | None:
+    """Generated images are alike, or show a small part of what the reals show, after ``WARM_UP`` images."""
+    recent = list(islice(_in_space(lines, primary, after=WARM_UP), IN_A_ROW))
+    if len(recent) < IN_A_ROW:
+        return None
+    if all(_collapsed(metrics) for metrics in recent):
+        recall = recent[0]["recall"]
+        shown = "" if recall is None else f", recall {recall:.2f}"
+        return (
+            f"mode collapse, or no images yet: diversity {recent[0]['diversity']:.2f} of the reals'{shown}; "
+            "try --preset best or cpu, --r1 with --d-norm none, or another --seed"
+        )
+    return None
+
+
+def _collapsed(metrics: dict[str, Any]) -> bool:
+    recall = metrics["recall"]
+    return metrics["diversity"] < LOW_DIVERSITY or (recall is not None and recall < LOW_RECALL)
+
+
+def copying(lines: Sequence[Line]) -> str | None:
+    """Generated images are nearer to training images than those of different patients are to one another."""
+    for metrics in _evaluations(lines, "copying"):
+        if (ratio := metrics["copying"]["ratio"]) >= COPY_RATIO:
+            return None
+        return (
+            f"G may copy training images, a matter of privacy: half of its images differ from one by less "
+            f"than {ratio:.2f} of what X-rays of two patients do; try --diffaug, fewer --epochs, more images"
+        )
+    return None
+
+
+def exploding(lines: Sequence[Line]) -> str | None:
+    """A gradient is ``EXPLOSION`` times as large as it usually is, or not a number."""
+    for name, network in (("g_grad_norm", "G"), ("d_grad_norm", "D")):
+        values = [line[name] for line in lines[-USUAL_LINES - 1 :] if line.get(name) is not None]
+        if not values:
+            continue
+        usual = [value for value in values[:-1] if math.isfinite(value)]
+        finite = math.isfinite(values[-1])
+        large = len(usual) >= USUAL_LINES // 5 and values[-1] > EXPLOSION * median(usual)
+        if not finite or large:
+            size = f"{values[-1] / median(usual):,.0f} x its usual size" if finite else "not finite"
+            remedy = "try a lower --lr, a larger --r1, or --precision fp32"
+            return f"{network}'s gradient explodes ({size}): {remedy}"
+    return None
+
+
+def no_progress(lines: Sequence[Line], primary: str) -> str | None:
+    """KID has not been better than before in ``PATIENCE`` evaluations."""
+    kids = [metrics["kid"] for metrics in _in_space(lines, primary)][::-1]
+    if len(kids) <= PATIENCE:
+        return None
+    best = min(range(len(kids)), key=kids.__getitem__)
+    if (since := len(kids) - 1 - best) >= PATIENCE:
+        return (
+            f"KID has not improved in {since} evaluations (best {kids[best]:.4f}, now {kids[-1]:.4f}): use "
+            "generator_best, stop, or try a lower --lr"
+        )
+    return None
+
+
+# --- lines that bear metrics, newest first ---------------------------------------------------------
+def _evaluations(lines: Sequence[Line], key: str) -> Iterator[dict[str, Any]]:
+    for line in reversed(lines):
+        if line.get("metrics") and key in line["metrics"]:
+            yield line["metrics"]
+
+
+def _in_space(lines: Sequence[Line], space: str, after: int = 0) -> Iterator[dict[str, Any]]:
+    """Metrics in ``space``, of lines that more than ``after`` images led to."""
+    for line in reversed(lines):
+        if line["images_seen"] > after and line.get("metrics") and space in line["metrics"]["spaces"]:
+            yield line["metrics"]["spaces"][space]

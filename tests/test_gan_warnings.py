@@ -1,0 +1,119 @@
+"""Each warning of a GAN's training is provoked, silent where nothing is wrong, and names flags that exist."""
+
+import re
+
+import pytest
+
+import train_gan
+from gan_warnings import EXPLOSION, PATIENCE, active_warnings, new_warnings
+
+
+def line(step: int, metrics: dict | None = None, **changes) -> dict:
+    """A line of healthy statistics about 50 steps of 32 images."""
+    healthy = {
+        "step": step, "epoch": step // 100, "steps": 50, "images_seen": 32 * step, "d_loss": 1.2,
+        "d_real": 0.7, "d_fake": 0.3, "g_grad_norm": 2.0, "d_grad_norm": 5.0, "metrics": metrics,
+    }  # fmt: skip
+    return healthy | changes
+
+
+def metrics(kid=0.1, diversity=0.9, recall=0.4, ratio=1.0, **discriminator) -> dict:
+    d = {"training": 1.0, "generated": -1.0, "training_sign": 0.5} | discriminator
+    space = {"kid": kid, "diversity": diversity, "recall": recall}
+    return {"spaces": {"HOG": space}, "copying": {"ratio": ratio}, "discriminator": d}
+
+
+def found(lines: list[dict], loss: str = "bce") -> dict[str, str]:
+    return active_warnings(lines, loss, "HOG")
+
+
+def after_warm_up(*evaluations: dict) -> list[dict]:
+    return [line(400 + 50 * number, one) for number, one in enumerate(evaluations)]
+
+
+def test_a_healthy_training_is_not_warned_of():
+    lines = [line(50 * n, metrics(kid=1 / n) if n % 2 else None) for n in range(1, 60)]
+    for end in range(1, len(lines)):
+        assert found(lines[:end]) == {}
+
+
+@pytest.mark.parametrize("loss", ["bce", "rpgan"])
+def test_d_that_has_won_for_a_hundred_steps(loss):
+    won = {"d_real": 0.99, "d_fake": 0.001}
+    assert "d_saturated" not in found([line(50, **won)], loss)
+    assert "d_saturated" in found([line(50, **won), line(100, **won)], loss)
+    assert "d_saturated" not in found([line(50, **won), line(100), line(150, **won)], loss)
+    assert "d_saturated" in found([line(100, **won, steps=100)], loss)
+
+
+def test_d_that_tells_training_images_from_unseen_ones():
+    def gap(holdout: float) -> dict[str, str]:
+        return found(after_warm_up(*[metrics(training=4.0, holdout=holdout, generated=-4.0)] * 2))
+
+    assert "over_fit" not in gap(1.0)  # 3 of 8
+    assert "50%" not in gap(1.0).get("over_fit", "")
+    assert "75%" in gap(-2.0)["over_fit"]
+    assert "over_fit" not in found(after_warm_up(metrics(training=4.0, holdout=-2.0, generated=-4.0)))
+
+
+def test_without_unseen_images_d_must_be_sure_of_everything():
+    sure = metrics(training=5.0, generated=-5.0, training_sign=0.98)
+    lines = after_warm_up(sure, sure)
+    assert "over_fit" not in found(lines)  # D(G(z)) of the steps is 0.3: G still fools it
+    lines[-1]["d_fake"] = 0.01
+    assert "--metrics-holdout" in found(lines)["over_fit"]
+    assert "over_fit" not in found(lines, "rpgan")  # whose logits have no zero
+
+
+def test_images_that_are_alike_or_show_little_of_the_reals():
+    for bad in (metrics(diversity=0.3), metrics(recall=0.01), metrics(diversity=0.2, recall=None)):
+        assert "collapse" in found(after_warm_up(metrics(), bad, bad))
+        assert "collapse" not in found(after_warm_up(bad, bad, metrics()))
+        assert "collapse" not in found(after_warm_up(metrics(), bad))
+        early = [line(50, bad), line(100, bad)]  # 3,200 images seen: everybody starts like that
+        assert "collapse" not in found(early)
+
+
+def test_images_that_are_too_near_training_images():
+    assert "copying" in found(after_warm_up(metrics(), metrics(ratio=0.3)))
+    assert "copying" not in found(after_warm_up(metrics(ratio=0.3), metrics(ratio=0.9)))
+
+
+@pytest.mark.parametrize(("name", "network"), [("g_grad_norm", "G"), ("d_grad_norm", "D")])
+def test_gradients_that_explode(name, network):
+    usual = [line(50 * n) for n in range(1, 15)]
+    value = usual[0][name]
+    assert "exploding" not in found([*usual, line(750, **{name: 0.9 * EXPLOSION * value})])
+    message = found([*usual, line(750, **{name: 1.1 * EXPLOSION * value})])["exploding"]
+    assert message.startswith(network) and "110 x" in message
+    assert "not finite" in found([line(50, **{name: float("nan")})])["exploding"]
+    assert "exploding" not in found([line(50), line(100, **{name: 1e6})])  # nothing is usual yet
+
+
+def test_kid_that_does_not_get_better():
+    stuck = [metrics(kid=0.1), *(metrics(kid=0.2) for _ in range(PATIENCE))]
+    assert "no_progress" not in found(after_warm_up(*stuck[:-1]))
+    assert "no_progress" in found(after_warm_up(*stuck))
+    assert "no_progress" not in found(after_warm_up(*stuck, metrics(kid=0.05)))
+
+
+def test_a_warning_is_new_once_until_it_has_gone():
+    lines = []
+    for step, active in ((50, {}), (100, {"collapse": "a"}), (150, {"collapse": "b"}), (200, {})):
+        lines.append(line(step, warnings=active))
+        assert new_warnings(lines) == (active if step == 100 else {})
+    lines.append(line(250, warnings={"collapse": "c"}))
+    assert new_warnings(lines) == {"collapse": "c"}
+
+
+def test_messages_are_one_line_and_name_flags_of_the_trainer():
+    won = {"d_real": 0.99, "d_fake": 0.001, "g_grad_norm": float("inf"), "steps": 100}
+    bad = metrics(diversity=0.1, ratio=0.1, training_sign=0.99, training=5.0, generated=-5.0)
+    lines = [*after_warm_up(*[bad] * 7), line(1000, **won)]
+    messages = found(lines)
+    assert set(messages) == {"d_saturated", "over_fit", "collapse", "copying", "exploding", "no_progress"}
+    known = {flag for action in train_gan.build_parser()._actions for flag in action.option_strings}
+    for message in messages.values():
+        assert "\n" not in message
+        flags = re.findall(r"--[a-z][a-z0-9-]*", message)
+        assert flags and set(flags) <= known, message
