@@ -16,7 +16,7 @@ from torchvision.models import resnet18
 from tqdm import tqdm
 
 import paths
-from data_loader import ImageSet, augment_light, to_classifier_range
+from data_loader import ImageSet, as_tensor, augment_light, to_classifier_range
 from gan_benchmark_data import BenchmarkData
 from metrics import auroc
 from utils import UserError, autocast, derive_seed, load_checkpoint, save_checkpoint, sha256_json
@@ -35,7 +35,7 @@ class Scorer:
 
     @torch.no_grad()
     def features(self, pixels: np.ndarray) -> np.ndarray:
-        parts = torch.from_numpy(np.ascontiguousarray(pixels)).split(64)
+        parts = as_tensor(np.ascontiguousarray(pixels)).split(64)
         return torch.cat(
             [pooled(self.network, to_classifier_range(part.to(self.device))).float().cpu() for part in parts]
         ).numpy()
@@ -102,7 +102,7 @@ def train_scorer(
     """AdamW with one cycle of the learning rate, light augmentation, rare positives weighted up."""
     torch.manual_seed(derive_seed(SEED, "scorer"))
     network = build_scorer(image_size).to(device).train()
-    pixels = torch.from_numpy(np.ascontiguousarray(images.pixels))
+    pixels = as_tensor(np.ascontiguousarray(images.pixels))
     labels = torch.tensor(images.records["label"].to_numpy(), dtype=torch.float32)
     loss = nn.BCEWithLogitsLoss(pos_weight=((1 - labels).sum() / labels.sum()).to(device))
     steps = max(1, len(pixels) // BATCH)
@@ -124,6 +124,6 @@ def train_scorer(
 
 @torch.no_grad()
 def heldout_auroc(network: nn.Module, images: ImageSet, device: torch.device) -> float:
-    parts = torch.from_numpy(np.ascontiguousarray(images.pixels)).split(64)
+    parts = as_tensor(np.ascontiguousarray(images.pixels)).split(64)
     logits = [network(to_classifier_range(part.to(device))).squeeze(1).float().cpu() for part in parts]
     return auroc(images.records["label"].to_numpy(), torch.cat(logits).numpy())

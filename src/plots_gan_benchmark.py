@@ -21,6 +21,7 @@ SPACES = {"resnet18": "ResNet-18 of the benchmark", "hog": "HOG", "pixels": "16 
 MARKERS = "osD^v"
 OURS, OTHERS = PALETTE[0], PALETTE[1]
 COLUMNS = 8  # images of a contender in the grid
+DECADES = 3  # of the axis of KID
 
 
 @styled
@@ -45,10 +46,15 @@ def gan_benchmark(content: Mapping[str, Any], what: str, order: Sequence[str]) -
     facts = content["data"]
     title = (
         f"Generators beside {facts['heldout_positives']:,} held-out real positives, learned from "
-        f"{facts['learned_positives']:,} at {facts['image_size']} px: {content['machine']['cpu']}"
+        f"{facts['learned_positives']:,} at {facts['image_size']} px; {_machine(content['machine'])}. "
+        "Smaller KID than the axis shows stands at its left edge."
     )
-    figure.suptitle(textwrap.fill(title, 110), x=0.01, ha="left", fontsize="medium")
+    figure.suptitle(textwrap.fill(title, 120), x=0.01, ha="left", fontsize="medium")
     return figure
+
+
+def _machine(facts: Mapping[str, Any]) -> str:
+    return facts["gpu"] or f"{facts['cpu']}, {facts['cores']} cores"
 
 
 def _point(
@@ -79,9 +85,18 @@ def _dress(ax: Axes, order: Sequence[str], space: str | None, figure: str) -> No
         ax.set_xlim(-0.03, 1.03)
         ax.set_xlabel("Recall; farther right is better")
         return
-    values = np.concatenate([line.get_xdata() for line in ax.lines] or [[0.0]])
-    # KID may be negative, and that of noise is a thousand times that of a good generator.
-    ax.set_xscale("symlog", linthresh=max(1e-4, float(np.abs(values).max()) / 100))
+    _log_from_floor(ax)
+
+
+def _log_from_floor(ax: Axes) -> None:
+    """KID of noise is a thousand times that of a good generator, and that of a perfect one may be negative:
+    a logarithmic axis over ``DECADES``, at whose left edge all that is smaller stands."""
+    most = max(float(np.max(line.get_xdata())) for line in ax.lines)
+    edge = max(most, 1e-6) / 10**DECADES
+    for line in ax.lines:
+        line.set_xdata(np.maximum(line.get_xdata(), edge))
+    ax.set_xscale("log")
+    ax.set_xlim(edge / 1.4, most * 1.6)
     ax.tick_params(axis="x", labelsize="small")
     ax.set_xlabel("KID; farther left is better")
 
@@ -97,8 +112,8 @@ def _legend(rows: Sequence[Mapping[str, Any]], budgets: Sequence[str]) -> list[L
             for colour, label in ((OURS, "this project"), (OTHERS, "others"))
         ]
     return handles + [
-        Line2D([], [], color=INK, linestyle="--", label="reals, half against half"),
-        Line2D([], [], color=INK, linestyle=":", label="reals learned from"),
+        Line2D([], [], color=INK, linestyle="--", label="reals: half against half"),
+        Line2D([], [], color=INK, linestyle=":", label="reals: those learned from against those held out"),
     ]
 
 
