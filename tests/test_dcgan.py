@@ -9,7 +9,7 @@ import dcgan
 import gan_layers
 import gan_networks
 from gan_data import save_generator
-from utils import UserError, load_checkpoint
+from utils import UserError, load_checkpoint, save_checkpoint
 
 
 @pytest.mark.parametrize("image_size", gan_layers.IMAGE_SIZES)
@@ -106,3 +106,85 @@ def test_what_is_no_generator_is_refused_by_name(tmp_path):
     wider = checkpoint["architecture"] | {"feature_maps": 8}
     with pytest.raises(UserError, match=r"g\.pth is damaged"):
         gan_networks.generator_from_checkpoint(checkpoint | {"architecture": wider}, "g.pth")
+
+
+# --- options ---------------------------------------------------------------------------------------
+def test_without_normalisation_activations_keep_their_scale():
+    torch.manual_seed(0)
+    D = dcgan.Discriminator(64, 1, 32, d_norm="none")
+    dcgan.initialise(D)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in D.modules())
+    x = torch.randn(8, 1, 64, 64)
+    _, features = D.logits_and_features(x)
+    for before in features:  # LeakyReLU then leaves (1 + 0.2^2) / 2 of the mean square
+        assert before.square().mean().item() == pytest.approx(2 / 1.04, rel=0.35)
+    assert D.convolutions[1].bias is not None
+
+
+def test_spectral_norm_gives_every_layer_a_largest_singular_value_of_1_and_comes_back(tmp_path):
+    torch.manual_seed(0)
+    D = dcgan.Discriminator(32, 1, 8, d_norm="spectral", n_classes=3)
+    dcgan.initialise(D)
+    for layer in (*D.convolutions, D.head, D.projection.embedding):
+        largest = torch.linalg.matrix_norm(layer.weight.detach().flatten(1), ord=2)
+        assert largest.item() == pytest.approx(1, abs=0.05)
+    x, label = torch.randn(3, 1, 32, 32), torch.tensor([0, 1, 2])
+    save_checkpoint(tmp_path / "d.pth", {"state": D.state_dict()})
+    other = dcgan.Discriminator(**D.architecture)
+    other.load_state_dict(load_checkpoint(tmp_path / "d.pth")["state"])
+    torch.testing.assert_close(other.eval()(x, label), D.eval()(x, label), rtol=0, atol=0)
+
+
+def test_resizing_generator_treats_all_pixels_alike():
+    torch.manual_seed(0)
+    G = dcgan.Generator(64, 1, 6, 4, upsample="resize").eval()
+    assert not any(isinstance(layer, nn.ConvTranspose2d) for layer in list(G.layers)[1:])
+    # Of a constant map the inner pixels of a doubling are all the same; transposed kernels make a pattern.
+    up, convolution = G.layers[3], G.layers[4]
+    inner = convolution(up(torch.ones(1, convolution.in_channels, 8, 8)))[..., 1:-1, 1:-1]
+    assert inner.std(dim=(2, 3)).max() < 1e-6
+    pattern = dcgan.Generator(64, 1, 6, 4).layers[3](torch.ones(1, convolution.in_channels, 8, 8))
+    assert pattern[..., 1:-1, 1:-1].std(dim=(2, 3)).max() > 1e-3
+
+
+def test_noise_is_part_of_the_input_and_reaches_the_image_once_its_strength_is_learned():
+    torch.manual_seed(0)
+    G = dcgan.Generator(32, 1, 5, 4, noise_injection=True).eval()
+    assert G.noise_sides == [4, 8, 16]
+    assert G.input_dim == 5 + 16 + 64 + 256
+    z = torch.randn(2, G.input_dim)
+    other = torch.cat([z[:, :5], torch.randn(2, G.input_dim - 5)], dim=1)
+    torch.testing.assert_close(G(z), G(other))  # strengths start at 0
+    for module in G.modules():
+        if isinstance(module, gan_layers.NoiseInjection):
+            nn.init.ones_(module.strength)
+    assert (G(z) - G(other)).abs().max() > 0.01
+    torch.testing.assert_close(G(z)[:1], G(z[:1]))
+
+
+def test_deviation_of_groups_in_closed_form():
+    # Two groups, of images 0, 2, 4, 6 and of 1, 3, 5, 7: the values 0, 1, 2, 3, and all alike.
+    x = torch.zeros(8, 3, 2, 2)
+    x[::2] = torch.tensor([0.0, 1.0, 2.0, 3.0])[:, None, None, None]
+    out = gan_layers.MinibatchDeviation()(x)
+    assert out.shape == (8, 4, 2, 2)
+    torch.testing.assert_close(out[:, :3], x)
+    torch.testing.assert_close(out[::2, 3], torch.full((4, 2, 2), 1.25**0.5))
+    assert out[1::2, 3].max() < 1e-3
+    assert [gan_layers.group_size(n) for n in (1, 2, 5, 6, 8, 9)] == [1, 2, 5, 3, 4, 3]
+
+
+def test_a_class_changes_the_image_and_what_d_says():
+    torch.manual_seed(0)
+    G, D = dcgan.Generator(32, 1, 5, 4, n_classes=3), dcgan.Discriminator(32, 1, 4, n_classes=3)
+    z, classes = torch.randn(1, 5).expand(3, 5), torch.tensor([0, 1, 2])
+    images = G.eval()(z, classes)
+    assert (images[0] - images[1]).abs().max() > 1e-4
+    D.eval()
+    same = images[:1].expand(3, -1, -1, -1)
+    logits, features = D.logits_and_features(same, classes)
+    last = functional.leaky_relu(D.norms[-1](features[-1]), 0.2)
+    inner = (last.mean(dim=(2, 3)) * D.projection.embedding.weight).sum(dim=1)
+    torch.testing.assert_close(logits, D.head(last).flatten() + inner)
+    with pytest.raises(ValueError, match="--conditional"):
+        G(z)

@@ -34,6 +34,82 @@ def test_losses_stay_finite_when_the_sigmoid_would_be_exactly_0():
     assert loss.item() == pytest.approx(500.0)
 
 
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def cost(logits):
+    return np.mean(-np.log(sigmoid(logits)))
+
+
+REAL, FAKE = np.array([2.0, -1.0, 0.5]), np.array([-3.0, 0.2, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_d", "of_g"),
+    [
+        ("bce", cost(REAL) + cost(-FAKE), cost(FAKE)),
+        ("hinge", np.mean([0, 2, 0.5]) + np.mean([0, 1.2, 2.5]), -np.mean(FAKE)),
+        ("rpgan", cost(REAL - FAKE), cost(FAKE - REAL)),
+        ("wgan-gp", np.mean(FAKE) - np.mean(REAL), -np.mean(FAKE)),
+    ],
+)  # fmt: skip
+def test_losses_in_closed_form(kind, of_d, of_g):
+    real, fake = torch.tensor(REAL), torch.tensor(FAKE)
+    d_loss = sum(gan_losses.discriminator_losses(real, fake, kind, smoothing=0.0))
+    assert d_loss.item() == pytest.approx(of_d)
+    assert gan_losses.generator_adversarial_loss(fake, kind, real).item() == pytest.approx(of_g)
+
+
+@pytest.mark.parametrize("kind", ["rpgan", "wgan-gp"])
+def test_losses_without_a_zero_do_not_change_with_an_offset(kind):
+    real, fake = torch.tensor(REAL), torch.tensor(FAKE)
+
+    def d_loss(offset):
+        return sum(gan_losses.discriminator_losses(real + offset, fake + offset, kind)).item()
+
+    assert d_loss(7.0) == pytest.approx(d_loss(0.0), abs=1e-5)
+    there, here = (gan_losses.mean_probabilities(real + k, fake + k, kind) for k in (7.0, 0.0))
+    torch.testing.assert_close(there, here)
+    assert (here[0] + here[1]).item() == pytest.approx(1)  # of either of a pair
+
+
+def test_probabilities_are_those_of_the_logits_where_they_have_a_zero():
+    real, fake = gan_losses.mean_probabilities(torch.tensor(REAL), torch.tensor(FAKE))
+    assert real.item() == pytest.approx(sigmoid(REAL).mean())
+    assert fake.item() == pytest.approx(sigmoid(FAKE).mean())
+
+
+# --- gradient penalties ----------------------------------------------------------------------------
+def test_penalties_are_sums_over_pixels_and_means_over_images():
+    # D(x) = w * x has the gradient w; D(x) = sum(x^2) has 2 x.
+    weights = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+    images = torch.rand(5, 1, 2, 2, requires_grad=True)
+    linear = (images * weights).sum(dim=(1, 2, 3))
+    assert gan_losses.zero_gradient_penalty(images, linear).item() == pytest.approx(25)
+    assert gan_losses.unit_gradient_penalty(images, linear).item() == pytest.approx((5 - 1) ** 2)
+    quadratic = images.square().sum(dim=(1, 2, 3))
+    each = gan_losses.squared_gradients(images, quadratic)
+    torch.testing.assert_close(each, 4 * images.square().sum(dim=(1, 2, 3)))
+
+
+def test_a_penalty_acts_on_the_weights_of_d():
+    # D(x) = (a * sum x)^2 has the gradient 2 a^2 s at each of 4 pixels: R1 = 16 a^4 s^2, dR1/da = 64 a^3 s^2.
+    a = torch.tensor(0.5, requires_grad=True)
+    images = torch.full((3, 1, 2, 2), 0.3, requires_grad=True)
+    logits = (a * images.sum(dim=(1, 2, 3))).square()
+    penalty = gan_losses.zero_gradient_penalty(images, logits)
+    assert penalty.item() == pytest.approx(16 * 0.5**4 * 1.2**2)
+    penalty.backward()
+    assert a.grad.item() == pytest.approx(64 * 0.5**3 * 1.2**2, rel=1e-5)
+
+
+def test_images_between_reals_and_fakes_lie_on_lines():
+    real, fake = torch.ones(3, 1, 2, 2), -torch.ones(3, 1, 2, 2)
+    images = gan_losses.between(real, fake, torch.tensor([0.0, 0.25, 1.0]))
+    assert images[:, 0, 0, 0].tolist() == [-1.0, -0.5, 1.0]
+
+
 # --- feature matching ------------------------------------------------------------------------------
 def moments(*layers):
     return [gan_losses.batch_moments(layer) for layer in layers]
