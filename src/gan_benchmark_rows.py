@@ -18,7 +18,9 @@ from utils import UserError, load_json, public_path, save_json
 
 FORMAT = "gan-benchmark-1"
 HEADER = ("machine", "data", "images")  # what rows of one file share
-MIN_RECALL, MIN_DIVERSITY = 0.1, 0.5  # of a generator that counts as trained; diversity beside the reals'
+# Of a generator that counts as trained, in MAIN; diversity beside the reals'. Noise surrounds everything, so
+# its recall may be 1, but it lies near no real image: its precision is 0.
+MIN_RECALL, MIN_DIVERSITY, MIN_PRECISION = 0.1, 0.5, 0.1
 
 
 class GANResults:
@@ -133,12 +135,10 @@ def check_images(images: Mapping[str, Any], judge: Judge) -> None:
 
 
 def is_trained(score: Mapping[str, Any]) -> bool:
-    """Not gray noise and not one chest over and over: recall and diversity above what the issue of a lottery
-    demands."""
-    diversity = score["diversity"]["ratio"]
-    return (
-        score["spaces"][MAIN]["recall"] > MIN_RECALL and diversity is not None and diversity >= MIN_DIVERSITY
-    )
+    """Neither one chest over and over, nor noise: recall, diversity and precision above their limits."""
+    figures, diversity = score["spaces"][MAIN], score["diversity"]["ratio"] or 0.0
+    enough = figures["recall"] > MIN_RECALL and figures["precision"] > MIN_PRECISION
+    return enough and diversity >= MIN_DIVERSITY
 
 
 # --- words -----------------------------------------------------------------------------------------

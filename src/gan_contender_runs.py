@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ SRC = Path(__file__).resolve().parent
 DONE, FAILED, OVER_TIME, NOT_INSTALLED = "done", "failed", "over_time", "not_installed"
 RAW, AVERAGED = "raw", "averaged"
 PACKAGES = ("torch", "torchvision", "numpy", "lightweight-gan", "stylegan2_pytorch", "diffusers")
-NEVER = str(10**9)  # steps or epochs between files that nobody looks at here
+NEVER = str(10**6)  # steps or epochs: of files that nobody looks at here, and of an end that time sets
 
 
 @dataclass(frozen=True)
@@ -121,13 +120,12 @@ def _train_peer(unit: Unit, field: Field, folder: Path) -> None:
         reals.unlink(missing_ok=True)
 
 
-def run_limited(command: Sequence[str], log: Path, limit: float | None) -> float:
-    """Run ``command`` with its output in ``log``; seconds that it took.
+def run_limited(command: Sequence[str], log: Path, limit: float | None) -> None:
+    """Run ``command`` with its output in ``log``.
 
     ``UnitFailedError`` with its last line if it fails, or if it is not over after ``limit`` seconds: then it
     is ended, with all that it started.
     """
-    start = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -141,7 +139,6 @@ def run_limited(command: Sequence[str], log: Path, limit: float | None) -> float
                 _end(process)
     if code != 0:
         raise UnitFailedError(FAILED, _last_line(log) or f"ended with code {code}")
-    return time.perf_counter() - start
 
 
 def _end(process: subprocess.Popen) -> None:
@@ -164,10 +161,11 @@ def _last_line(log: Path) -> str:
 def _train_ours(unit: Unit, field: Field, folder: Path) -> None:
     """By ``train_gan.py``, in one command; then the average and the weights themselves are sampled."""
     budget = unit.budget
-    length = ["--kimg", f"{budget.kimg:g}", "--resume"]
-    limit = None
-    if budget.minutes is not None:
-        length, limit = ["--max-minutes", f"{budget.minutes:g}"], 60 * budget.minutes + field.grace
+    if budget.minutes is None:
+        length, limit = ["--kimg", f"{budget.kimg:g}", "--resume"], None
+    else:
+        length = ["--epochs", NEVER, "--max-minutes", f"{budget.minutes:g}"]
+        limit = 60 * budget.minutes + field.grace
     command = [
         sys.executable, str(SRC / "train_gan.py"), *field.data_flags,
         "--image-size", str(field.data.image_size), "--fold", str(FOLD), "--k-folds", str(K_FOLDS),
@@ -175,11 +173,9 @@ def _train_ours(unit: Unit, field: Field, folder: Path) -> None:
         "--no-real-images", "--save-interval", NEVER, "--checkpoint-interval", NEVER,
         *length, *([] if field.device != "cpu" else ["--cpu"]), *unit.contender.flags,
     ]  # fmt: skip
-    seconds = run_limited(command, paths.unit_log(folder), limit)
+    run_limited(command, paths.unit_log(folder), limit)
     images, facts = sample_ours(folder, unit.seed, field)
-    if budget.minutes is not None:
-        seconds = min(seconds, 60 * budget.minutes)
-    facts = {"train_seconds": seconds, "settings": {"flags": shlex.join(unit.contender.flags)}} | facts
+    facts["settings"] = {"flags": shlex.join(unit.contender.flags), "precision": facts.pop("precision")}
     with atomic_path(paths.made_images(folder)) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, facts=np.array(json.dumps(facts)), **images)
 
@@ -210,6 +206,8 @@ def sample_ours(folder: Path, seed: int, field: Field) -> tuple[dict[str, np.nda
         "torch": torch.__version__,
         "steps": history["steps"],
         "images_seen": history["images_seen"],
+        "train_seconds": history["time"]["seconds"],  # what it watches itself by included
+        "precision": history["precision"],
     }
     return images, facts
 

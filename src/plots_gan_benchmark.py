@@ -27,7 +27,8 @@ DECADES = 3  # of the axis of KID
 @styled
 def gan_benchmark(content: Mapping[str, Any], what: str, order: Sequence[str]) -> Figure:
     """KID (above, lower is better) and recall (below, higher is better) of every contender in ``order``, in
-    each space; every seed a point, the better generator of each."""
+    each space; every seed a point, the better generator of each. Hollow points are of seeds that gave noise,
+    whose recall means nothing, or few different images."""
     rows = [row for row in content["rows"] if row["what"] == what and row["status"] == "done"]
     budgets = list(dict.fromkeys(row["budget"] for row in rows))
     figure = new_figure(11.5, 2.6 + 0.5 * len(order))
@@ -40,9 +41,7 @@ def gan_benchmark(content: Mapping[str, Any], what: str, order: Sequence[str]) -
                 _point(ax, row, order, budgets, space, figure_name)
             _dress(ax, order, space if row_of_axes == 0 else None, figure_name)
     handles = _legend(rows, budgets)
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize="small"
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
     facts = content["data"]
     title = (
         f"Generators beside {facts['heldout_positives']:,} held-out real positives, learned from "
@@ -65,7 +64,8 @@ def _point(
     # Budgets beside one another, so that points of one do not hide those of the next.
     place = order.index(row["contender"]) + 0.22 * (budget - (len(budgets) - 1) / 2)
     marker, colour = MARKERS[budget % len(MARKERS)], OURS if row["ours"] else OTHERS
-    ax.plot(value, place, marker, color=colour, markersize=6, alpha=0.75, markeredgecolor="white")
+    style = {"markeredgecolor": "white"} if row["trained"] else {"markerfacecolor": "none"}
+    ax.plot(value, place, marker, color=colour, markersize=6, alpha=0.75, **style)
 
 
 def _floor(ax: Axes, reals: Mapping[str, Any], figure: str) -> None:
@@ -111,6 +111,9 @@ def _legend(rows: Sequence[Mapping[str, Any]], budgets: Sequence[str]) -> list[L
             Line2D([], [], color=colour, linestyle="", marker="o", label=label)
             for colour, label in ((OURS, "this project"), (OTHERS, "others"))
         ]
+    if not all(row["trained"] for row in rows):
+        hollow = {"color": INK, "linestyle": "", "marker": "o", "markerfacecolor": "none"}
+        handles.append(Line2D([], [], label="did not train: noise or collapse", **hollow))
     return handles + [
         Line2D([], [], color=INK, linestyle="--", label="reals: half against half"),
         Line2D([], [], color=INK, linestyle=":", label="reals: those learned from against those held out"),

@@ -170,12 +170,13 @@ def test_the_better_generator_is_that_of_the_lower_kid(field, judge, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recall", "ratio", "trained"),
-    [(0.11, 0.5, True), (0.1, 0.9, False), (0.5, 0.49, False), (0.5, None, False)],
-)
-def test_trained_means_recall_and_diversity(recall, ratio, trained):
-    score = {"spaces": {"resnet18": {"recall": recall}}, "diversity": {"ratio": ratio}}
-    assert is_trained(score) is trained
+    ("recall", "precision", "ratio", "trained"),
+    [(0.11, 0.11, 0.5, True), (0.1, 0.9, 0.9, False), (0.9, 0.9, 0.49, False), (0.9, 0.9, None, False),
+     (1.0, 0.0, 1.2, False)],  # the last is noise, which surrounds the reals without being near any
+)  # fmt: skip
+def test_trained_means_recall_precision_and_diversity(recall, precision, ratio, trained):
+    figures = {"recall": recall, "precision": precision}
+    assert is_trained({"spaces": {"resnet18": figures}, "diversity": {"ratio": ratio}}) is trained
 
 
 # --- contenders that fail --------------------------------------------------------------------------
@@ -328,6 +329,30 @@ def test_units_differ_by_what_they_measure():
              Unit(one, 0, Budget(kimg=10)), Unit(other, 0, Budget(10))]  # fmt: skip
     assert len({unit.id for unit in units}) == len({unit.folder_name("k") for unit in units}) == 5
     assert units[0].folder_name("k") != units[0].folder_name("other data")
+
+
+@pytest.mark.parametrize(
+    ("budget", "wanted", "unwanted"),
+    [(Budget(minutes=10), ["--max-minutes 10", "--epochs 1000000"], "--resume"),
+     (Budget(kimg=64), ["--kimg 64", "--resume"], "--max-minutes")],
+)  # fmt: skip
+def test_ours_are_trained_by_a_command_that_train_gan_understands(
+    budget, wanted, unwanted, field, monkeypatch
+):
+    import train_gan
+
+    commands = []
+    monkeypatch.setattr(runs, "run_limited", lambda command, log, limit: commands.append((command, limit)))
+    monkeypatch.setattr(runs, "sample_ours", lambda *_: ({"raw": np.zeros(1)}, {"precision": "fp32"}))
+    ours = Unit(Contender("ours-cpu", ("--preset", "cpu")), 7, budget)
+    made = runs.make_images(ours, field)
+    ((command, limit),) = commands
+    text = " ".join(command)
+    assert all(words in text for words in [*wanted, "--fold 1 --k-folds 5", "--seed 7", "--preset cpu"])
+    assert unwanted not in text and "--no-real-images" in text
+    assert limit == (None if budget.minutes is None else 600 + field.grace)
+    assert train_gan.parse_arguments(command[2:]).image_size == SIDE
+    assert made.facts["settings"] == {"flags": "--preset cpu", "precision": "fp32"}
 
 
 # --- the scorer ------------------------------------------------------------------------------------
