@@ -2,17 +2,23 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 import gan_layers
+import gan_networks
 import gan_options
 import gan_training
+import generation
+import paths
 import train_gan
 from data_loader import LABEL_OF_CLASS
+from gan_data import make_dataset
 from gan_options import GANOptions
-from utils import UserError
+from utils import UserError, load_checkpoint
 
 
 def resolved(*flags: str):
@@ -110,3 +116,69 @@ def test_help_says_what_each_preset_makes_of_a_flag():
     assert gan_options.default_text("image_size") == "(default: 224; cpu: 64; best: 64)"
     assert gan_options.default_text("lr_d") == "(default: as --lr)"
     assert gan_options.default_text("mbstd") == "(default: off)"
+
+
+# --- the script ------------------------------------------------------------------------------------
+SMALL = [
+    "--image-size", "32", "--feature-maps-g", "4", "--feature-maps-d", "4", "--batch-size", "4",
+    "--vis-batch-size", "6", "--workers", "1", "--cpu", "--precision", "fp32", "--no-cache",
+    "--perceptual", "off",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("data") / "set")
+
+
+def train(data_dir: Path, folder: Path, *flags: str) -> dict:
+    where = ["--data-dir", str(data_dir), "--model-dir", str(folder / "models"), "--output-dir", str(folder)]
+    train_gan.main([*where, *SMALL, *flags])
+    return load_checkpoint(paths.generator_final(folder / "models"))
+
+
+@pytest.mark.parametrize("preset", ["cpu", "best"])
+def test_a_preset_is_trained_said_and_recorded(preset, data_dir, tmp_path, capsys):
+    checkpoint = train(data_dir, tmp_path, "--preset", preset, "--epochs", "1")
+    assert f"preset {preset} --" in capsys.readouterr().out
+    options = GANOptions(**checkpoint["options"])
+    assert options.preset == preset
+    assert options == gan_options.options_of(resolved("--preset", preset))
+    generator = gan_networks.generator_from_checkpoint(checkpoint, "g")
+    assert type(generator).__module__ == {"cpu": "dcgan", "best": "gan_resnet"}[preset]
+    images = generation.ImageMaker(generator, 0, torch.device("cpu"))([1, 2])
+    assert images.shape == (2, 32, 32)
+
+
+def test_flags_that_contradict_a_state_are_refused_and_the_name_of_a_preset_is_none(data_dir, tmp_path):
+    train(data_dir, tmp_path, "--preset", "cpu", "--epochs", "1")
+    with pytest.raises(UserError, match=r"--r1 1\.0 \(now 2\.0\)"):
+        train(data_dir, tmp_path, "--preset", "cpu", "--r1", "2", "--epochs", "2", "--resume")
+    spelled = [
+        "--num-channels", "1", "--d-norm", "none", "--label-smoothing", "0", "--r1", "1", "--beta1", "0",
+        "--beta2", "0.99", "--ema-kimg", "2", "--lambda-fm", "0",
+    ]  # fmt: skip
+    assert train(data_dir, tmp_path, *spelled, "--epochs", "2", "--resume")["epoch"] == 2
+
+
+def test_classes_are_learned_and_each_can_be_had(data_dir, tmp_path):
+    checkpoint = train(data_dir, tmp_path, "--preset", "cpu", "--conditional", "--epochs", "1")
+    assert (checkpoint["classes"], checkpoint["label"]) == ("all", None)
+    generator = gan_networks.generator_from_checkpoint(checkpoint, "g")
+    one, other = (generation.ImageMaker(generator, 0, torch.device("cpu"), label)([1]) for label in (0, 1))
+    assert generator.n_classes == 3
+    assert (one != other).any()
+
+
+def test_classes_that_the_metadata_lacks_are_refused_in_a_line(tmp_path):
+    folder = make_dataset(tmp_path / "set")
+    metadata = folder / paths.TRAIN_METADATA
+    lines = [line.split(",") for line in metadata.read_text().splitlines()]
+    metadata.write_text("\n".join(",".join(cells[:6] + cells[7:]) for cells in lines) + "\n")
+    with pytest.raises(UserError, match=r"--conditional: the metadata has no image of class .*Normal"):
+        train(folder, tmp_path, "--conditional", "--epochs", "1")
+
+
+def test_numbers_of_classes_follow_their_names():
+    records = pd.DataFrame({"class": ["Normal", "Lung Opacity", "No Lung Opacity / Not Normal"]})
+    assert train_gan.class_numbers(records).tolist() == [1, 0, 2]

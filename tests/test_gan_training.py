@@ -1,6 +1,8 @@
 """The step of the GAN: the default against a plain re-implementation, every option, penalties, resuming."""
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -287,3 +289,49 @@ def test_everything_that_d_sees_is_augmented_with_numbers_of_the_step(monkeypatc
     streams = ("D, reals", "D, fakes", "G, fakes", "G, reals")
     expected = [gan_augment.draws(0, step, stream, 4) for step in range(2) for stream in streams]
     assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
+
+
+# --- several processes -----------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["lazy r1", "wgan-gp", "best with all"])
+def test_two_processes_take_the_step_of_one_with_the_whole_batch(name, monkeypatch):
+    """Two processes in turn in this one: each computes its gradients, then the means are exchanged.
+
+    A D without BatchNorm and groups that differ by process leave nothing that would have to differ, except
+    feature matching, which is off here.
+    """
+    options = replace(OPTIONS[name], mbstd=False)
+    if options.arch == "dcgan":
+        options = replace(options, arch="resnet", upsample="resize")  # a G without BatchNorm
+    one, several = build(options), [build(options) for _ in range(2)]
+    real, z = torch.rand(8, 1, 32, 32) * 2 - 1, gan_training.step_noise(0, 0, 8, one.G.input_dim)
+    labels = torch.arange(8) % 3 if options.conditional else None
+    gan_training.train_step(one, real, z, objective(0.0), "fp32", labels)
+
+    both, turns = threading.Barrier(2), threading.local()
+    gradients: dict[int, list[torch.Tensor]] = {}
+
+    def exchange(network, *others):
+        mine = [weight.grad for weight in network.parameters()]
+        gradients[turns.rank] = mine
+        both.wait()
+        means = [sum(parts) / 2 for parts in zip(gradients[0], gradients[1], strict=True)]
+        both.wait()
+        for gradient, mean in zip(mine, means, strict=True):
+            gradient.copy_(mean)
+
+    def process(rank):
+        turns.rank = rank
+        share = slice(rank, None, 2)
+        own_labels = None if labels is None else labels[share]
+        gan_training.train_step(several[rank], real[share], z[share], objective(0.0), "fp32", own_labels)
+
+    monkeypatch.setattr(gan_training, "average_training", exchange)
+    monkeypatch.setattr(gan_training, "size", lambda: 2)
+    monkeypatch.setattr(gan_training, "own", lambda: slice(turns.rank, None, 2))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(process, range(2)))
+    for network in ("G", "D"):
+        pairs = [getattr(gan, network).parameters() for gan in (one, *several)]
+        for whole, first, second in zip(*pairs, strict=True):
+            assert torch.equal(first, second)
+            torch.testing.assert_close(first, whole, rtol=1e-3, atol=2e-5)
