@@ -137,7 +137,7 @@ class TensorBoard:
         self.writer = _summary_writer(folder, step)
 
     def add(self, line: dict[str, Any]) -> None:
-        for name, value in scalars(line).items():
+        for name, value in scalars({key: line[key] for key in line if key != "step"}).items():
             self.writer.add_scalar(name, value, line["step"])
         self.writer.flush()
 
@@ -268,7 +268,8 @@ def save_figures(run: Run, final_metrics: dict[str, Any] | None) -> None:
         path.unlink(missing_ok=True)  # of an earlier run
         return
     floors = run.monitor.describe()["floors"]
-    save_figure(path, gan_quality(evaluations, floors, run.best, title(run, "Quality of generated images")))
+    heading = title(run, "Quality of the images of a GAN trained")
+    save_figure(path, gan_quality(evaluations, floors, run.best, heading))
 
 
 def title(run: Run, what: str = "GAN training") -> str:

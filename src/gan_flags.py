@@ -112,12 +112,17 @@ def nothing_written(args: argparse.Namespace) -> Iterator[argparse.Namespace]:
 
 
 def describe_options_in_full(args: argparse.Namespace) -> str:
-    """Every option of the run, as it is typed, a line each."""
+    """Every option that is on, as it is typed, a line each."""
     from utils import public_config
 
-    shown = {name: value for name, value in public_config(args).items() if value not in (None, False)}
-    width = max(map(len, shown)) + 2
-    return "\n".join(f"  {'--' + name.replace('_', '-'):<{width}} {value}" for name, value in shown.items())
+    hidden = {"dry_run"} | ({"epochs"} if args.kimg is not None else set())
+    shown = {
+        f"--{name.replace('_', '-')}": "" if value is True else value
+        for name, value in public_config(args).items()
+        if value not in (None, False) and name not in hidden
+    }
+    width = max(map(len, shown))
+    return "\n".join(f"  {flag:<{width}} {value}".rstrip() for flag, value in shown.items())
 
 
 def describe_memory(args: argparse.Namespace, n_images: int, batch_size: int) -> str:

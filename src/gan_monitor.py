@@ -36,10 +36,12 @@ SHARE = 0.04  # of the time, at most, for metrics; grids and figures take some o
 DEFAULT_IMAGES = 256
 COPY_IMAGES = 128  # generated, compared with every training image
 FEWEST = 2  # real images on either side of a comparison
-# Nominal operations and seconds, from which intervals follow: measured on two CPU cores and on an H200, and
-# rounded so that metrics seem dearer than they are.
-OPERATIONS_PER_SECOND = {"cpu": 5e10, "gpu": 1e13}
-STEP_SECONDS = {"cpu": 5e-3, "gpu": 5e-3}  # of a step, whatever its size
+# Nominal operations per second and seconds, from which intervals follow. On a core of a current server a step
+# reaches 2e11 in bfloat16, and metrics cost a third to a half of what these numbers make of them. Those of
+# GPUs are guesses on the same side.
+STEP_OPERATIONS = {("cpu", "fp32"): 1e11, ("cpu", "bf16"): 2e11, ("gpu", "fp32"): 2e13, ("gpu", "bf16"): 4e13}
+OPERATIONS = {"cpu": 5e10, "gpu": 1e13}  # of networks that only look
+STEP_SECONDS = 5e-3  # of a step, whatever its size
 ARRAY_OPERATIONS_PER_SECOND = 1e10  # of NumPy, in float64
 START_SECONDS = 5.0  # of a run before its first step
 
@@ -88,24 +90,25 @@ class Costs:
     d: float
     batch_size: int
     device: str
+    precision: str
 
     @classmethod
-    def of(cls, gan: GAN, batch_size: int, device: torch.device) -> Costs:
+    def of(cls, gan: GAN, batch_size: int, device: torch.device, precision: str) -> Costs:
         z = torch.zeros(2, gan.G.input_dim, device=device)
         label = [torch.zeros(2, dtype=torch.int64, device=device)] if gan.options.conditional else []
         images = torch.zeros(2, gan.G.num_channels, gan.G.image_size, gan.G.image_size, device=device)
         g, d = forward_operations(gan.G, z, *label), forward_operations(gan.D, images, *label)
-        return cls(g, d, batch_size, "cpu" if device.type == "cpu" else "gpu")
+        return cls(g, d, batch_size, "cpu" if device.type == "cpu" else "gpu", precision)
 
     def step(self) -> float:
         """G forward and backward (3 g), D's update on reals and fakes (6 d), and the fakes through D and back
         (2 d). Penalties and VGG16 come on top."""
         operations = self.batch_size * (3 * self.g + 8 * self.d)
-        return STEP_SECONDS[self.device] + operations / OPERATIONS_PER_SECOND[self.device]
+        return STEP_SECONDS + operations / STEP_OPERATIONS[self.device, self.precision]
 
     def evaluation(self, space: Space, n: int, n_training: int) -> float:
         """Of ``n`` images in ``space``."""
-        network = n * (self.g + 2 * self.d + space.operations) / OPERATIONS_PER_SECOND[self.device]
+        network = n * (self.g + 2 * self.d + space.operations) / OPERATIONS[self.device]
         distances = 20 * n * n * space.dim + 60 * n**3
         distances += 18 * min(n, COPY_IMAGES) * n_training * DETAIL_SIDE**2
         return network + n * space.seconds + distances / ARRAY_OPERATIONS_PER_SECOND
@@ -118,7 +121,7 @@ class Costs:
         tables = {}
         for space in spaces:
             seconds = self.evaluation(space, n, n_training)
-            setup = 2 * n * (space.seconds + space.operations / OPERATIONS_PER_SECOND[self.device])
+            setup = 2 * n * (space.seconds + space.operations / OPERATIONS[self.device])
             tables[space.name] = timetable(options.interval, seconds, setup, epoch, SHARE / len(spaces))
         return tables
 
@@ -240,7 +243,7 @@ class Monitor:
                 )
             spaces = [space for space in spaces if space.name in tables]
         else:
-            costs = Costs.of(gan, run.schedule.batch_size, device)
+            costs = Costs.of(gan, run.schedule.batch_size, device, run.precision)
             tables = costs.timetables(spaces, options, len(data.pixels), run.steps_per_epoch)
         return cls(data, spaces, tables, options.images, gan.G.input_dim, run.seed)
 
@@ -357,12 +360,14 @@ class Monitor:
     @torch.no_grad()
     def discriminator(self, D: nn.Module, images: np.ndarray) -> dict[str, float]:
         """Mean logits of D, in eval mode, for training images, held-out ones if there are, and generated
-        ones, and the mean sign for training images (1: D is sure of each of them)."""
+        ones, the mean sign for training images (1: D is sure of each of them), and with held-out images the
+        standard error of the difference from training images."""
         device, training = self.data.pixels.device, D.training
         rows = torch.from_numpy(np.concatenate(self.rows)[: self.n]).to(device)
         parts = {"training": self.data.pixels[rows], "generated": torch.from_numpy(images).to(device)}
-        if self.data.holdout is not None and len(self.data.holdout) and self.data.labels is None:
-            parts["holdout"] = torch.from_numpy(np.ascontiguousarray(self.data.holdout[: self.n])).to(device)
+        holdout = self.data.holdout
+        if holdout is not None and len(holdout) >= FEWEST and self.data.labels is None:
+            parts["holdout"] = torch.from_numpy(np.ascontiguousarray(holdout[: self.n])).to(device)
         labels = {"training": self._labels(rows.cpu().numpy()), "generated": self._labels(self.rows[0])}
         try:
             D.eval()
@@ -370,7 +375,11 @@ class Monitor:
         finally:
             D.train(training)
         means = {name: float(values.mean()) for name, values in logits.items()}
-        return means | {"training_sign": float(logits["training"].sign().mean())}
+        means["training_sign"] = float(logits["training"].sign().mean())
+        if "holdout" in logits:
+            squares = [logits[name].var() / len(logits[name]) for name in ("training", "holdout")]
+            means["holdout_error"] = float(sum(squares) ** 0.5)
+        return means
 
 
 def _logits(D: nn.Module, pixels: Tensor, labels: Tensor | None) -> Tensor:

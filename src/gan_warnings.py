@@ -17,6 +17,7 @@ Line = dict[str, Any]  # of gan_stats.jsonl
 
 SURE_REAL, SURE_FAKE, SATURATED_STEPS = 0.95, 0.02, 100  # mean sigmoid(D(x)), sigmoid(D(G(z)))
 GAP = 0.5  # of D's distance between training and generated images that may lie between training and unseen
+ERRORS = 3.0  # standard errors that this difference must have, as D often tells nothing apart
 SURE_SIGN = 0.8  # mean sign of D(training images); ADA's measure of over-fitting, which it holds at 0.6
 LOW_DIVERSITY, LOW_RECALL = 0.5, 0.05
 WARM_UP = 10_000  # images seen before which all generators look collapsed
@@ -75,7 +76,8 @@ def over_fit(lines: Sequence[Line], loss: str) -> str | None:
     remedy = "try --diffaug or a larger --r1, and use generator_best rather than the last"
     if "holdout" in recent[0]:
         gaps = [(d["training"] - d["holdout"], d["training"] - d["generated"]) for d in recent]
-        if all(whole > 0 and gap > GAP * whole for gap, whole in gaps):
+        clear = all(d["training"] - d["holdout"] > ERRORS * d["holdout_error"] for d in recent)
+        if clear and all(whole > 0 and gap > GAP * whole for gap, whole in gaps):
             share = gaps[0][0] / gaps[0][1]
             return f"D memorises: held-out X-rays are {share:.0%} of the way to generated ones; {remedy}"
         return None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image, ImageDraw, ImageFont
 
 from plots import INK, PALETTE, legend_beside, new_figure, panels, set_title, styled
@@ -52,7 +52,7 @@ def gan_losses(epochs: list[dict[str, Any]], title: str, stats: Sequence[dict[st
     parts = [
         part for part in LOSS_PANELS if any(epoch.get(key) is not None for epoch in epochs for key in part[2])
     ]  # fmt: skip
-    probed = [line for line in stats if line.get("shares")]
+    probed = [line for line in stats if len(line.get("shares") or ()) > 1]  # one term has all of it
     rows = len(parts) + bool(probed)
     figure = new_figure(9.0, 2.2 * rows + 0.8)
     axes = panels(figure, rows, 1, sharex=True)
@@ -67,9 +67,7 @@ def gan_losses(epochs: list[dict[str, Any]], title: str, stats: Sequence[dict[st
             ax.set_ylim(0, 1)
             ax.axhline(0.5, color=INK, linewidth=1, linestyle=":", label="0.5: D cannot tell")
         if heading == LOSS_PANELS[GRADIENT_PANEL][0]:
-            ax.set_yscale("log")
-            for axis_format in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
-                axis_format(lambda value, _: f"{value:g}")
+            _plain_log(ax)
         legend_beside(ax)
     if probed:
         _shares(axes[-1], probed)
@@ -81,10 +79,19 @@ def gan_losses(epochs: list[dict[str, Any]], title: str, stats: Sequence[dict[st
 
 
 def _term(ax: Axes, x: list[float], values: list[float | None], name: str, colour: tuple | str) -> None:
-    if all(value is None for value in values):
-        return
-    numbers = [np.nan if value is None else value for value in values]
-    ax.plot(x, numbers, color=colour, label=name, linewidth=1.6, marker="o" if len(x) == 1 else None)
+    """Lazy terms, which some epochs lack, are joined over the gaps; a term that is 0 throughout is off."""
+    points = [(place, value) for place, value in zip(x, values, strict=True) if value is not None]
+    if any(value != 0 for _, value in points):
+        style = {"color": colour, "label": name, "linewidth": 1.6}
+        ax.plot(*zip(*points, strict=True), **style, marker="o" if len(points) == 1 else None)
+
+
+def _plain_log(ax: Axes) -> None:
+    """A logarithmic axis with numbers as people write them."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def _shares(ax: Axes, probed: Sequence[dict[str, Any]]) -> None:
@@ -134,8 +141,12 @@ def _kid(
         place = (best["images_seen"] / 1000, best["kid"])
         ax.plot(*place, marker="*", markersize=13, color=PALETTE[1], linestyle="none", label="best generator")
     ax.set_title(f"KID in {name} features, lower is better", fontsize="medium")
-    ax.set_ylabel("KID")
-    ax.set_ylim(bottom=min(0.0, floor["kid"], *(line["spaces"][name]["kid"] for line in lines)))
+    kids = [floor["kid"], *(line["spaces"][name]["kid"] for line in lines)]
+    if min(kids) > 0:  # an unbiased estimate can be negative, too
+        ax.set_ylabel("KID (log scale)")
+        _plain_log(ax)
+    else:
+        ax.set_ylabel("KID")
     ax.legend(frameon=False)
 
 
@@ -144,7 +155,7 @@ def _scores(ax: Axes, lines: Sequence[dict], name: str, floor: dict[str, Any]) -
     for key, colour, usual in (
         ("recall", PALETTE[2], floor["recall"]),
         ("precision", PALETTE[4], floor["precision"]),
-        ("diversity", PALETTE[8], 1.0),
+        ("diversity", PALETTE[5], 1.0),
     ):
         values = [line["spaces"][name][key] for line in lines]
         if any(value is None for value in values):

@@ -176,9 +176,7 @@ def load_training_set(args: argparse.Namespace, device: torch.device) -> Trainin
     label = label_of(args)
     if args.conditional:
         require_classes(dataset.images)
-    records, held = without_holdout(
-        select(dataset, splits, TRAIN, label), args.metrics_holdout, splits.seed
-    )
+    records, held = without_holdout(select(dataset, splits, TRAIN, label), args.metrics_holdout, splits.seed)
     how = {"workers": args.workers, "skip_bad": args.skip_bad_images, "cache_dir": cache_folder(args)}
     images = load_images(records, args.image_size, **how)
     heldout = load_images(held, args.image_size, **how).pixels if len(held) else None
