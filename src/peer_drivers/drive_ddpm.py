@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from protocol import batches_of, count_parameters, in_batches, main
 
-BATCH, CHANNELS, STEPS, WARM_UP = 16, (64, 128, 128, 256), 50, 100
+BATCH, CHANNELS, STEPS, WARM_UP = 16, (32, 64, 128, 128), 50, 100
 EMA_POWER, EMA_MOST = 0.75, 0.9999
 
 
