@@ -6,6 +6,8 @@ A 4x4 or 7x7 root and a doubling per layer reach 32, 64, 112, 128, 224 and 256 p
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -138,6 +140,18 @@ class Discriminator(nn.Module):
         embedding = [self.projection.embedding] if self.projection is not None else []
         return [*self.convolutions, self.head, *embedding]
 
+    @contextlib.contextmanager
+    def _normalised(self, device: torch.device) -> Iterator[None]:
+        """Spectral norms are found in float32, also under autocast, once for the pass inside the block."""
+        if self.d_norm != "spectral":
+            yield
+            return
+        with parametrize.cached():
+            with torch.autocast(device.type, enabled=False):
+                for layer in self._weighted_layers():
+                    getattr(layer, "weight")  # noqa: B009  computed here, and kept
+            yield
+
     @property
     def architecture(self) -> dict[str, Any]:
         """The arguments that build this network again; those that are as usual are left out."""
@@ -152,13 +166,14 @@ class Discriminator(nn.Module):
         taken in front of it.
         """
         features = []
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = convolution(x)
-            features.append(x)
-            x = self.activation(norm(x))
-        logits = self.head(self.deviation(x)).flatten()
-        if self.projection is not None:
-            logits = logits.float() + self.projection(x, label)
+        with self._normalised(x.device):
+            for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+                x = convolution(x)
+                features.append(x)
+                x = self.activation(norm(x))
+            logits = self.head(self.deviation(x)).flatten()
+            if self.projection is not None:
+                logits = logits.float() + self.projection(x, label)
         return logits, features
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:

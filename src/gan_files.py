@@ -18,6 +18,7 @@ import paths
 from data_loader import GROUPED_BY_PATIENT, from_gan_range
 from distributed import size
 from gan_networks import DISCRIMINATOR_FORMAT, GENERATOR_FORMAT
+from gan_options import CLASS_NAMES
 from gan_spaces import small_images
 from gan_warnings import new_warnings
 from plots_gan import gan_losses, gan_quality, mosaic, moving
@@ -191,10 +192,10 @@ def summary(run: Run, final_metrics: dict[str, Any] | None) -> list[str]:
 @torch.no_grad()
 def generate(run: Run, z: Tensor, label: Tensor | None = None) -> np.ndarray:
     """The averaged generator's images uint8 [N, S, S] of noise z [N, input_dim]; of a conditional one, images
-    of the classes ``label`` [N], or of each class in turn."""
+    of the classes ``label`` [N], or of one class in each row of a grid."""
     device, n_classes = run.data.pixels.device, run.gan.options.n_classes
     if n_classes and label is None:
-        label = torch.arange(len(z)) % n_classes
+        label = torch.arange(len(z)) // GRID_COLUMNS % n_classes
     images = []
     for rows in torch.arange(len(z)).split(32):
         classes = [label[rows.to(label.device)].to(device)] if n_classes else []
@@ -204,7 +205,8 @@ def generate(run: Run, z: Tensor, label: Tensor | None = None) -> np.ndarray:
 
 def save_samples(run: Run, path: Path, when: str) -> None:
     """A grid of the averaged generator's images, on the same noise all along."""
-    save_grid(path, generate(run, run.vis_noise), f"Generated images, {when}")
+    rows = f"; rows: {', '.join(CLASS_NAMES)} in turn" if run.gan.options.conditional else ""
+    save_grid(path, generate(run, run.vis_noise), f"Generated images, {when}{rows}")
 
 
 def save_reals(run: Run) -> None:

@@ -29,7 +29,7 @@ from utils import autocast, derive_seed
 EMA_HALF_LIFE_BATCHES = 10_000 / 32  # StyleGAN2-ADA: batch size * 10 / 32 thousand images ...
 EMA_RAMP = 0.05  # ... but never longer than this fraction of the images seen so far
 # Losses; how real D finds reals and fakes (gan_losses.mean_probabilities); the penalties R1, R2 and that of
-# WGAN-GP, 0 where they are not taken; the norm of all gradients of the update. Losses are without weights.
+# WGAN-GP; the norm of all gradients of the update. Losses are unweighted, and 0 where they are not taken.
 D_TERMS = ("d_loss_real", "d_loss_fake", "d_real", "d_fake", "r1", "r2", "gradient_penalty", "d_grad_norm")
 G_TERMS = ("g_adversarial", "g_perceptual", "g_feature_matching", "g_grad_norm")
 PENALTIES = ("r1", "r2", "gradient_penalty")

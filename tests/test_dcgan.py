@@ -188,3 +188,23 @@ def test_a_class_changes_the_image_and_what_d_says():
     torch.testing.assert_close(logits, D.head(last).flatten() + inner)
     with pytest.raises(ValueError, match="--conditional"):
         G(z)
+
+
+def test_spectral_norms_are_found_once_per_pass_and_in_float32(monkeypatch):
+    torch.manual_seed(0)
+    D = dcgan.Discriminator(32, 1, 4, d_norm="spectral")
+    kinds, module = [], type(D.head.parametrizations.weight[0])
+    original = module.forward
+
+    def record(self, weight):
+        kinds.append(torch.is_autocast_enabled("cpu"))
+        return original(self, weight)
+
+    monkeypatch.setattr(module, "forward", record)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = D(torch.randn(2, 1, 32, 32))
+        assert torch.is_autocast_enabled("cpu")
+    assert kinds == [False] * 4  # three convolutions and the head
+    assert logits.dtype == torch.bfloat16
+    logits.float().sum().backward()
+    assert all(weight.grad is not None for weight in D.parameters())

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+import gan_files
 import gan_layers
 import gan_networks
 import gan_options
@@ -15,8 +16,8 @@ import gan_training
 import generation
 import paths
 import train_gan
-from data_loader import LABEL_OF_CLASS
-from gan_data import make_dataset
+from data_loader import LABEL_OF_CLASS, from_gan_range
+from gan_data import CLASSES, make_dataset
 from gan_options import GANOptions
 from utils import UserError, load_checkpoint
 
@@ -182,3 +183,22 @@ def test_classes_that_the_metadata_lacks_are_refused_in_a_line(tmp_path):
 def test_numbers_of_classes_follow_their_names():
     records = pd.DataFrame({"class": ["Normal", "Lung Opacity", "No Lung Opacity / Not Normal"]})
     assert train_gan.class_numbers(records).tolist() == [1, 0, 2]
+
+
+def test_rows_of_a_sample_grid_are_of_one_class_each(data_dir, tmp_path, monkeypatch):
+    shown = {}
+    original = gan_files.mosaic
+
+    def record(images, columns, title):
+        shown[title] = (images, columns)
+        return original(images, columns, title)
+
+    monkeypatch.setattr(gan_files, "mosaic", record)
+    checkpoint = train(data_dir, tmp_path, "--conditional", "--epochs", "1", "--vis-batch-size", "24")
+    title = next(title for title in shown if title.endswith("rows: " + ", ".join(CLASSES) + " in turn"))
+    images, columns = shown[title]
+    generator = gan_networks.generator_from_checkpoint(checkpoint, "g")
+    z = gan_training.image_noise(42, "samples", 1, 24, generator.input_dim)
+    with torch.no_grad():
+        expected = from_gan_range(generator(z, torch.arange(24) // columns))
+    assert abs(torch.tensor(images).int() - expected.int()).max() <= 1
