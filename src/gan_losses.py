@@ -33,7 +33,8 @@ def discriminator_losses(
     "bce": cross-entropy (nats) with target 1 - smoothing and 0. "hinge": E max(0, 1 - r) and E max(0, 1 + f)
     (Lim & Ye 2017, arXiv 1705.02894). "rpgan": E softplus(f - r), r and f in pairs, half of it for either
     (Jolicoeur-Martineau 2018, 1807.00734; R3GAN, Huang et al. 2024, 2501.05441). "wgan-gp": -E r and E f, of
-    which the penalty is ``unit_gradient_penalty`` (Gulrajani et al. 2017, 1704.00028).
+    which the penalty is ``unit_gradient_penalty`` (Gulrajani et al. 2017, 1704.00028, who update D five times
+    for each update of G; here both take turns, whatever the loss).
     """
     real, fake = real_logits.float(), fake_logits.float()
     if kind == "hinge":

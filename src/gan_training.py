@@ -167,7 +167,7 @@ def discriminator_step(
     Reals and fakes pass D separately: in one batch, BatchNorm would give away which is which.
     """
     options = gan.options
-    real, fake = as_seen(gan, real, "D, reals"), as_seen(gan, fake, "D, fakes")
+    real, fake = as_seen(gan, real, "D, reals").detach(), as_seen(gan, fake, "D, fakes").detach()
     lazy = options.takes_penalty(gan.step)
     real.requires_grad_(lazy and options.r1 > 0)
     fake.requires_grad_(lazy and options.r2 > 0)
@@ -197,7 +197,9 @@ def penalties_of(
 ) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
     """R1, R2 and WGAN-GP's penalty, 0 if not asked for; and those asked for, weighted for this step.
 
-    Each process takes the mean over its share, so that the mean of their gradients is that of all images.
+    They are taken at the very images that D was shown, through the pass that the losses have made anyway,
+    which may be in bfloat16; squares are summed in float32. Each process takes the mean over its share, so
+    that the mean of their gradients is that of all images.
     """
     options, none = gan.options, real.new_zeros(())
     r1 = gan_losses.zero_gradient_penalty(real, real_logits) if options.r1 > 0 else none
@@ -253,7 +255,7 @@ def generator_step(
 def as_seen(gan: GAN, images: Tensor, stream: str) -> Tensor:
     """What D is shown of ``images``; with DiffAugment it is changed as seed, step and ``stream`` say."""
     if not gan.options.diffaug:
-        return images.detach() if stream.startswith("D") else images
+        return images
     numbers = gan_augment.draws(gan.seed, gan.step, stream, len(images) * size())[own()]
     return gan_augment.augment(images, numbers)
 
