@@ -178,7 +178,7 @@ def mean_of(rows: Collection[Mapping[str, Any]], figure: str, space: str) -> flo
 
 TITLES = (
     "contender", "budget", "seeds", "trained", *(f"KID {space}" for space in SPACES), "FD/floor",
-    "recall", "precision", "diversity", "copies", "images/s", "M par.", "better",
+    "recall", "precision", "diversity", "copies", "minutes", "images/s", "M par.", "better",
 )  # fmt: skip
 
 
@@ -223,6 +223,7 @@ def _cells(group: Sequence[Mapping[str, Any]], reals: Mapping[str, Any]) -> tupl
         f"{mean_of(done, 'precision', MAIN):.2f}",
         f"{mean(score['diversity']['ratio'] or 0.0 for score in best):.2f}",
         f"{mean(score['copies']['share'] for score in best):.2f}",
+        f"{mean(row['train_seconds'] for row in done) / 60:.1f}",
         f"{mean(row['images_per_second'] for row in done):.1f}",
         f"{done[0]['parameters'] / 1e6:.1f}" if done[0]["parameters"] else "-",
         " ".join(sorted({row["better"] for row in done})),
@@ -234,4 +235,4 @@ def _real_cells(reals: Mapping[str, Any], name: str, words: str) -> tuple[str, .
     kids = (f"{reals[space][name]['kid']:.4f}" for space in SPACES)
     relative = f"{figures['fid'] / floor:.2f}" if floor > 0 else "-"
     scores = (f"{figures['recall']:.2f}", f"{figures['precision']:.2f}")
-    return (words, "", "", "", *kids, relative, *scores, "1.00" if name == "training" else "", "", "", "", "")
+    return (words, "", "", "", *kids, relative, *scores, "1.00" if name == "training" else "", *[""] * 5)
