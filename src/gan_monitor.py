@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from data_loader import to_gan_range
 from distributed import alone
 from fidelity import NEIGHBOURS, neighbourhood_scores
-from gan_spaces import Space, build_spaces, small_images
+from gan_spaces import Space, build_spaces, hog_space, small_images
 from gan_training import image_noise
 from image_quality import frechet_distance_of_features, halve_by_group, kernel_distance
 from memorisation import DETAIL_SIDE, detail_distances
@@ -232,7 +232,9 @@ class Monitor:
         """As the options of ``run`` say, or as an earlier part of it did."""
         options, gan, data = run.monitoring, run.gan, run.data
         device = data.pixels.device
-        spaces = build_spaces(options.features, options.cache_dir, data.pixels.shape[1], device)
+        spaces = [hog_space(data.pixels.shape[1])]
+        if options.interval != 0:
+            spaces = build_spaces(options.features, options.cache_dir, data.pixels.shape[1], device)
         if run.watched is not None:
             tables = {name: Timetable(**table) for name, table in run.watched.items()}
             gone = set(tables) - {space.name for space in spaces}

@@ -19,7 +19,7 @@ SURE_REAL, SURE_FAKE, SATURATED_STEPS = 0.95, 0.02, 100  # mean sigmoid(D(x)), s
 GAP = 0.5  # of D's distance between training and generated images that may lie between training and unseen
 ERRORS = 3.0  # standard errors that this difference must have, as D often tells nothing apart
 SURE_SIGN = 0.8  # mean sign of D(training images); ADA's measure of over-fitting, which it holds at 0.6
-LOW_DIVERSITY, LOW_RECALL = 0.5, 0.05
+LOW_DIVERSITY, LOW_RECALL, LOW_PRECISION = 0.5, 0.05, 0.05
 WARM_UP = 10_000  # images seen before which all generators look collapsed
 IN_A_ROW = 2  # evaluations
 COPY_RATIO = 0.5
@@ -92,13 +92,14 @@ def over_fit(lines: Sequence[Line], loss: str) -> str | None:
 
 
 def collapse(lines: Sequence[Line], primary: str) -> str | None:
-    """Generated images are alike, or show a small part of what the reals show, after ``WARM_UP`` images."""
+    """Generated images are alike, show a small part of what the reals show, or nothing of it, as noise does,
+    after ``WARM_UP`` images."""
     recent = list(islice(_in_space(lines, primary, after=WARM_UP), IN_A_ROW))
     if len(recent) < IN_A_ROW:
         return None
     if all(_collapsed(metrics) for metrics in recent):
-        recall = recent[0]["recall"]
-        shown = "" if recall is None else f", recall {recall:.2f}"
+        scores = {name: recent[0][name] for name in ("precision", "recall")}
+        shown = "".join(f", {name} {value:.2f}" for name, value in scores.items() if value is not None)
         return (
             f"mode collapse, or no images yet: diversity {recent[0]['diversity']:.2f} of the reals'{shown}; "
             "try --preset best or cpu, --r1 with --d-norm none, or another --seed"
@@ -107,8 +108,8 @@ def collapse(lines: Sequence[Line], primary: str) -> str | None:
 
 
 def _collapsed(metrics: dict[str, Any]) -> bool:
-    recall = metrics["recall"]
-    return metrics["diversity"] < LOW_DIVERSITY or (recall is not None and recall < LOW_RECALL)
+    limits = {"diversity": LOW_DIVERSITY, "recall": LOW_RECALL, "precision": LOW_PRECISION}
+    return any(metrics[name] is not None and metrics[name] < limit for name, limit in limits.items())
 
 
 def copying(lines: Sequence[Line]) -> str | None:

@@ -15,6 +15,7 @@ import io
 import os
 import random
 import select
+import shutil
 import signal
 import sys
 import time
@@ -105,7 +106,7 @@ def finish(arguments: list[str]) -> float:
 
 
 def kill(arguments: list[str], halt_in: str | None, number: int, delay: float) -> bool:
-    """Train, and kill after ``delay`` seconds of training or half-way through a write; was it in time?"""
+    """Train, and kill after ``delay`` seconds or half-way through a write; was it still running?"""
     pid, listen = forked(arguments, halt_in, number)
     assert os.read(listen, 1) == BEGUN
     if halt_in is None:
@@ -130,13 +131,14 @@ def main(data_dir: str, folder: str, kills: int, seed: int) -> None:
         return [*FLAGS, "--data-dir", data_dir, *folders]
 
     seconds = finish(arguments("whole"))
-    in_time = 0
     for number in range(1, kills + 1):
         halt_in = (None, "checkpoint", "line")[number % 3]
         write = draw.randint(1, CHECKPOINTS if halt_in == "checkpoint" else LINES)
-        in_time += kill(arguments(str(number)), halt_in, write, draw.uniform(0, seconds))
+        longest = seconds
+        while not kill(arguments(str(number)), halt_in, write, draw.uniform(0, longest)):
+            shutil.rmtree(Path(folder) / str(number))  # it had come to its end: once more, and sooner
+            longest /= 2
         finish(arguments(str(number)))
-    print(f"killed in time: {in_time}")
 
 
 if __name__ == "__main__":

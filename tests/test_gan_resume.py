@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,8 +65,6 @@ def test_twenty_kills_leave_no_trace(tmp_path):
     command = [sys.executable, str(HERE / "gan_killer.py"), str(data), str(tmp_path), str(KILLS), "1"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
-    in_time = int(re.search(r"in time: (\d+)", done.stdout)[1])
-    assert in_time >= KILLS - 4  # others came after the end
 
     whole = tmp_path / "whole"
     reference = history(whole)

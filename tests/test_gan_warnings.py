@@ -17,9 +17,9 @@ def line(step: int, metrics: dict | None = None, **changes) -> dict:
     return healthy | changes
 
 
-def metrics(kid=0.1, diversity=0.9, recall=0.4, ratio=1.0, **discriminator) -> dict:
+def metrics(kid=0.1, diversity=0.9, recall=0.4, precision=0.8, ratio=1.0, **discriminator) -> dict:
     d = {"training": 1.0, "generated": -1.0, "training_sign": 0.5} | discriminator
-    space = {"kid": kid, "diversity": diversity, "recall": recall}
+    space = {"kid": kid, "diversity": diversity, "recall": recall, "precision": precision}
     return {"spaces": {"HOG": space}, "copying": {"ratio": ratio}, "discriminator": d}
 
 
@@ -68,7 +68,8 @@ def test_without_unseen_images_d_must_be_sure_of_everything():
 
 
 def test_images_that_are_alike_or_show_little_of_the_reals():
-    for bad in (metrics(diversity=0.3), metrics(recall=0.01), metrics(diversity=0.2, recall=None)):
+    alike, partial, noise = metrics(diversity=0.3), metrics(recall=0.01), metrics(precision=0.0, recall=1.0)
+    for bad in (alike, partial, noise, metrics(diversity=0.2, recall=None, precision=None)):
         assert "collapse" in found(after_warm_up(metrics(), bad, bad))
         assert "collapse" not in found(after_warm_up(bad, bad, metrics()))
         assert "collapse" not in found(after_warm_up(metrics(), bad))

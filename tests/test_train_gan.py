@@ -363,10 +363,10 @@ def test_a_gan_without_a_fold_saw_nobody_of_it_and_has_files_of_its_own(data_dir
     for content in (checkpoint, load_json(paths.gan_history(tmp_path / "metrics", 2))):
         assert (content["fold"], content["k_folds"], content["train_fraction"]) == (2, 3, 1.0)
     made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    own = ("models/gan/fold_2/", "gan_images/fold_2/", "metrics/gan_fold_2_training_history.json",
-           "figures/gan_fold_2_loss_curve.png")  # fmt: skip
+    own = ("models/gan/fold_2/", "gan_images/fold_2/", "metrics/gan_fold_2_", "figures/gan_fold_2_")
     assert all(name.startswith(own) for name in made), made
-    assert {"models/gan/fold_2/training_state.pth", *own[2:]} <= made
+    files = {f"{own[2]}training_history.json", f"{own[2]}stats.jsonl", f"{own[3]}loss_curve.png"}
+    assert {"models/gan/fold_2/training_state.pth", *files} <= made
 
 
 def test_a_smaller_part_lies_within_a_larger_one_and_is_recorded(data_dir, tmp_path):
