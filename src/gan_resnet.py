@@ -3,8 +3,8 @@
 The outline is that of R3GAN (Huang et al. 2024, arXiv 2501.05441): a learned root, per resolution one
 bottleneck block that starts as the identity, and interpolation between resolutions. It is slimmer, so that
 it can be trained on a CPU, too: the 3x3 convolution of a block has half the width of its input and is dense,
-as grouped ones take several times as long in bfloat16 on a CPU, and the last stage has half the image's side,
-each of its positions making, or seeing, 2x2 pixels. Images are in [-1, 1]; D returns logits.
+as grouped ones take several times as long in bfloat16 on a CPU; at the full resolution G has one narrow block
+and D none: each position of its first stage sees 2x2 pixels. Images are in [-1, 1]; D returns logits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GAIN = (2 / (1 + SLOPE**2)) ** 0.5  # He et al. 2015: keeps the scale through a 
 
 
 def stage_widths(image_size: int, feature_maps: int) -> list[int]:
-    """Channels of the stages from the root (widest) to the one next to the image (``feature_maps``)."""
+    """Channels of the stages from the root (widest) to that of half the image's side (``feature_maps``)."""
     levels = reversed(range(doublings(image_size)))
     return [feature_maps * min(2**level, MAX_WIDENING) for level in levels]
 
@@ -80,9 +80,8 @@ class Generator(nn.Module):
     """Noise z [N, input_dim] -> images [N, num_channels, image_size, image_size] in [-1, 1].
 
     The root is a learned map [C, 4, 4] or [C, 7, 7] times a linear function of the latent, by channel.
-    Between stages the narrower width is taken first, then twice the side by bilinear interpolation. The 2x2
-    pixels of a position start alike, so that there is no checkerboard to be unlearned. Arguments as in
-    ``dcgan.Generator``.
+    Between stages the narrower width is taken first, then twice the side by bilinear interpolation, which
+    treats all pixels alike. Arguments as in ``dcgan.Generator``; the noise reaches the last stage, too.
     """
 
     def __init__(
@@ -94,6 +93,7 @@ class Generator(nn.Module):
         self.latent_dim, self.feature_maps = latent_dim, feature_maps
         self.noise_injection, self.n_classes = noise_injection, n_classes
         widths, side = stage_widths(image_size, feature_maps), root_size(image_size)
+        widths.append(max(1, feature_maps // 2))  # of the full resolution
         self.embedding = nn.Embedding(n_classes, EMBEDDING) if n_classes else None
         self.basis = nn.Parameter(torch.randn(widths[0], side, side))
         self.linear = nn.Linear(latent_dim + (EMBEDDING if n_classes else 0), widths[0], bias=False)
@@ -102,9 +102,7 @@ class Generator(nn.Module):
         self.narrowings = nn.ModuleList(linear_convolution(wide, narrow) for wide, narrow in pairs)
         self.noises = nn.ModuleList(NoiseInjection(width) for width in widths) if noise_injection else None
         self.blocks = nn.ModuleList(ResidualBlock(width, len(widths)) for width in widths)
-        self.to_image = linear_convolution(widths[-1], 4 * num_channels, 3)
-        with torch.no_grad():  # pixel_shuffle takes the four pixels of an image's channel from adjacent ones
-            self.to_image.weight.copy_(self.to_image.weight[::4].repeat_interleave(4, dim=0))
+        self.to_image = linear_convolution(widths[-1], num_channels)
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -136,7 +134,7 @@ class Generator(nn.Module):
             if self.noises is not None:
                 x = self.noises[stage](x, maps[stage])
             x = block(x)
-        return functional.pixel_shuffle(self.to_image(x), 2).tanh()
+        return self.to_image(x).tanh()
 
 
 class Discriminator(nn.Module):
