@@ -7,7 +7,6 @@ noise is a stream of its own, networks are in eval mode and without gradients.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,12 +16,12 @@ import numpy as np
 import torch
 from sklearn.metrics.pairwise import euclidean_distances
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from data_loader import to_gan_range
 from distributed import alone
 from fidelity import NEIGHBOURS, neighbourhood_scores
 from gan_spaces import Space, build_spaces, hog_space, small_images
+from gan_timetable import COPY_IMAGES, Costs, Timetable
 from gan_training import image_noise
 from image_quality import frechet_distance_of_features, halve_by_group, kernel_distance
 from memorisation import DETAIL_SIDE, detail_distances
@@ -30,20 +29,10 @@ from utils import UserError, derive_seed, sha256_file
 
 if TYPE_CHECKING:
     from gan_run import Run, TrainingSet
-    from gan_training import GAN
 
 SHARE = 0.04  # of the time, at most, for metrics; grids and figures take some of the 5 % promised
 DEFAULT_IMAGES = 256
-COPY_IMAGES = 128  # generated, compared with every training image
 FEWEST = 2  # real images on either side of a comparison
-# Nominal operations per second and seconds, from which intervals follow. On a core of a current server a step
-# reaches 2e11 in bfloat16, and metrics cost a third to a half of what these numbers make of them. Those of
-# GPUs are guesses on the same side.
-STEP_OPERATIONS = {("cpu", "fp32"): 1e11, ("cpu", "bf16"): 2e11, ("gpu", "fp32"): 2e13, ("gpu", "bf16"): 4e13}
-OPERATIONS = {"cpu": 5e10, "gpu": 1e13}  # of networks that only look
-STEP_SECONDS = 5e-3  # of a step, whatever its size
-ARRAY_OPERATIONS_PER_SECOND = 1e10  # of NumPy, in float64
-START_SECONDS = 5.0  # of a run before its first step
 
 
 @dataclass(frozen=True)
@@ -68,98 +57,6 @@ class MonitorOptions:
             "--metrics-features": None if self.features is None else sha256_file(self.features)[:12],
             "--metrics-holdout": self.holdout,
         }
-
-
-# --- what an evaluation costs ----------------------------------------------------------------------
-def forward_operations(network: nn.Module, *inputs: torch.Tensor) -> float:
-    """Floating-point operations of ``network`` for one image; it stays as it is."""
-    training = network.training
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network.eval()(*inputs)
-    finally:
-        network.train(training)
-    return counter.get_total_flops() / len(inputs[0])
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Nominal seconds of a step and of evaluations; ``g``, ``d``: operations of one image through G and D."""
-
-    g: float
-    d: float
-    batch_size: int
-    device: str
-    precision: str
-
-    @classmethod
-    def of(cls, gan: GAN, batch_size: int, device: torch.device, precision: str) -> Costs:
-        z = torch.zeros(2, gan.G.input_dim, device=device)
-        label = [torch.zeros(2, dtype=torch.int64, device=device)] if gan.options.conditional else []
-        images = torch.zeros(2, gan.G.num_channels, gan.G.image_size, gan.G.image_size, device=device)
-        g, d = forward_operations(gan.G, z, *label), forward_operations(gan.D, images, *label)
-        return cls(g, d, batch_size, "cpu" if device.type == "cpu" else "gpu", precision)
-
-    def step(self) -> float:
-        """G forward and backward (3 g), D's update on reals and fakes (6 d), and the fakes through D and back
-        (2 d). Penalties and VGG16 come on top."""
-        operations = self.batch_size * (3 * self.g + 8 * self.d)
-        return STEP_SECONDS + operations / STEP_OPERATIONS[self.device, self.precision]
-
-    def evaluation(self, space: Space, n: int, n_training: int) -> float:
-        """Of ``n`` images in ``space``."""
-        network = n * (self.g + 2 * self.d + space.operations) / OPERATIONS[self.device]
-        distances = 20 * n * n * space.dim + 60 * n**3
-        distances += 18 * min(n, COPY_IMAGES) * n_training * DETAIL_SIDE**2
-        return network + n * space.seconds + distances / ARRAY_OPERATIONS_PER_SECOND
-
-    def timetables(
-        self, spaces: Sequence[Space], options: MonitorOptions, n_training: int, steps_per_epoch: int
-    ) -> dict[str, Timetable]:
-        """By name; each space has an equal share of the time."""
-        n, epoch = min(options.images, n_training // 2), steps_per_epoch * self.step()
-        tables = {}
-        for space in spaces:
-            seconds = self.evaluation(space, n, n_training)
-            setup = 2 * n * (space.seconds + space.operations / OPERATIONS[self.device])
-            tables[space.name] = timetable(options.interval, seconds, setup, epoch, SHARE / len(spaces))
-        return tables
-
-
-@dataclass(frozen=True)
-class Timetable:
-    """When a space is evaluated: every ``interval`` epochs (0: never) from epoch ``first`` on.
-
-    ``seconds``: of an evaluation, ``setup``: of the features of the reals, ``epoch``: of an epoch; nominal.
-    """
-
-    interval: int
-    first: int
-    seconds: float
-    setup: float
-    epoch: float
-
-    def due(self, epoch: int) -> bool:
-        return self.interval > 0 and epoch >= self.first and epoch % self.interval == 0
-
-    def due_at_end(self, epoch: int, share: float) -> bool:
-        """Is there time for one more evaluation after the last epoch, if that has none by itself?"""
-        if self.interval == 0 or self.due(epoch):
-            return False
-        done = max(0, (epoch - self.first) // self.interval + 1)
-        return self.setup + (done + 1) * self.seconds <= share * (START_SECONDS + epoch * self.epoch)
-
-
-def timetable(wanted: int | None, seconds: float, setup: float, epoch: float, share: float) -> Timetable:
-    """The shortest interval, a multiple of ``wanted``, at which evaluations take ``share`` of the time."""
-    if wanted == 0:
-        return Timetable(0, 0, seconds, setup, epoch)
-    wanted = wanted or 1
-    interval = wanted * max(1, math.ceil(seconds / (share * epoch * wanted)))
-    # The first must have earned the features of the reals too; from then on each interval earns its own.
-    earned = ((setup + seconds) / share - START_SECONDS) / epoch
-    first = interval * max(1, math.ceil(earned / interval))
-    return Timetable(interval, first, seconds, setup, epoch)
 
 
 # --- the reals -------------------------------------------------------------------------------------
@@ -246,7 +143,8 @@ class Monitor:
             spaces = [space for space in spaces if space.name in tables]
         else:
             costs = Costs.of(gan, run.schedule.batch_size, device, run.precision)
-            tables = costs.timetables(spaces, options, len(data.pixels), run.steps_per_epoch)
+            n, per_epoch = len(data.pixels), run.steps_per_epoch
+            tables = costs.timetables(spaces, options.interval, options.images, n, per_epoch, SHARE)
         return cls(data, spaces, tables, options.images, gan.G.input_dim, run.seed)
 
     def tables_as_dict(self) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-import gan_monitor
-from gan_monitor import Costs, Monitor, MonitorOptions, Timetable, set_aside, timetable
+from gan_monitor import Monitor, set_aside
 from gan_probe import gradient_shares
 from gan_run import TrainingSet
 from gan_spaces import hog_features, hog_space
+from gan_timetable import START_SECONDS, Costs, Timetable, forward_operations, timetable
 from gan_training import Objective, build_gan, image_noise, step_noise, train_step
 
 CPU = torch.device("cpu")
@@ -57,7 +57,7 @@ def test_evaluations_take_their_share_of_the_time_at_most():
         for number in range(1, 4000):
             done += table.due(number)
             spent = (setup if done else 0.0) + done * seconds
-            assert spent <= share * (gan_monitor.START_SECONDS + number * epoch) + 1e-9, number
+            assert spent <= share * (START_SECONDS + number * epoch) + 1e-9, number
         rare = max(seconds / (share * epoch), wanted or 1)  # epochs between two, if the reals cost nothing
         assert done >= 0.9 * (4000 - setup / (share * epoch)) / rare - 2
 
@@ -78,8 +78,8 @@ def test_the_timetable_follows_from_the_options_and_not_from_the_clock():
     assert costs[0] == costs[1] and costs[2].step() > costs[0].step()
     z = torch.zeros(1, 6)
     root = 2 * 6 * 16 * 16  # multiplications and additions of the generator's root: 16 channels, 4 x 4 cells
-    assert gan_monitor.forward_operations(gan.G.layers[0], z[:, :, None, None]) == root
-    tables = costs[0].timetables([hog_space(32)], MonitorOptions(interval=3), 100, 10)
+    assert forward_operations(gan.G.layers[0], z[:, :, None, None]) == root
+    tables = costs[0].timetables([hog_space(32)], 3, 256, 100, 10, 0.04)
     assert tables["HOG"].interval % 3 == 0
     after = gan.state_dict()
     assert all(torch.equal(after["G"][name], before["G"][name]) for name in before["G"])
