@@ -6,6 +6,7 @@ failures are tried again.
 
 from __future__ import annotations
 
+import shutil
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from utils import UserError, load_json, public_path, save_json
 
 FORMAT = "gan-benchmark-1"
 HEADER = ("machine", "data", "images")  # what rows of one file share
+PLACE = ("what", "contender", "budget", "seed")  # of a row in the table
 # Of a generator that counts as trained, in MAIN; diversity beside the reals'. Noise surrounds everything, so
 # its recall may be 1, but it lies near no real image: its precision is 0.
 MIN_RECALL, MIN_DIVERSITY, MIN_PRECISION = 0.1, 0.5, 0.1
@@ -57,11 +59,12 @@ class GANResults:
         return any(row["id"] == unit.id and row["status"] == DONE for row in self.content["rows"])
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """In place of an earlier one of the same id. The file is read anew: another command may have added
-        to it."""
+        """In place of an earlier one of the same contender, budget and seed, be it of other settings. The
+        file is read anew: another command may have added to it."""
         described = {key: self.content[key] for key in ("scorer", "reals")}
         content = self._read() | described
-        content["rows"] = [kept for kept in content["rows"] if kept["id"] != row["id"]] + [dict(row)]
+        others = [kept for kept in content["rows"] if any(kept[name] != row[name] for name in PLACE)]
+        content["rows"] = [*others, dict(row)]
         save_json(self.file, content)
         self.content = load_json(self.file)  # as it will be read by others
 
@@ -87,6 +90,8 @@ def measure_units(
     for number, unit in enumerate(todo, 1):
         name = f"{unit.contender.name}, {unit.budget.words}, seed {unit.seed}"
         print(f"[{number}/{len(todo)}] {name} ...", flush=True)
+        if again:
+            shutil.rmtree(field.folder(unit), ignore_errors=True)
         row = measure(unit, field, judge, what)
         results.add(row)
         print(f"    {describe(row)}", flush=True)

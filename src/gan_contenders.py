@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from gan_options import preset_values
 from utils import UserError, sha256_json
 
 
@@ -86,10 +87,13 @@ class Unit:
 
     @property
     def id(self) -> str:
-        """Of its row: what would be measured anew if it changed."""
-        return (
-            f"{self.contender.name} | {shlex.join(self.contender.flags)} | {self.budget.words} | {self.seed}"
-        )
+        """Of its row: what would be measured anew if it changed, what a preset sets included."""
+        flags = self.contender.flags
+        parts = [self.contender.name, shlex.join(flags), self.budget.words, str(self.seed)]
+        if self.contender.ours:
+            preset = flags[flags.index("--preset") + 1] if "--preset" in flags else "default"
+            parts.append(sha256_json(preset_values(preset))[:8])
+        return " | ".join(parts)
 
     def folder_name(self, key: str) -> str:
         """``key``: of the data and of how many images are generated."""

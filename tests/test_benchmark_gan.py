@@ -18,6 +18,7 @@ import torch
 import benchmark_gan
 import gan_benchmark_scorer
 import gan_contender_runs as runs
+import gan_options
 import paths
 from gan_benchmark_data import load_benchmark_data
 from gan_benchmark_rows import GANResults, grouped, is_trained, measure, measure_units, table
@@ -257,7 +258,7 @@ def test_an_interruption_while_writing_leaves_the_file_whole(results, field, jud
     before = results.file.read_bytes()
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        results.add({"id": "x", "status": "done"})
+        results.add({"id": "x", "what": "peers", "contender": "x", "budget": "1 min", "seed": 0})
     assert results.file.read_bytes() == before
     assert not list(results.file.parent.glob(".*tmp"))
 
@@ -269,6 +270,27 @@ def test_images_of_an_earlier_time_are_scored_without_training_again(field, judg
     assert measure(here, field, judge, "peers") == first
     paths.made_images(field.folder(here)).write_bytes(b"PK cut off")
     assert measure(here, field, judge, "peers")["status"] == "failed"
+
+
+def test_again_trains_again(results, field, judge, tmp_path):
+    here = unit(tmp_path, "noise")
+    measure_units([here], field, judge, results, "peers", again=False)
+    made = paths.made_images(field.folder(here)).stat().st_mtime_ns
+    measure_units([here], field, judge, results, "peers", again=True)
+    assert paths.made_images(field.folder(here)).stat().st_mtime_ns != made
+    assert len(load_json(results.file)["rows"]) == 1
+
+
+def test_a_preset_that_was_changed_is_measured_anew_and_replaces_its_row(results, judge, monkeypatch):
+    before = Unit(Contender("ours-cpu", ("--preset", "cpu")), 0, Budget(minutes=10))
+    row = {"what": "peers", "contender": "ours-cpu", "budget": "10 min", "seed": 0, "status": "done"}
+    results.add(row | {"id": before.id})
+    assert results.has(before)
+    monkeypatch.setitem(gan_options.PRESETS, "cpu", gan_options.PRESETS["cpu"] | {"r1": 123.0})
+    now = Unit(before.contender, 0, before.budget)
+    assert not results.has(now)
+    results.add(row | {"id": now.id})
+    assert [kept["id"] for kept in load_json(results.file)["rows"]] == [now.id]
 
 
 @pytest.mark.parametrize("part", ["machine", "data", "images"])
