@@ -115,7 +115,7 @@ def gan_step(gan: PlainGAN, real: Tensor, z: Tensor, perceptual: float, matching
     """One update of D, then of G; ``real`` [B, C, S, S] in [-1, 1]. Losses in nats, the others unweighted."""
     ones, zeros = (torch.full((len(real),), value, device=real.device) for value in (1.0, 0.0))
     gan.optimizer_D.zero_grad()
-    loss_real = gan.cross_entropy(gan.D(real), ones * 1 - SMOOTHING)
+    loss_real = gan.cross_entropy(gan.D(real), ones * (1 - SMOOTHING))
     fake = gan.G(z)
     loss_fake = gan.cross_entropy(gan.D(fake.detach()), zeros)
     (loss_real + loss_fake).backward()
