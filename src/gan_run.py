@@ -271,7 +271,7 @@ class Run:
                 f"{paths.gan_state('<model-dir>').as_posix()}"
             )
         # What older states do not know of.
-        earlier = {"--train-fraction": 1.0, "processes": 1} | state["settings"]
+        earlier = {"--train-fraction": 1.0, "processes": 1, "--compile": False} | state["settings"]
         different = [
             f"{flag} {earlier.get(flag)} (now {value})"
             for flag, value in self.settings.items()

@@ -89,6 +89,10 @@ def _add_training_arguments(group: argparse._ArgumentGroup) -> None:
         "--precision", choices=("auto", "fp32", "bf16"), default="auto",
         help="arithmetic of the networks; auto: bf16 where the hardware multiplies it, else fp32",
     )  # fmt: skip
+    add(
+        "--compile", action="store_true",
+        help="torch.compile the networks first, which takes a minute: for long runs on a GPU",
+    )  # fmt: skip
     seed = number(int, 0, 2**32 - 1)
     add("--seed", type=seed, default=42, metavar="N", help="seed of weights, noise and order")
     add("--workers", type=number(int, 0), default=4, metavar="N", help="threads that decode images")
@@ -320,7 +324,7 @@ def fixed_settings(
     flags = (
         "image_size", "num_channels", "latent_dim", "feature_maps_g", "feature_maps_d", "lr", "beta1",
         "classes", "train_fraction", "fold", "k_folds", "lambda_adv", "lambda_perceptual", "lambda_fm",
-        "seed",
+        "seed", "compile",
     )  # fmt: skip
     return {f"--{name.replace('_', '-')}": getattr(args, name) for name in flags} | {
         "--batch-size": batch_size,
@@ -350,10 +354,11 @@ def build_run(args: argparse.Namespace) -> Run:
     """Data, networks, losses and schedule as the flags say, with nothing trained yet."""
     from gan_run import Folders, Run, Schedule
     from gan_training import build_gan
-    from utils import environment, public_config, resolve_precision, select_device
+    from utils import environment, prepare_arithmetic, public_config, resolve_precision, select_device
 
     device = select_device(args.cpu)
     precision = resolve_precision(args.precision, device)
+    prepare_arithmetic(device, precision, args.compile)
     with main_first():
         data = load_training_set(args, device)
     batch_size = fit_batch_size(args.batch_size, len(data.pixels))
@@ -361,6 +366,8 @@ def build_run(args: argparse.Namespace) -> Run:
     feature_maps = (args.feature_maps_g, args.feature_maps_d)
     sizes = (args.image_size, args.num_channels, args.latent_dim, feature_maps)
     gan = build_gan(*sizes, args.lr, args.beta1, args.seed, device)
+    if args.compile:
+        gan.compile()
     objective, perceptual = build_objective(args, data.pixels, precision)
     settings = fixed_settings(args, data, batch_size, precision, perceptual)
     agree("data, weights or settings", settings)
