@@ -18,7 +18,8 @@ ifeq ($(UV),)
   INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 else
   CREATE := uv venv --allow-existing --python $(PYTHON) $(VENV)
-  INSTALL := uv pip install --python $(BIN)/python
+  # uv leaves compiling to the first start, and compiles at every start where PYTHONDONTWRITEBYTECODE is set.
+  INSTALL := uv pip install --compile-bytecode --python $(BIN)/python
 endif
 
 .PHONY: setup demo test test-slow lint

@@ -8,6 +8,7 @@ same networks as our path, so that both can be given the same weights.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class PlainImages(Dataset):
 
 
 def loader_of(images: PlainImages, batch_size: int, workers: int, shuffle: bool) -> DataLoader:
+    workers = min(workers, os.cpu_count() or workers)  # of more, PyTorch warns
     return DataLoader(images, batch_size=batch_size, shuffle=shuffle, num_workers=workers)
 
 

@@ -72,7 +72,7 @@ class Sizes:
     epochs: int = 15
     folds: int = 5
     baseline_images: int = 1200
-    plain_images: int = 128
+    plain_images: int = 256
     full_images: int = 26_684
     batch: int = 32
     feature_maps: int = 32

@@ -54,6 +54,7 @@ class Recipe:
     weight_decay: float
     schedule: str  # "none" or "onecycle"
     precision: str  # "fp32" or "bf16"
+    compiled: bool = False  # by torch.compile
 
 
 @dataclass
@@ -211,6 +212,8 @@ def fit(
     steps = steps_per_epoch(len(pool.real), recipe.batch_size)
     check_batch_size(min(recipe.batch_size, len(pool.real)))
     agree(f"initial weights ({desc})", weights_digest(module))
+    if recipe.compiled:
+        module.compile()
     optimizer = torch.optim.AdamW(
         [parameter for parameter in module.parameters() if parameter.requires_grad],
         lr=recipe.lr,

@@ -10,9 +10,11 @@ feature matching networks (dos Santos et al. 2019, arXiv 1904.02762).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from data_loader import IMAGENET_MEAN, IMAGENET_STD
@@ -21,6 +23,7 @@ from utils import derive_seed
 SMOOTHING = 0.1  # of D's target for reals alone, one-sided (Salimans et al. 2016, arXiv 1606.03498)
 WGAN_GP_WEIGHT = 10.0  # Gulrajani et al. 2017, for all of their networks and data
 
+VARIANCE_FLOOR = 1e-8  # the gradient of a bare square root is infinite at 0
 Moments = tuple[Tensor, Tensor]  # mean and standard deviation over a batch, each [C, H, W]
 
 
@@ -101,10 +104,49 @@ def between(real: Tensor, fake: Tensor, numbers: Tensor) -> Tensor:
 # --- feature matching ------------------------------------------------------------------------------
 def batch_moments(features: Tensor) -> Moments:
     """Mean and standard deviation [C, H, W] over the images of features [N, C, H, W], in float32."""
+    if features.device.type == "cpu":
+        mean, deviation = _RowMoments.apply(features.permute(0, 2, 3, 1).flatten(1))
+        shape = (*features.shape[2:], features.shape[1])
+        return mean.view(shape).permute(2, 0, 1), deviation.view(shape).permute(2, 0, 1)
     features = features.float()
     mean = features.mean(dim=0)
-    variance = (features - mean).square().mean(dim=0)  # on a CPU Tensor.var takes ten times as long here
-    return mean, (variance + 1e-8).sqrt()  # the gradient of a bare sqrt is infinite at 0
+    variance = (features - mean).square().mean(dim=0)
+    return mean, (variance + VARIANCE_FLOOR).sqrt()
+
+
+class _RowMoments(torch.autograd.Function):
+    """Rows [N, D] -> mean and standard deviation [D] in float32, image by image.
+
+    What is summed then stays in a CPU's cache: for D's first layer at 224 pixels this takes a twentieth of
+    the time that operations on the whole of [N, D] take, which is half of a GAN step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Moments:
+        mean = torch.zeros(rows.shape[1])
+        for row in rows:
+            mean += row
+        mean /= len(rows)
+        variance = torch.zeros_like(mean)
+        for row in rows:
+            deviation = row - mean
+            variance.addcmul_(deviation, deviation, value=1 / len(rows))
+        deviation = (variance + VARIANCE_FLOOR).sqrt()
+        ctx.save_for_backward(rows, mean, deviation)
+        return mean, deviation
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_mean: Tensor, of_deviation: Tensor) -> Tensor:
+        """d mean / d x = 1 / N and d sd / d x = (x - mean) / (N sd); the mean's part in sd cancels out."""
+        rows, mean, deviation = ctx.saved_tensors
+        slope = of_deviation / (len(rows) * deviation)
+        offset = of_mean / len(rows) - slope * mean
+        gradient, row_gradient = torch.empty_like(rows), torch.empty_like(mean)
+        for row, place in zip(rows, gradient, strict=True):
+            torch.mul(slope, row, out=row_gradient)
+            place.copy_(row_gradient.add_(offset))
+        return gradient
 
 
 def feature_matching_loss(real: list[Moments], fake: list[Moments]) -> Tensor:

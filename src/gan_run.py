@@ -392,7 +392,7 @@ class Run:
             )
         # What older states do not know of.
         earlier = settings_of(GANOptions()) | MonitorOptions().settings()
-        earlier |= {"--train-fraction": 1.0, "processes": 1} | state["settings"]
+        earlier |= {"--train-fraction": 1.0, "processes": 1, "--compile": False} | state["settings"]
         different = [
             f"{flag} {earlier.get(flag)} (now {value})"
             for flag, value in self.settings.items()

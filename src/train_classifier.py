@@ -33,6 +33,7 @@ from utils import (
     environment,
     load_json,
     number,
+    prepare_arithmetic,
     public_config,
     public_path,
     resolve_precision,
@@ -126,6 +127,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--workers", type=number(int, 0), default=4, metavar="N", help="threads that decode images")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
         help="auto: bf16 where the hardware multiplies it")  # fmt: skip
+    add("--compile", action="store_true",
+        help="with --unfreeze: torch.compile the network first, which takes a minute")  # fmt: skip
     add("--cpu", action="store_true", help="use the CPU even if a GPU is available")
     add("--resume", action="store_true", help="go on with an interrupted run of the same options")
     add("--estimate", action="store_true",
@@ -161,6 +164,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     if args.feature_views > 1 and (args.unfreeze or args.augment == "none"):
         needs = "a frozen backbone: leave --unfreeze out" if args.unfreeze else "--augment light"
         parser.error(f"--feature-views {args.feature_views} needs {needs}")
+    if args.compile and not args.unfreeze:
+        parser.error("--compile needs --unfreeze: a frozen backbone sees every image once only")
     own = treatment_of(args).prefix
     if args.prefix in paths.ARM_PREFIXES and args.prefix != own:
         parser.error(f"--prefix {args.prefix[:-1]} names another arm than these options train ({own[:-1]})")
@@ -295,7 +300,7 @@ def prepare_state_folder(
         "processes": 1 if workload_of(args).cached else size(),  # which change no features
     }
     if args.resume and run_file.is_file():
-        earlier = {"processes": 1} | load_json(run_file)
+        earlier = {"processes": 1, "compile": False} | load_json(run_file)
         for key, value in run.items():
             if earlier.get(key) != value:
                 raise UserError(
@@ -526,6 +531,7 @@ def train(args: argparse.Namespace, treatment: Treatment) -> None:
 
     device = select_device(args.cpu)
     precision = resolve_precision(args.precision, device)
+    prepare_arithmetic(device, precision, args.compile)
     with main_first():
         data = read_data(args, treatment)
     weight_flags = check_initial_weights(args, data.splits.sha256)
@@ -545,7 +551,9 @@ def train(args: argparse.Namespace, treatment: Treatment) -> None:
         print(time_needed, flush=True)
     trainer = ArmTrainer(
         data,
-        Recipe(args.epochs, args.batch_size, args.lr, args.weight_decay, args.schedule, precision),
+        Recipe(
+            args.epochs, args.batch_size, args.lr, args.weight_decay, args.schedule, precision, args.compile
+        ),
         weights=args.weights,
         frozen=not args.unfreeze,
         augment=args.augment,

@@ -112,6 +112,10 @@ def _add_training_arguments(group: argparse._ArgumentGroup) -> None:
         "--precision", choices=("auto", "fp32", "bf16"), default="auto",
         help="arithmetic of the networks; auto: bf16 where the hardware multiplies it, else fp32",
     )  # fmt: skip
+    add(
+        "--compile", action="store_true",
+        help="torch.compile the networks first, which takes a minute: for long runs on a GPU",
+    )  # fmt: skip
     seed = number(int, 0, 2**32 - 1)
     add("--seed", type=seed, default=42, metavar="N", help="seed of weights, noise and order")
     add("--workers", type=number(int, 0), default=4, metavar="N", help="threads that decode images")
@@ -146,6 +150,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error(str(error))
     if options.conditional and args.classes == POSITIVE:
         parser.error("--conditional learns from the images of all classes: leave --classes positive out")
+    if args.compile and options.penalised:
+        parser.error(
+            "--compile cannot be combined with a gradient penalty (--r1, --r2, wgan-gp), whose second "
+            "derivative torch.compile lacks: leave --compile out"
+        )
     check_monitoring_arguments(parser, args)
     args.classes = args.classes or (ALL if options.conditional else POSITIVE)
     args.results_dir = args.results_dir or str(Path(args.output_dir) / "metrics")
@@ -386,7 +395,7 @@ def fixed_settings(
     flags = (
         "image_size", "num_channels", "latent_dim", "feature_maps_g", "feature_maps_d", "lr", "beta1",
         "classes", "train_fraction", "fold", "k_folds", "lambda_adv", "lambda_perceptual", "lambda_fm",
-        "seed",
+        "seed", "compile",
     )  # fmt: skip
     given = {f"--{name.replace('_', '-')}": getattr(args, name) for name in flags}
     return {
@@ -421,10 +430,11 @@ def build_run(args: argparse.Namespace) -> Run:
     """Data, networks, losses and schedule as the flags say, with nothing trained yet."""
     from gan_run import Folders, Run, Schedule
     from gan_training import build_gan
-    from utils import environment, public_config, resolve_precision, select_device
+    from utils import environment, prepare_arithmetic, public_config, resolve_precision, select_device
 
     device = select_device(args.cpu)
     precision = resolve_precision(args.precision, device)
+    prepare_arithmetic(device, precision, args.compile)
     with main_first():
         data = load_training_set(args, device)
     batch_size = fit_batch_size(args.batch_size, len(data.pixels))
@@ -432,6 +442,8 @@ def build_run(args: argparse.Namespace) -> Run:
     feature_maps = (args.feature_maps_g, args.feature_maps_d)
     sizes = (args.image_size, args.num_channels, args.latent_dim, feature_maps)
     gan = build_gan(*sizes, args.lr, args.beta1, args.seed, device, options_of(args))
+    if args.compile:
+        gan.compile()
     objective, perceptual = build_objective(args, data.pixels, precision)
     settings = fixed_settings(args, data, batch_size, precision, perceptual)
     agree("data, weights or settings", settings)

@@ -247,6 +247,23 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return contextlib.nullcontext()
 
 
+def prepare_arithmetic(device: torch.device, precision: str, compiled: bool = False) -> None:
+    """Before networks are trained. With "bf16" an NVIDIA GPU multiplies the matrices that stay float32 in
+    TensorFloat-32, which has more digits than bfloat16; "fp32" keeps them exact. ``UserError`` if networks
+    are to be ``compiled`` and this machine cannot."""
+    import torch
+
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
+    if not compiled:
+        return
+    try:
+        torch.compile(torch.square)(torch.ones(2, device=device))
+    except Exception as error:  # by compiler and platform of many kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"--compile: this machine cannot compile ({reason}): leave it out") from None
+
+
 def environment(device: torch.device | None = None) -> dict[str, Any]:
     """Versions and hardware that a result depends on; no host name, user name or path."""
     import numpy as np

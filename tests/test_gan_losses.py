@@ -122,6 +122,29 @@ def test_batch_moments_are_mean_and_population_sd():
     np.testing.assert_allclose(sd, features.std(axis=0), rtol=1e-4)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_moments_and_their_gradient_are_those_of_the_formula(layout, dtype, tolerance):
+    torch.manual_seed(0)
+    features = (3 + torch.randn(5, 4, 3, 2)).to(dtype).to(memory_format=layout).requires_grad_()
+    wide = features.detach().double().requires_grad_()
+    weights = torch.randn(2, 4, 3, 2)
+    mean, sd = gan_losses.batch_moments(features)
+    ((mean * weights[0]).sum() + (sd**3 * weights[1]).sum()).backward()
+    wanted_mean, wanted_sd = wide.mean(0), (wide.var(0, correction=0) + gan_losses.VARIANCE_FLOOR).sqrt()
+    ((wanted_mean * weights[0]).sum() + (wanted_sd**3 * weights[1]).sum()).backward()
+    assert mean.dtype == sd.dtype == torch.float32 and features.grad.dtype == dtype
+    torch.testing.assert_close(mean.double(), wanted_mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(sd.double(), wanted_sd, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(features.grad.double(), wide.grad, rtol=tolerance, atol=tolerance)
+
+
+def test_the_gradient_of_the_spread_of_equal_images_is_finite():
+    features = torch.ones(4, 2, 3, 3, requires_grad=True)
+    gan_losses.batch_moments(features)[1].sum().backward()
+    assert features.grad.isfinite().all()
+
+
 def test_feature_matching_is_0_for_the_same_images_in_any_order_and_1_for_none():
     torch.manual_seed(0)
     real = torch.randn(16, 4, 5, 5) + 2

@@ -77,6 +77,7 @@ def test_values_that_belong_to_an_architecture_or_a_loss_follow_it():
         ),
         (["--adversarial-loss", "hinge", "--label-smoothing", "0.1"], r"--label-smoothing is about .* bce"),
         (["--conditional", "--classes", "positive"], r"leave --classes positive out"),
+        (["--compile", "--preset", "cpu"], r"--compile cannot be combined with a gradient penalty"),
     ],
 )
 def test_what_cannot_work_is_refused_in_a_line_with_the_reason(flags, reason, capsys):

@@ -440,7 +440,8 @@ class TestBadData:
          ["--synthetic-schedule", "0:0.5"], ["--train-fraction", "0"], ["--train-fraction", "1.5"],
          ["--use-synthetic", "--pretrain-synthetic", "2", "--synthetic-schedule", "0:0.5"],
          ["--prefix", "a/b"], ["--prefix", "gan_"], ["--prefix", "baseline_r1_"], ["--prefix", "_"],
-         ["--prefix", "gan_fold_1"], ["--prefix", "augmented"], ["--use-synthetic", "--prefix", "baseline"]],
+         ["--prefix", "gan_fold_1"], ["--prefix", "augmented"], ["--use-synthetic", "--prefix", "baseline"],
+         ["--compile"]],
     )  # fmt: skip
     def test_wrong_usage_is_exit_code_2(self, argv):
         with pytest.raises(SystemExit) as stop:

@@ -103,6 +103,22 @@ def test_terms_of_a_step_are_those_of_the_losses(gan):
     assert terms["g_perceptual"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_networks_take_the_same_steps_and_keep_their_names(gan):
+    compiled = gan_training.build_gan(32, 1, 6, (4, 4), lr=1e-3, beta1=0.5, seed=0, device=CPU)
+    compiled.compile()
+    generator = torch.Generator().manual_seed(0)
+    for step in range(2):
+        real = torch.rand(4, 1, 32, 32, generator=generator) * 2 - 1
+        z = gan_training.step_noise(0, step, 4, 6)
+        one, other = (gan_training.train_step(each, real, z, objective(), "fp32") for each in (gan, compiled))
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
+    assert compiled.state_dict()["D"].keys() == gan.state_dict()["D"].keys()
+    for name, weight in gan.G.state_dict().items():
+        torch.testing.assert_close(compiled.G.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+
+
 def test_perceptual_loss_is_taken_on_its_steps_only(gan):
     class Brightness(nn.Module):
         def forward(self, images):

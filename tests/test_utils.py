@@ -122,9 +122,7 @@ class TestPretrainedWeights:
         save_checkpoint(tmp_path / "hub" / "checkpoints" / "small-12345678.pth", {"w": torch.ones(2)})
         assert torch.equal(utils.hub_weights(url, "some weights", "")["w"], torch.ones(2))
 
-    @pytest.mark.parametrize(
-        "damage", ["absent", "truncated", "older format", "list", "web page", "foreign"]
-    )
+    @pytest.mark.parametrize("damage", ["absent", "truncated", "older format", "list", "web page", "foreign"])
     def test_unusable_file_is_named_and_the_short_message_has_no_path(self, tmp_path, monkeypatch, damage):
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
         folder = tmp_path / "hub" / "checkpoints"
@@ -244,6 +242,15 @@ class TestSeedsAndDevices:
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
         with utils.autocast(cpu, "fp32"):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+    def test_a_machine_that_cannot_compile_says_so_in_one_line(self, monkeypatch):
+        def compile_(_):
+            raise RuntimeError("\nno compiler\nlong\ntrace")
+
+        monkeypatch.setattr(torch, "compile", compile_)
+        utils.prepare_arithmetic(torch.device("cpu"), "fp32")
+        with pytest.raises(UserError, match=r"^--compile: .* \(no compiler\): leave it out$"):
+            utils.prepare_arithmetic(torch.device("cpu"), "fp32", compiled=True)
 
     def test_environment_names_no_host_or_user(self):
         import getpass
