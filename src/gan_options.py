@@ -27,6 +27,11 @@ CLASS_NAMES = ("Lung Opacity", "Normal", "No Lung Opacity / Not Normal")
 CLASS_FLAGS = ("lung_opacity", "normal", "not_normal")
 
 
+def label_of_class(flag: str) -> int:
+    """1 for pneumonia, 0 for the two classes without it."""
+    return int(flag == CLASS_FLAGS[0])
+
+
 @dataclass(frozen=True)
 class GANOptions:
     """What networks, losses and optimizers are; the fields are the flags of ``train_gan.py``.

@@ -3,7 +3,9 @@
     python src/generate_synthetic.py --model-path ./models/gan/generator_final.pth
 
 Image i depends on (generator, seed, i) alone: not on the batch size, nor on where an earlier run stopped,
-nor on which of several processes (torchrun) makes it.
+nor on which of several processes (torchrun) makes it. A generator that was trained with --conditional makes
+images of the class that --label says, each class from the same noise: the images i of two classes show what
+the class changes. A folder holds images of one class.
 Between kinds of machines one pixel in about a million may differ by one gray level. The images of a
 generator that was trained without fold I (train_gan.py --fold I) go to the subfolder fold_I, where
 train_classifier.py looks for them.
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import paths
 from distributed import barrier, from_main, is_main, own, size, together
+from gan_options import CLASS_FLAGS, label_of_class
 from synthetic import check_folder, clear, is_whole, make_manifest
 from utils import UserError, argument_parser, number, run_script, save_json
 
@@ -35,6 +38,11 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--output-dir", default=paths.SYNTHETIC_DIR, metavar="PATH",
         help="folder of the images; those of a generator trained without fold I go to its subfolder fold_I",
+    )  # fmt: skip
+    add(
+        "--label", choices=CLASS_FLAGS,
+        help="class of the images, for a generator that was trained with --conditional, which needs it "
+        "(default: none, what the generator was trained on)",
     )  # fmt: skip
     add("--num-images", type=number(int, 1), default=5000, metavar="N", help="images the folder shall hold")
     for flag, meaning, usual in (
@@ -74,12 +82,37 @@ def load_generator(
     return generator, checkpoint
 
 
+def class_to_make(
+    generator: Generator, checkpoint: dict[str, Any], path: str, label: str | None
+) -> int | None:
+    """The number of the class that ``label`` names, for a generator that takes one; else None.
+
+    ``UserError`` if it takes one and none is given, or takes none and has not learned from that class alone.
+    """
+    if generator.n_classes:
+        if label is None:
+            raise UserError(
+                f"{path} was trained with --conditional and makes images of {len(CLASS_FLAGS)} classes: say "
+                f"which with --label {{{','.join(CLASS_FLAGS)}}}"
+            )
+        return CLASS_FLAGS.index(label)
+    learned = CLASS_FLAGS[0] if checkpoint["label"] == 1 else None
+    if label not in (None, learned):
+        what = f"images of {learned} only" if learned else "all classes as if they were one"
+        remedy = "train a generator of all classes with `python src/train_gan.py --conditional`"
+        raise UserError(f"--label {label} contradicts {path}, which was trained on {what}; {remedy}")
+    return None
+
+
 # --- the folder ------------------------------------------------------------------------------------
-def manifest_of(checkpoint: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+def manifest_of(checkpoint: dict[str, Any], number: int | None, args: argparse.Namespace) -> dict[str, Any]:
+    """``number``: of the class, for a conditional generator: the images have its label."""
     from utils import public_path, sha256_file
 
+    class_name = {} if number is None else {"class": CLASS_FLAGS[number]}
+    label = {} if number is None else {"label": label_of_class(CLASS_FLAGS[number])}
     return make_manifest(
-        checkpoint,
+        checkpoint | label,
         args.num_images,
         "generate_synthetic.py",
         generator=public_path(args.model_path),
@@ -88,6 +121,7 @@ def manifest_of(checkpoint: dict[str, Any], args: argparse.Namespace) -> dict[st
         image_size=checkpoint["architecture"]["image_size"],
         seed=args.seed,
         output_dir=public_path(args.output_dir),
+        **class_name,
     )
 
 
@@ -114,8 +148,9 @@ def generate(args: argparse.Namespace) -> None:
     from utils import Announcement, select_device
 
     generator, checkpoint = load_generator(args.model_path, args.latent_dim, args.feature_maps_g)
-    make = ImageMaker(generator, args.seed, select_device(args.cpu))
-    manifest = manifest_of(checkpoint, args)
+    number = class_to_make(generator, checkpoint, args.model_path, args.label)
+    make = ImageMaker(generator, args.seed, select_device(args.cpu), number)
+    manifest = manifest_of(checkpoint, number, args)
     folder = paths.synthetic_fold(args.output_dir, manifest["fold"])
     if manifest["fold"] is not None:
         print(f"a generator trained without fold {manifest['fold']} of {manifest['k_folds']}: into {folder}")
@@ -141,9 +176,15 @@ def generate(args: argparse.Namespace) -> None:
         write_images(folder, mine, make, batch_size=args.batch_size, workers=args.workers, on_image=on_image)
     barrier()
     from_main(save_json, paths.synthetic_manifest(folder), manifest | {"complete": True})
-    label = manifest["label"]
-    meaning = f"label {label}" if label is not None else "no label: the GAN was trained on all classes"
-    print(f"{folder}: {args.num_images:,} images of {generator.image_size} px, {meaning}")
+    print(f"{folder}: {args.num_images:,} images of {generator.image_size} px, {describe_label(manifest)}")
+
+
+def describe_label(manifest: dict[str, Any]) -> str:
+    """What the images mean: "label 0 (normal)"."""
+    label, name = manifest["label"], manifest.get("class")
+    if label is None:
+        return "no label: the GAN was trained on all classes"
+    return f"label {label}" + (f" ({name})" if name else "")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,7 +1,8 @@
 """Generating images and writing them side by side: numbers in, 8-bit gray PNG files out.
 
-Image i depends on (generator, seed, i) alone. The arithmetic is float32: one pixel in about a million
-is a gray level off beside float64, which takes several times as long; so much machines may differ.
+Image i depends on (generator, seed, class, i) alone; its noise on (seed, i), so that classes share it. The
+arithmetic is float32: one pixel in about a million is a gray level off beside float64, which takes several
+times as long; so much machines may differ.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class ImageMaker:
         self.network = for_inference(generator).to(device, memory_format=torch.channels_last)
 
     def __call__(self, indices: Sequence[int]) -> np.ndarray:
-        """Images uint8 [N, S, S] with the given numbers (from 1), each a function of (seed, number) alone."""
+        """Images uint8 [N, S, S] with the given numbers (from 1), each of seed, class and number alone."""
         rows = [image_noise(self.seed, NOISE_STREAM, index, 1, self.input_dim) for index in indices]
         z = torch.cat(rows).to(self.device)
         label = None if self.label is None else z.new_full((len(z),), self.label, dtype=torch.int64)

@@ -33,6 +33,7 @@ ORIGIN_DEFAULTS = {"train_fraction": 1.0, "fold": None, "k_folds": None, "red_fl
 # What two sets of images must share for one to go on where the other stopped.
 IDENTITY = {
     "format": "format", "generator_sha256": "generator", "images_sha256": "origin", "seed": "seed",
+    "class": "class",
 }  # fmt: skip
 REQUIRED_KEYS = ("label", "count", "train_image_ids", "train_patients", "generator_sha256", "split_sha256")
 
@@ -97,7 +98,7 @@ def load_synthetic(
     if manifest["label"] is None:
         raise UserError(
             f"{folder}: these images have no label, because their generator was trained on all classes; "
-            "train one on positives: `python src/train_gan.py --classes positive`"
+            "train one on positives (`python src/train_gan.py --classes positive`), or with --conditional"
         )
     flags = list(manifest.get("red_flags", []))
     patient_of, elsewhere = {**patient_of, **test_images}, manifest.get("trained_elsewhere")

@@ -227,6 +227,77 @@ def test_generator_of_all_classes_makes_images_without_a_label(tmp_path, capsys)
     assert "no label" in capsys.readouterr().out
 
 
+class TestClasses:
+    """A generator that was trained with --conditional."""
+
+    @pytest.fixture
+    def conditional(self, tmp_path) -> Path:
+        return save_generator(tmp_path / "c.pth", n_classes=3, classes="all", label=None)
+
+    @pytest.mark.parametrize(
+        ("label", "number", "meaning"), [("lung_opacity", 0, 1), ("normal", 1, 0), ("not_normal", 2, 0)]
+    )
+    def test_images_and_manifest_are_of_the_class_that_is_asked_for(
+        self, conditional, tmp_path, capsys, label, number, meaning
+    ):
+        generate(conditional, tmp_path / "out", "--label", label)
+        manifest = load_json(paths.synthetic_manifest(tmp_path / "out"))
+        assert (manifest["label"], manifest["class"], manifest["classes"]) == (meaning, label, "all")
+        assert manifest["train_image_ids"] == ["a", "b"], "of all classes: what the generator has seen"
+        assert f"32 px, label {meaning} ({label})" in capsys.readouterr().out
+        network = gan_networks.generator_from_checkpoint(load_checkpoint(conditional), "c").double()
+        z = gan_training.image_noise(42, generation.NOISE_STREAM, 5, 1, 5)
+        gray = network(z.double(), torch.tensor([number])).mean(dim=1)[0].detach().numpy()
+        with Image.open(paths.synthetic_image(tmp_path / "out", 5)) as image:
+            np.testing.assert_allclose(np.asarray(image), (gray + 1) / 2 * 255, atol=0.51)
+
+    def test_an_image_of_a_class_depends_on_seed_and_number_alone_and_classes_differ(
+        self, conditional, tmp_path
+    ):
+        for name, label, flags in (
+            ("normal", "normal", []), ("again", "normal", ["--batch-size", "2"]), ("ill", "lung_opacity", []),
+        ):  # fmt: skip
+            generate(conditional, tmp_path / name, "--label", label, *flags)
+        assert contents(tmp_path / "again") == contents(tmp_path / "normal")
+        normal, ill = contents(tmp_path / "normal"), contents(tmp_path / "ill")
+        assert all(normal[name] != ill[name] for name in normal)
+
+    def test_the_class_must_be_said(self, conditional, tmp_path):
+        with pytest.raises(UserError, match=r"c\.pth was .*--label {lung_opacity,normal,not_normal}"):
+            generate(conditional, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_folder_holds_images_of_one_class(self, conditional, tmp_path):
+        generate(conditional, tmp_path / "out", "--label", "normal")
+        before = contents(tmp_path / "out")
+        with pytest.raises(UserError, match=r"another class \(normal, now lung_opacity\).*--output-dir"):
+            generate(conditional, tmp_path / "out", "--label", "lung_opacity")
+        assert contents(tmp_path / "out") == before
+        generate(conditional, tmp_path / "out", "--label", "lung_opacity", "--overwrite")
+        assert load_json(paths.synthetic_manifest(tmp_path / "out"))["label"] == 1
+
+    def test_images_without_a_fold_go_to_its_subfolder(self, tmp_path):
+        origin = {"classes": "all", "label": None, "fold": 2, "k_folds": 3}
+        generator = save_generator(tmp_path / "c.pth", n_classes=3, **origin)
+        generate(generator, tmp_path / "out", "--label", "normal")
+        manifest = load_json(paths.synthetic_manifest(tmp_path / "out" / "fold_2"))
+        assert (manifest["label"], manifest["class"], manifest["fold"]) == (0, "normal", 2)
+
+    def test_other_generators_take_no_class_but_what_they_learned_from(self, generator, tmp_path):
+        generate(generator, tmp_path / "plain")
+        generate(generator, tmp_path / "said", "--label", "lung_opacity")
+        assert contents(tmp_path / "said") == contents(tmp_path / "plain")
+        manifests = [load_json(paths.synthetic_manifest(tmp_path / name)) for name in ("plain", "said")]
+        assert "class" not in manifests[1]
+        assert manifests[0] | {"output_dir": "said"} == manifests[1]
+        with pytest.raises(UserError, match=r"--label normal contradicts .*images of lung_opacity only"):
+            generate(generator, tmp_path / "out", "--label", "normal")
+        of_all = save_generator(tmp_path / "all.pth", classes="all", label=None)
+        with pytest.raises(UserError, match=r"all classes as if they were one; train .*--conditional"):
+            generate(of_all, tmp_path / "out", "--label", "lung_opacity")
+        assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("flag", "given", "trained"), [("--latent-dim", 6, 5), ("--feature-maps-g", 8, 4)])
 def test_flags_that_contradict_the_checkpoint_are_refused_with_both_numbers(
     generator, tmp_path, flag, given, trained
@@ -251,7 +322,7 @@ def test_documented_defaults_and_help_without_torch():
     assert vars(args) == {
         "model_path": "g.pth", "output_dir": "./data/synthetic", "num_images": 5000, "latent_dim": None,
         "feature_maps_g": None, "batch_size": 64, "seed": 42, "workers": 4,
-            "overwrite": False, "cpu": False, "estimate": False,
+            "overwrite": False, "cpu": False, "estimate": False, "label": None,
     }  # fmt: skip
     code = "import sys; sys.modules['torch'] = None; import generate_synthetic as g; g.main(['--help'])"
     folder = Path(generate_synthetic.__file__).parent
