@@ -6,6 +6,7 @@ synthetic ones, those of the generator that saw all training images first, then 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from splits import (
     select,
 )
 from synthetic import SyntheticSet, load_synthetic
+from synthetic_union import join_folders
 from utils import UserError
 
 
@@ -77,8 +79,8 @@ class ArmData:
     def pool_labels(self) -> np.ndarray:
         """float32 [N + M]."""
         labels = [self.train.records["label"].to_numpy(dtype=np.float32)]
-        for fold, images in self.synthetic_images.items():
-            labels.append(np.full(len(images.records), self.synthetic[fold].label, dtype=np.float32))
+        for images in self.synthetic_images.values():
+            labels.append(images.records["label"].to_numpy(dtype=np.float32))
         return np.concatenate(labels)
 
     def synthetic_of(self, fold: int) -> SyntheticSet | None:
@@ -90,6 +92,12 @@ class ArmData:
         source = self.synthetic_of(fold)
         available = len(source.records) if source else 0
         return available if ratio is None else min(available, round(ratio * n_real))
+
+    def synthetic_labels(self, fold: int, n_real: int, ratio: float | None) -> np.ndarray:
+        """Their labels, int [n]."""
+        source = self.synthetic_of(fold)
+        labels = source.records["label"].to_numpy(dtype=int) if source else np.empty(0, dtype=int)
+        return labels[: self.n_synthetic(fold, n_real, ratio)]
 
     def synthetic_rows(self, fold: int, n_real: int, ratio: float | None) -> np.ndarray:
         """Their rows of the pool."""
@@ -118,15 +126,15 @@ def load_arm_data(
     image_size: int,
     workers: int,
     skip_bad: bool,
-    synthetic_dir: str | Path | None,
+    synthetic_dirs: Sequence[str | Path],
     count_only: bool,
     allow_unverified: bool,
     cache_dir: str | Path | None = None,
 ) -> ArmData:
     """Read, check and decode. ``UserError`` for whatever would make a result wrong or stop training.
 
-    With ``count_only`` the synthetic images are counted, for a control, but never trained on. ``cache_dir``:
-    where decoded images are kept, None: nowhere.
+    With ``count_only`` the images of ``synthetic_dirs`` are counted, for a control, but never trained on.
+    ``cache_dir``: where decoded images are kept, None: nowhere.
     """
     dataset = load_dataset(data_dir, patient_map)
     splits = load_or_create_splits(dataset, splits_file)
@@ -137,10 +145,10 @@ def load_arm_data(
     train_records = select(dataset, splits, TRAIN)
     test_records = _test_records(test_set, dataset, splits, official, train_records)
     synthetic = {}
-    if synthetic_dir is not None:
+    if synthetic_dirs:
         synthetic = _checked_synthetic(
-            Path(synthetic_dir), known_patients(dataset, official), train_records, test_records, k_folds,
-            allow_unverified or count_only,
+            [Path(folder) for folder in synthetic_dirs], known_patients(dataset, official), train_records,
+            test_records, k_folds, allow_unverified or count_only,
         )  # fmt: skip
     if count_only:
         synthetic = {fold: replace(images, red_flags=[]) for fold, images in synthetic.items()}
@@ -194,29 +202,48 @@ def _test_records(
 
 
 def _checked_synthetic(
-    folder: Path,
+    folders: list[Path],
     patient_of: dict[str, str],
     train_records: pd.DataFrame,
     test_records: pd.DataFrame,
     k_folds: int,
     allow_unverified: bool,
 ) -> dict[int, SyntheticSet]:
-    """The images of ``folder`` (key 0) and of those of its fold folders that are there."""
+    """The images of all ``folders`` together (key 0) and those of their fold folders."""
     test_images = dict(zip(test_records["image_id"], test_records["patient"], strict=True))
+    train_patients = set(train_records["patient"])
+    found = join_folders(
+        [
+            _sets_of_folder(folder, patient_of, train_patients, test_images, k_folds, allow_unverified)
+            for folder in folders
+        ]
+    )
+    for flag in {flag: None for images in found.values() for flag in images.red_flags}:
+        print(f"RED FLAG: {flag}")
+    return found
+
+
+def _sets_of_folder(
+    folder: Path,
+    patient_of: dict[str, str],
+    train_patients: set[str],
+    test_images: dict[str, str],
+    k_folds: int,
+    allow_unverified: bool,
+) -> dict[int, SyntheticSet]:
+    """The images of ``folder`` (key 0) and of those of its fold folders that are there."""
     folders = {0: folder} | {fold: paths.synthetic_fold(folder, fold) for fold in range(1, k_folds + 1)}
     found = {}
     for fold, place in folders.items():
         if fold and not paths.synthetic_manifest(place).is_file():
             continue
         images = load_synthetic(place, patient_of, test_images, allow_unverified)
-        if flag := _seen_elsewhere(place, images, set(train_records["patient"])):
+        if flag := _seen_elsewhere(place, images, train_patients):
             images.red_flags.append(flag)
         found[fold] = images
     labels = {images.label for images in found.values()}
     if len(labels) > 1:
         raise UserError(f"{folder}: the images of its fold folders have other labels than its own")
-    for flag in {flag: None for images in found.values() for flag in images.red_flags}:
-        print(f"RED FLAG: {flag}")
     return found
 
 

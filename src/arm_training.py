@@ -133,23 +133,28 @@ class ArmTrainer:
         return self._fit_all(jobs, "final", epochs)
 
     def extra_rows(self, name: str, seed: int, train_rows: np.ndarray, fold: int) -> np.ndarray:
-        """Rows of the pool that join ``train_rows``: synthetic images, or real ones again."""
+        """Rows of the pool that join ``train_rows``: synthetic images, or real ones of their labels again."""
         if self.treatment.synthetic:
             return self.data.synthetic_rows(fold, len(train_rows), self.ratio)
         if self.treatment.control != DUPLICATE:
             return train_rows[:0]
-        label = self.data.synthetic_of(fold).label
-        candidates = train_rows[self.data.train.records["label"].to_numpy()[train_rows] == label]
-        n = self.data.n_synthetic(fold, len(train_rows), self.ratio)
-        return np.random.default_rng(derive_seed(seed, "duplicates", name)).choice(candidates, n)
+        labels = self.data.train.records["label"].to_numpy()[train_rows]
+        wanted = self.data.synthetic_labels(fold, len(train_rows), self.ratio)
+        rng = np.random.default_rng(derive_seed(seed, "duplicates", name))
+        drawn = [
+            rng.choice(train_rows[labels == label], n)
+            for label, n in zip(*np.unique(wanted, return_counts=True), strict=True)
+        ]
+        return np.concatenate([train_rows[:0], *drawn])
 
     def class_weights(self, train_rows: np.ndarray, fold: int) -> tuple[float, float] | None:
         """Factors of the loss of negatives and positives, where the arm is the control that weights it."""
         if self.treatment.control != CLASS_WEIGHT:
             return None
         positive = int(self.data.train.records["label"].to_numpy()[train_rows].sum())
-        n = self.data.n_synthetic(fold, len(train_rows), self.ratio)
-        return balance_weights(positive, len(train_rows), n, self.data.synthetic_of(fold).label)
+        wanted = self.data.synthetic_labels(fold, len(train_rows), self.ratio)
+        share = float(wanted.mean()) if len(wanted) else 0.0
+        return balance_weights(positive, len(train_rows), len(wanted), share)
 
     def probabilities(self, result: Fit, images: ImageSet) -> np.ndarray:
         """float64 [N], from the fitted weights."""

@@ -167,8 +167,8 @@ def _arm(
         **{
             key: stated.get(key)
             for key in (
-                "n_train_images", "n_train_patients", "n_synthetic", "n_duplicated", "class_weights",
-                "optimizer_steps",
+                "n_train_images", "n_train_patients", "n_synthetic", "n_duplicated", "n_extra_positive",
+                "class_weights", "optimizer_steps",
             )
         },
         "contaminated": arm.cv["contaminated"] if arm.cv else None,

@@ -166,20 +166,25 @@ def _at_prevalence(arms: Mapping[str, Any]) -> Table:
 
 
 def _moved_prior(arms: Mapping[str, Any]) -> list[Block]:
-    """What more positives in training do by themselves to figures taken at a probability of 0.5."""
+    """What another share of positives in training does by itself to figures taken at a probability of 0.5."""
     learned = []
     for name, m in arms.items():
         if m.get("n_synthetic"):
-            learned.append(f"{name} learned from {count(m['n_synthetic'], 'synthetic image')}")
+            learned.append(f"{name} learned from {details.synthetic_words(m)}")
         elif m.get("n_duplicated"):
-            learned.append(f"{name} from {m['n_duplicated']:,} real positives drawn again")
+            learned.append(f"{name} from {details.duplicated_words(m)}")
         elif m.get("class_weights"):
             learned.append(f"{name} from a loss weighted by class")
     if not learned:
         return []
+    extra = [m for m in arms.values() if m.get("n_synthetic") or m.get("n_duplicated")]
+    negatives = any(details.extra_positive(m) < (m.get("n_synthetic") or m["n_duplicated"]) for m in extra)
+    classes, effect = ("positives", "raise the probabilities")
+    if negatives:
+        classes, effect = "one class", "raise the probabilities (more positives) or to lower them (negatives)"
     return [
-        f"Mind the threshold: {', '.join(learned)}. Synthetic images, or other extra weight on positives, "
-        "move the prior: that by itself tends to raise the probabilities, and so moves accuracy, sensitivity "
+        f"Mind the threshold: {', '.join(learned)}. Synthetic images, or other extra weight on {classes}, "
+        f"move the prior: that by itself tends to {effect}, and so moves accuracy, sensitivity "
         "and specificity at 0.5, whatever else was learned. AUROC does not depend on it."
     ]
 

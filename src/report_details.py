@@ -149,9 +149,9 @@ def _trained_on(name: str, m: Mapping[str, Any]) -> str:
     if m.get("n_train_patients"):
         words += f" of {count(m['n_train_patients'], 'patient')}"
     if m.get("n_synthetic"):
-        words += f" and {count(m['n_synthetic'], 'synthetic image')}"
+        words += f" and {synthetic_words(m)}"
     if m.get("n_duplicated"):
-        words += f" and {m['n_duplicated']:,} real positives drawn again"
+        words += f" and {duplicated_words(m)}"
     steps = count(m["optimizer_steps"], "step") if m.get("optimizer_steps") else "steps not known"
     seeds = ", ".join(map(str, m.get("seeds") or []))
     words += f" ({steps}; {'seeds' if m['repeats'] > 1 else 'seed'} {seeds or 'not known'})."
@@ -159,6 +159,26 @@ def _trained_on(name: str, m: Mapping[str, Any]) -> str:
         runs = "; ".join(f"{percent(run['accuracy'])}, {decimal(run['auroc'])}" for run in m["per_repeat"])
         words += f" Its {m['repeats']} runs one by one, accuracy and AUROC: {runs}."
     return words
+
+
+def extra_positive(m: Mapping[str, Any]) -> int:
+    """How many of an arm's synthetic or repeated images are positives; all where results do not say."""
+    n = m.get("n_synthetic") or m.get("n_duplicated") or 0
+    told = m.get("n_extra_positive")
+    return n if told is None else told
+
+
+def synthetic_words(m: Mapping[str, Any]) -> str:
+    """ "450 synthetic images"; if some are negatives, how many are positives."""
+    n, positive = m["n_synthetic"], extra_positive(m)
+    return count(n, "synthetic image") + ("" if positive == n else f" ({positive:,} of them positive)")
+
+
+def duplicated_words(m: Mapping[str, Any]) -> str:
+    """ "450 real positives drawn again", or what else a control repeated."""
+    n, positive = m["n_duplicated"], extra_positive(m)
+    kinds = [f"{k:,} real {kind}" for k, kind in ((positive, "positives"), (n - positive, "negatives")) if k]
+    return f"{' and '.join(kinds)} drawn again"
 
 
 def _mean_sd(mean: float | None, sd: float | None) -> str:

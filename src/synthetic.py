@@ -40,7 +40,8 @@ REQUIRED_KEYS = ("label", "count", "train_image_ids", "train_patients", "generat
 
 @dataclass(frozen=True)
 class SyntheticSet:
-    """Images of one folder: ``records`` (image_id, path), their ``label``, and what was found out about them.
+    """Images of one folder: ``records`` (image_id, path, label), the ``label`` of them all, and what was
+    found out about them; or of several folders (``parts``), and ``label`` is None if theirs differ.
 
     ``generator_patients``: those of this dataset whose images the generator saw; None when nobody knows.
     ``verified``: could all of the origin be compared with the test set, and does it not touch it? Otherwise
@@ -48,12 +49,23 @@ class SyntheticSet:
     """
 
     records: pd.DataFrame
-    label: int
+    label: int | None
     verified: bool
     generator_patients: set[str] | None
     manifest: dict[str, Any] = field(default_factory=dict)
     manifest_sha256: str | None = None
     red_flags: list[str] = field(default_factory=list)
+    parts: tuple[SyntheticSet, ...] = ()
+
+    @property
+    def folders(self) -> tuple[SyntheticSet, ...]:
+        """The sets of single folders that it consists of."""
+        return self.parts or (self,)
+
+    @property
+    def class_flag(self) -> str | None:
+        """The class that a conditional generator made, one of ``gan_options.CLASS_FLAGS``; else None."""
+        return self.manifest.get("class")
 
     @property
     def fold(self) -> int | None:
@@ -190,7 +202,7 @@ def _unverified(folder: Path, allow: bool) -> SyntheticSet:
 
     flag = _unknown_flag(folder, "is missing", allow)
     files = existing_images(folder)
-    records = pd.DataFrame({"image_id": [file.stem for file in files], "path": files})
+    records = pd.DataFrame({"image_id": [file.stem for file in files], "path": files, "label": 1})
     return SyntheticSet(records, label=1, verified=False, generator_patients=None, red_flags=[flag])
 
 
@@ -206,7 +218,8 @@ def _records(folder: Path, manifest: dict[str, Any]) -> pd.DataFrame:
             f"{folder} is incomplete: {len(missing)} of {manifest['count']} images are missing; "
             f"run the `{made_by}` command that made them again, it goes on where it stopped"
         )
-    return pd.DataFrame({"image_id": [file.stem for file in files], "path": files})
+    label = int(manifest["label"])
+    return pd.DataFrame({"image_id": [file.stem for file in files], "path": files, "label": label})
 
 
 # --- writing ---------------------------------------------------------------------------------------

@@ -89,14 +89,29 @@ def _ratio(metrics: dict[str, Any]) -> str:
 
 
 def analysed_others(arms: Iterable[Arm], manifest_sha256: str | None) -> str | None:
-    """A sentence if the synthetic images that are looked at, those of ``manifest_sha256``, are not those that
-    the augmented arm, or without it any arm, was trained on; None if they are, or nobody can tell."""
+    """A sentence if the synthetic images that are looked at, those of ``manifest_sha256``, are not those, or
+    not all of those, that the augmented arm, or without it any arm, was trained on; None if they are, or
+    nobody can tell."""
     trained = [arm for arm in arms if MAIN in _manifests(arm) and arm.metrics.get("n_synthetic")]
     wanted = [arm for arm in trained if arm.name == AUGMENTED] or trained
     if not wanted or manifest_sha256 in [_manifests(arm)[MAIN] for arm in wanted]:
         return None
+    if parts := [part for arm in wanted if (part := _one_of_several(arm, manifest_sha256))]:
+        return parts[0]
     shown = ", ".join(f"{arm.name} {_manifest_words(_manifests(arm)[MAIN])}" for arm in wanted)
     return (
         f"the synthetic images looked at ({_manifest_words(manifest_sha256)}) are NOT THOSE THAT THE ARMS "
         f"WERE TRAINED ON ({shown}); --synthetic-dir says which to look at"
+    )
+
+
+def _one_of_several(arm: Arm, manifest_sha256: str | None) -> str | None:
+    """A sentence if ``manifest_sha256`` is that of one of the arm's folders of synthetic images."""
+    folders = (arm.metrics.get("synthetic") or {}).get("folders") or []
+    others = [folder["dir"] for folder in folders if folder["manifest_sha256"] != manifest_sha256]
+    if manifest_sha256 is None or len(others) == len(folders):
+        return None
+    return (
+        f"the synthetic images looked at are those of one of the {len(folders)} folders that {arm.name} was "
+        f"trained on; another analysis can look at {', '.join(others)} (--synthetic-dir, --analysis-dir)"
     )

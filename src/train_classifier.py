@@ -43,12 +43,14 @@ from utils import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from arm_data import ArmData
     from arm_output import ArmOutput, Repeat
     from arm_training import ArmTrainer, FoldFit
     from study_timing import Workload
+    from synthetic import SyntheticSet
 
 # What a resumed run may do differently without changing its numbers.
 FREE_TO_CHANGE = {
@@ -101,9 +103,12 @@ def build_parser() -> argparse.ArgumentParser:
     add = group.add_argument
     add("--use-synthetic", action="store_true",
         help="augment training with synthetic images; results get the prefix augmented_")  # fmt: skip
-    add("--synthetic-dir", default=paths.SYNTHETIC_DIR, metavar="PATH", help="folder of synthetic images")
+    add("--synthetic-dir", nargs="+", default=paths.SYNTHETIC_DIR, metavar="PATH",
+        help="folder of synthetic images, which are of one label; or several folders, of positives and of "
+        "negatives, say")  # fmt: skip
     add("--synthetic-ratio", type=number(float, above=0), metavar="FLOAT",
-        help="synthetic images per real training image (default: all of the folder)")  # fmt: skip
+        help="synthetic images per real training image, of each folder in proportion to what it holds "
+        "(default: all of them)")  # fmt: skip
     add("--allow-unverified-synthetic", action="store_true",
         help="use images of unknown or leaky origin, and flag every result")  # fmt: skip
 
@@ -114,9 +119,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="N epochs on synthetic and real images, the others on real ones only "
         "(default: all on both)")  # fmt: skip
     add("--control", choices=CONTROLS,
-        help="a control of what synthetic images do: as many real positives again, drawn with replacement, "
-        "or a loss weighted to the class balance that they give; --synthetic-dir says how many they are "
-        "(default: none)")  # fmt: skip
+        help="a control of what synthetic images do: as many real positives again (real negatives for "
+        "synthetic ones), drawn with replacement, or a loss weighted to the class balance that they give; "
+        "--synthetic-dir says how many they are (default: none)")  # fmt: skip
 
     group = parser.add_argument_group("cross-validation")
     group.add_argument("--k-folds", type=number(int, 0), default=5, metavar="N",
@@ -152,6 +157,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.k_folds == 1:
         parser.error("--k-folds 1 is not allowed: one fold cannot validate; use 0, or at least 2")
+    if isinstance(args.synthetic_dir, list) and len(args.synthetic_dir) == 1:
+        (args.synthetic_dir,) = args.synthetic_dir
     for flag in ("synthetic_schedule", "pretrain_synthetic"):
         if getattr(args, flag) is not None and not args.use_synthetic:
             parser.error(f"--{flag.replace('_', '-')} needs --use-synthetic")
@@ -176,6 +183,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def treatment_of(args: argparse.Namespace) -> Treatment:
     return Treatment(args.use_synthetic, args.control, args.synthetic_schedule, args.pretrain_synthetic)
+
+
+def synthetic_folders(args: argparse.Namespace) -> list[str]:
+    """Those of --synthetic-dir."""
+    return [args.synthetic_dir] if isinstance(args.synthetic_dir, str) else args.synthetic_dir
 
 
 # --- before training -------------------------------------------------------------------------------
@@ -322,10 +334,17 @@ def count_extra(args: argparse.Namespace, data: ArmData) -> int:
     return data.n_synthetic(0, data.n_real, args.synthetic_ratio)
 
 
+def extra_labels(args: argparse.Namespace, data: ArmData) -> np.ndarray:
+    """Their labels, int [n]."""
+    return data.synthetic_labels(0, data.n_real, args.synthetic_ratio)
+
+
 def training_images(args: argparse.Namespace, data: ArmData) -> str:
     """ "899 real + 450 synthetic training images"."""
     kind = {None: "synthetic", DUPLICATE: "real again", CLASS_WEIGHT: ""}[args.control]
     extra = f" + {count_extra(args, data):,} {kind}" if kind and treatment_of(args).any else ""
+    if extra and not (labels := extra_labels(args, data)).all():
+        extra += f" ({int(labels.sum()):,} of them positive)"
     return f"{data.n_real:,} real{extra} training images"
 
 
@@ -355,6 +374,7 @@ def estimate(args: argparse.Namespace, treatment: Treatment) -> str:
     from data_loader import count_undecoded, load_dataset, load_official_test
     from estimates import ArmSize, estimate_arm
     from splits import TEST, TRAIN, load_or_create_splits, reduce_training, select
+    from synthetic import existing_images
 
     dataset = load_dataset(args.data_dir, args.patient_map)
     splits = load_or_create_splits(dataset, args.splits)
@@ -365,7 +385,12 @@ def estimate(args: argparse.Namespace, treatment: Treatment) -> str:
         scored.append(official.images)
     parts = [train, *scored]
     if treatment.synthetic:
-        files = sorted(Path(args.synthetic_dir).rglob(paths.SYNTHETIC_PATTERN))
+        places = {
+            paths.synthetic_fold(folder, fold)
+            for folder in synthetic_folders(args)
+            for fold in (None, *range(1, args.k_folds + 1))
+        }
+        files = [file for place in sorted(places) for file in existing_images(place)]
         parts.append(pd.DataFrame({"path": files}))
     missing = sum(count_undecoded(part, args.image_size, cache_folder(args)) for part in parts)
     n_scored = sum(map(len, scored))
@@ -403,24 +428,42 @@ def describe_extra(args: argparse.Namespace, data: ArmData, trainer: ArmTrainer)
     result: dict[str, Any] = {
         "n_synthetic": n if treatment.synthetic else 0,
         "n_duplicated": n if treatment.control == DUPLICATE else 0,
+        "n_extra_positive": int(extra_labels(args, data).sum()),
         "class_weights": trainer.class_weights(np.arange(data.n_real), 0),
         "synthetic_shares": treatment.shares if treatment.synthetic else None,
         "synthetic": None,
     }
     if (images := data.synthetic.get(0)) is not None:
+        places = [public_path(folder) for folder in synthetic_folders(args)]
+        folders = [describe_folder(folder) for folder in images.folders]
+        generators = {folder["generator_sha256"] for folder in folders}
         result["synthetic"] = {
             "n_used": n,
             "n_available": len(images.records),
             "ratio": n / data.n_real,
             "label": images.label,
             "verified": images.verified,
-            "generator_sha256": images.manifest.get("generator_sha256"),
+            "generator_sha256": generators.pop() if len(generators) == 1 else None,
             "manifest_sha256": images.manifest_sha256,
-            "dir": public_path(args.synthetic_dir),
+            "dir": places[0] if len(places) == 1 else places,
+            "folders": folders,
             "folds_of_their_own": sorted(fold for fold in data.synthetic if fold),
             "trained_on": treatment.synthetic,
         }
     return result
+
+
+def describe_folder(images: SyntheticSet) -> dict[str, Any]:
+    """What results say about one folder of synthetic images; its label and class are those of all of them."""
+    return {
+        "dir": public_path(images.records["path"].iloc[0].parent),
+        "n_available": len(images.records),
+        "label": images.label,
+        "class": images.class_flag,
+        "verified": images.verified,
+        "generator_sha256": images.manifest.get("generator_sha256"),
+        "manifest_sha256": images.manifest_sha256,
+    }
 
 
 def train_repeats(
@@ -465,7 +508,7 @@ def read_data(args: argparse.Namespace, treatment: Treatment) -> ArmData:
         image_size=args.image_size,
         workers=args.workers,
         skip_bad=args.skip_bad_images,
-        synthetic_dir=args.synthetic_dir if treatment.any else None,
+        synthetic_dirs=synthetic_folders(args) if treatment.any else [],
         count_only=not treatment.synthetic,
         allow_unverified=args.allow_unverified_synthetic,
         cache_dir=cache_folder(args),

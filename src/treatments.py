@@ -77,9 +77,10 @@ def share_schedule(text: str) -> tuple[tuple[int, float], ...]:
     return schedule
 
 
-def balance_weights(n_positive: int, n_real: int, n_extra: int, extra_label: int) -> tuple[float, float]:
+def balance_weights(n_positive: int, n_real: int, n_extra: int, extra_label: float) -> tuple[float, float]:
     """Factors of the loss of negatives and positives that give ``n_real`` images the class balance that
-    they would have together with ``n_extra`` images of ``extra_label``; their mean over the images is 1."""
+    they would have together with ``n_extra`` images whose labels have the mean ``extra_label``; the mean of
+    the factors over the images is 1."""
     now = n_positive / n_real
     wanted = (n_positive + n_extra * extra_label) / (n_real + n_extra)
     return (1 - wanted) / (1 - now), wanted / now

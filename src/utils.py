@@ -153,6 +153,8 @@ def public_config(args: argparse.Namespace) -> dict[str, Any]:
     directory."""
 
     def public(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [public(item) for item in value]
         tells_more = isinstance(value, str | Path) and (
             Path(value).is_absolute() or ".." in Path(value).parts
         )
@@ -164,14 +166,15 @@ def public_config(args: argparse.Namespace) -> dict[str, Any]:
 def command_line(script: str, options: Mapping[str, Any], leave_out: Collection[str] = ()) -> str:
     """The command that runs ``src/<script>.py`` with recorded options (names as in ``public_config``).
 
-    Options that are None or False are those that were not given; ``leave_out`` names others. Lists, and
-    pairs in them, are written as the options take them: [[0, 0.0], [5, 0.25]] as 0:0,5:0.25.
+    Options that are None or False are those that were not given; ``leave_out`` names others. Lists are
+    written as the options take them: words one after the other, [[0, 0.0], [5, 0.25]] as 0:0,5:0.25.
     """
     words = ["python", f"src/{script}.py"]
     for name, value in options.items():
         if value is None or value is False or name in leave_out:
             continue
-        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [shlex.quote(_typed(value))])
+        texts = value if isinstance(value, list) and value and isinstance(value[0], str) else [_typed(value)]
+        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [shlex.quote(t) for t in texts])
     return " ".join(words)
 
 

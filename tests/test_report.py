@@ -174,6 +174,18 @@ def test_moved_prior_is_said_of_the_arms_that_have_more_positives():
     assert "Mind the threshold" not in compose(full(fake_comparison(("baseline",)), cross_validated={}))
 
 
+def test_negatives_among_the_extra_images_are_counted():
+    content = fake_comparison(FOUR)
+    content["arms"]["augmented"]["n_extra_positive"] = 150
+    content["arms"]["control_duplicate"]["n_extra_positive"] = 150
+    text = one_line(compose(full(content)))
+    assert "augmented learned from 450 synthetic images (150 of them positive), control_duplicate" in text
+    assert "from 150 real positives and 300 real negatives drawn again" in text
+    assert "extra weight on one class, move the prior" in text and "to lower them (negatives)" in text
+    content["arms"]["control_duplicate"]["n_extra_positive"] = 0
+    assert "and 450 real negatives drawn again" in one_line(compose(full(content)))
+
+
 def test_folds_repeats_and_prevalence():
     content = fake_comparison()
     (pair,), arm = content["pairs"], content["arms"]["baseline"]

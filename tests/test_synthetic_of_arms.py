@@ -68,6 +68,15 @@ def test_results_that_do_not_tell_their_manifest_are_passed_over():
     assert analysed_others([old, Arm("mine", "mine_")], B) is None
 
 
+def test_looking_at_one_of_several_folders_is_said():
+    folders = [{"dir": "data/ill", "manifest_sha256": A}, {"dir": "data/normal", "manifest_sha256": B}]
+    both = arm("augmented", "c" * 64, synthetic={"n_used": 450, "folders": folders})
+    assert "one of the 2 folders that augmented was trained on; another" in analysed_others([both], A)
+    assert "look at data/normal (" in analysed_others([both], A)
+    assert "NOT THOSE" in analysed_others([both], "d" * 64)
+    assert "NOT THOSE" in analysed_others([both], None)
+
+
 def test_images_looked_at_are_those_of_the_augmented_arm_or_it_is_said():
     arms = [BASELINE, arm("augmented"), arm("control_duplicate", B), arm("diffusion", B)]
     assert analysed_others(arms, A) is None

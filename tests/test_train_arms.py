@@ -73,6 +73,112 @@ class TestControls:
             run(*frozen(in_tmp), "--control", "duplicate-positives", "--synthetic-dir", "elsewhere")
 
 
+class TestLabels:
+    """Synthetic images of a conditional generator: 12 positives and 24 normal ones, in two folders."""
+
+    BOTH = ("--synthetic-dir", "data/ill", "data/normal")
+
+    @pytest.fixture
+    def both(self, data_dir) -> pd.DataFrame:
+        """The training images, all of which the generator has seen."""
+        images = pd.DataFrame(load_json(data_dir / paths.SPLITS)["images"])
+        train = images[images["role"] == "train"]
+        origin = list(train["image_id"]), list(train["patient"])
+        make_synthetic(Path("data/ill"), 12, *origin, **{"class": "lung_opacity"})
+        make_synthetic(Path("data/normal"), 24, *origin, label=0, **{"class": "normal"})
+        return train
+
+    @pytest.fixture
+    def tasks(self, monkeypatch) -> list:
+        """(name, pool, labels of the inputs, class weights) of every fit."""
+        import arm_training
+
+        found, fit = [], arm_training.fit_heads
+        monkeypatch.setattr(
+            arm_training,
+            "fit_heads",
+            lambda *a, **k: (
+                found.extend((task.name, task.pool, a[2].numpy(), task.class_weights) for task in a[0]),
+                fit(*a, **k),
+            )[1],
+        )
+        return found
+
+    def test_two_folders_join_training_with_their_labels(self, both, tasks, in_tmp, capsys):
+        run(*frozen(in_tmp), "--k-folds", "0", "--use-synthetic", *self.BOTH)
+        _, pool, labels, _ = tasks[-1]
+        assert len(pool.extra) == 36 and labels[pool.extra].sum() == 12
+        assert f"{len(both)} real + 36 synthetic (12 of them positive) training" in capsys.readouterr().out
+        metrics = metrics_of("augmented")
+        assert (metrics["n_synthetic"], metrics["n_extra_positive"]) == (36, 12)
+        assert metrics["config"]["synthetic_dir"] == ["data/ill", "data/normal"]
+        assert metrics["red_flags"] == [] and metrics["synthetic"]["label"] is None
+        folders = [(row["dir"], row["label"], row["class"]) for row in metrics["synthetic"]["folders"]]
+        assert folders == [("data/ill", 1, "lung_opacity"), ("data/normal", 0, "normal")]
+        assert metrics["optimizer_steps"] == metrics_of("baseline")["optimizer_steps"]
+        sha256 = metrics["manifest_sha256"]["0"]
+        assert sha256 == metrics["synthetic"]["manifest_sha256"]
+        assert sha256 not in [row["manifest_sha256"] for row in metrics["synthetic"]["folders"]]
+
+    def test_a_ratio_takes_of_each_folder_in_proportion(self, both, tasks, in_tmp):
+        ratio = 18 / len(both)
+        run(*frozen(in_tmp), "--k-folds", "0", "--use-synthetic", *self.BOTH, "--synthetic-ratio", f"{ratio}")
+        _, pool, labels, _ = tasks[-1]
+        assert len(pool.extra) == 18 and labels[pool.extra].sum() == 6
+
+    def test_controls_stand_for_the_labels_of_the_synthetic_images(self, both, tasks, in_tmp):
+        options = [*frozen(in_tmp), "--k-folds", "0", *self.BOTH]
+        run(*options, "--control", "duplicate-positives")
+        _, pool, labels, _ = tasks[-1]
+        assert pool.extra.max() < len(both), "real images"
+        assert len(pool.extra) == 36 and labels[pool.extra].sum() == 12
+        run(*options, "--control", "class-weight")
+        negative, positive = tasks[-1][3]
+        n, n_positive = len(both), int(both["label"].sum())
+        assert positive * n_positive / (negative * (n - n_positive)) == pytest.approx(
+            (n_positive + 12) / (n - n_positive + 24)
+        )
+
+    def test_negatives_alone_are_trained_on_as_negatives(self, both, tasks, in_tmp):
+        options = [*frozen(in_tmp), "--k-folds", "0", "--synthetic-dir", "data/normal"]
+        for more in (["--use-synthetic"], ["--control", "duplicate-positives"]):
+            run(*options, *more)
+            _, pool, labels, _ = tasks[-1]
+            assert len(pool.extra) == 24 and not labels[pool.extra].any()
+        assert metrics_of("augmented")["config"]["synthetic_dir"] == "data/normal"
+        assert metrics_of("augmented")["synthetic"]["label"] == 0
+        assert metrics_of("control_duplicate")["n_extra_positive"] == 0
+
+    def test_a_generator_that_saw_negatives_of_a_fold_or_of_the_test_set_is_found_out(
+        self, both, data_dir, in_tmp
+    ):
+        run(*frozen(in_tmp), "--k-folds", "2", "--use-synthetic", *self.BOTH)
+        assert load_json(METRICS / "augmented_cv_summary.json")["contaminated_folds"] == [1, 2]
+        images = pd.DataFrame(load_json(data_dir / paths.SPLITS)["images"])
+        unseen = images[(images["role"] == "test") & (images["label"] == 0)].iloc[0]
+        make_synthetic(
+            Path("data/normal"), 24, [*both["image_id"], unseen["image_id"]], list(both["patient"]), label=0
+        )
+        with pytest.raises(UserError, match=r"normal: its generator was trained on patients of the test set"):
+            run(*frozen(in_tmp), "--k-folds", "0", "--use-synthetic", *self.BOTH)
+
+    def test_each_folder_may_have_folds_of_its_own(self, both, data_dir, tasks, in_tmp):
+        from data_loader import load_dataset
+
+        folds = assign_folds(load_or_create_splits(load_dataset(data_dir)), 2)
+        for folder, label, n in (("data/ill", 1, 4), ("data/normal", 0, 8)):
+            for fold in (1, 2):
+                seen = both[both["image_id"].map(folds) != fold]
+                origin = list(seen["image_id"]), list(seen["patient"])
+                make_synthetic(paths.synthetic_fold(folder, fold), n, *origin, label=label)
+        run(*frozen(in_tmp), "--k-folds", "2", "--use-synthetic", *self.BOTH)
+        for name, pool, labels, _ in tasks[-3:]:
+            expected = (36, 12) if name.startswith("final") else (12, 4)
+            assert (len(pool.extra), labels[pool.extra].sum()) == expected, name
+        assert load_json(METRICS / "augmented_cv_summary.json")["contaminated"] is False
+        assert metrics_of("augmented")["synthetic"]["folds_of_their_own"] == [1, 2]
+
+
 class TestSchedules:
     def test_a_curriculum_and_pretraining_have_names_and_shares_of_their_own(self, data_dir, in_tmp):
         options = [*frozen(in_tmp), "--k-folds", "0", "--use-synthetic", "--epochs-final", "3"]

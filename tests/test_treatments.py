@@ -57,11 +57,21 @@ def test_a_recorded_run_is_printed_as_it_can_be_typed_again():
     assert parse_args(command[2:]) == args
 
 
+def test_several_folders_are_typed_again_and_one_stays_a_word():
+    args = parse_args(["--use-synthetic", "--synthetic-dir", "data/ill", "data/my normal"])
+    config = json.loads(json.dumps(public_config(args)))
+    assert config["synthetic_dir"] == ["data/ill", "data/my normal"]
+    assert parse_args(shlex.split(command_line("train_classifier", config))[2:]) == args
+    assert parse_args(["--use-synthetic", "--synthetic-dir", "data/ill"]).synthetic_dir == "data/ill"
+
+
 def test_balance_weights_give_the_augmented_balance():
     # 20 of 100 are positive; with 60 more positives it would be 80 of 160.
     negative, positive = balance_weights(20, 100, 60, 1)
     assert 80 * negative == pytest.approx(20 * positive)
     assert (80 * negative + 20 * positive) / 100 == pytest.approx(1.0)
     assert balance_weights(20, 100, 0, 1) == pytest.approx((1.0, 1.0))
+    negative, positive = balance_weights(20, 100, 60, 1 / 3)  # 20 more positives, 40 more negatives
+    assert 80 * negative / (20 * positive) == pytest.approx(120 / 40)
     negative, positive = balance_weights(50, 100, 100, 0)  # 100 more negatives: one quarter positive
     assert 50 * negative == pytest.approx(3 * 50 * positive)
