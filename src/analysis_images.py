@@ -275,7 +275,7 @@ def draw_real_vs_synthetic(images: ImageSets, outcome: Outcome, seed: int, no_re
     counts = f"{len(real):,} real training and {len(synthetic):,} synthetic images"
     figure = plots_images.real_vs_synthetic(
         some_real, some_synthetic, f"Real and synthetic {images.kind}, {size}, from {counts}",
-        (synthetic[pairs[:, 0]], real[pairs[:, 1]], captions),
+        (synthetic[pairs[:, 0]], real[pairs[:, 1]], captions), kind=images.kind,
     )  # fmt: skip
     what = f"real and synthetic {images.kind}, and the closest pairs; shows real X-rays"
     outcome.picture(path, figure, what, SECTION)

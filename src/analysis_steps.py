@@ -194,7 +194,8 @@ def commands(
         rows.append(("The generator", command_line("train_gan", config, leave_out=("resume",))))
     if manifest and manifest.get("created_by") == "generate_synthetic.py":
         options = {
-            "model_path": "generator", "output_dir": "output_dir", "num_images": "count", "seed": "seed",
+            "model_path": "generator", "output_dir": "output_dir", "label": "class",
+            "num_images": "count", "seed": "seed",
         }  # fmt: skip
         recorded = {flag: manifest.get(key) for flag, key in options.items()}
         rows.append(("The synthetic images", command_line("generate_synthetic", recorded)))

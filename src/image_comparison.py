@@ -18,6 +18,7 @@ from tqdm import tqdm
 import quality_rows
 from assessment import assess_features, assess_pixels, quality_flags
 from data_loader import Dataset, ImageSet, load_images
+from gan_options import CLASS_FLAGS, CLASS_NAMES
 from image_quality import (
     REAL_TO_REAL,
     EqualDraws,
@@ -34,6 +35,7 @@ from splits import TEST, TRAIN, Splits, select
 from utils import UserError, WeightsUnavailableError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
     from synthetic import SyntheticSet
@@ -59,7 +61,8 @@ class ImageSets:
     """The images that are compared, all uint8 [N, image_size, image_size].
 
     ``seen`` bool [training images]: those that the generator learned from; all where nobody knows. ``kind``:
-    their label in words; ``provenance``: where they come from, for every JSON file.
+    their label or class in words; ``provenance``: where they come from, for every JSON file; ``seen_others``:
+    how many training images of other kinds the generator learned from.
     """
 
     training: ImageSet
@@ -69,6 +72,21 @@ class ImageSets:
     image_size: int
     kind: str
     provenance: dict[str, Any]
+    seen_others: int = 0
+
+
+def real_images(dataset: Dataset, splits: Splits, role: str, synthetic: SyntheticSet) -> pd.DataFrame:
+    """Records with that role and the label of the synthetic images or, where it is known, their class."""
+    records = select(dataset, splits, role, synthetic.label)
+    name = _class_name(dataset, synthetic)
+    return records if name is None else records[records["class"] == name].reset_index(drop=True)
+
+
+def _class_name(dataset: Dataset, synthetic: SyntheticSet) -> str | None:
+    """The dataset's name of their class; None if no class is known, or this dataset does not have it."""
+    names = dict(zip(CLASS_FLAGS, CLASS_NAMES, strict=True))
+    name = names.get(synthetic.class_flag or "")
+    return name if name in set(dataset.images["class"]) else None
 
 
 def load_image_sets(
@@ -82,15 +100,15 @@ def load_image_sets(
     skip_bad: bool,
     cache_dir: str | Path | None = None,
 ) -> ImageSets:
-    """Real images with the synthetic ones' label, and the synthetic ones, decoded to ``image_size``.
+    """Real images of the synthetic ones' label or class, and the synthetic ones, decoded to ``image_size``.
 
     All of them: a copy is found only if its original is looked at. ``seed`` is the run's, for the files;
     ``cache_dir``: where decoded images are kept, None: nowhere.
     ``UserError`` naming unreadable images, unless ``skip_bad``.
     """
     wanted = {
-        "training": select(dataset, splits, TRAIN, synthetic.label),
-        "heldout": select(dataset, splits, TEST, synthetic.label),
+        "training": real_images(dataset, splits, TRAIN, synthetic),
+        "heldout": real_images(dataset, splits, TEST, synthetic),
         "synthetic": synthetic.records,
     }
     sets = {}
@@ -108,10 +126,15 @@ def load_image_sets(
     named = set(synthetic.manifest.get("train_image_ids", []))
     seen = sets["training"].records["image_id"].isin(named).to_numpy()
     skipped = [image_id for images in sets.values() for image_id in images.skipped]
-    kind = "positives" if synthetic.label else "negatives"
+    seen_others = int(select(dataset, splits, TRAIN)["image_id"].isin(named).sum()) - int(
+        wanted["training"]["image_id"].isin(named).sum()
+    )
+    name = _class_name(dataset, synthetic)
+    kind = "positives" if synthetic.label else "negatives" + (f" of class {name}" if name else "")
     provenance = {
         "image_size": image_size,
         "kind": kind,
+        "class": name,
         "seed": seed,
         "split_sha256": splits.sha256,
         "data_sha256": dataset.data_sha256,
@@ -121,10 +144,12 @@ def load_image_sets(
         "synthetic_verified": synthetic.verified,
         "available": {name: len(records) for name, records in wanted.items()},
         "seen_by_generator": int(seen.sum()) if seen.any() else None,
+        "seen_of_other_kinds": seen_others,
         "skipped_images": {"count": len(skipped), "image_ids": skipped},
     }
     seen = seen if seen.any() else np.ones(len(seen), dtype=bool)
-    return ImageSets(**sets, seen=seen, image_size=image_size, kind=kind, provenance=provenance)
+    return ImageSets(**sets, seen=seen, image_size=image_size, kind=kind, provenance=provenance,
+                     seen_others=seen_others)  # fmt: skip
 
 
 # --- SSIM ------------------------------------------------------------------------------------------
@@ -349,13 +374,23 @@ def assess_quality(
     pixels = assess_pixels(images, seed)
     return {
         "format": QUALITY_FORMAT,
-        "rows": quality_rows.compose(words, spaces, pixels, diversity, ssim),
+        "rows": quality_rows.compose(words, spaces, pixels, diversity, ssim, _not_looked_for(images)),
         "flags": quality_flags(diversity, pixels, spaces),
         **images.provenance,
         "extractors": spaces,
         "memorisation": pixels,
         "diversity": diversity,
     }
+
+
+def _not_looked_for(images: ImageSets) -> list[str]:
+    """What a search for copies among images of one kind misses."""
+    if not images.seen_others:
+        return []
+    return [
+        f"The generator also learned from {images.seen_others:,} training images that are no {images.kind}: "
+        "copies of those are not looked for."
+    ]
 
 
 def closest_neighbours(images: ImageSets, quality: dict[str, Any], n_pairs: int = 8) -> dict[str, Any]:

@@ -52,15 +52,16 @@ def real_vs_synthetic(
     title: str,
     pairs: tuple[np.ndarray, np.ndarray, Sequence[str]] | None = None,
     columns: int = 8,
+    kind: str = "positives",
 ) -> Figure:
-    """Real training positives above synthetic images, both uint8 [N, S, S].
+    """Real training images above synthetic ones, both uint8 [N, S, S] and of the ``kind`` named.
 
     ``real`` None leaves every real X-ray out. ``pairs`` = (synthetic, most similar real, captions) adds
-    rows in which each synthetic image stands above its closest training positive.
+    rows in which each synthetic image stands above its closest training image.
     """
     sections = []
     if real is not None:
-        sections.append(ImageSection("Real: training positives, drawn at random", real))
+        sections.append(ImageSection(f"Real: training {kind}, drawn at random", real))
     sections.append(ImageSection("Synthetic: drawn at random", synthetic))
     if pairs is not None:
         generated, closest, captions = pairs

@@ -5,6 +5,7 @@ Numbers in, rows for ``image_quality.json`` out. Nothing is computed here but th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 DISTANCE, FIDELITY, COPIES, PROBE = "Distance", "Fidelity and variety", "Memorisation", "Separability"
@@ -225,20 +226,22 @@ def compose(
     pixels: dict[str, Any],
     diversity: dict[str, Any] | None,
     ssim: dict[str, Any] | None,
+    of_copies: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """All rows, those of one group together. ``extractors``: their words by name; ``spaces``: of
-    ``assessment.assess_features`` by name; ``pixels``: of ``assess_pixels``."""
+    ``assessment.assess_features`` by name; ``pixels``: of ``assess_pixels``; ``of_copies``: what else the
+    rows on memorisation cannot tell."""
     rows = []
     if diversity and ssim:
         rows.append(diversity_row(diversity, ssim))
     if "copies" in pixels:
-        rows += memorisation_rows("pixels", PIXELS, pixels, [])
+        rows += memorisation_rows("pixels", PIXELS, pixels, [*of_copies])
     for name, words in extractors.items():
         space = spaces[name]
         rows += distance_rows(name, words, space["fid"], space["kid"])
         rows += score_rows(name, words, space["scores"])
         if space["memorisation"]:
-            more = [CLASSIFIER_COPIES] if name == "classifier" else []
+            more = [*([CLASSIFIER_COPIES] if name == "classifier" else []), *of_copies]
             rows += memorisation_rows(name, words, space["memorisation"], more)
         rows.append(probe_row(name, words, space["separability"], space["separability_heldout"]))
     return sorted(rows, key=lambda one: GROUPS.index(one["group"]))
