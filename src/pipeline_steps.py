@@ -11,11 +11,13 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import paths
+from gan_options import CLASS_FLAGS
 from utils import UserError, load_json, save_json
 
 SRC = Path(__file__).resolve().parent
@@ -96,6 +98,11 @@ def words(text: str) -> list[str]:
     if idle := [option for option in options if option in MAKE_NOTHING]:
         raise argparse.ArgumentTypeError(f"{idle[0]} cannot be passed on: the step would make nothing")
     return options
+
+
+def positives_of(gan_args: Sequence[str]) -> list[str]:
+    """What generate_synthetic.py must be told so that a GAN trained with ``gan_args`` makes positives."""
+    return ["--label", CLASS_FLAGS[0]] if "--conditional" in gan_args else []
 
 
 def data_options(args: argparse.Namespace) -> list[str]:

@@ -23,6 +23,7 @@ from pipeline_steps import (
     cache_options,
     check_options,
     data_options,
+    positives_of,
     run_steps,
 )
 from treatments import DUPLICATE
@@ -201,7 +202,7 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
         classifier=[*classifier, *args.classifier_args],
         folds=["--k-folds", str(args.k_folds)],
         gan=[*gan_length, *size, *seed, *cpu, *pictures, *args.gan_args],
-        generation=["--num-images", str(args.num_images), *seed, *cpu],
+        generation=["--num-images", str(args.num_images), *seed, *cpu, *positives_of(args.gan_args)],
         analysis=[*cpu, *pictures],
         cache=cache_options(args),
         controls=not args.no_controls,

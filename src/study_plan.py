@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import paths
 from arms import AUGMENTED, BASELINE, DUPLICATE_ARM, WEIGHT_ARM
-from pipeline_steps import GENERATION, Folders, Step
+from pipeline_steps import GENERATION, Folders, Step, positives_of
 from treatments import CLASS_WEIGHT, DUPLICATE, steps_per_epoch
 from utils import UserError
 
@@ -160,7 +160,8 @@ def part_steps(
             Step(
                 GENERATION, "generate_synthetic",
                 ["--model-path", str(generator), "--output-dir", str(folders.synthetic),
-                 "--num-images", str(part.n_synthetic), "--seed", str(seed), *(["--cpu"] if cpu else [])],
+                 "--num-images", str(part.n_synthetic), "--seed", str(seed), *(["--cpu"] if cpu else []),
+                 *positives_of(gan_args)],
                 paths.synthetic_manifest(folders.synthetic), needs=(GAN,), images=folders.synthetic,
             ),
         ]  # fmt: skip
