@@ -197,6 +197,8 @@ def test_the_command_of_the_synthetic_images_names_their_folder(tmp_path):
     assert command == (
         "python src/generate_synthetic.py --model-path g.pth --output-dir data/mine --num-images 9 --seed 4"
     )
+    (_, command), _ = commands({}, {"arms": {}}, tmp_path, manifest | {"class": "normal"}, "own")
+    assert command.endswith("--output-dir data/mine --label normal --num-images 9 --seed 4")
 
 
 def test_contaminated_folds_are_marked_and_not_compared(analysed):

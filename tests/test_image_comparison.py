@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import image_comparison as comparison
+import paths
 import plots_images
 import quality_rows
 from assessment import COLLAPSE_RATIO
-from data_loader import ImageSet
+from data_loader import ImageSet, load_dataset
 from fake_pictures import pictures
+from fake_results import write_synthetic
+from phantom import make_phantom_dataset
 from references import thumbnail_features
+from splits import TRAIN, load_or_create_splits, select
+from synthetic import load_synthetic
 from utils import save_json
 
 SIZE = 48
+NOT_NORMAL = "No Lung Opacity / Not Normal"
 
 
 def image_set(pixels: np.ndarray, name: str) -> ImageSet:
@@ -269,3 +277,72 @@ class TestDistancesOfRealImages:
             file.write_text(file.read_text().replace("0.", "1.", 1))
         counted.clear()
         assert self.measure(real, 1, tmp_path) == expected and len(counted) == 20
+
+
+# --- which real images they are compared with ------------------------------------------------------
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> Path:
+    return make_phantom_dataset(tmp_path_factory.mktemp("phantoms"), 120, image_size=40, workers=1)
+
+
+def loaded(data_dir: Path, folder: Path, **manifest) -> comparison.ImageSets:
+    """The sets that are compared when the generator saw all training images."""
+    dataset = load_dataset(data_dir)
+    splits = load_or_create_splits(dataset)
+    train = select(dataset, splits, TRAIN)
+    write_synthetic(folder, data_dir, 6, train_image_ids=list(train["image_id"]),
+                    train_patients=sorted(set(train["patient"])), **manifest)  # fmt: skip
+    patient_of = dict(zip(dataset.images["image_id"], dataset.images["patient"], strict=True))
+    images = load_synthetic(folder, patient_of, {})
+    return comparison.load_image_sets(
+        dataset, splits, images, image_size=32, seed=0, workers=1, skip_bad=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("manifest", "classes", "kind"),
+    [
+        ({"label": 1, "class": "lung_opacity"}, {"Lung Opacity"}, "positives"),
+        ({"label": 0, "class": "normal"}, {"Normal"}, "negatives of class Normal"),
+        ({"label": 0, "class": "not_normal"}, {NOT_NORMAL}, f"negatives of class {NOT_NORMAL}"),
+        ({"label": 0}, {"Normal", NOT_NORMAL}, "negatives"),
+        ({"label": 0, "class": "some other"}, {"Normal", NOT_NORMAL}, "negatives"),
+    ],
+)
+def test_real_images_are_those_of_the_same_class_or_label(phantoms, tmp_path, manifest, classes, kind):
+    images = loaded(phantoms, tmp_path / "synthetic", **manifest)
+    for part in (images.training, images.heldout):
+        assert set(part.records["class"]) == classes
+    train = select(load_dataset(phantoms), load_or_create_splits(load_dataset(phantoms)), TRAIN)
+    assert len(images.training.records) == train["class"].isin(classes).sum()
+    assert images.kind == images.provenance["kind"] == kind and images.seen.all()
+    assert images.seen_others == len(train) - len(images.training.records) > 0
+
+
+def test_without_classes_in_the_metadata_negatives_are_compared_with_negatives(phantoms, tmp_path):
+    data_dir = tmp_path / "data"
+    shutil.copytree(phantoms, data_dir)
+    metadata = pd.read_csv(data_dir / paths.TRAIN_METADATA, dtype=str, keep_default_na=False)
+    metadata.drop(columns="class").to_csv(data_dir / paths.TRAIN_METADATA, index=False)
+    (data_dir / paths.SPLITS).unlink(missing_ok=True)
+    images = loaded(data_dir, tmp_path / "synthetic", label=0, **{"class": "normal"})
+    assert images.kind == "negatives" and set(images.training.records["label"]) == {0}
+    assert images.provenance["class"] is None
+
+
+def test_copies_of_other_kinds_are_said_not_to_be_looked_for(fresh, real):
+    images = image_sets(pictures(np.random.default_rng(99), 80, SIZE), real["training"], real["heldout"])
+    quality = comparison.assess_quality(replace(images, seen_others=7), [], seed=0)
+    words = "also learned from 7 training images that are no positives: copies of those are not looked for."
+    copies = [row for row in quality["rows"] if row["group"] == quality_rows.COPIES]
+    assert len(copies) == 3 and all(words in row["cannot_tell"] for row in copies)
+    assert not any("no positives" in row["cannot_tell"] for row in fresh["rows"])
+
+
+def test_pictures_name_the_kind_of_real_images(phantoms, tmp_path):
+    images = loaded(phantoms, tmp_path / "synthetic", label=0, **{"class": "normal"})
+    figure = plots_images.real_vs_synthetic(
+        images.training.pixels[:8], images.synthetic.pixels, "t", kind=images.kind
+    )
+    written = [item.get_text() for item in figure.findobj(lambda item: hasattr(item, "get_text"))]
+    assert "Real: training negatives of class Normal, drawn at random" in written

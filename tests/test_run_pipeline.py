@@ -234,6 +234,11 @@ def test_the_plan_passes_options_on_and_downloads_what_is_missing(in_tmp):
         shared = "--data-dir d --splits s.json --patient-map map.json --skip-bad-images"
         assert (shared in command) == reads_data, name
     pipeline_steps.check_options(planned)
+    assert "--label" not in commands["generate synthetic images"]
+    conditional = run_pipeline.plan(parser.parse_args(["--gan-args", "--conditional --preset cpu"]))[1]
+    (generation,) = [step for step in conditional if step.name == "generate synthetic images"]
+    assert "--label lung_opacity" in " ".join(generation.command())
+    pipeline_steps.check_options(conditional)
     Path("d").mkdir()
     Path("d/stage2_train_metadata.csv").touch()
     assert run_pipeline.plan(args)[1][0].name == "check the data"

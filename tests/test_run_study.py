@@ -192,6 +192,10 @@ def test_the_scripts_take_the_commands(in_tmp, make_dataset):
     splits = load_or_create_splits(load_dataset(make_dataset()))
     (part,) = plan_parts(splits, [0.5], epochs=6, batch_size=32, k_folds=0, synthetic_per_real=1)
     pipeline_steps.check_options(run_study.study_steps(args, part))  # ends with exit code 2 if not
+    conditional = run_study.parse_args([*OPTIONS, "--gan-args=--conditional"])
+    commands = [" ".join(step.command()) for step in run_study.study_steps(conditional, part)]
+    (generation,) = [command for command in commands if "generate_synthetic" in command]
+    assert "--label lung_opacity" in generation
 
 
 def test_own_options_cannot_be_passed_on(study):
