@@ -388,8 +388,8 @@ def _not_looked_for(images: ImageSets) -> list[str]:
     if not images.seen_others:
         return []
     return [
-        f"The generator also learned from {images.seen_others:,} training images that are no {images.kind}: "
-        "copies of those are not looked for."
+        f"The generator also learned from {images.seen_others:,} training images of other classes: copies of "
+        "those are not looked for."
     ]
 
 

@@ -333,10 +333,10 @@ def test_without_classes_in_the_metadata_negatives_are_compared_with_negatives(p
 def test_copies_of_other_kinds_are_said_not_to_be_looked_for(fresh, real):
     images = image_sets(pictures(np.random.default_rng(99), 80, SIZE), real["training"], real["heldout"])
     quality = comparison.assess_quality(replace(images, seen_others=7), [], seed=0)
-    words = "also learned from 7 training images that are no positives: copies of those are not looked for."
+    words = "also learned from 7 training images of other classes: copies of those are not looked for."
     copies = [row for row in quality["rows"] if row["group"] == quality_rows.COPIES]
     assert len(copies) == 3 and all(words in row["cannot_tell"] for row in copies)
-    assert not any("no positives" in row["cannot_tell"] for row in fresh["rows"])
+    assert not any("other classes" in row["cannot_tell"] for row in fresh["rows"])
 
 
 def test_pictures_name_the_kind_of_real_images(phantoms, tmp_path):
