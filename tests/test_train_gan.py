@@ -385,6 +385,26 @@ def test_a_gan_without_a_fold_saw_nobody_of_it_and_has_files_of_its_own(data_dir
     assert {"models/gan/fold_2/training_state.pth", *files} <= made
 
 
+def test_a_conditional_gan_without_a_fold_saw_nobody_of_it_of_any_class(data_dir, tmp_path, finished):
+    import generate_synthetic
+    from data_loader import load_dataset
+    from splits import assign_folds, load_or_create_splits
+
+    flags = ["--epochs", "1", "--perceptual", "off", "--metrics-interval", "0", "--conditional"]
+    train(data_dir, tmp_path, *flags, "--fold", "2", "--k-folds", "3")
+    generator, folder = paths.generator_final(tmp_path / "models", 2), tmp_path / "synthetic"
+    generate_synthetic.main(
+        ["--model-path", str(generator), "--output-dir", str(folder), "--label", "not_normal",
+         "--num-images", "3", "--cpu"]
+    )  # fmt: skip
+    manifest = load_json(paths.synthetic_manifest(paths.synthetic_fold(folder, 2)))
+    fold_of = assign_folds(load_or_create_splits(load_dataset(data_dir)), 3)
+    others = [image for image in split_images(data_dir, "train") if fold_of[image["image_id"]] != 2]
+    assert {image["label"] for image in others} == {0, 1}
+    assert manifest["train_image_ids"] == [image["image_id"] for image in others]
+    assert (manifest["label"], manifest["class"], manifest["fold"]) == (0, "not_normal", 2)
+
+
 def test_a_smaller_part_lies_within_a_larger_one_and_is_recorded(data_dir, tmp_path):
     saw = {}
     for fraction in ("0.5", "0.8"):
