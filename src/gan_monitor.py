@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from data_loader import to_gan_range
 from distributed import alone
 from fidelity import NEIGHBOURS, neighbourhood_scores
-from gan_spaces import Space, build_spaces, hog_space, small_images
+from gan_spaces import Space, build_spaces, grain, hog_space, small_images
 from gan_timetable import COPY_IMAGES, Costs, Timetable
 from gan_training import image_noise
 from image_quality import frechet_distance_of_features, halve_by_group, kernel_distance
@@ -123,6 +123,7 @@ class Monitor:
         self._reals: dict[str, Reals] = {}
         self._thumbnails: np.ndarray | None = None
         self._usual: float | None = None
+        self._grain: float | None = None
 
     @classmethod
     def of_run(cls, run: Run) -> Monitor:
@@ -191,13 +192,15 @@ class Monitor:
     def evaluate(
         self, names: Sequence[str], sample: Callable[[Tensor, Tensor | None], np.ndarray], D: nn.Module | None
     ) -> dict[str, Any]:
-        """{"n", "spaces": {name: metrics}, "copying": {...}, "discriminator": {...}} of the generator that
-        makes images uint8 [n, S, S] of (noise, classes); see ``in_space``, ``copying``, ``discriminator``."""
+        """{"n", "spaces": {name: metrics}, "copying": {...}, "grain": as a share of the reals',
+        "discriminator": {...}} of the generator that makes images uint8 [n, S, S] of (noise, classes); see
+        ``in_space``, ``copying``, ``gan_spaces.grain`` and ``discriminator``."""
         images = sample(self.noise, self._labels(self.rows[0]))
         result: dict[str, Any] = {
             "n": self.n,
             "spaces": {name: self.in_space(name, images) for name in names},
             "copying": self.copying(images[:COPY_IMAGES]),
+            "grain": grain(images) / max(self._usual_grain(), 1e-6),
         }
         if D is not None:
             result["discriminator"] = self.discriminator(D, images)
@@ -248,6 +251,13 @@ class Monitor:
         made = small_images(torch.from_numpy(np.ascontiguousarray(images)), DETAIL_SIDE)
         nearest = float(np.median(detail_distances(made, self._thumbnails).min(axis=1)))
         return {"nearest": nearest, "usual": self._usual, "ratio": nearest / max(self._usual, 1e-6)}
+
+    def _usual_grain(self) -> float:
+        """Of the training images that generated ones are compared with."""
+        if self._grain is None:
+            rows = torch.from_numpy(self.rows[0]).to(self.data.pixels.device)
+            self._grain = grain(self.data.pixels[rows].cpu().numpy())
+        return self._grain
 
     def _usual_distance(self) -> float:
         """Median distance of training images to the nearest of another patient."""

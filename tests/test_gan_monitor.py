@@ -5,14 +5,16 @@ import copy
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from gan_monitor import Monitor, set_aside
 from gan_probe import gradient_shares
 from gan_run import TrainingSet
-from gan_spaces import hog_features, hog_space
+from gan_spaces import grain, hog_features, hog_space
 from gan_timetable import START_SECONDS, Costs, Timetable, forward_operations, timetable
 from gan_training import Objective, build_gan, image_noise, step_noise, train_step
+from gan_warnings import active_warnings
 
 CPU = torch.device("cpu")
 SHAPES = 32  # pixels
@@ -101,6 +103,40 @@ def test_a_constant_generator_has_no_diversity_and_no_recall(monitor):
     assert result["diversity"] < 1e-3 and result["recall"] == 0
     noise = np.random.default_rng(0).integers(100, 140, (64, 32, 32)).astype(np.uint8)
     assert judged(monitor, noise)["spaces"]["HOG"]["kid"] > 10 * abs(monitor.reals("HOG").floor["kid"])
+
+
+def noisy(images: np.ndarray, sd: float) -> np.ndarray:
+    added = np.random.default_rng(1).normal(0, sd, images.shape)
+    return (images + added).clip(0, 255).round().astype(np.uint8)
+
+
+def evaluated_twice(monitor: Monitor, images: np.ndarray) -> list[dict]:
+    """Two lines of statistics of a generator of ``images``, past the warm-up."""
+    d = {"training": 1.0, "generated": -1.0, "training_sign": 0.5}
+    metrics = judged(monitor, images) | {"discriminator": d}
+    usual = {"steps": 50, "d_loss": 1.2, "d_real": 0.7, "d_fake": 0.3, "g_grad_norm": 1.0, "d_grad_norm": 1.0}
+    return [usual | {"images_seen": 20_000 * n, "metrics": metrics} for n in (1, 2)]
+
+
+def test_a_little_grain_is_a_figure_of_its_own_and_no_collapse():
+    kinds = [pictures(n, seed, side=64) for n, seed in ((140, 0), (70, 1))]
+    smooth, fresh = (gaussian_filter(kind.astype(float), (0.0, 2.0, 2.0)) for kind in kinds)
+    watched = monitor_of(noisy(smooth, 0.7))
+    plain, grainy = (judged(watched, noisy(fresh, sd)) for sd in (0.7, 4))
+    recalls = [result["spaces"]["HOG"]["recall"] for result in (plain, grainy)]
+    assert recalls[1] > 0.8 * recalls[0] > 0.7
+    assert plain["grain"] == pytest.approx(1.0, abs=0.05) and grainy["grain"] > 1.5
+    assert "collapse" not in active_warnings(evaluated_twice(watched, noisy(fresh, 4)), "bce", "HOG")
+    one = np.repeat(fresh[:1], 70, axis=0)
+    assert "collapse" in active_warnings(evaluated_twice(watched, noisy(one, 20)), "bce", "HOG")
+
+
+def test_grain_is_the_mean_size_of_the_laplacian():
+    images = noisy(pictures(300, side=8), 5)
+    padded = np.pad(images.astype(float), ((0, 0), (1, 1), (1, 1)), mode="symmetric")
+    middle = padded[:, 1:-1, 1:-1]
+    sides = padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1] + padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2]
+    assert grain(images) == pytest.approx(np.abs(sides - 4 * middle).mean(), rel=1e-5)
 
 
 def test_a_generator_of_training_images_is_found_to_copy(monitor):
