@@ -269,9 +269,8 @@ def save_figures(run: Run, final_metrics: dict[str, Any] | None) -> None:
     if not evaluations:
         path.unlink(missing_ok=True)  # of an earlier run
         return
-    floors = run.monitor.describe()["floors"]
     heading = title(run, "Quality of the images of a GAN trained")
-    save_figure(path, gan_quality(evaluations, floors, run.best, heading))
+    save_figure(path, gan_quality(evaluations, run.monitor.floors, run.best, heading))
 
 
 def title(run: Run, what: str = "GAN training") -> str:

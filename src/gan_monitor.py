@@ -121,6 +121,7 @@ class Monitor:
         self.rows = [half[: self.n] for half in halves]
         self.noise = image_noise(seed, "metrics", 1, self.n, input_dim) if self.n else None
         self._reals: dict[str, Reals] = {}
+        self.floors: dict[str, dict[str, float | None]] = {}  # by space, those of an earlier part included
         self._thumbnails: np.ndarray | None = None
         self._usual: float | None = None
         self._grain: float | None = None
@@ -146,7 +147,9 @@ class Monitor:
             costs = Costs.of(gan, run.schedule.batch_size, device, run.precision)
             n, per_epoch = len(data.pixels), run.steps_per_epoch
             tables = costs.timetables(spaces, options.interval, options.images, n, per_epoch, SHARE)
-        return cls(data, spaces, tables, options.images, gan.G.input_dim, run.seed)
+        monitor = cls(data, spaces, tables, options.images, gan.G.input_dim, run.seed)
+        monitor.floors |= run.floors
+        return monitor
 
     def tables_as_dict(self) -> dict[str, Any]:
         return {name: asdict(table) for name, table in self.tables.items()}
@@ -159,7 +162,7 @@ class Monitor:
             "neighbours": NEIGHBOURS,
             "spaces": {name: space.facts for name, space in self.spaces.items()},
             "every_epochs": {name: table.interval for name, table in self.tables.items()},
-            "floors": {name: reals.floor for name, reals in self._reals.items()},
+            "floors": self.floors,
         }
 
     def notices(self, epochs: int) -> list[str]:
@@ -232,6 +235,7 @@ class Monitor:
             if data.holdout is not None and len(data.holdout) >= FEWEST:
                 holdout = np.asarray(space.features(data.holdout[: self.n]))
             self._reals[name] = Reals((first, second), floor, spread, holdout)
+            self.floors[name] = floor
         return self._reals[name]
 
     def _features(self, space: Space, rows: np.ndarray) -> np.ndarray:

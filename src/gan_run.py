@@ -126,6 +126,7 @@ class Run:
         self.stats: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.watched: dict[str, Any] | None = None  # which spaces are evaluated when, of an earlier part
+        self.floors: dict[str, Any] = {}  # what real images score, by space, of an earlier part
         self.clock = Clock()
         self.monitor: Monitor | None = None
         self.board: gan_files.TensorBoard | None = None
@@ -344,6 +345,7 @@ class Run:
             "stats": self.stats,
             "best": self.best,
             "watched": self.monitor.tables_as_dict(),
+            "floors": self.monitor.floors,
             "clock": self.clock.state(),
         }
         path = paths.gan_state(self.folders.models, self.folders.fold)
@@ -368,6 +370,7 @@ class Run:
         self.gan.load_state_dict(state)
         self.history, self.stats = list(state["history"]), list(state.get("stats", []))
         self.best, self.watched = state.get("best"), state.get("watched")
+        self.floors = state.get("floors", {})
         self.clock.restore(state.get("clock"))
         best = f"; best so far: step {self.best['step']:,}, KID {self.best['kid']:.4f}" if self.best else ""
         print(f"resumed at step {self.gan.step}{best}")

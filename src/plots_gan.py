@@ -115,16 +115,17 @@ def gan_quality(
     each space of features.
 
     ``evaluations``: {"images_seen", "spaces": {name: metrics}}; ``floors``: the same metrics of one half of
-    the reals against the other, by space; ``best``: {"space", "images_seen", "kid"} of the generator kept.
+    the reals against the other, by space, where they are known; ``best``: {"space", "images_seen", "kid"} of
+    the generator kept.
     """
-    spaces = [name for name in floors if any(name in line["spaces"] for line in evaluations)]
+    spaces = list(dict.fromkeys(name for line in evaluations for name in line["spaces"]))
     figure = new_figure(9.5, 2.9 * len(spaces) + 0.5)
     axes = panels(figure, len(spaces), 2, sharex=True)
     for row, name in enumerate(spaces):
         lines = [line for line in evaluations if name in line["spaces"]]
         left, right = axes[2 * row : 2 * row + 2]
-        _kid(left, lines, name, floors[name], best if best and best["space"] == name else None)
-        _scores(right, lines, name, floors[name])
+        _kid(left, lines, name, floors.get(name), best if best and best["space"] == name else None)
+        _scores(right, lines, name, floors.get(name))
     for ax in axes[-2:]:
         ax.set_xlabel("Images seen (thousands)")
     set_title(figure, title)
@@ -132,36 +133,40 @@ def gan_quality(
 
 
 def _kid(
-    ax: Axes, lines: Sequence[dict], name: str, floor: dict[str, Any], best: dict[str, Any] | None
+    ax: Axes, lines: Sequence[dict], name: str, floor: dict[str, Any] | None, best: dict[str, Any] | None
 ) -> None:
     x = [line["images_seen"] / 1000 for line in lines]
     ax.plot(x, [line["spaces"][name]["kid"] for line in lines], color=PALETTE[0], marker="o", markersize=3.5)
-    ax.axhline(floor["kid"], color=INK, linestyle=":", linewidth=1.2, label="real X-rays (floor)")
+    kids = [line["spaces"][name]["kid"] for line in lines]
+    if floor is not None:
+        kids.append(floor["kid"])
+        ax.axhline(floor["kid"], color=INK, linestyle=":", linewidth=1.2, label="real X-rays (floor)")
     if best is not None:
         place = (best["images_seen"] / 1000, best["kid"])
         ax.plot(*place, marker="*", markersize=13, color=PALETTE[1], linestyle="none", label="best generator")
     ax.set_title(f"KID in {name} features, lower is better", fontsize="medium")
-    kids = [floor["kid"], *(line["spaces"][name]["kid"] for line in lines)]
     if min(kids) > 0:  # an unbiased estimate can be negative, too
         ax.set_ylabel("KID (log scale)")
         _plain_log(ax)
     else:
         ax.set_ylabel("KID")
-    ax.legend(frameon=False)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False)
 
 
-def _scores(ax: Axes, lines: Sequence[dict], name: str, floor: dict[str, Any]) -> None:
+def _scores(ax: Axes, lines: Sequence[dict], name: str, floor: dict[str, Any] | None) -> None:
     x = [line["images_seen"] / 1000 for line in lines]
     for key, colour, usual in (
-        ("recall", PALETTE[2], floor["recall"]),
-        ("precision", PALETTE[4], floor["precision"]),
+        ("recall", PALETTE[2], floor and floor["recall"]),
+        ("precision", PALETTE[4], floor and floor["precision"]),
         ("diversity", PALETTE[5], 1.0),
     ):
         values = [line["spaces"][name][key] for line in lines]
         if any(value is None for value in values):
             continue
         ax.plot(x, values, color=colour, marker="o", markersize=3.5, label=key)
-        ax.axhline(usual, color=colour, linestyle=":", linewidth=1.2)
+        if usual is not None:
+            ax.axhline(usual, color=colour, linestyle=":", linewidth=1.2)
     ax.plot([], [], color=INK, linestyle=":", linewidth=1.2, label="the same of\nreal X-rays")
     ax.set_title(f"Fidelity and variety in {name} features", fontsize="medium")
     ax.set_ylim(0, None)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -21,7 +22,7 @@ import train_gan
 from gan_clock import Clock
 from gan_data import make_dataset
 from plots_gan import gan_quality, mosaic, moving
-from utils import UserError, load_checkpoint, load_json
+from utils import UserError, load_checkpoint, load_json, save_checkpoint
 
 SMALL = [
     "--image-size", "32", "--num-channels", "1", "--latent-dim", "6", "--feature-maps-g", "4",
@@ -147,6 +148,24 @@ def test_an_evaluation_at_the_end_is_no_part_of_the_state(data_dir, tmp_path, at
     assert other["final_metrics"] is None
 
 
+def test_a_finished_run_that_is_resumed_keeps_what_real_images_score(watched, tmp_path, data_dir):
+    """It evaluates nothing any more, and still draws and records the floors of the part before."""
+    shutil.copytree(watched, tmp_path / "a")
+    floors = history(watched)["metrics"]["floors"]
+    assert floors["HOG"]["kid"] is not None
+    flags = ["--epochs", "4", "--metrics-interval", "2", "--checkpoint-interval", "4"]
+    train(data_dir, tmp_path / "a", *flags, "--resume")
+    assert history(tmp_path / "a")["metrics"]["floors"] == floors
+    figure = paths.gan_quality_figure("figures")
+    assert (tmp_path / "a" / figure).read_bytes() == (watched / figure).read_bytes()
+    state = paths.gan_state(tmp_path / "a" / "models")
+    content = load_checkpoint(state)
+    del content["floors"]  # as an earlier version left it
+    save_checkpoint(state, content)
+    train(data_dir, tmp_path / "a", *flags, "--resume")
+    assert (tmp_path / "a" / figure).is_file()
+
+
 def test_resume_refuses_other_metrics(watched, data_dir, tmp_path):
     state = str(paths.gan_state(watched / "models"))
     with pytest.raises(UserError, match=r"--metrics-interval 2 \(now 3\)"):
@@ -228,8 +247,6 @@ def test_time_of_earlier_parts_counts():
 
 
 def test_a_dry_run_says_what_there_would_be_and_writes_nothing(data_dir, tmp_path, monkeypatch, capsys):
-    import shutil
-
     import study_timing
 
     monkeypatch.setattr(study_timing, "MOST_SECONDS", 0.0)
