@@ -130,7 +130,8 @@ def exploding(lines: Sequence[Line]) -> str | None:
         values = [line[name] for line in lines[-USUAL_LINES - 1 :] if line.get(name) is not None]
         if not values:
             continue
-        usual = [value for value in values[:-1] if math.isfinite(value)]
+        # 0: a hinge whose margins are met everywhere.
+        usual = [value for value in values[:-1] if math.isfinite(value) and value > 0]
         finite = math.isfinite(values[-1])
         large = len(usual) >= USUAL_LINES // 5 and values[-1] > EXPLOSION * median(usual)
         if not finite or large:

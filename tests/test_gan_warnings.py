@@ -93,6 +93,15 @@ def test_gradients_that_explode(name, network):
     assert "exploding" not in found([line(50), line(100, **{name: 1e6})])  # nothing is usual yet
 
 
+def test_a_gradient_that_is_often_zero_is_compared_with_what_it_is_when_it_is_not():
+    """As D's is where the margins of hinge are met."""
+    met = [line(50 * n, d_grad_norm=0.0) for n in range(1, 40)]
+    assert "exploding" not in found([*met, line(2000, d_grad_norm=1.0)])
+    some = [line(2000 + 50 * n, d_grad_norm=1.0) for n in range(15)]
+    assert "exploding" not in found([*met, *some, line(3000, d_grad_norm=0.9 * EXPLOSION)])
+    assert "110 x" in found([*met, *some, line(3000, d_grad_norm=1.1 * EXPLOSION)])["exploding"]
+
+
 def test_kid_that_does_not_get_better():
     stuck = [metrics(kid=0.1), *(metrics(kid=0.2) for _ in range(PATIENCE))]
     assert "no_progress" not in found(after_warm_up(*stuck[:-1]))
