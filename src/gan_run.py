@@ -275,8 +275,8 @@ class Run:
     def warn(self, line: dict[str, Any]) -> None:
         """Make ``line`` the last of the statistics, with all warnings that hold, and print the new ones."""
         self.stats.append(line)
-        loss = self.gan.options.adversarial_loss
-        line["warnings"] = active_warnings(self.stats, loss, self.monitor.primary)
+        how = self.gan.options, self.monitor.primary, self.precision
+        line["warnings"] = active_warnings(self.stats, *how)
         for message in new_warnings(self.stats).values():
             tqdm.write(f"WARNING at step {line['step']:,}: {message}")
 

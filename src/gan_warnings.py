@@ -13,9 +13,13 @@ from itertools import islice
 from statistics import median
 from typing import Any
 
+from gan_options import GANOptions
+
 Line = dict[str, Any]  # of gan_stats.jsonl
 
-SURE_REAL, SURE_FAKE, SATURATED_STEPS = 0.95, 0.02, 100  # mean sigmoid(D(x)), sigmoid(D(G(z)))
+SATURATED_STEPS = 100
+SURE_REAL, SURE_FAKE = 0.95, 0.02  # mean sigmoid(D(x)) as a share of its target, mean sigmoid(D(G(z)))
+SURE_HINGE = 0.05  # D's loss, which is 2 where D tells nothing apart and 0 where all margins are met
 GAP = 0.5  # of D's distance between training and generated images that may lie between training and unseen
 ERRORS = 3.0  # standard errors that this difference must have, as D often tells nothing apart
 SURE_SIGN = 0.8  # mean sign of D(training images); ADA's measure of over-fitting, which it holds at 0.6
@@ -29,17 +33,19 @@ PATIENCE = 5  # evaluations without a better KID
 CALIBRATED_LOSSES = ("bce", "hinge")  # whose D has a meaningful zero; others know differences only
 
 
-def active_warnings(lines: Sequence[Line], loss: str, primary: str) -> dict[str, str]:
+def active_warnings(
+    lines: Sequence[Line], options: GANOptions, primary: str, precision: str
+) -> dict[str, str]:
     """The rules that hold at the last of ``lines`` and what each says, by name.
 
-    ``loss``: --adversarial-loss; ``primary``: the space of features in which generators are chosen.
+    ``primary``: the space of features in which generators are chosen; ``precision``: fp32 or bf16.
     """
     found = {
-        "d_saturated": d_saturated(lines),
-        "over_fit": over_fit(lines, loss),
-        "collapse": collapse(lines, primary),
-        "copying": copying(lines),
-        "exploding": exploding(lines),
+        "d_saturated": d_saturated(lines, options),
+        "over_fit": over_fit(lines, options),
+        "collapse": collapse(lines, options, primary),
+        "copying": copying(lines, options),
+        "exploding": exploding(lines, options, precision),
         "no_progress": no_progress(lines, primary),
     }
     return {name: message for name, message in found.items() if message is not None}
@@ -51,29 +57,68 @@ def new_warnings(lines: Sequence[Line]) -> dict[str, str]:
     return {name: text for name, text in lines[-1]["warnings"].items() if name not in before}
 
 
+# --- what helps ------------------------------------------------------------------------------------
+def with_r1(options: GANOptions) -> list[str]:
+    """R1 as far as it can be had with the other ``options``, or more of it."""
+    if options.adversarial_loss == "wgan-gp":  # which has a penalty of its own
+        return []
+    if options.r1 > 0:
+        return ["a larger --r1"]
+    return ["--r1 1 --d-norm none" if options.d_norm == "batch" else "--r1 1"]
+
+
+def with_diffaug(options: GANOptions) -> list[str]:
+    return [] if options.diffaug else ["--diffaug"]
+
+
+def with_preset(options: GANOptions) -> list[str]:
+    """Those that are made for more than the one in use."""
+    better = {"default": ["--preset best or cpu"], "cpu": ["--preset best"]}
+    return better.get(options.preset, [])
+
+
+def one_of(*remedies: str) -> str:
+    """ "a", "a or b", "a, b or c"."""
+    return " or ".join(part for part in (", ".join(remedies[:-1]), remedies[-1]) if part)
+
+
 # --- rules -----------------------------------------------------------------------------------------
-def d_saturated(lines: Sequence[Line]) -> str | None:
+def d_saturated(lines: Sequence[Line], options: GANOptions) -> str | None:
     """D tells all images apart for ``SATURATED_STEPS`` steps: hardly any gradient is left for G."""
+    spectral = ["--d-norm spectral"] if options.arch == "dcgan" and options.d_norm == "batch" else []
+    remedies = [*with_r1(options), *spectral, *with_diffaug(options), "a lower --lr-d"]
     steps = 0
     for line in reversed(lines):
-        if line["d_real"] <= SURE_REAL or line["d_fake"] >= SURE_FAKE:
+        if not _saturated(line, options):
             return None
         steps += line["steps"]
         if steps >= SATURATED_STEPS:
             return (
                 f"D has won (D(x) {lines[-1]['d_real']:.2f}, D(G(z)) {lines[-1]['d_fake']:.3f} for {steps:,} "
-                "steps), G hardly learns: try --r1 with --d-norm none, --d-norm spectral, or --diffaug"
+                f"steps), G hardly learns: try {one_of(*remedies)}"
             )
     return None
 
 
-def over_fit(lines: Sequence[Line], loss: str) -> str | None:
+def _saturated(line: Line, options: GANOptions) -> bool:
+    """What D gives when there is nothing left for it to learn follows from its loss: cross-entropy wants
+    1 - label_smoothing for reals, hinge no more than its margins. A critic (wgan-gp) knows no such limit."""
+    if options.adversarial_loss == "wgan-gp":
+        return False
+    if options.adversarial_loss == "hinge":
+        return line["d_loss"] < SURE_HINGE
+    target = 1 - options.label_smoothing
+    return line["d_real"] > SURE_REAL * target and line["d_fake"] < SURE_FAKE
+
+
+def over_fit(lines: Sequence[Line], options: GANOptions) -> str | None:
     """D knows the training images by heart: it tells them from unseen real ones, if there are some; without
     them, it is sure of nearly every one and of nearly every generated one."""
     recent = [metrics["discriminator"] for metrics in islice(_evaluations(lines, "discriminator"), IN_A_ROW)]
     if len(recent) < IN_A_ROW:
         return None
-    remedy = "try --diffaug or a larger --r1, and use generator_best rather than the last"
+    remedies = [*with_diffaug(options), *with_r1(options)] or ["more images"]
+    remedy = f"try {one_of(*remedies)}, and use generator_best rather than the last"
     if "holdout" in recent[0]:
         gaps = [(d["training"] - d["holdout"], d["training"] - d["generated"]) for d in recent]
         clear = all(d["training"] - d["holdout"] > ERRORS * d["holdout_error"] for d in recent)
@@ -83,7 +128,7 @@ def over_fit(lines: Sequence[Line], loss: str) -> str | None:
         return None
     sure = all(d["training_sign"] > SURE_SIGN and d["generated"] < 0 < d["training"] for d in recent)
     lost = lines[-1]["d_fake"] < 1 - SURE_REAL
-    if loss in CALIBRATED_LOSSES and sure and lost:
+    if options.adversarial_loss in CALIBRATED_LOSSES and sure and lost:
         return (
             f"D may memorise: it is right about {(1 + recent[0]['training_sign']) / 2:.0%} of the training "
             f"images (--metrics-holdout 0.1 would tell for sure); {remedy}"
@@ -91,7 +136,7 @@ def over_fit(lines: Sequence[Line], loss: str) -> str | None:
     return None
 
 
-def collapse(lines: Sequence[Line], primary: str) -> str | None:
+def collapse(lines: Sequence[Line], options: GANOptions, primary: str) -> str | None:
     """Generated images are alike, show a small part of what the reals show, or nothing of it, as noise does,
     after ``WARM_UP`` images."""
     recent = list(islice(_in_space(lines, primary, after=WARM_UP), IN_A_ROW))
@@ -100,9 +145,10 @@ def collapse(lines: Sequence[Line], primary: str) -> str | None:
     if all(_collapsed(metrics) for metrics in recent):
         scores = {name: recent[0][name] for name in ("precision", "recall")}
         shown = "".join(f", {name} {value:.2f}" for name, value in scores.items() if value is not None)
+        remedies = [*with_preset(options), *with_r1(options), *with_diffaug(options), "another --seed"]
         return (
             f"mode collapse, or no images yet: diversity {recent[0]['diversity']:.2f} of the reals'{shown}; "
-            "try --preset best or cpu, --r1 with --d-norm none, or another --seed"
+            f"try {one_of(*remedies)}"
         )
     return None
 
@@ -112,19 +158,20 @@ def _collapsed(metrics: dict[str, Any]) -> bool:
     return any(metrics[name] is not None and metrics[name] < limit for name, limit in limits.items())
 
 
-def copying(lines: Sequence[Line]) -> str | None:
+def copying(lines: Sequence[Line], options: GANOptions) -> str | None:
     """Generated images are nearer to training images than those of different patients are to one another."""
     for metrics in _evaluations(lines, "copying"):
         if (ratio := metrics["copying"]["ratio"]) >= COPY_RATIO:
             return None
+        remedies = [*with_diffaug(options), "fewer --epochs", "more images"]
         return (
             f"G may copy training images, a matter of privacy: half of its images differ from one by less "
-            f"than {ratio:.2f} of what X-rays of two patients do; try --diffaug, fewer --epochs, more images"
+            f"than {ratio:.2f} of what X-rays of two patients do; try {one_of(*remedies)}"
         )
     return None
 
 
-def exploding(lines: Sequence[Line]) -> str | None:
+def exploding(lines: Sequence[Line], options: GANOptions, precision: str) -> str | None:
     """A gradient is ``EXPLOSION`` times as large as it usually is, or not a number."""
     for name, network in (("g_grad_norm", "G"), ("d_grad_norm", "D")):
         values = [line[name] for line in lines[-USUAL_LINES - 1 :] if line.get(name) is not None]
@@ -136,8 +183,9 @@ def exploding(lines: Sequence[Line]) -> str | None:
         large = len(usual) >= USUAL_LINES // 5 and values[-1] > EXPLOSION * median(usual)
         if not finite or large:
             size = f"{values[-1] / median(usual):,.0f} x its usual size" if finite else "not finite"
-            remedy = "try a lower --lr, a larger --r1, or --precision fp32"
-            return f"{network}'s gradient explodes ({size}): {remedy}"
+            exact = ["--precision fp32"] if precision != "fp32" else []
+            remedies = ["a lower --lr", *with_r1(options), *exact]
+            return f"{network}'s gradient explodes ({size}): try {one_of(*remedies)}"
     return None
 
 

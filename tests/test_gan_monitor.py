@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from gan_monitor import Monitor, set_aside
+from gan_options import GANOptions
 from gan_probe import gradient_shares
 from gan_run import TrainingSet
 from gan_spaces import grain, hog_features, hog_space
@@ -126,9 +127,10 @@ def test_a_little_grain_is_a_figure_of_its_own_and_no_collapse():
     recalls = [result["spaces"]["HOG"]["recall"] for result in (plain, grainy)]
     assert recalls[1] > 0.8 * recalls[0] > 0.7
     assert plain["grain"] == pytest.approx(1.0, abs=0.05) and grainy["grain"] > 1.5
-    assert "collapse" not in active_warnings(evaluated_twice(watched, noisy(fresh, 4)), "bce", "HOG")
+    how = (GANOptions(), "HOG", "bf16")
+    assert "collapse" not in active_warnings(evaluated_twice(watched, noisy(fresh, 4)), *how)
     one = np.repeat(fresh[:1], 70, axis=0)
-    assert "collapse" in active_warnings(evaluated_twice(watched, noisy(one, 20)), "bce", "HOG")
+    assert "collapse" in active_warnings(evaluated_twice(watched, noisy(one, 20)), *how)
 
 
 def test_grain_is_the_mean_size_of_the_laplacian():

@@ -217,7 +217,7 @@ def test_a_generator_of_training_images_is_told_of(data_dir, tmp_path, at_any_co
 def test_a_discriminator_that_is_far_too_strong_is_told_of(data_dir, tmp_path, at_any_cost, monkeypatch):
     """G learns nothing, and D a hundred times as fast as usual."""
     monkeypatch.setattr(gan_warnings, "SATURATED_STEPS", 20)
-    flags = ["--epochs", "25", "--lr-d", "0.02", "--lr", "1e-9", "--label-smoothing", "0", "--d-norm", "none"]
+    flags = ["--epochs", "25", "--lr-d", "0.02", "--lr", "1e-9", "--d-norm", "none"]
     train(data_dir, tmp_path, *flags, "--metrics-interval", "0")
     assert "d_saturated" in [line["rule"] for line in history(tmp_path)["warnings"]]
 

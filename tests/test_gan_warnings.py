@@ -1,10 +1,12 @@
 """Each warning of a GAN's training is provoked, silent where nothing is wrong, and names flags that exist."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 import train_gan
+from gan_options import PRESETS, GANOptions, check, options_of
 from gan_warnings import EXPLOSION, PATIENCE, active_warnings, new_warnings
 
 
@@ -23,8 +25,10 @@ def metrics(kid=0.1, diversity=0.9, recall=0.4, precision=0.8, ratio=1.0, **disc
     return {"spaces": {"HOG": space}, "copying": {"ratio": ratio}, "discriminator": d}
 
 
-def found(lines: list[dict], loss: str = "bce") -> dict[str, str]:
-    return active_warnings(lines, loss, "HOG")
+def found(lines: list[dict], loss: str = "bce", precision: str = "bf16", **options) -> dict[str, str]:
+    """With no label smoothing, unless ``options`` say so."""
+    how = GANOptions(**{"adversarial_loss": loss, "label_smoothing": 0.0} | options)
+    return active_warnings(lines, how, "HOG", precision)
 
 
 def after_warm_up(*evaluations: dict) -> list[dict]:
@@ -44,6 +48,24 @@ def test_d_that_has_won_for_a_hundred_steps(loss):
     assert "d_saturated" in found([line(50, **won), line(100, **won)], loss)
     assert "d_saturated" not in found([line(50, **won), line(100), line(150, **won)], loss)
     assert "d_saturated" in found([line(100, **won, steps=100)], loss)
+
+
+def test_how_sure_d_can_be_depends_on_its_targets():
+    """The optimum of the default, which smooths its labels, is D(x) = 0.90."""
+    nearly = [line(100, d_real=0.88, d_fake=0.001, steps=100)]
+    assert "d_saturated" in found(nearly, label_smoothing=0.1)
+    assert "d_saturated" not in found(nearly)
+    assert "d_saturated" not in found([line(100, d_real=0.8, d_fake=0.001, steps=100)], label_smoothing=0.1)
+
+
+def test_hinge_has_won_where_its_margins_are_met():
+    margins = {"d_real": 0.75, "d_fake": 0.25, "steps": 100}  # sigmoid(1) and sigmoid(-1) are 0.73, 0.27
+    assert "d_saturated" in found([line(100, d_loss=0.01, **margins)], "hinge")
+    assert "d_saturated" not in found([line(100, d_loss=0.3, **margins)], "hinge")
+
+
+def test_a_critic_cannot_be_too_sure():
+    assert "d_saturated" not in found([line(100, d_real=1.0, d_fake=0.0, d_loss=-9.0, steps=100)], "wgan-gp")
 
 
 def test_d_that_tells_training_images_from_unseen_ones():
@@ -122,10 +144,37 @@ def test_messages_are_one_line_and_name_flags_of_the_trainer():
     won = {"d_real": 0.99, "d_fake": 0.001, "g_grad_norm": float("inf"), "steps": 100}
     bad = metrics(diversity=0.1, ratio=0.1, training_sign=0.99, training=5.0, generated=-5.0)
     lines = [*after_warm_up(*[bad] * 7), line(1000, **won)]
-    messages = found(lines)
+    messages = found(lines, label_smoothing=0.1)
     assert set(messages) == {"d_saturated", "over_fit", "collapse", "copying", "exploding", "no_progress"}
     known = {flag for action in train_gan.build_parser()._actions for flag in action.option_strings}
     for message in messages.values():
         assert "\n" not in message
         flags = re.findall(r"--[a-z][a-z0-9-]*", message)
         assert flags and set(flags) <= known, message
+
+
+def test_what_is_advised_is_neither_refused_nor_done_already():
+    """Of every preset, each flag in a message can be added to those that are given."""
+    won = {"d_real": 0.99, "d_fake": 0.001, "d_grad_norm": 1e6, "steps": 100}
+    bad = metrics(diversity=0.1, ratio=0.1, training_sign=0.99, training=5.0, generated=-5.0)
+    lines = [*after_warm_up(*[bad] * 12), line(1000, **won)]
+    wgan = GANOptions(adversarial_loss="wgan-gp", d_norm="none", label_smoothing=0.0, diffaug=True)
+    check(wgan)
+    plain = [train_gan.parse_arguments(["--preset", name]) for name in PRESETS]
+    for options in [*map(options_of, plain), wgan]:
+        messages = active_warnings(lines, options, "HOG", "fp32")
+        assert {"collapse", "exploding"} <= set(messages)
+        for message in messages.values():
+            assert "--precision" not in message
+            assert f"--preset {options.preset}" not in message
+            assert not (options.diffaug and "--diffaug" in message)
+            for remedy in re.findall(r"(?<!a larger )(--(?:r1|d-norm)[^,:]*?)(?:,| or |$)", message):
+                flags = sum(re.findall(r"--([a-z0-9-]+) (\w+)", remedy), ())
+                given = dict(zip(flags[::2], flags[1::2], strict=True))
+                changes = {name.replace("-", "_"): value for name, value in given.items()}
+                if "r1" in changes:
+                    changes["r1"] = float(changes["r1"])
+                check(replace(options, **changes))
+                assert all(getattr(options, name) != value for name, value in changes.items())
+    assert "--preset best" in active_warnings(lines, GANOptions(), "HOG", "bf16")["collapse"]
+    assert "--precision fp32" in active_warnings(lines, GANOptions(), "HOG", "bf16")["exploding"]
