@@ -331,9 +331,9 @@ class Run:
             gan_files.save_interpolation(self)
             gan_files.save_figures(self, metrics)
         gan_files.save_history(self, metrics)
-        self.best = state_best
         for line in gan_files.summary(self, metrics):
             print(line)
+        self.best = state_best
 
     def save_state(self) -> None:
         """The state for --resume and the history so far."""

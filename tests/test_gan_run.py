@@ -148,6 +148,19 @@ def test_an_evaluation_at_the_end_is_no_part_of_the_state(data_dir, tmp_path, at
     assert other["final_metrics"] is None
 
 
+def test_the_summary_names_the_best_generator_that_is_kept(
+    data_dir, tmp_path, at_any_cost, monkeypatch, capsys
+):
+    """Also where the evaluation after the last epoch found it."""
+    kids = iter([0.3, 0.1])
+    original = gan_monitor.Monitor.in_space
+    monkeypatch.setattr(gan_monitor.Monitor, "in_space", lambda *args: original(*args) | {"kid": next(kids)})
+    train(data_dir, tmp_path, "--epochs", "3", "--metrics-interval", "2")
+    assert history(tmp_path)["best"]["step"] == 9
+    assert load_checkpoint(paths.generator_best(tmp_path / "models"))["step"] == 9
+    assert "generator_best.pth: step 9, KID 0.1000 (HOG)" in capsys.readouterr().out
+
+
 def test_a_finished_run_that_is_resumed_keeps_what_real_images_score(watched, tmp_path, data_dir):
     """It evaluates nothing any more, and still draws and records the floors of the part before."""
     shutil.copytree(watched, tmp_path / "a")
