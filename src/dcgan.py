@@ -171,9 +171,10 @@ class Discriminator(nn.Module):
                 x = convolution(x)
                 features.append(x)
                 x = self.activation(norm(x))
-            logits = self.head(self.deviation(x)).flatten()
-            if self.projection is not None:
-                logits = logits.float() + self.projection(x, label)
+            with torch.autocast(x.device.type, enabled=False):  # bfloat16 has two to three digits
+                logits = self.head(self.deviation(x).float()).flatten()
+                if self.projection is not None:
+                    logits = logits + self.projection(x, label)
         return logits, features
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:

@@ -178,10 +178,11 @@ class Discriminator(nn.Module):
                 x = self.widenings[stage - 1](functional.avg_pool2d(x, 2))
             x = block(x)
             features.append(x)
-        sums = (self.deviation(x).float() * self.basis).sum(dim=(2, 3))  # [N, C]
-        logits = functional.linear(sums, self.linear.weight, self.linear.bias).flatten()
-        if self.projection is not None:
-            logits = logits + self.projection(x, label)
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 has two to three digits
+            sums = (self.deviation(x).float() * self.basis).sum(dim=(2, 3))  # [N, C]
+            logits = self.linear(sums).flatten()
+            if self.projection is not None:
+                logits = logits + self.projection(x, label)
         return logits, features
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:

@@ -176,6 +176,19 @@ def test_bfloat16_steps_stay_near_those_of_float32(name):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
+def test_logits_are_not_rounded_to_bfloat16(name):
+    """Two to three digits would make small differences of images none, and hide them from the losses."""
+    gan = build(OPTIONS[name])
+    labels = torch.arange(8) % 3 if gan.options.conditional else None
+    images = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, features = gan.D.logits_and_features(images, labels)
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, logits.bfloat16().float())
+    assert any(maps.dtype == torch.bfloat16 for maps in features)  # all the rest of D is in bfloat16
+
+
+@pytest.mark.parametrize("name", OPTIONS)
 def test_images_for_use_are_those_of_the_average(name):
     gan = build(OPTIONS[name])
     train(gan, 2)
