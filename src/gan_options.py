@@ -105,7 +105,9 @@ FOLLOWS: dict[tuple[str, Any], dict[str, Any]] = {
     ("arch", "dcgan"): {"upsample": "deconv"},
     ("adversarial_loss", "hinge"): {"label_smoothing": 0.0},
     ("adversarial_loss", "rpgan"): {"label_smoothing": 0.0, "reg_every": 1},
-    ("adversarial_loss", "wgan-gp"): {"label_smoothing": 0.0, "reg_every": 1},
+    # A penalty that a preset brings goes where it cannot be had; one that is given is refused.
+    ("adversarial_loss", "wgan-gp"): {"label_smoothing": 0.0, "reg_every": 1, "r1": 0.0, "r2": 0.0},
+    ("d_norm", "batch"): {"r1": 0.0, "r2": 0.0},
 }
 
 
@@ -121,7 +123,7 @@ def resolve(args: argparse.Namespace) -> GANOptions:
     """
     usual = preset_values(args.preset)
     given = {name: value for name in usual if (value := getattr(args, name)) is not None}
-    for name in ("arch", "adversarial_loss"):
+    for name in ("arch", "adversarial_loss", "d_norm"):
         if given.get(name, usual[name]) != usual[name]:
             usual |= FOLLOWS.get((name, given[name]), {})
     vars(args).update(usual | given)

@@ -62,6 +62,22 @@ def test_values_that_belong_to_an_architecture_or_a_loss_follow_it():
     assert resolved("--preset", "cpu", "--adversarial-loss", "rpgan", "--reg-every", "4").reg_every == 4
 
 
+@pytest.mark.parametrize("preset", ["cpu", "best"])
+def test_a_penalty_of_the_preset_goes_where_it_cannot_be_had(preset):
+    critic = resolved("--preset", preset, "--adversarial-loss", "wgan-gp")
+    assert (critic.r1, critic.r2, critic.reg_every) == (0.0, 0.0, 1)
+    batch = resolved("--preset", preset, "--arch", "dcgan", "--d-norm", "batch")
+    assert (batch.r1, batch.r2) == (0.0, 0.0)
+    assert resolved("--preset", preset, "--adversarial-loss", "bce").r1 == 1.0
+
+
+def test_a_penalty_that_is_given_is_refused_also_with_a_preset(capsys):
+    for flags in (["--d-norm", "batch"], ["--adversarial-loss", "wgan-gp"]):
+        with pytest.raises(SystemExit):
+            resolved("--preset", "cpu", "--r1", "1", *flags)
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
