@@ -67,10 +67,29 @@ def check_monitoring_arguments(parser: argparse.ArgumentParser, args: argparse.N
     """Exit code 2 for flags that contradict each other."""
     if args.stop_on_collapse and args.metrics_interval == 0:
         parser.error("--stop-on-collapse needs metrics: leave --metrics-interval 0 out")
+    for flag, given in (
+        ("--metrics-features", args.metrics_features is not None),
+        ("--metrics-holdout", args.metrics_holdout > 0),
+    ):
+        if given and args.metrics_interval == 0:
+            parser.error(f"{flag} is for metrics, and --metrics-interval 0 takes none: leave one of them out")
+    if args.metrics_features is not None and not Path(args.metrics_features).is_file():
+        parser.error(
+            f"--metrics-features {args.metrics_features} is not there: give the file of a classifier that "
+            "python src/train_classifier.py wrote, or leave it out"
+        )
     if args.preview_augmentations and not args.diffaug:
         parser.error("--preview-augmentations shows what --diffaug does: add --diffaug")
     if args.preview_augmentations and args.no_real_images:
         parser.error("--preview-augmentations shows real images, and --no-real-images leaves them out")
+
+
+def check_features(args: argparse.Namespace) -> None:
+    """``UserError`` at once if --metrics-features is no classifier, not after the images are decoded."""
+    if args.metrics_features is not None:
+        from classifier import load_classifier
+
+        load_classifier(args.metrics_features)
 
 
 def monitor_options(args: argparse.Namespace) -> MonitorOptions:
@@ -112,14 +131,14 @@ def nothing_written(args: argparse.Namespace) -> Iterator[argparse.Namespace]:
 
 
 def describe_options_in_full(args: argparse.Namespace) -> str:
-    """Every option that is on, as it is typed, a line each."""
+    """Every option that has a value, as it is typed, a line each; switches that are on."""
     from utils import public_config
 
     hidden = {"dry_run"} | ({"epochs"} if args.kimg is not None else set())
     shown = {
         f"--{name.replace('_', '-')}": "" if value is True else value
         for name, value in public_config(args).items()
-        if value not in (None, False) and name not in hidden
+        if value is not None and value is not False and name not in hidden  # 0 is a value
     }
     width = max(map(len, shown))
     return "\n".join(f"  {flag:<{width}} {value}".rstrip() for flag, value in shown.items())

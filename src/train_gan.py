@@ -20,6 +20,7 @@ from data_loader import add_cache_arguments, add_data_arguments, cache_folder
 from distributed import agree, check_batch_size, from_main, is_main, main_first, size, together
 from gan_flags import (
     add_monitoring_arguments,
+    check_features,
     check_monitoring_arguments,
     describe_memory,
     describe_options_in_full,
@@ -483,6 +484,7 @@ def train(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     with together(args.cpu):
+        from_main(check_features, args)
         if args.dry_run:
             if is_main():
                 dry_run(args)

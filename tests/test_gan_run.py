@@ -196,6 +196,25 @@ def test_a_holdout_is_not_trained_on_and_not_in_the_checkpoint(data_dir, tmp_pat
     assert "holdout" in metrics["spaces"]["HOG"] and "holdout" in metrics["discriminator"]
 
 
+def test_flags_about_metrics_are_refused_where_there_are_none(data_dir, tmp_path, capsys):
+    (tmp_path / "c.pth").write_bytes(b"")
+    for flags in (["--metrics-holdout", "0.1"], ["--metrics-features", str(tmp_path / "c.pth")]):
+        with pytest.raises(SystemExit):
+            train(data_dir, tmp_path, *flags, "--metrics-interval", "0")
+        assert f"{flags[0]} is for metrics, and --metrics-interval 0" in capsys.readouterr().err
+
+
+def test_a_wrong_file_of_a_classifier_is_found_before_anything_is_read(tmp_path, capsys):
+    """There are no data, either."""
+    with pytest.raises(SystemExit):
+        train(tmp_path / "none", tmp_path, "--metrics-features", str(tmp_path / "c.pth"))
+    assert "c.pth is not there" in capsys.readouterr().err
+    save_checkpoint(tmp_path / "g.pth", {"format": "dcgan-generator-1"})
+    for flags in ([], ["--dry-run"]):
+        with pytest.raises(UserError, match=r"g\.pth is not a classifier"):
+            train(tmp_path / "none", tmp_path, "--metrics-features", str(tmp_path / "g.pth"), *flags)
+
+
 # --- warnings --------------------------------------------------------------------------------------
 def test_a_collapse_is_told_everywhere_and_ends_the_run_on_request(
     data_dir, tmp_path, at_any_cost, monkeypatch, capsys
@@ -270,7 +289,9 @@ def test_a_dry_run_says_what_there_would_be_and_writes_nothing(data_dir, tmp_pat
     train_gan.main(["--data-dir", str(fresh), *SMALL, "--preset", "cpu", "--dry-run"])
     text = capsys.readouterr().out
     assert sorted(tmp_path.rglob("*")) == before
-    assert re.search(r"--r1 +1\.0", text) and re.search(r"generator [\d,]+ parameters", text)
+    assert re.search(r"--r1 +1\.0", text) and re.search(r"--lambda-fm +0\.0", text)
+    assert re.search(r"--label-smoothing +0\.0", text) and "--resume" not in text and "--cpu\n" in text
+    assert re.search(r"generator [\d,]+ parameters", text)
     assert "GiB" in text and "ABOUT" in text
 
 
