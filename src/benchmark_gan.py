@@ -3,11 +3,13 @@
     python src/benchmark_gan.py --what install --peers-dir ../peers   # the others' packages, once
     python src/benchmark_gan.py --what peers --peers-dir ../peers --minutes 10 --seeds 0,1
     python src/benchmark_gan.py --what options --kimg 64 --seeds 0,1,2,3,4
+    python src/benchmark_gan.py --what report --merge other/gan_benchmark.json
 
 Contenders learn from four fifths of the training positives and are scored against the last fifth, other
 patients all, in spaces that none of them was trained on; test images are never read. Rows are added to
 <output-dir>/gan_benchmark.json one by one, and finished ones are kept, so any command may be interrupted,
-given again, or split into many. Beside it lie figures and a grid of generated images.
+given again, or split into many. Rows of an older version of the scoring are scored anew from the images in
+--work-dir. Beside it lie figures and a grid of generated images.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from utils import (
 
 if TYPE_CHECKING:
     from gan_benchmark_data import BenchmarkData
+    from gan_benchmark_rows import GANResults
+    from gan_benchmark_scores import Judge
     from gan_contender_runs import Field
     from gan_contenders import Unit
 
@@ -58,6 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--kimg", type=number(float, above=0), default=64.0, metavar="X",
         help="for options: thousands of images to show")  # fmt: skip
     add("--image-size", type=int, choices=(32, 64, 112, 128, 224, 256), default=64, help="pixels a side")
+    add("--fold", type=int, choices=range(1, 6), default=1, metavar="N",
+        help="fifth of the training positives that is held out, 1 to 5; options chosen on one are to be "
+        "compared with others on another")  # fmt: skip
     add("--images", type=number(int, 16), default=200, metavar="N", help="images that each generates")
     add("--peers-dir", default=paths.PEERS_DIR, metavar="PATH", help="environment of the others' packages")
     add("--output-dir", default=paths.OUTPUT_DIR, metavar="PATH", help="folder of the results and figures")
@@ -65,7 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder of generated images, checkpoints and logs, which may be deleted afterwards")  # fmt: skip
     add("--grace", type=number(float, 0), default=30.0, metavar="X",
         help="minutes beyond --minutes after which a contender is ended")  # fmt: skip
-    add("--again", action="store_true", help="measure anew what is finished")
+    add("--again", action="store_true", help="measure anew what is finished; it stays until there are images")
+    add("--merge", action="append", default=[], metavar="PATH",
+        help="for report: another gan_benchmark.json whose rows join; may be repeated")  # fmt: skip
     add("--workers", type=number(int, 1), default=4, metavar="N", help="threads that decode images")
     add("--cpu", action="store_true", help="use the CPU even if a GPU is there")
     return parser
@@ -114,27 +123,40 @@ def field_of(args: argparse.Namespace, data: BenchmarkData, device: str) -> Fiel
     return Field(data, tuple(flags), work, python, device, args.images, 60 * args.grace)
 
 
-def compare(args: argparse.Namespace) -> None:
+def prepare(
+    args: argparse.Namespace, header: Mapping[str, Any] | None = None
+) -> tuple[Field, Judge, GANResults]:
+    """Decode the images, train or fetch the scorer, open the result file and score anew what is scored
+    otherwise. ``header``: of the file, where nothing is to be measured on this machine."""
     from benchmark_plan import machine
     from gan_benchmark_data import load_benchmark_data
-    from gan_benchmark_rows import GANResults, measure_units
+    from gan_benchmark_rows import GANResults
     from gan_benchmark_scorer import load_scorer
     from gan_benchmark_scores import Judge
 
-    units, device, cache = units_of(args), select_device(args.cpu), cache_folder(args)
+    device, cache = select_device(args.cpu), cache_folder(args)
     data = load_benchmark_data(
         args.data_dir, args.splits, args.patient_map, args.image_size,
-        workers=args.workers, skip_bad=args.skip_bad_images, cache_dir=cache,
+        workers=args.workers, skip_bad=args.skip_bad_images, cache_dir=cache, fold=args.fold,
     )  # fmt: skip
     if args.images < len(data.reference):
         raise UserError(f"--images {args.images} is less than the {len(data.reference)} held-out positives")
-    header = {"machine": machine(device), "data": data.summary(), "images": args.images}
-    results = GANResults(paths.gan_benchmark(args.output_dir), header)
+    of_machine = machine(device) if header is None else header["machine"]
+    here = {"machine": of_machine, "data": data.summary(), "images": args.images}
     scorer = load_scorer(data, cache, device, resolve_precision("auto", device))
-    judge = Judge(data, scorer.features)
-    if results.content["reals"] is None:
-        results.describe_reals(scorer.facts, judge.floors())
+    judge = Judge(data, scorer.features, scorer.digest)
+    results = GANResults(paths.gan_benchmark(args.output_dir), here, judge.mark)
+    results.describe_reals(scorer.facts, judge)
     field = field_of(args, data, device.type)
+    results.rescore(field, judge)
+    return field, judge, results
+
+
+def compare(args: argparse.Namespace) -> None:
+    from gan_benchmark_rows import measure_units
+
+    units = units_of(args)
+    field, judge, results = prepare(args)
     measure_units(units, field, judge, results, args.what, args.again)
     save_grid(args, units, field, results.content)
     report(args, results.content, args.what)
@@ -159,18 +181,39 @@ def save_grid(args: argparse.Namespace, units: list[Unit], field: Field, content
 
 # --- reporting -------------------------------------------------------------------------------------
 def report(args: argparse.Namespace, content: Mapping[str, Any], what: str) -> None:
-    """The table of ``what`` on the terminal, and its figure."""
-    from gan_benchmark_rows import grouped, table
+    """The tables of ``what`` on the terminal, and its figure."""
+    from gan_benchmark_table import cost_table, summaries, table
     from plots_gan_benchmark import gan_benchmark
 
-    rows = [row for row in content["rows"] if row["what"] == what]
     print(f"\n{what}: {describe_reals(content)}")
-    print(*table(content, what), sep="\n")
-    if any(row["status"] == "done" for row in rows):
-        order = list(dict.fromkeys(contender for _, contender in grouped(rows)))
+    print(*table(content, what), "", *cost_table(content, what), sep="\n")
+    found = summaries(content, what)
+    if any(one["rows"] for one in found.values()):
         figure = paths.gan_benchmark_figure(args.output_dir, what)
-        save_figure(figure, gan_benchmark(content, what, order))
+        save_figure(figure, gan_benchmark(content, found))
         print(f"{paths.gan_benchmark(args.output_dir)} and {figure.name}")
+
+
+def report_kept(args: argparse.Namespace) -> None:
+    """``--what report``: of the result file and of those to be merged with it."""
+    from gan_benchmark_rows import merged, needs_scoring, read_results
+
+    file = paths.gan_benchmark(args.output_dir)
+    content = read_results(file)
+    if needs_scoring(content):
+        print(f"{file} was scored by an older version: scored anew from the images in --work-dir")
+        args.image_size, args.images = content["data"]["image_size"], content["images"]
+        content = prepare(args, content)[2].content
+    others = [read_results(Path(path)) for path in args.merge]
+    for path, other in zip(args.merge, others, strict=True):
+        if needs_scoring(other):
+            raise UserError(
+                f"{path} was scored by an older version: --what report --output-dir {Path(path).parent} with "
+                "its --work-dir scores it anew"
+            )
+    content = merged([content, *others], [str(file), *args.merge])
+    for what in dict.fromkeys(row["what"] for row in content["rows"]):
+        report(args, content, what)
 
 
 def describe_reals(content: Mapping[str, Any]) -> str:
@@ -189,11 +232,7 @@ def main(argv: list[str] | None = None) -> None:
 
         install_peers(Path(args.peers_dir))
     elif args.what == "report":
-        from gan_benchmark_rows import read_results
-
-        content = read_results(paths.gan_benchmark(args.output_dir))
-        for what in dict.fromkeys(row["what"] for row in content["rows"]):
-            report(args, content, what)
+        report_kept(args)
     else:
         compare(args)
 

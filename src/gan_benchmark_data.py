@@ -1,8 +1,8 @@
 """What generators are compared on: training positives to learn from, and others, of other patients, to be
 scored against. Test images are never read.
 
-The held-out part is fold 1 of 5 of the training images, stratified by label and whole by patient: the fold
-that ``train_gan.py --fold 1 --k-folds 5`` leaves out.
+The held-out part is one fold of 5 of the training images, stratified by label and whole by patient: the fold
+that ``train_gan.py --fold F --k-folds 5`` leaves out. Options are not judged on a fold that chose them.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from data_loader import ImageSet, load_dataset, load_images
 from splits import TRAIN, VALIDATION, load_or_create_splits, select, training_part
 from utils import UserError, sha256_json
 
-FOLD, K_FOLDS = 1, 5
+K_FOLDS = 5
 FEWEST = 12  # held-out positives: neighbourhoods of 5 among fewer say nothing
 
 
 @dataclass(frozen=True)
 class BenchmarkData:
     """Images of the training split, of both labels. ``learned``: the four fifths that contenders and the
-    scorer may see; ``heldout``: the fifth that nobody saw. ``splits_file``: where the split lies."""
+    scorer may see; ``heldout``: the fifth that nobody saw, ``fold`` of ``K_FOLDS``. ``splits_file``: where
+    the split lies."""
 
     learned: ImageSet
     heldout: ImageSet
     image_size: int
     splits_file: Path
     origin: dict[str, str]
+    fold: int = 1
 
     @property
     def training(self) -> np.ndarray:
@@ -59,7 +61,7 @@ class BenchmarkData:
         return {
             "image_size": self.image_size,
             **self.origin,
-            "held_out": f"fold {FOLD} of {K_FOLDS} of the training images, by patient",
+            "held_out": f"fold {self.fold} of {K_FOLDS} of the training images, by patient",
             "learned_positives": len(self.training),
             "learned_patients": len(set(self.training_patients)),
             "heldout_positives": len(self.reference),
@@ -74,12 +76,12 @@ def _positive(images: ImageSet) -> np.ndarray:
 
 def load_benchmark_data(
     data_dir: str, splits: str | None, patient_map: str | None, image_size: int, *,
-    workers: int, skip_bad: bool, cache_dir: str | None,
+    workers: int, skip_bad: bool, cache_dir: str | None, fold: int = 1,
 ) -> BenchmarkData:  # fmt: skip
     """Decode the images of the training split. ``UserError`` if too few are held out."""
     dataset = load_dataset(data_dir, patient_map)
     frozen = load_or_create_splits(dataset, splits)
-    parts = training_part(frozen, 1.0, FOLD, K_FOLDS)
+    parts = training_part(frozen, 1.0, fold, K_FOLDS)
     learned, heldout = (
         load_images(
             select(dataset, parts, role), image_size, workers=workers, skip_bad=skip_bad, cache_dir=cache_dir
@@ -96,4 +98,4 @@ def load_benchmark_data(
             f"one fifth of the training positives is {n} images; at least {FEWEST} are needed to score "
             "generators against"
         )
-    return BenchmarkData(learned, heldout, image_size, frozen.path, origin)
+    return BenchmarkData(learned, heldout, image_size, frozen.path, origin, fold)

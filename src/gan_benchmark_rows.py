@@ -1,44 +1,57 @@
-"""The rows of ``gan_benchmark.json``: one contender, one seed, one budget each; and tables of them.
+"""The rows of ``gan_benchmark.json``: one contender, one seed, one budget each.
 
-The file is written whole after every row. Finished rows are kept, whatever command made them; rows of
-failures are tried again.
+The file is written whole after every row, by one command at a time. Finished rows are kept, whatever command
+made them; rows of failures are tried again. Rows that were scored otherwise than now, by an older version or
+another ResNet-18, are scored anew from the images that are kept, and are in no table until they are.
 """
 
 from __future__ import annotations
 
-import shutil
-import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gan_benchmark_scores import MAIN, SPACES, Judge, better_of
-from gan_contender_runs import DONE, FAILED, Field, UnitFailedError, make_images
+import paths
+from gan_benchmark_scores import SPACES, VERSION, Judge, better_of, shipped
+from gan_contender_runs import (
+    DONE,
+    FAILED,
+    Field,
+    Made,
+    UnitBusyError,
+    UnitFailedError,
+    make_images,
+    read_made,
+)
 from gan_contenders import Unit
+from image_cache import try_lock
 from utils import UserError, load_json, public_path, save_json
 
 FORMAT = "gan-benchmark-1"
 HEADER = ("machine", "data", "images")  # what rows of one file share
 PLACE = ("what", "contender", "budget", "seed")  # of a row in the table
-# Of a generator that counts as trained, in MAIN; diversity beside the reals'. Noise surrounds everything, so
-# its recall may be 1, but it lies near no real image: its precision is 0.
+DESCRIBED = ("scorer", "reals", "references", "controls")  # what is said of the judge and the reals
+# Of a generator that counts as trained, in every space; diversity beside the reals'. Noise surrounds
+# everything, so its recall may be 1, but it lies near no real image: its precision is 0.
 MIN_RECALL, MIN_DIVERSITY, MIN_PRECISION = 0.1, 0.5, 0.1
 
 
 class GANResults:
-    """The content of the result file. ``header``: machine, data, number of generated images; ``judge``: the
-    scorer's facts and the figures of real images.
+    """The content of the result file. ``header``: machine, data, number of generated images; ``mark``: see
+    ``Judge``.
 
-    What is there is kept; ``UserError`` if it was measured with another ``header``: figures of two machines
-    or two sets of images do not belong into one table.
+    What is there is kept; ``UserError`` if it was measured with another ``header``, as figures of two
+    machines or two sets of images do not belong into one table, or scored by a newer version.
     """
 
-    def __init__(self, file: Path, header: Mapping[str, Any]) -> None:
-        self.file, self.header = file, dict(header)
+    def __init__(self, file: Path, header: Mapping[str, Any], mark: Mapping[str, Any]) -> None:
+        self.file, self.header, self.mark = file, dict(header), dict(mark)
         self.content = self._read()
 
     def _read(self) -> dict[str, Any]:
-        empty = {"format": FORMAT, **self.header, "scorer": None, "reals": None, "rows": []}
+        empty = {"format": FORMAT, **self.header, **dict.fromkeys(DESCRIBED), "rows": []}
         if not self.file.is_file():
             return empty
         earlier = read_results(self.file)
@@ -48,35 +61,115 @@ class GANResults:
                 f"{public_path(self.file)} was measured with other {', '.join(other)}; give another "
                 "--output-dir, or move the file away"
             )
-        return earlier
+        return empty | earlier
 
-    def describe_reals(self, scorer: Mapping[str, Any], reals: Mapping[str, Any]) -> None:
-        self.content = self._read() | {"scorer": scorer, "reals": reals}
-        save_json(self.file, self.content)
+    def describe_reals(self, scorer: Mapping[str, Any], judge: Judge) -> None:
+        """What the judge says of real and of bad images, unless the file has it from the same judge."""
+        if mark_of(self.content) == self.mark and all(self.content[key] for key in DESCRIBED):
+            return
+        described = {
+            "scorer": dict(scorer) | {"mark": self.mark},
+            "reals": judge.floors(),
+            "references": judge.references(),
+            "controls": judge.controls(),
+        }
+        with locked(self.file):
+            save_json(self.file, self._read() | described)
+        self.content = load_json(self.file)
 
     def has(self, unit: Unit) -> bool:
-        """A finished row of it?"""
-        return any(row["id"] == unit.id and row["status"] == DONE for row in self.content["rows"])
+        """A finished row of it, scored as now?"""
+        return any(
+            row["id"] == unit.id and row["status"] == DONE and row.get("scoring") == self.mark
+            for row in self.content["rows"]
+        )
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """In place of an earlier one of the same contender, budget and seed, be it of other settings. The
-        file is read anew: another command may have added to it."""
-        described = {key: self.content[key] for key in ("scorer", "reals")}
-        content = self._read() | described
-        others = [kept for kept in content["rows"] if any(kept[name] != row[name] for name in PLACE)]
-        content["rows"] = [*others, dict(row)]
-        save_json(self.file, content)
+    def add(self, row: Mapping[str, Any]) -> bool:
+        """In place of an earlier one of the same contender, budget and seed, be it of other settings; but a
+        failure never takes the place of a finished row: False then. The file is read anew: another command
+        may have added to it."""
+        with locked(self.file):
+            content = self._read() | {key: self.content[key] for key in DESCRIBED}
+            same = [kept for kept in content["rows"] if all(kept[name] == row[name] for name in PLACE)]
+            if row["status"] != DONE and any(kept["status"] == DONE for kept in same):
+                return False
+            others = [kept for kept in content["rows"] if kept not in same]
+            content["rows"] = [*others, dict(row)]
+            save_json(self.file, content)
         self.content = load_json(self.file)  # as it will be read by others
+        return True
+
+    def rescore(self, field: Field, judge: Judge) -> None:
+        """Score anew what was scored otherwise, from the images that are kept: nothing is trained."""
+        stale = stale_rows(self.content["rows"], self.mark)
+        if not stale:
+            return
+        print(f"{len(stale)} rows were scored by another version or ResNet-18: scored anew, not trained anew")
+        lost = 0
+        for row in stale:
+            made = read_made(paths.made_images(field.folder_of_row(row)))
+            if made is None:
+                lost += 1
+            else:
+                self.add(row | scored(made, judge, row["what"]))
+        if lost:
+            print(f"{lost} of them have no images in --work-dir: in no table, measured anew when asked for")
+
+
+def mark_of(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Of the judge by whom the reals of a file were described; None before there were marks."""
+    return (content.get("scorer") or {}).get("mark")
+
+
+def stale_rows(rows: Sequence[Mapping[str, Any]], mark: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """Finished, but scored otherwise than ``mark`` says."""
+    return [row for row in rows if row["status"] == DONE and row.get("scoring") != mark]
 
 
 def read_results(file: Path) -> dict[str, Any]:
-    """``UserError`` if the file is missing or something else."""
+    """``UserError`` if the file is missing, something else, or scored by a newer version than this."""
     content = load_json(file, "`python src/benchmark_gan.py`")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
             f"{public_path(file)} is no {FORMAT} file: give another --output-dir, or move it away"
         )
+    marks = [mark_of(content), *(row.get("scoring") for row in content["rows"])]
+    if any(mark["version"] > VERSION for mark in marks if mark):
+        raise UserError(f"{public_path(file)} was scored by a newer version of this project: update it")
     return content
+
+
+def needs_scoring(content: Mapping[str, Any]) -> bool:
+    """Is anything in the file scored otherwise than this version and the file's own judge would?"""
+    mark = mark_of(content)
+    return mark is None or mark["version"] != VERSION or bool(stale_rows(content["rows"], mark))
+
+
+def merged(contents: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """The rows of several files in one; of two of the same place a finished one before a failure, then the
+    earlier file's. ``UserError`` if they do not belong together."""
+    first, rows = contents[0], {}
+    for content, name in zip(contents, names, strict=True):
+        other = [part for part in HEADER if content.get(part) != first[part]]
+        other += ["scoring"] if mark_of(content) != mark_of(first) else []
+        if other:
+            raise UserError(f"{name} was measured with other {', '.join(other)} than {names[0]}: not merged")
+        for row in content["rows"]:
+            place = tuple(row[part] for part in PLACE)
+            if place not in rows or (row["status"] == DONE and rows[place]["status"] != DONE):
+                rows[place] = row
+    return {**first, "rows": list(rows.values())}
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold the lock of a result file, waiting for it: reading, adding and writing are one step."""
+    lock = paths.lock_beside(file)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+b") as handle:
+        while not try_lock(handle):
+            time.sleep(0.05)
+        yield
 
 
 # --- measuring -------------------------------------------------------------------------------------
@@ -90,14 +183,16 @@ def measure_units(
     for number, unit in enumerate(todo, 1):
         name = f"{unit.contender.name}, {unit.budget.words}, seed {unit.seed}"
         print(f"[{number}/{len(todo)}] {name} ...", flush=True)
-        if again:
-            shutil.rmtree(field.folder(unit), ignore_errors=True)
-        row = measure(unit, field, judge, what)
-        results.add(row)
-        print(f"    {describe(row)}", flush=True)
+        try:
+            row = measure(unit, field, judge, what, again)
+        except UnitBusyError:
+            print("    left to another command that is at it", flush=True)
+            continue
+        kept = "" if results.add(row) else " (the finished row stays)"
+        print(f"    {describe(row)}{kept}", flush=True)
 
 
-def measure(unit: Unit, field: Field, judge: Judge, what: str) -> dict[str, Any]:
+def measure(unit: Unit, field: Field, judge: Judge, what: str, again: bool = False) -> dict[str, Any]:
     """The row; one of a contender that failed says why."""
     row = {
         "id": unit.id,
@@ -112,22 +207,28 @@ def measure(unit: Unit, field: Field, judge: Judge, what: str) -> dict[str, Any]
         "reason": None,
     }
     try:
-        made = make_images(unit, field)
+        made = make_images(unit, field, again)
         check_images(made.images, judge)
     except UnitFailedError as failure:
         return row | {"status": failure.status, "reason": str(failure)}
-    scores = {name: judge.score(images) for name, images in made.images.items()}
-    better = better_of(scores)
     seconds, seen = made.facts["train_seconds"], made.facts["images_seen"]
+    kept = ("package", "parameters", "steps", "settings", "threads", "command_seconds", "cpu_seconds")
     return row | {
-        **{key: made.facts.get(key) for key in ("package", "parameters", "steps", "settings")},
+        **{key: made.facts.get(key) for key in kept},
         "images_seen": seen,
         "train_seconds": seconds,
         "images_per_second": seen / seconds if seconds else None,
-        "better": better,
-        "trained": is_trained(scores[better]),
-        "scores": scores,
+        **scored(made, judge, what),
     }
+
+
+def scored(made: Made, judge: Judge, what: str) -> dict[str, Any]:
+    """{"scoring", "better", "trained", "scores"} of a row: of options the average counts, which is what
+    users get; of peers the generator that is nearer to the positives learned from."""
+    scores = {name: judge.score(images) for name, images in made.images.items()}
+    better = shipped(scores) if what == "options" else better_of(scores)
+    trained = is_trained(scores[better])
+    return {"scoring": judge.mark, "better": better, "trained": trained, "scores": scores}
 
 
 def check_images(images: Mapping[str, Any], judge: Judge) -> None:
@@ -140,104 +241,24 @@ def check_images(images: Mapping[str, Any], judge: Judge) -> None:
 
 
 def is_trained(score: Mapping[str, Any]) -> bool:
-    """Neither one chest over and over, nor noise: recall, diversity and precision above their limits."""
-    figures, diversity = score["spaces"][MAIN], score["diversity"]["ratio"] or 0.0
-    enough = figures["recall"] > MIN_RECALL and figures["precision"] > MIN_PRECISION
-    return enough and diversity >= MIN_DIVERSITY
+    """Neither one chest over and over, nor noise, nor no chest at all: recall, precision and diversity above
+    their limits in every space."""
+    limits = {"recall": MIN_RECALL, "precision": MIN_PRECISION, "diversity": MIN_DIVERSITY}
+    return all(score["spaces"][space][name] > limit for space in SPACES for name, limit in limits.items())
 
 
 # --- words -----------------------------------------------------------------------------------------
 def describe(row: Mapping[str, Any]) -> str:
     if row["status"] != DONE:
         return f"{row['status'].replace('_', ' ')}: {row['reason']}"
-    figures = row["scores"][row["better"]]["spaces"][MAIN]
+    figures = row["scores"][row["better"]]["spaces"]
+    kids = ", ".join(f"{space} {figures[space]['kid']:.4f}" for space in SPACES)
     return (
-        f"KID {figures['kid']:.4f}, recall {figures['recall']:.2f}, precision {figures['precision']:.2f} "
-        f"({row['better']}); {row['images_seen']:,} images, {row['images_per_second']:.0f} a second"
+        f"KID {kids}; recall {in_spaces(figures, 'recall')} ({row['better']}); "
+        f"{row['images_seen']:,} images, {row['images_per_second']:.0f} a second"
     )
 
 
-def best_scores(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of the better generator of a finished row."""
-    return row["scores"][row["better"]]
-
-
-def grouped(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
-    """Rows by (budget, contender), budgets in their order of appearance, contenders by their KID."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["budget"], row["contender"]), []).append(row)
-    budgets = list(dict.fromkeys(budget for budget, _ in groups))
-
-    def place(key: tuple[str, str]) -> tuple[int, float]:
-        done = [row for row in groups[key] if row["status"] == DONE]
-        return budgets.index(key[0]), mean_of(done, "kid", MAIN) if done else float("inf")
-
-    return {key: groups[key] for key in sorted(groups, key=place)}
-
-
-def mean_of(rows: Collection[Mapping[str, Any]], figure: str, space: str) -> float:
-    """Over the seeds, of the better generator."""
-    return statistics.fmean(best_scores(row)["spaces"][space][figure] for row in rows)
-
-
-TITLES = (
-    "contender", "budget", "seeds", "trained", *(f"KID {space}" for space in SPACES), "FD/floor",
-    "recall", "precision", "diversity", "copies", "minutes", "images/s", "M par.", "better",
-)  # fmt: skip
-
-
-def table(content: Mapping[str, Any], what: str) -> list[str]:
-    """Aligned lines, best KID first; means over the seeds that came through, of the better generator each.
-
-    "FD/floor", recall and precision are of ``MAIN``; "copies" is the share flagged as near-copies of training
-    images. The last lines are what real images give.
-    """
-    lines = [TITLES]
-    rows = [row for row in content["rows"] if row["what"] == what]
-    for (budget, contender), group in grouped(rows).items():
-        lines.append((contender, budget, *_cells(group, content["reals"])))
-    for name, words in (("training", "reals learned from"), ("floor", "reals, half/half")):
-        lines.append(_real_cells(content["reals"], name, words))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(TITLES))]
-    text = [
-        "  ".join(cell.ljust(width) if column < 2 else cell.rjust(width)
-                  for column, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
-        for line in lines
-    ]  # fmt: skip
-    failures = [row for row in rows if row["status"] != DONE]
-    return text + [
-        f"{row['contender']}, {row['budget']}, seed {row['seed']}: {describe(row)}" for row in failures
-    ]
-
-
-def _cells(group: Sequence[Mapping[str, Any]], reals: Mapping[str, Any]) -> tuple[str, ...]:
-    done = [row for row in group if row["status"] == DONE]
-    seeds = f"{len(done)}/{len(group)}"
-    if not done:
-        return (seeds, *["-"] * (len(TITLES) - 3))
-    floor = reals[MAIN]["floor"]["fid"]
-    best = [best_scores(row) for row in done]
-    mean = statistics.fmean
-    return (
-        seeds,
-        f"{sum(row['trained'] for row in done)}/{len(group)}",
-        *(f"{mean_of(done, 'kid', space):.4f}" for space in SPACES),
-        f"{mean_of(done, 'fid', MAIN) / floor:.2f}" if floor > 0 else "-",
-        f"{mean_of(done, 'recall', MAIN):.2f}",
-        f"{mean_of(done, 'precision', MAIN):.2f}",
-        f"{mean(score['diversity']['ratio'] or 0.0 for score in best):.2f}",
-        f"{mean(score['copies']['share'] for score in best):.2f}",
-        f"{mean(row['train_seconds'] for row in done) / 60:.1f}",
-        f"{mean(row['images_per_second'] for row in done):.1f}",
-        f"{done[0]['parameters'] / 1e6:.1f}" if done[0]["parameters"] else "-",
-        " ".join(sorted({row["better"] for row in done})),
-    )
-
-
-def _real_cells(reals: Mapping[str, Any], name: str, words: str) -> tuple[str, ...]:
-    figures, floor = reals[MAIN][name], reals[MAIN]["floor"]["fid"]
-    kids = (f"{reals[space][name]['kid']:.4f}" for space in SPACES)
-    relative = f"{figures['fid'] / floor:.2f}" if floor > 0 else "-"
-    scores = (f"{figures['recall']:.2f}", f"{figures['precision']:.2f}")
-    return (words, "", "", "", *kids, relative, *scores, "1.00" if name == "training" else "", *[""] * 5)
+def in_spaces(figures: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    """E.g. "0.86/0.58/0.64": in the order of ``SPACES``."""
+    return "/".join(f"{figures[space][name]:.2f}" for space in SPACES)

@@ -6,6 +6,7 @@ training takes minutes, so it is kept, under a key of its images, its labels and
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ SMALL = 128  # pixels a side below which the network's first pooling would leave
 
 
 class Scorer:
-    """``features``: uint8 [N, S, S] -> float32 [N, 512]; ``facts``: what the result file says of it."""
+    """``features``: uint8 [N, S, S] -> float32 [N, 512]; ``facts``: what the result file says of it;
+    ``digest``: of its weights."""
 
     def __init__(self, network: nn.Module, device: torch.device, facts: dict[str, Any]) -> None:
         self.network, self.device, self.facts = network.to(device).eval(), device, facts
+        self.digest = weights_digest(network)
 
     @torch.no_grad()
     def features(self, pixels: np.ndarray) -> np.ndarray:
@@ -77,6 +80,14 @@ def _read(file: Path, key: str) -> tuple[nn.Module, dict[str, Any]] | None:
         return network, content["facts"]
     except (UserError, KeyError, RuntimeError):
         return None
+
+
+def weights_digest(network: nn.Module) -> str:
+    """The same for the same weights: two trainings on different hardware give different features."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def build_scorer(image_size: int) -> nn.Module:

@@ -8,6 +8,7 @@ name (``install_peers``); nothing of theirs is ever imported here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -15,8 +16,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,14 @@ from typing import Any
 import numpy as np
 
 import paths
-from gan_benchmark_data import FOLD, K_FOLDS, BenchmarkData
-from gan_contenders import Unit
-from utils import UserError, atomic_path
+from gan_benchmark_data import K_FOLDS, BenchmarkData
+from gan_benchmark_scores import AVERAGED, RAW
+from gan_contenders import Unit, folder_name
+from image_cache import try_lock
+from utils import UserError, atomic_path, load_json, save_json
 
 SRC = Path(__file__).resolve().parent
 DONE, FAILED, OVER_TIME, NOT_INSTALLED = "done", "failed", "over_time", "not_installed"
-RAW, AVERAGED = "raw", "averaged"
 PACKAGES = ("torch", "torchvision", "numpy", "lightweight-gan", "stylegan2_pytorch", "diffusers")
 NEVER = str(10**6)  # steps or epochs: of files that nobody looks at here, and of an end that time sets
 
@@ -50,7 +53,15 @@ class Field:
     grace: float
 
     def folder(self, unit: Unit) -> Path:
-        return paths.benchmark_unit(self.work, unit.folder_name(f"{self.data.key()} {self.count}"))
+        return paths.benchmark_unit(self.work, unit.folder_name(self._key()))
+
+    def folder_of_row(self, row: Mapping[str, Any]) -> Path:
+        """Of a row of the result file, whatever its settings were."""
+        name = folder_name(row["contender"], row["budget"], row["seed"], row["id"], self._key())
+        return paths.benchmark_unit(self.work, name)
+
+    def _key(self) -> str:
+        return f"{self.data.key()} {self.count}"
 
 
 @dataclass(frozen=True)
@@ -69,22 +80,44 @@ class UnitFailedError(Exception):
         self.status = status
 
 
-def make_images(unit: Unit, field: Field) -> Made:
-    """Train and sample, unless the images of an earlier time are there; ``UnitFailedError`` if that fails.
+class UnitBusyError(Exception):
+    """Another command trains this contender in this folder."""
 
-    Training to a time that was interrupted begins anew: only a run in one piece has an equal budget.
+
+def make_images(unit: Unit, field: Field, again: bool = False) -> Made:
+    """Train and sample, unless the images of an earlier time are there; ``UnitFailedError`` if that fails,
+    ``UnitBusyError`` if another command is at it.
+
+    Training to a time that was interrupted begins anew: only a run in one piece has an equal budget. With
+    ``again`` it is trained in a folder beside, and what there was is replaced once there are new images.
     """
     folder = field.folder(unit)
-    if (kept := read_made(paths.made_images(folder))) is not None:
-        return kept
-    if unit.budget.kimg is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    (_train_ours if unit.contender.ours else _train_peer)(unit, field, folder)
-    made = read_made(paths.made_images(folder))
-    if made is None or not made.images:
-        raise UnitFailedError(FAILED, "it ended without images")
-    return made
+    with only_one(folder):
+        if not again and (kept := read_made(paths.made_images(folder))) is not None:
+            return kept
+        place = paths.unit_again(folder) if again else folder
+        if again or unit.budget.kimg is None:
+            shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True, exist_ok=True)
+        (_train_ours if unit.contender.ours else _train_peer)(unit, field, place)
+        made = read_made(paths.made_images(place))
+        if made is None or not made.images:
+            raise UnitFailedError(FAILED, "it ended without images")
+        if again:
+            shutil.rmtree(folder, ignore_errors=True)
+            place.rename(folder)
+        return made
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the lock of a unit's folder; the system lets go of it when a process ends, killed or not."""
+    lock = paths.lock_beside(folder)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+b") as file:
+        if not try_lock(file):
+            raise UnitBusyError
+        yield
 
 
 def read_made(file: Path) -> Made | None:
@@ -92,8 +125,10 @@ def read_made(file: Path) -> Made | None:
     try:
         with np.load(file, allow_pickle=False) as content:
             images = {name: content[name] for name in (RAW, AVERAGED) if name in content}
-            return Made(images, json.loads(str(content["facts"])))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            facts = json.loads(str(content["facts"]))
+        cost = paths.unit_cost(file.parent)
+        return Made(images, facts | (load_json(cost) if cost.is_file() else {}))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, UserError):
         return None
 
 
@@ -113,19 +148,22 @@ def _train_peer(unit: Unit, field: Field, folder: Path) -> None:
         command = [
             str(python), str(paths.PEER_DRIVERS / contender.driver), "--images", str(reals),
             "--out", str(paths.made_images(folder)), "--seconds", f"{seconds:g}", "--seed", str(unit.seed),
-            "--count", str(field.count), "--device", field.device,
+            "--count", str(field.count), "--device", field.device, *contender.flags,
         ]  # fmt: skip
-        run_limited(command, paths.unit_log(folder), seconds + field.grace)
+        cost = run_limited(command, paths.unit_log(folder), seconds + field.grace)
+        save_json(paths.unit_cost(folder), cost)
     finally:
         reals.unlink(missing_ok=True)
 
 
-def run_limited(command: Sequence[str], log: Path, limit: float | None) -> None:
-    """Run ``command`` with its output in ``log``.
+def run_limited(command: Sequence[str], log: Path, limit: float | None) -> dict[str, Any]:
+    """Run ``command`` with its output in ``log``: {"command_seconds", "cpu_seconds"}, the latter of it and
+    its children, None where the system does not say.
 
     ``UnitFailedError`` with its last line if it fails, or if it is not over after ``limit`` seconds: then it
     is ended, with all that it started.
     """
+    start, cpu = time.perf_counter(), _cpu_of_children()
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -139,6 +177,18 @@ def run_limited(command: Sequence[str], log: Path, limit: float | None) -> None:
                 _end(process)
     if code != 0:
         raise UnitFailedError(FAILED, _last_line(log) or f"ended with code {code}")
+    used = None if cpu is None else _cpu_of_children() - cpu
+    return {"command_seconds": time.perf_counter() - start, "cpu_seconds": used}
+
+
+def _cpu_of_children() -> float | None:
+    """Seconds that all ended children of this process have spent computing."""
+    if os.name == "nt":
+        return None
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _end(process: subprocess.Popen) -> None:
@@ -168,14 +218,18 @@ def _train_ours(unit: Unit, field: Field, folder: Path) -> None:
         limit = 60 * budget.minutes + field.grace
     command = [
         sys.executable, str(SRC / "train_gan.py"), *field.data_flags,
-        "--image-size", str(field.data.image_size), "--fold", str(FOLD), "--k-folds", str(K_FOLDS),
+        "--image-size", str(field.data.image_size), "--fold", str(field.data.fold), "--k-folds", str(K_FOLDS),
         "--seed", str(unit.seed), "--model-dir", str(folder / "models"), "--output-dir", str(folder / "out"),
         "--no-real-images", "--save-interval", NEVER, "--checkpoint-interval", NEVER,
-        *length, *([] if field.device != "cpu" else ["--cpu"]), *unit.contender.flags,
+        *length, *([] if field.device != "cpu" else ["--cpu"]),
+        # Its weights may be there on one machine and not on another: it is off for all unless a set asks.
+        "--perceptual", "off", *unit.contender.flags,
     ]  # fmt: skip
-    run_limited(command, paths.unit_log(folder), limit)
+    cost = run_limited(command, paths.unit_log(folder), limit)
+    save_json(paths.unit_cost(folder), cost)
     images, facts = sample_ours(folder, unit.seed, field)
-    facts["settings"] = {"flags": shlex.join(unit.contender.flags), "precision": facts.pop("precision")}
+    settings = {name: facts.pop(name) for name in ("precision", "perceptual")}
+    facts["settings"] = {"flags": shlex.join(unit.contender.flags), **settings}
     with atomic_path(paths.made_images(folder)) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, facts=np.array(json.dumps(facts)), **images)
 
@@ -189,9 +243,9 @@ def sample_ours(folder: Path, seed: int, field: Field) -> tuple[dict[str, np.nda
     from generation import ImageMaker
     from utils import load_checkpoint, load_json
 
-    models = folder / "models"
-    averaged = load_checkpoint(paths.generator_final(models, FOLD))
-    state = load_checkpoint(paths.gan_state(models, FOLD))
+    models, fold = folder / "models", field.data.fold
+    averaged = load_checkpoint(paths.generator_final(models, fold))
+    state = load_checkpoint(paths.gan_state(models, fold))
     numbers, images = range(1, field.count + 1), {}
     for name, weights in ((RAW, state["G"]), (AVERAGED, averaged["state_dict"])):
         generator = generator_from_checkpoint(averaged | {"state_dict": weights}, name)
@@ -199,7 +253,7 @@ def sample_ours(folder: Path, seed: int, field: Field) -> tuple[dict[str, np.nda
         images[name] = np.concatenate(
             [make(numbers[start : start + 50]) for start in range(0, field.count, 50)]
         )
-    history = load_json(paths.gan_history(folder / "out" / "metrics", FOLD))
+    history = load_json(paths.gan_history(folder / "out" / "metrics", fold))
     d_parameters = sum(value.numel() for name, value in state["D"].items() if "running" not in name)
     facts = {
         "parameters": count_parameters(generator) + d_parameters,
@@ -207,7 +261,9 @@ def sample_ours(folder: Path, seed: int, field: Field) -> tuple[dict[str, np.nda
         "steps": history["steps"],
         "images_seen": history["images_seen"],
         "train_seconds": history["time"]["seconds"],  # what it watches itself by included
+        "threads": torch.get_num_threads(),
         "precision": history["precision"],
+        "perceptual": history["perceptual"],
     }
     return images, facts
 

@@ -11,13 +11,15 @@ from utils import UserError, sha256_json
 
 @dataclass(frozen=True)
 class Contender:
-    """``flags``: of ``train_gan.py``, for one of ours; ``driver``: file name in ``peer_drivers/`` or a path,
-    for others; ``package``: whether it needs the peers' environment, and which package of it."""
+    """``flags``: of ``train_gan.py``, for one of ours, else of the driver; ``driver``: file name in
+    ``peer_drivers/`` or a path, for others; ``package``: whether it needs the peers' environment, and which
+    package of it; ``version``: of what the driver does: rows of an earlier one are measured anew."""
 
     name: str
     flags: tuple[str, ...] = ()
     driver: str | None = None
     package: str | None = None
+    version: int = 1
 
     @property
     def ours(self) -> bool:
@@ -25,9 +27,12 @@ class Contender:
 
 
 OURS = ("default", "cpu", "best")
+SMALL = ("--variant", "small")
 PEERS = (
-    Contender("lightweight-gan", driver="drive_lightweight_gan.py", package="lightweight-gan"),
-    Contender("stylegan2_pytorch", driver="drive_stylegan2_pytorch.py", package="stylegan2_pytorch"),
+    Contender("lightweight-gan", (), "drive_lightweight_gan.py", "lightweight-gan", 2),
+    Contender("lightweight-gan small", SMALL, "drive_lightweight_gan.py", "lightweight-gan", 2),
+    Contender("stylegan2_pytorch", (), "drive_stylegan2_pytorch.py", "stylegan2_pytorch", 2),
+    Contender("stylegan2_pytorch small", SMALL, "drive_stylegan2_pytorch.py", "stylegan2_pytorch", 2),
     Contender("diffusers-ddpm", driver="drive_ddpm.py", package="diffusers"),
     Contender("plain-dcgan", driver="drive_plain_dcgan.py"),
 )
@@ -93,10 +98,16 @@ class Unit:
         if self.contender.ours:
             preset = flags[flags.index("--preset") + 1] if "--preset" in flags else "default"
             parts.append(sha256_json(preset_values(preset))[:8])
+        elif self.contender.version > 1:
+            parts.append(f"driver {self.contender.version}")
         return " | ".join(parts)
 
     def folder_name(self, key: str) -> str:
         """``key``: of the data and of how many images are generated."""
-        plain = "".join(letter if letter.isalnum() else "_" for letter in self.contender.name).strip("_")
-        words = self.budget.words.replace(" ", "")
-        return f"{plain}_{words}_seed{self.seed}_{sha256_json([self.id, key])[:8]}"
+        return folder_name(self.contender.name, self.budget.words, self.seed, self.id, key)
+
+
+def folder_name(contender: str, budget: str, seed: int, unit_id: str, key: str) -> str:
+    """Of a unit, or of what a row of the result file says of one whose settings are no longer known."""
+    plain = "".join(letter if letter.isalnum() else "_" for letter in contender).strip("_")
+    return f"{plain}_{budget.replace(' ', '')}_seed{seed}_{sha256_json([unit_id, key])[:8]}"

@@ -402,7 +402,7 @@ def _locked(path: Path) -> Iterator[None]:
     """Hold the lock file, waiting for it; the system lets go of it when a process ends, killed or not."""
     with path.open("a+b") as file:
         told = False
-        while not _lock(file):
+        while not try_lock(file):
             if not told:
                 print(f"waiting for another process that decodes these images: it holds {path}", flush=True)
                 told = True
@@ -410,7 +410,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _lock(file: BinaryIO) -> bool:
+def try_lock(file: BinaryIO) -> bool:
     """Try to lock; False if another process has."""
     try:
         if os.name == "nt":

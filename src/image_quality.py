@@ -140,7 +140,7 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     Zero on average for two samples of one distribution, at any N; a single value may be negative.
     Binkowski et al., "Demystifying MMD GANs", ICLR 2018.
     """
-    return _unbiased_mmd(_cubic_kernel(a, a), _cubic_kernel(b, b), _cubic_kernel(a, b))
+    return _unbiased_mmd(cubic_kernel(a, a), cubic_kernel(b, b), cubic_kernel(a, b))
 
 
 def kernel_distance_of_subsets(
@@ -148,7 +148,7 @@ def kernel_distance_of_subsets(
 ) -> dict[str, Any]:
     """KID as it is published: mean and SD over ``n_subsets`` random subsets of ``size`` images of each set,
     drawn without replacement; the kernels are computed once. {"mean", "sd", "size", "n_subsets"}."""
-    k_aa, k_bb, k_ab = _cubic_kernel(a, a), _cubic_kernel(b, b), _cubic_kernel(a, b)
+    k_aa, k_bb, k_ab = cubic_kernel(a, a), cubic_kernel(b, b), cubic_kernel(a, b)
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(n_subsets):
@@ -160,7 +160,7 @@ def kernel_distance_of_subsets(
     }  # fmt: skip
 
 
-def _cubic_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def cubic_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     return (x @ y.T / x.shape[1] + 1.0) ** 3
 

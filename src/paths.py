@@ -411,6 +411,20 @@ def unit_log(unit: str | Path) -> Path:
     return Path(unit) / "log.txt"
 
 
+def unit_cost(unit: str | Path) -> Path:
+    return Path(unit) / "cost.json"
+
+
+def unit_again(unit: str | Path) -> Path:
+    """Where a unit is trained anew, until it has images."""
+    return Path(unit).with_name(f"{Path(unit).name}_again")
+
+
+def lock_beside(path: str | Path) -> Path:
+    """A file that who writes ``path`` holds locked."""
+    return Path(path).with_name(f".{Path(path).name}.lock")
+
+
 def benchmark_scorer(cache_dir: str | Path, name: str) -> Path:
     """The ResNet-18 in whose features generated images are scored."""
     return Path(cache_dir) / "gan_scorer" / f"{name}.pth"

@@ -23,22 +23,34 @@ OURS, OTHERS = PALETTE[0], PALETTE[1]
 COLUMNS = 8  # images of a contender in the grid
 DECADES = 3  # of the axis of KID
 
+Summaries = Mapping[tuple[str, str], Mapping[str, Any]]  # of gan_benchmark_table.summaries
+
 
 @styled
-def gan_benchmark(content: Mapping[str, Any], what: str, order: Sequence[str]) -> Figure:
-    """KID (above, lower is better) and recall (below, higher is better) of every contender in ``order``, in
-    each space; every seed a point, the better generator of each. Hollow points are of seeds that gave noise,
-    whose recall means nothing, or few different images."""
-    rows = [row for row in content["rows"] if row["what"] == what and row["status"] == "done"]
-    budgets = list(dict.fromkeys(row["budget"] for row in rows))
-    figure = new_figure(11.5, 2.6 + 0.5 * len(order))
+def gan_benchmark(content: Mapping[str, Any], summaries: Summaries) -> Figure:
+    """KID (above, lower is better) and recall (below, higher is better) of every contender in each space.
+
+    ``summaries``: of ``gan_benchmark_table``, in the order wanted. Every seed is a point, the generator of
+    it that counts; bars are 95 % intervals of KID over the held-out patients, thick for contenders that
+    cannot be told from the best. Hollow points are of seeds that gave noise, whose recall means nothing, few
+    different images, or no chests. Crosses are of images known to be bad.
+    """
+    rows = [row for one in summaries.values() for row in one["rows"]]
+    budgets = list(dict.fromkeys(budget for budget, _ in summaries))
+    names = list(dict.fromkeys(contender for _, contender in summaries))
+    order = [*names, *content["controls"]]
+    figure = new_figure(11.5, 2.8 + 0.5 * len(order))
     axes = panels(figure, 2, len(SPACES), sharey=True)
     for row_of_axes, figure_name in enumerate(("kid", "recall")):
         for column, space in enumerate(SPACES):
             ax = axes[row_of_axes * len(SPACES) + column]
             _floor(ax, content["reals"][space], figure_name)
+            if figure_name == "kid":
+                _intervals(ax, summaries, names, budgets, space)
             for row in rows:
-                _point(ax, row, order, budgets, space, figure_name)
+                _point(ax, row, names, budgets, space, figure_name)
+            for place, score in enumerate(content["controls"].values(), len(names)):
+                ax.plot(score["spaces"][space][figure_name], place, "x", color=INK, markersize=6)
             _dress(ax, order, space if row_of_axes == 0 else None, figure_name)
     handles = _legend(rows, budgets)
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
@@ -52,6 +64,22 @@ def gan_benchmark(content: Mapping[str, Any], what: str, order: Sequence[str]) -
     return figure
 
 
+def _intervals(
+    ax: Axes, summaries: Summaries, names: Sequence[str], budgets: Sequence[str], space: str
+) -> None:
+    for (budget, contender), one in summaries.items():
+        if one["rows"]:
+            found, place = one["spaces"][space], _place(contender, budget, names, budgets)
+            colour = OURS if one["rows"][0]["ours"] else OTHERS
+            width = 5.0 if found["tied"] else 1.5
+            ax.plot(found["kid_ci95"], [place, place], color=colour, linewidth=width, alpha=0.3, zorder=1)
+
+
+def _place(contender: str, budget: str, names: Sequence[str], budgets: Sequence[str]) -> float:
+    """Budgets beside one another, so that points of one do not hide those of the next."""
+    return names.index(contender) + 0.22 * (budgets.index(budget) - (len(budgets) - 1) / 2)
+
+
 def _machine(facts: Mapping[str, Any]) -> str:
     return facts["gpu"] or f"{facts['cpu']}, {facts['cores']} cores"
 
@@ -60,9 +88,7 @@ def _point(
     ax: Axes, row: Mapping[str, Any], order: Sequence[str], budgets: Sequence[str], space: str, figure: str
 ) -> None:
     value = row["scores"][row["better"]]["spaces"][space][figure]
-    budget = budgets.index(row["budget"])
-    # Budgets beside one another, so that points of one do not hide those of the next.
-    place = order.index(row["contender"]) + 0.22 * (budget - (len(budgets) - 1) / 2)
+    budget, place = budgets.index(row["budget"]), _place(row["contender"], row["budget"], order, budgets)
     marker, colour = MARKERS[budget % len(MARKERS)], OURS if row["ours"] else OTHERS
     style = {"markeredgecolor": "white"} if row["trained"] else {"markerfacecolor": "none"}
     ax.plot(value, place, marker, color=colour, markersize=6, alpha=0.75, **style)
@@ -113,8 +139,11 @@ def _legend(rows: Sequence[Mapping[str, Any]], budgets: Sequence[str]) -> list[L
         ]
     if not all(row["trained"] for row in rows):
         hollow = {"color": INK, "linestyle": "", "marker": "o", "markerfacecolor": "none"}
-        handles.append(Line2D([], [], label="did not train: noise or collapse", **hollow))
+        handles.append(Line2D([], [], label="did not train: noise, collapse or no chests", **hollow))
     return handles + [
+        Line2D([], [], color=INK, linewidth=5.0, alpha=0.3, label="95 %, patients: ties with the best"),
+        Line2D([], [], color=INK, linewidth=1.5, alpha=0.3, label="95 %, patients: worse than the best"),
+        Line2D([], [], color=INK, linestyle="", marker="x", label="images known to be bad"),
         Line2D([], [], color=INK, linestyle="--", label="reals: half against half"),
         Line2D([], [], color=INK, linestyle=":", label="reals: those learned from against those held out"),
     ]

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,11 +22,14 @@ import gan_contender_runs as runs
 import gan_options
 import paths
 from gan_benchmark_data import load_benchmark_data
-from gan_benchmark_rows import GANResults, grouped, is_trained, measure, measure_units, table
-from gan_benchmark_scores import Judge, better_of
+from gan_benchmark_kid import KernelReference, difference, kid_of, resampled_weights
+from gan_benchmark_rows import GANResults, is_trained, measure, measure_units, merged
+from gan_benchmark_scores import SPACES, Judge, better_of
+from gan_benchmark_table import cost_table, rows_of, summaries, table
 from gan_contenders import OPTION_SETS, Budget, Contender, Unit, contenders, option_contender
 from gan_data import make_dataset
-from utils import UserError, load_json
+from image_quality import kernel_distance
+from utils import UserError, load_json, save_json
 
 SIDE, COUNT = 32, 40
 MACHINE = {"cpu": "made up", "cores": 1, "gpu": None}
@@ -46,6 +50,8 @@ BODIES = {
     # The average is as good as the reals, the weights themselves give noise.
     "both": "made = {'raw': rng.integers(0, 256, (count, *reals.shape[1:]), dtype=np.uint8),"
     " 'averaged': reals[rng.integers(0, len(reals), count)]}",
+    "worse average": "made = {'averaged': rng.integers(0, 256, (count, *reals.shape[1:]), dtype=np.uint8),"
+    " 'raw': reals[rng.integers(0, len(reals), count)]}",
     "one image": "made = {'raw': np.repeat(reals[:1], count, axis=0)}",
     "too few": "made = {'raw': reals[:3]}",
     "wrong size": "made = {'raw': np.zeros((count, 8, 8), np.uint8)}",
@@ -81,7 +87,10 @@ def simple_features(pixels: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def judge(data):
-    return Judge(data, simple_features)
+    made = Judge(data, simple_features, "digest")
+    found = made.floors(), made.controls()  # once: many tests describe the reals
+    made.floors, made.controls = (lambda part=part: part for part in found)
+    return made
 
 
 @pytest.fixture
@@ -123,6 +132,24 @@ def test_the_heldout_part_is_the_fold_that_train_gan_leaves_out(data):
     assert set(seen["patient"]) == set(data.training_patients)
 
 
+def test_another_fold_holds_out_others(tmp_path):
+    folder = make_dataset(tmp_path / "processed", n_images=320, side=4)
+    load = lambda fold: load_benchmark_data(  # noqa: E731
+        str(folder), None, None, SIDE, workers=1, skip_bad=False, cache_dir=None, fold=fold
+    )
+    first, third = load(1), load(3)
+    assert not set(first.heldout.records["patient"]) & set(third.heldout.records["patient"])
+    assert first.summary() != third.summary() and "fold 3 of 5" in third.summary()["held_out"]
+    field = runs.Field(third, (), tmp_path, Path(sys.executable), "cpu", COUNT, grace=20.0)
+    commands = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "run_limited", lambda command, *_: commands.append(" ".join(command)) or {})
+        facts = {"precision": "fp32", "perceptual": "off"}
+        patch.setattr(runs, "sample_ours", lambda *_: ({"raw": np.zeros(1)}, facts))
+        runs.make_images(Unit(Contender("ours-cpu"), 7, Budget(minutes=10)), field)
+    assert "--fold 3 --k-folds 5" in commands[0]
+
+
 def test_the_summary_names_nobody(data):
     text = json.dumps(data.summary())
     assert not any(name in text for name in [*data.training_patients, *data.learned.records["image_id"]])
@@ -149,7 +176,11 @@ def test_copies_noise_and_collapse_are_told_apart(data, judge, field, tmp_path):
     assert copies["copies"]["closer"]["share"] > copies["copies"]["closer"]["chance95"][1]
     assert noise["copies"]["share"] < 0.2
     assert noise["spaces"]["resnet18"]["recall"] < 0.1 and not rows["noise"]["trained"]
-    assert one["diversity"]["ratio"] == pytest.approx(0.0, abs=1e-6) and not rows["one image"]["trained"]
+    assert not rows["one image"]["trained"]
+    for space in one["spaces"]:
+        assert one["spaces"][space]["diversity"] == pytest.approx(0.0, abs=1e-4)
+        assert 0.8 < copies["spaces"][space]["diversity"] < 1.2
+    assert noise["grain"] > 2 * copies["grain"] and copies["grain"] == pytest.approx(1.0, abs=0.1)
     assert rows["copies"]["trained"]
 
 
@@ -163,22 +194,114 @@ def test_real_images_score_as_the_floor_says(data, judge):
             assert abs(floors[space][real]["kid"]) < 0.02 and floors[space][real]["recall"] > 0.5
 
 
-def test_the_better_generator_is_that_of_the_lower_kid(field, judge, tmp_path):
+def test_the_same_image_under_noise_is_no_diversity(data, judge):
+    rng = np.random.default_rng(0)
+    one = np.repeat(data.training[:1], COUNT, axis=0) + rng.normal(0, 20, (COUNT, SIDE, SIDE))
+    score = judge.score(one.clip(0, 255).astype(np.uint8))
+    assert not is_trained(score)
+    assert score["spaces"]["pixels"]["diversity"] < 0.5 and score["spaces"]["pixels"]["recall"] == 0
+
+
+def test_images_known_to_be_bad_are_scored_beside(data, judge):
+    controls = judge.controls()
+    assert list(controls) == ["upside down", "blurred", "12 training images + noise", "held-out negatives"]
+    assert controls["blurred"]["grain"] < 0.8 < 1.2 < controls["12 training images + noise"]["grain"]
+    assert controls["12 training images + noise"]["copies"]["share"] > 0.9
+    flipped = judge.score(np.ascontiguousarray(data.training[:, ::-1]))
+    assert flipped["spaces"] == controls["upside down"]["spaces"]
+
+
+def scored_by(learned: dict[str, tuple], heldout: dict[str, tuple]) -> dict:
+    return {
+        name: {"spaces": {space: {"kid_learned": learned[name][place], "kid": heldout[name][place]}
+                          for place, space in enumerate(SPACES)}}
+        for name in learned
+    }  # fmt: skip
+
+
+def test_the_generator_that_counts_is_chosen_without_the_heldout_images(field, judge, tmp_path):
     row = measure(unit(tmp_path, "both"), field, judge, "peers")
-    kids = {name: score["spaces"]["resnet18"]["kid"] for name, score in row["scores"].items()}
     assert row["better"] == better_of(row["scores"]) == "averaged"
-    assert kids["averaged"] < kids["raw"]
     assert row["images_per_second"] == 50.0 and row["parameters"] == 7
+    scores = scored_by({"raw": (1, 1, 9), "averaged": (2, 2, 3)}, {"raw": (9, 9, 9), "averaged": (1, 1, 1)})
+    assert better_of(scores) == "raw"
+    assert better_of({"raw": scores["raw"]}) == "raw"
+
+
+def test_of_options_the_average_counts_whatever_it_scores(field, judge, tmp_path):
+    row = measure(unit(tmp_path, "worse average"), field, judge, "options")
+    assert row["better"] == "averaged" and not row["trained"]
+    assert measure(unit(tmp_path, "worse average"), field, judge, "peers")["better"] == "raw"
 
 
 @pytest.mark.parametrize(
-    ("recall", "precision", "ratio", "trained"),
-    [(0.11, 0.11, 0.5, True), (0.1, 0.9, 0.9, False), (0.9, 0.9, 0.49, False), (0.9, 0.9, None, False),
+    ("recall", "precision", "diversity", "trained"),
+    [(0.11, 0.11, 0.51, True), (0.1, 0.9, 0.9, False), (0.9, 0.9, 0.49, False),
      (1.0, 0.0, 1.2, False)],  # the last is noise, which surrounds the reals without being near any
 )  # fmt: skip
-def test_trained_means_recall_precision_and_diversity(recall, precision, ratio, trained):
-    figures = {"recall": recall, "precision": precision}
-    assert is_trained({"spaces": {"resnet18": figures}, "diversity": {"ratio": ratio}}) is trained
+@pytest.mark.parametrize("where", SPACES)
+def test_trained_means_recall_precision_and_diversity_in_every_space(
+    recall, precision, diversity, trained, where
+):
+    spaces = {space: {"recall": 0.9, "precision": 0.9, "diversity": 0.9} for space in SPACES}
+    spaces[where] = {"recall": recall, "precision": precision, "diversity": diversity}
+    assert is_trained({"spaces": spaces}) is trained
+
+
+# --- KID and its intervals -------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def features():
+    """Three sets: 30 real ones of 30 patients, 50 like them, 50 that are off."""
+    rng = np.random.default_rng(3)
+    return [rng.normal(shift, 1, (n, 12)) for n, shift in ((30, 0.0), (50, 0.0), (50, 0.4))]
+
+
+def test_kid_is_the_unbiased_one_and_its_interval_that_of_resampled_patients(features):
+    real, good, bad = features
+    reference = KernelReference(real, np.arange(30))
+    for made in (good, bad):
+        assert reference.beside(made)["kid"] == pytest.approx(kernel_distance(made, real), abs=1e-6)
+    # The same by hand for a few resamples: real rows repeated, pairs of an image with itself left out.
+    kernel = lambda a, b: (a @ b.T / 12 + 1) ** 3  # noqa: E731
+    for weights, within in zip(reference.weights[:5], reference.within, strict=False):
+        rows = np.repeat(np.arange(30), weights.astype(int))
+        apart = rows[:, None] != rows[None, :]
+        assert within == pytest.approx(kernel(real[rows], real[rows])[apart].mean())
+    found = reference.beside(bad)
+    low, high = found["kid_ci95"]
+    assert low < found["kid"] < high
+
+
+def test_both_images_of_a_patient_come_and_go_together():
+    weights = resampled_weights(["a", "b", "a", "c"])
+    assert (weights[:, 0] == weights[:, 2]).all() and (weights[:, 0] != weights[:, 1]).any()
+    assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()
+    assert (weights == resampled_weights([0, 1, 0, 2])).all()  # numbers for names
+
+
+def test_an_interval_covers_other_samples_of_reals():
+    """KID beside 30 reals, against KID of the same images beside 4,000: 95 % of intervals hold it."""
+    rng = np.random.default_rng(0)
+    made, many = rng.normal(0.3, 1, (100, 6)), rng.normal(0, 1, (4000, 6))
+    truth, inside = kernel_distance(made, many), 0
+    for _ in range(100):
+        real = rng.normal(0, 1, (30, 6))
+        low, high = KernelReference(real, np.arange(30)).beside(made)["kid_ci95"]
+        inside += low <= truth <= high
+    assert inside >= 85
+
+
+def test_a_paired_difference_is_surer_than_its_parts(features):
+    real, good, bad = features
+    reference = KernelReference(real, np.arange(30))
+    a, b = reference.beside(bad), reference.beside(good)
+    gap = difference([a], [b], reference.weights)
+    assert gap["kid"] == pytest.approx(a["kid"] - b["kid"]) and gap["ci95"][0] > 0
+    width = lambda interval: interval[1] - interval[0]  # noqa: E731
+    assert width(gap["ci95"]) < width(a["kid_ci95"])
+    assert difference([a], [a], reference.weights) == {"kid": 0.0, "ci95": [0.0, 0.0]}
+    both = kid_of([a, b], reference.facts(), reference.weights)
+    assert both["kid"] == pytest.approx((a["kid"] + b["kid"]) / 2)
 
 
 # --- contenders that fail --------------------------------------------------------------------------
@@ -221,10 +344,9 @@ def test_a_package_that_is_not_installed_is_said_so(field, judge, tmp_path):
 # --- the result file -------------------------------------------------------------------------------
 @pytest.fixture
 def results(tmp_path, data, judge):
-    made = GANResults(
-        tmp_path / "gan_benchmark.json", {"machine": MACHINE, "data": data.summary(), "images": COUNT}
-    )
-    made.describe_reals({"heldout_auroc": 0.5}, judge.floors())
+    header = {"machine": MACHINE, "data": data.summary(), "images": COUNT}
+    made = GANResults(tmp_path / "gan_benchmark.json", header, judge.mark)
+    made.describe_reals({"heldout_auroc": 0.5}, judge)
     return made
 
 
@@ -236,7 +358,7 @@ def test_finished_rows_are_kept_and_failures_tried_again(
     made = []
     original = runs.make_images
     monkeypatch.setattr("gan_benchmark_rows.make_images", lambda *a: (made.append(a[0].id), original(*a))[1])
-    later = GANResults(results.file, results.header)
+    later = GANResults(results.file, results.header, results.mark)
     measure_units([*units, unit(tmp_path, "copies")], field, judge, later, "peers", again=False)
     assert made == [units[1].id, unit(tmp_path, "copies").id]
     rows = load_json(results.file)["rows"]
@@ -247,7 +369,7 @@ def test_finished_rows_are_kept_and_failures_tried_again(
 
 
 def test_another_command_may_have_added_rows_meanwhile(results, field, judge, tmp_path):
-    other = GANResults(results.file, results.header)
+    other = GANResults(results.file, results.header, results.mark)
     other.add(measure(unit(tmp_path, "noise"), field, judge, "peers"))
     results.add(measure(unit(tmp_path, "noise", seed=1), field, judge, "peers"))
     assert [row["seed"] for row in load_json(results.file)["rows"]] == [0, 1]
@@ -258,7 +380,8 @@ def test_an_interruption_while_writing_leaves_the_file_whole(results, field, jud
     before = results.file.read_bytes()
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        results.add({"id": "x", "what": "peers", "contender": "x", "budget": "1 min", "seed": 0})
+        place = {"what": "peers", "contender": "x", "budget": "1 min", "seed": 0}
+        results.add(place | {"id": "x", "status": "done"})
     assert results.file.read_bytes() == before
     assert not list(results.file.parent.glob(".*tmp"))
 
@@ -279,11 +402,107 @@ def test_again_trains_again(results, field, judge, tmp_path):
     measure_units([here], field, judge, results, "peers", again=True)
     assert paths.made_images(field.folder(here)).stat().st_mtime_ns != made
     assert len(load_json(results.file)["rows"]) == 1
+    assert not paths.unit_again(field.folder(here)).exists()
+
+
+def test_a_failure_takes_the_place_of_nothing(results, field, judge, tmp_path, capsys):
+    here = unit(tmp_path, "noise")
+    measure_units([here], field, judge, results, "peers", again=False)
+    before = load_json(results.file)["rows"]
+    images = paths.made_images(field.folder(here)).read_bytes()
+    Path(here.contender.driver).write_text(DRIVER.format(body=BODIES["fails"]))
+    measure_units([here], field, judge, results, "peers", again=True)
+    assert load_json(results.file)["rows"] == before and "the finished row stays" in capsys.readouterr().out
+    assert paths.made_images(field.folder(here)).read_bytes() == images
+
+
+def test_two_commands_do_not_train_one_contender(results, field, judge, tmp_path, capsys):
+    here = unit(tmp_path, "noise")
+    with runs.only_one(field.folder(here)):
+        measure_units([here], field, judge, results, "peers", again=False)
+    assert "another command" in capsys.readouterr().out and load_json(results.file)["rows"] == []
+    measure_units([here], field, judge, results, "peers", again=False)
+    assert len(load_json(results.file)["rows"]) == 1
+
+
+def test_rows_added_at_the_same_time_are_all_there(results):
+    row = {"what": "peers", "contender": "x", "budget": "1 min", "status": "failed", "reason": "", "id": ""}
+
+    def add(seed: int) -> None:
+        GANResults(results.file, results.header, results.mark).add(row | {"seed": seed})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(24)))
+    assert sorted(row["seed"] for row in load_json(results.file)["rows"]) == list(range(24))
+
+
+def older(file: Path) -> None:
+    """The file as an older version, without marks, left it."""
+    content = load_json(file)
+    for row in [row for row in content["rows"] if row["status"] == "done"]:
+        del row["scoring"]
+        row["scores"], row["trained"] = {"raw": {"spaces": {}}}, True
+    for part in ("references", "controls"):
+        del content[part]
+    content["scorer"] = {"heldout_auroc": 0.5}
+    save_json(file, content)
+
+
+def test_rows_of_an_older_scoring_are_scored_anew_and_not_trained(
+    results, field, judge, tmp_path, monkeypatch, capsys
+):
+    units = [unit(tmp_path, "noise"), unit(tmp_path, "copies")]
+    measure_units(units, field, judge, results, "peers", again=False)
+    before = load_json(results.file)["rows"]
+    older(results.file)
+    paths.made_images(field.folder(units[1])).unlink()
+    monkeypatch.setattr(runs, "run_limited", lambda *_: pytest.fail("trained"))
+    later = GANResults(results.file, results.header, results.mark)
+    later.describe_reals({"heldout_auroc": 0.5}, judge)
+    assert not later.has(units[0]) and rows_of(later.content, "peers") == []
+    later.rescore(field, judge)
+    printed = capsys.readouterr().out
+    assert "2 rows" in printed and "1 of them have no images" in printed
+    assert rows_of(later.content, "peers") == [before[0]]
+    assert later.has(units[0]) and not later.has(units[1])
+    assert len(later.content["rows"]) == 2  # nothing is lost
+    assert "copies" not in "".join(line.split()[0] for line in table(later.content, "peers"))
+
+
+def test_another_scorer_is_another_scoring(results, field, judge, tmp_path):
+    here = unit(tmp_path, "noise")
+    measure_units([here], field, judge, results, "peers", again=False)
+    other = GANResults(results.file, results.header, results.mark | {"scorer": "another"})
+    assert results.has(here) and not other.has(here)
+    with pytest.raises(UserError, match="other scoring"):
+        changed = load_json(results.file)
+        changed["scorer"]["mark"]["scorer"] = "another"
+        merged([results.content, changed], ["a", "b"])
+
+
+def test_a_file_of_a_newer_version_is_refused(results):
+    content = load_json(results.file)
+    content["scorer"]["mark"]["version"] += 1
+    save_json(results.file, content)
+    with pytest.raises(UserError, match="newer version"):
+        GANResults(results.file, results.header, results.mark)
+
+
+def test_files_are_merged_row_by_row(results):
+    row = {"what": "peers", "contender": "x", "budget": "1 min", "id": ""}
+    statuses = [{"seed": 0, "status": "failed"}, {"seed": 1, "status": "done"}]
+    one = results.content | {"rows": [row | status for status in statuses]}
+    two = results.content | {"rows": [row | {"seed": seed, "status": "done"} for seed in (0, 1, 2)]}
+    rows = merged([one, two], ["one", "two"])["rows"]
+    assert [(row["seed"], row["status"]) for row in rows] == [(0, "done"), (1, "done"), (2, "done")]
+    with pytest.raises(UserError, match="two was measured with other images"):
+        merged([one, two | {"images": 3}], ["one", "two"])
 
 
 def test_a_preset_that_was_changed_is_measured_anew_and_replaces_its_row(results, judge, monkeypatch):
     before = Unit(Contender("ours-cpu", ("--preset", "cpu")), 0, Budget(minutes=10))
     row = {"what": "peers", "contender": "ours-cpu", "budget": "10 min", "seed": 0, "status": "done"}
+    row["scoring"] = results.mark
     results.add(row | {"id": before.id})
     assert results.has(before)
     monkeypatch.setitem(gan_options.PRESETS, "cpu", gan_options.PRESETS["cpu"] | {"r1": 123.0})
@@ -297,7 +516,7 @@ def test_a_preset_that_was_changed_is_measured_anew_and_replaces_its_row(results
 def test_a_file_of_another_machine_or_other_images_is_refused(results, part):
     header = results.header | {part: "another"}
     with pytest.raises(UserError, match=f"other {part}"):
-        GANResults(results.file, header)
+        GANResults(results.file, header, results.mark)
 
 
 @pytest.mark.parametrize("text", ["[]", '{"format": "x"}', "{"])
@@ -305,18 +524,42 @@ def test_a_foreign_file_is_refused(text, tmp_path):
     file = tmp_path / "gan_benchmark.json"
     file.write_text(text)
     with pytest.raises(UserError):
-        GANResults(file, {"machine": MACHINE, "data": {}, "images": 1})
+        GANResults(file, {"machine": MACHINE, "data": {}, "images": 1}, {})
 
 
-def test_the_table_is_sorted_by_kid_and_ends_with_the_failures(results, field, judge, tmp_path):
+def test_the_table_is_in_the_order_of_ranks_and_ends_with_the_failures(results, field, judge, tmp_path):
     names = ("noise", "fails", "copies")
     measure_units([unit(tmp_path, name) for name in names], field, judge, results, "peers", again=False)
     lines = table(results.content, "peers")
     assert [line.split()[0] for line in lines] == [
-        "contender", "copies", "noise", "fails", "reals", "reals,", "fails,"
+        "contender", "copies", "noise", "fails", "reals", "bad:", "bad:", "bad:", "bad:", "KID", "fails,"
     ]  # fmt: skip
     assert "1/1" in lines[1] and "0/1" in lines[3]
-    assert [contender for _, contender in grouped(results.content["rows"])] == ["copies", "noise", "fails"]
+    found = {contender: one for (_, contender), one in summaries(results.content, "peers").items()}
+    assert [one["rank"] for one in found.values()] == [1.0, 2.0, None]
+    for space in SPACES:
+        assert found["copies"]["spaces"][space]["tied"] and not found["noise"]["spaces"][space]["tied"]
+    assert "(hardly begun: 1 steps)" in lines[1]
+
+
+def test_what_cannot_be_told_from_the_best_is_marked(results, field, judge, tmp_path):
+    for seed in (0, 1):
+        row = measure(unit(tmp_path, "copies", seed), field, judge, "peers")
+        results.add(row | {"contender": f"c{seed}"})
+    found = summaries(results.content, "peers").values()
+    assert all(one["spaces"][space]["tied"] for one in found for space in SPACES)
+
+
+def test_a_machine_with_other_work_is_marked(results, field, judge, tmp_path):
+    row = measure(unit(tmp_path, "noise"), field, judge, "peers")
+    assert row["cpu_seconds"] > 0 and row["command_seconds"] > 0
+    row |= {"threads": 2, "command_seconds": 10.0, "settings": {"precision": "bf16", "perceptual": "off"}}
+    for seconds, mark in ((19.0, "0.95"), (9.0, "0.45 busy")):
+        results.add(row | {"cpu_seconds": seconds})
+        line = cost_table(results.content, "peers")[1]
+        assert f" {mark} " in line and "bf16" in line and " off " in line
+    results.add(row | {"cpu_seconds": None})
+    assert "busy" not in cost_table(results.content, "peers")[1]
 
 
 # --- who -------------------------------------------------------------------------------------------
@@ -324,7 +567,8 @@ def test_all_that_the_comparison_is_about_are_contenders():
     names = list(contenders())
     assert names == [
         "ours-default", "ours-cpu", "ours-best",
-        "lightweight-gan", "stylegan2_pytorch", "diffusers-ddpm", "plain-dcgan",
+        "lightweight-gan", "lightweight-gan small", "stylegan2_pytorch", "stylegan2_pytorch small",
+        "diffusers-ddpm", "plain-dcgan",
     ]  # fmt: skip
     for contender in contenders().values():
         assert contender.ours or (paths.PEER_DRIVERS / contender.driver).is_file()
@@ -365,17 +609,21 @@ def test_ours_are_trained_by_a_command_that_train_gan_understands(
     import train_gan
 
     commands = []
-    monkeypatch.setattr(runs, "run_limited", lambda command, log, limit: commands.append((command, limit)))
-    monkeypatch.setattr(runs, "sample_ours", lambda *_: ({"raw": np.zeros(1)}, {"precision": "fp32"}))
+    monkeypatch.setattr(
+        runs, "run_limited", lambda command, _, limit: commands.append((command, limit)) or {}
+    )
+    facts = {"precision": "fp32", "perceptual": "off"}
+    monkeypatch.setattr(runs, "sample_ours", lambda *_: ({"raw": np.zeros(1)}, dict(facts)))
     ours = Unit(Contender("ours-cpu", ("--preset", "cpu")), 7, budget)
     made = runs.make_images(ours, field)
     ((command, limit),) = commands
     text = " ".join(command)
-    assert all(words in text for words in [*wanted, "--fold 1 --k-folds 5", "--seed 7", "--preset cpu"])
+    wanted = [*wanted, "--fold 1 --k-folds 5", "--seed 7", "--perceptual off --preset cpu"]
+    assert all(words in text for words in wanted)
     assert unwanted not in text and "--no-real-images" in text
     assert limit == (None if budget.minutes is None else 600 + field.grace)
     assert train_gan.parse_arguments(command[2:]).image_size == SIDE
-    assert made.facts["settings"] == {"flags": "--preset cpu", "precision": "fp32"}
+    assert made.facts["settings"] == {"flags": "--preset cpu"} | facts
 
 
 # --- the scorer ------------------------------------------------------------------------------------
@@ -394,6 +642,11 @@ def test_the_scorer_is_trained_once_and_never_on_heldout_patients(data, tmp_path
     assert len(seen) == 1 and not seen[0] & set(data.heldout.records["patient"])
     np.testing.assert_array_equal(first.features(data.reference), again.features(data.reference))
     assert first.features(data.reference).shape == (len(data.reference), 512)
+    assert (
+        again.digest
+        == first.digest
+        != gan_benchmark_scorer.weights_digest(gan_benchmark_scorer.build_scorer(SIDE))
+    )
     assert again.facts == first.facts and 0 <= first.facts["heldout_auroc"] <= 1
     file = next((tmp_path / "gan_scorer").glob("*.pth"))
     file.write_bytes(file.read_bytes()[:1000])
@@ -509,7 +762,7 @@ def test_packages_that_insist_on_a_gpu_can_be_imported_and_torch_stays_honest(dr
 @pytest.fixture
 def quick(monkeypatch):
     """A scorer that need not be trained."""
-    scorer = SimpleNamespace(features=simple_features, facts={"heldout_auroc": 0.75})
+    scorer = SimpleNamespace(features=simple_features, facts={"heldout_auroc": 0.75}, digest="d")
     monkeypatch.setattr(gan_benchmark_scorer, "load_scorer", lambda *_: scorer)
 
 
@@ -532,6 +785,18 @@ def test_the_whole_command_with_fakes(quick, in_tmp, monkeypatch, capsys):
     capsys.readouterr()
     benchmark_gan.main(["--what", "report"])
     assert "noise" in capsys.readouterr().out
+    file = paths.gan_benchmark("results")
+    before, other = load_json(file)["rows"], in_tmp / "other.json"
+    save_json(other, load_json(file) | {"rows": [before[0] | {"contender": "elsewhere"}]})
+    benchmark_gan.main(["--what", "report", "--merge", str(other)])
+    assert "elsewhere" in capsys.readouterr().out
+    older(other)
+    with pytest.raises(UserError, match="older version"):
+        benchmark_gan.main(["--what", "report", "--merge", str(other)])
+    older(file)
+    benchmark_gan.main(["--what", "report", "--cpu", "--workers", "1"])
+    assert "scored anew" in capsys.readouterr().out
+    assert sorted(load_json(file)["rows"], key=str) == sorted(before, key=str)
 
 
 @pytest.mark.parametrize(
