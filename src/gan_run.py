@@ -57,7 +57,7 @@ class TrainingSet:
 
     ``patients``: of each image, "" for all where nobody cares; ``labels``: classes int64 [N] on the device,
     for a conditional GAN; ``images``: where the pixels came from, for caches; ``holdout``: uint8 [M, S, S] of
-    patients that are not trained on.
+    patients that are not trained on, ``holdout_labels``: their classes.
     """
 
     pixels: Tensor
@@ -68,6 +68,7 @@ class TrainingSet:
     labels: Tensor | None = None
     images: ImageSet | None = None
     holdout: Any = None
+    holdout_labels: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.patients:  # each image a patient of its own
@@ -215,9 +216,9 @@ class Run:
         return train_step(gan, real, z[own()].to(real.device), self.objective, self.precision, labels)
 
     def check(self, meter: LossMeter) -> None:
-        """Wait for the device; ``UserError`` with the step if a loss was not finite."""
+        """Wait for the device; ``UserError`` with step and term if one was not finite."""
         if (step := meter.first_bad_step()) is not None:
-            raise UserError(f"the loss is not finite at step {step}: {NOT_FINITE}")
+            raise UserError(f"{meter.first_bad_term()} is not finite at step {step}: {NOT_FINITE}")
 
     def check_weights(self, epoch: int) -> None:
         """When checkpoints are due, and last: ``UserError`` if the weights are not the same everywhere."""

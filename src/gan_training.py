@@ -33,6 +33,7 @@ EMA_RAMP = 0.05  # ... but never longer than this fraction of the images seen so
 D_TERMS = ("d_loss_real", "d_loss_fake", "d_real", "d_fake", "r1", "r2", "gradient_penalty", "d_grad_norm")
 G_TERMS = ("g_adversarial", "g_perceptual", "g_feature_matching", "g_grad_norm")
 PENALTIES = ("r1", "r2", "gradient_penalty")
+NORMS = ("g_grad_norm", "d_grad_norm")
 PERCEPTUAL_IMAGES = 32  # of a batch, enough for moments; VGG16 costs several times the GAN itself
 PERCEPTUAL_EVERY = {"cpu": 8, "gpu": 4}  # steps
 TERMS = (*D_TERMS, *G_TERMS)
@@ -299,21 +300,27 @@ def sum_dtype(device: torch.device) -> torch.dtype:
 
 
 class LossMeter:
-    """Sums of the ``TERMS`` over an epoch, on the device, and the first step with one that is not finite."""
+    """Sums and maxima of the ``TERMS`` over an epoch, on the device, and the first step with one that is not
+    finite."""
 
     def __init__(self, objective: Objective, device: torch.device) -> None:
         self.objective = objective
         self.sums = torch.zeros(len(TERMS), dtype=sum_dtype(device), device=device)
         self.taken = torch.zeros_like(self.sums)  # on how many steps a term was not 0
+        self.largest = torch.full_like(self.sums, -torch.inf)
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
+        self.bad_terms = torch.zeros(len(TERMS), dtype=torch.bool, device=device)  # of that step
         self.steps = self.perceptual_steps = 0
 
     def add(self, terms: Tensor, step: int) -> None:
         """Count the terms of ``step`` (from 0); nothing is read back from the device."""
         self.sums += terms
         self.taken += terms != 0
-        bad_now = (self.first_bad < 0) & ~terms.isfinite().all()
+        self.largest = torch.maximum(self.largest, terms)
+        bad = ~terms.isfinite()
+        bad_now = (self.first_bad < 0) & bad.any()
         self.first_bad = torch.where(bad_now, step + 1, self.first_bad)
+        self.bad_terms = torch.where(bad_now, bad, self.bad_terms)
         self.steps += 1
         self.perceptual_steps += self.objective.takes_perceptual(step)
 
@@ -321,6 +328,8 @@ class LossMeter:
         """Count what ``other``, of the steps after those counted here, has counted."""
         self.sums += other.sums
         self.taken += other.taken
+        self.largest = torch.maximum(self.largest, other.largest)
+        self.bad_terms = torch.where(self.first_bad < 0, other.bad_terms, self.bad_terms)
         self.first_bad = torch.where(self.first_bad < 0, other.first_bad, self.first_bad)
         self.steps += other.steps
         self.perceptual_steps += other.perceptual_steps
@@ -330,9 +339,15 @@ class LossMeter:
         step = int(self.first_bad)
         return step if step >= 0 else None
 
+    def first_bad_term(self) -> str | None:
+        """The first of the ``TERMS``, in the order of a step, that was not finite then."""
+        names = [name for name, bad in zip(TERMS, self.bad_terms.tolist(), strict=True) if bad]
+        return names[0] if names else None
+
     def means(self) -> dict[str, float | None]:
         """Mean of every term (lazy ones over the steps on which they were taken, None if never), of G's loss,
-        and of D's without penalties; over all processes, which must call this together."""
+        and of D's without penalties; over all processes, which must call this together. "..._max" of the
+        ``NORMS``, which are the same in all of them: one large step in hundreds hardly shows in a mean."""
         average([self.sums])
         means: dict[str, float | None] = {
             name: total / self.steps for name, total in zip(TERMS, self.sums.tolist(), strict=True)
@@ -349,4 +364,6 @@ class LossMeter:
         if not self.perceptual_steps:
             means["g_perceptual"] = None
         d_loss = means["d_loss_real"] + means["d_loss_fake"]
-        return {"d_loss": d_loss, "g_loss": g_loss, **means}
+        largest = dict(zip(TERMS, self.largest.tolist(), strict=True))
+        maxima = {f"{name}_max": largest[name] for name in NORMS}
+        return {"d_loss": d_loss, "g_loss": g_loss, **means, **maxima}

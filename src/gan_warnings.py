@@ -7,7 +7,6 @@ warns exactly as one that was never interrupted.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from statistics import median
@@ -27,7 +26,7 @@ LOW_DIVERSITY, LOW_RECALL, LOW_PRECISION = 0.5, 0.05, 0.05
 WARM_UP = 10_000  # images seen before which all generators look collapsed
 IN_A_ROW = 2  # evaluations
 COPY_RATIO = 0.5
-EXPLOSION, USUAL_LINES = 100.0, 50  # times the running median of that many lines; at least a fifth of them
+EXPLOSION, USUAL_LINES = 100.0, 50  # times the running median of so many lines; at least a fifth of them
 PATIENCE = 5  # evaluations without a better KID
 
 CALIBRATED_LOSSES = ("bce", "hinge")  # whose D has a meaningful zero; others know differences only
@@ -172,19 +171,16 @@ def copying(lines: Sequence[Line], options: GANOptions) -> str | None:
 
 
 def exploding(lines: Sequence[Line], options: GANOptions, precision: str) -> str | None:
-    """A gradient is ``EXPLOSION`` times as large as it usually is, or not a number."""
+    """A gradient was ``EXPLOSION`` times as large, in one step, as its largest usually is; one that is not a
+    number ends the run before there is a line."""
     for name, network in (("g_grad_norm", "G"), ("d_grad_norm", "D")):
-        values = [line[name] for line in lines[-USUAL_LINES - 1 :] if line.get(name) is not None]
-        if not values:
-            continue
-        # 0: a hinge whose margins are met everywhere.
-        usual = [value for value in values[:-1] if math.isfinite(value) and value > 0]
-        finite = math.isfinite(values[-1])
-        large = len(usual) >= USUAL_LINES // 5 and values[-1] > EXPLOSION * median(usual)
-        if not finite or large:
-            size = f"{values[-1] / median(usual):,.0f} x its usual size" if finite else "not finite"
+        # Lines of earlier versions have means only.
+        values = [line.get(f"{name}_max", line[name]) for line in lines[-USUAL_LINES - 1 :]]
+        usual = [value for value in values[:-1] if value > 0]  # 0: a hinge whose margins are met everywhere
+        if len(usual) >= USUAL_LINES // 5 and values[-1] > EXPLOSION * median(usual):
             exact = ["--precision fp32"] if precision != "fp32" else []
             remedies = ["a lower --lr", *with_r1(options), *exact]
+            size = f"{values[-1] / median(usual):,.0f} x its usual size"
             return f"{network}'s gradient explodes ({size}): try {one_of(*remedies)}"
     return None
 

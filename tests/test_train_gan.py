@@ -182,7 +182,25 @@ def test_meter_remembers_the_first_step_that_was_not_finite():
     for step, terms in enumerate([good, good, bad, good, bad]):
         assert (meter.first_bad_step() is None) == (step <= 2)
         meter.add(terms, step)
-    assert meter.first_bad_step() == 3
+    assert meter.first_bad_step() == 3 and meter.first_bad_term() == gan_training.TERMS[4]
+    whole = gan_training.LossMeter(objective(), CPU)
+    whole.add(good, 0)
+    assert whole.first_bad_term() is None
+    whole.include(meter)
+    assert whole.first_bad_step() == 3 and whole.first_bad_term() == gan_training.TERMS[4]
+
+
+def test_meter_keeps_the_largest_norm_which_a_mean_hides():
+    whole, part = (gan_training.LossMeter(objective(), CPU) for _ in range(2))
+    column = gan_training.TERMS.index("d_grad_norm")
+    for step in range(200):
+        terms = torch.ones(len(gan_training.TERMS))
+        terms[column] = 150.0 if step == 77 else 1.0
+        part.add(terms, step)
+    whole.include(part)
+    for means in (part.means(), whole.means()):
+        assert means["d_grad_norm"] == pytest.approx(349 / 200)
+        assert (means["d_grad_norm_max"], means["g_grad_norm_max"]) == (150.0, 1.0)
 
 
 def test_sums_are_wide_except_on_a_device_without_float64(monkeypatch):
@@ -580,7 +598,7 @@ def test_non_finite_loss_stops_with_its_step_and_keeps_the_last_good_checkpoint(
         return original(gan, real, z, *rest)
 
     monkeypatch.setattr(gan_run, "train_step", breaks)
-    with pytest.raises(UserError, match="not finite at step 7"):
+    with pytest.raises(UserError, match="d_loss_real is not finite at step 7"):
         train(data_dir, tmp_path, "--epochs", "9", "--perceptual", "off", "--checkpoint-interval", "1")
     state = load_checkpoint(paths.gan_state(tmp_path / "models"))
     assert state["step"] == 6
