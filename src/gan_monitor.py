@@ -280,9 +280,10 @@ class Monitor:
         rows = torch.from_numpy(np.concatenate(self.rows)[: self.n]).to(device)
         parts = {"training": self.data.pixels[rows], "generated": torch.from_numpy(images).to(device)}
         holdout = self.data.holdout
-        if holdout is not None and len(holdout) >= FEWEST and self.data.labels is None:
+        if holdout is not None and len(holdout) >= FEWEST:
             parts["holdout"] = torch.from_numpy(np.ascontiguousarray(holdout[: self.n])).to(device)
         labels = {"training": self._labels(rows.cpu().numpy()), "generated": self._labels(self.rows[0])}
+        labels["holdout"] = self.data.holdout_labels
         try:
             D.eval()
             logits = {name: _logits(D, pixels, labels.get(name)) for name, pixels in parts.items()}

@@ -189,7 +189,11 @@ def load_training_set(args: argparse.Namespace, device: torch.device) -> Trainin
     records, held = without_holdout(select(dataset, splits, TRAIN, label), args.metrics_holdout, splits.seed)
     how = {"workers": args.workers, "skip_bad": args.skip_bad_images, "cache_dir": cache_folder(args)}
     images = load_images(records, args.image_size, **how)
-    heldout = load_images(held, args.image_size, **how).pixels if len(held) else None
+    heldout: dict[str, Any] = {}
+    if len(held):
+        aside = load_images(held, args.image_size, **how)
+        classes = class_numbers(aside.records).to(device) if args.conditional else None
+        heldout = {"holdout": aside.pixels, "holdout_labels": classes}
     what = f"{len(images.records):,} {'pneumonia images' if label else 'images'}"
     if len(images.records) < 2:
         raise UserError(
@@ -211,8 +215,9 @@ def load_training_set(args: argparse.Namespace, device: torch.device) -> Trainin
         print(f"RED FLAG: {flag}")
     return TrainingSet(
         as_tensor(images.pixels).to(device), origin, images.skipped, flags,
-        patients=[str(name) for name in images.records["patient"]], images=images, holdout=heldout,
+        patients=[str(name) for name in images.records["patient"]], images=images,
         labels=class_numbers(images.records).to(device) if args.conditional else None,
+        **heldout,
     )  # fmt: skip
 
 

@@ -196,6 +196,29 @@ def test_a_holdout_is_not_trained_on_and_not_in_the_checkpoint(data_dir, tmp_pat
     assert "holdout" in metrics["spaces"]["HOG"] and "holdout" in metrics["discriminator"]
 
 
+def test_held_out_images_of_a_conditional_gan_are_judged_as_of_their_classes(
+    data_dir, tmp_path, at_any_cost, monkeypatch
+):
+    """D is asked about each of them with the class that the metadata give it."""
+    asked = {}
+    original = gan_monitor._logits
+
+    def record(D, pixels, labels):
+        asked.setdefault(len(asked), (pixels.clone(), labels.clone()))
+        return original(D, pixels, labels)
+
+    monkeypatch.setattr(gan_monitor, "_logits", record)
+    flags = ["--conditional", "--epochs", "1", "--metrics-interval", "1", "--metrics-holdout", "0.2"]
+    train(data_dir, tmp_path, *flags)
+    assert "holdout_error" in history(tmp_path)["epochs"][-1]["metrics"]["discriminator"]
+    pixels, labels = asked[2]  # after training and generated images
+    brightness = {int(label): pixels[labels == label].float().mean() for label in labels.unique()}
+    expected = {0: 100, 1: 130, 2: 160}  # of gan_data's classes, in the order of CLASS_NAMES
+    assert len(brightness) > 1
+    for label, mean in brightness.items():
+        assert float(mean) == pytest.approx(expected[label], abs=5)
+
+
 def test_flags_about_metrics_are_refused_where_there_are_none(data_dir, tmp_path, capsys):
     (tmp_path / "c.pth").write_bytes(b"")
     for flags in (["--metrics-holdout", "0.1"], ["--metrics-features", str(tmp_path / "c.pth")]):
