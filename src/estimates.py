@@ -22,6 +22,7 @@ from study_timing import (
     decoding_seconds,
     generation_seconds,
     seconds_of_call,
+    steps_to_time,
     training_seconds,
 )
 from utils import WORTH_SAYING, in_words
@@ -176,7 +177,10 @@ def _gan_seconds(
     classes = gan.options.n_classes
     labels = torch.arange(batch_size, device=device) % classes if classes else None
 
-    def seconds(objective: Objective, steps: int) -> float:
+    def seconds(objective: Objective) -> float:
+        every = objective.perceptual_every if objective.perceptual_loss is not None else 1
+        steps = steps_to_time(gan.options, every)
+
         def call() -> None:
             for _ in range(steps):
                 train_step(gan, real, z, objective, precision, labels)
@@ -184,10 +188,8 @@ def _gan_seconds(
         return seconds_of_call(call, device) / steps
 
     if objective.perceptual_loss is None:
-        return 0.0, seconds(objective, 1), None
-    # The perceptual loss is taken in one of so many steps.
-    step = seconds(objective, objective.perceptual_every)
-    return per_image, step, seconds(replace(objective, perceptual_loss=None), 1)
+        return 0.0, seconds(objective), None
+    return per_image, seconds(objective), seconds(replace(objective, perceptual_loss=None))
 
 
 def describe_gan(

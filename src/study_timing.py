@@ -6,6 +6,7 @@ The work is measured in a process of its own, so that its memory is free again b
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import tempfile
@@ -32,6 +33,7 @@ LEAST_SECONDS, MOST_SECONDS = 2.0, 8.0  # of each kind of work
 WARM_UP, LEAST_CALLS = 2, 3  # calls that are not counted, and that are
 SCRIPT_SECONDS = 12.0  # for imports, metadata and results of a script, by experience
 GENERATED_BATCH, GENERATED_WORKERS = 64, 4  # the defaults of generate_synthetic.py
+MOST_STEPS = 64  # of a GAN, timed in one call: what is rarer hardly counts
 MODEL_BYTES = 94e6  # of a ResNet-50
 
 
@@ -214,6 +216,13 @@ def classifier_seconds(work: Workload, device: torch.device, negligible: float =
     return step, predict / size
 
 
+def steps_to_time(options: GANOptions, perceptual_every: int = 1) -> int:
+    """How many steps of a GAN in turn show what a step takes on average: some are dearer by a penalty or by
+    the perceptual loss, and come every so many steps."""
+    penalty_every = options.reg_every if options.penalised else 1
+    return min(math.lcm(penalty_every, perceptual_every), MOST_STEPS)
+
+
 def _gan_seconds(work: Workload, device: torch.device) -> tuple[float, float]:
     """Per image: (of a step, without a perceptual loss; of generating and writing)."""
     import torch
@@ -230,7 +239,13 @@ def _gan_seconds(work: Workload, device: torch.device) -> tuple[float, float]:
     classes = work.gan_options.n_classes
     labels = torch.arange(size, device=device) % classes if classes else None
     objective = Objective(1.0, 0.0, 1.0, None, 1)
-    step = seconds_of_call(lambda: train_step(gan, real, z, objective, precision, labels), device)
+    steps = steps_to_time(work.gan_options)
+
+    def call() -> None:
+        for _ in range(steps):
+            train_step(gan, real, z, objective, precision, labels)
+
+    step = seconds_of_call(call, device) / steps
     make = ImageMaker(gan.G_ema, 0, device, label=0 if classes else None)
     return step / size, generation_seconds(make, GENERATED_BATCH, GENERATED_BATCH, GENERATED_WORKERS)
 

@@ -1,8 +1,10 @@
 """What --estimate says: sums that can be checked by hand, and that it leaves nothing behind."""
 
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ import train_gan
 import utils
 from estimates import ArmSize, describe, describe_arm, describe_gan
 from gan_data import save_generator
+from gan_options import GANOptions
 from study_timing import SCRIPT_SECONDS, Speeds, Workload, workload
 from utils import Announcement
 
@@ -101,6 +104,56 @@ class TestSeveralProcesses:
         objective = gan_training.Objective(1.0, 0.0, 1.0, None, 1)
         estimates.gan_seconds(gan, lambda pixels: objective, 8, "fp32")
         assert distributed.size() == 4
+
+
+class TestLazyParts:
+    """A penalty of every 16th step costs 16 times as much as its share of a step: not timed, or timed in each
+    step, it would be far off."""
+
+    SLOW = 0.064
+
+    @pytest.fixture(autouse=True)
+    def steps_take_no_time_but_penalties(self, monkeypatch):
+        def step(gan, real, z, objective, *others: object) -> None:
+            assert isinstance(gan.step, int)
+            if gan.options.takes_penalty(gan.step):
+                time.sleep(self.SLOW)
+            if objective.takes_perceptual(gan.step):
+                time.sleep(self.SLOW)
+            gan.step += 1
+
+        monkeypatch.setattr(gan_training, "train_step", step)
+        monkeypatch.setattr(study_timing, "MOST_SECONDS", 0.3)
+
+    @staticmethod
+    def build(**options: Any) -> gan_training.GAN:
+        how = GANOptions(d_norm="none", label_smoothing=0.0, **options)
+        return gan_training.build_gan(32, 1, 5, (2, 2), 2e-4, 0.5, 0, torch.device("cpu"), how)
+
+    @pytest.mark.parametrize(("every", "steps"), [(16, 16), (4, 4), (1, 1)])
+    def test_a_penalty_counts_as_often_as_it_is_taken(self, every, steps):
+        objective = gan_training.Objective(1.0, 0.0, 1.0, None, 1)
+        gan = self.build(r1=1.0, reg_every=every)
+        _, seconds, _ = estimates.gan_seconds(gan, lambda pixels: objective, 2, "fp32")
+        assert seconds == pytest.approx(self.SLOW / steps, rel=0.4)
+
+    def test_so_does_one_beside_a_perceptual_loss(self):
+        objective = gan_training.Objective(1.0, 0.1, 1.0, torch.nn.Identity(), 4)
+        gan = self.build(r1=1.0, reg_every=8)
+        _, seconds, plain = estimates.gan_seconds(gan, lambda pixels: objective, 2, "fp32")
+        assert seconds == pytest.approx(self.SLOW * 3 / 8, rel=0.4)
+        assert plain == pytest.approx(self.SLOW / 8, rel=0.4)
+
+    def test_steps_of_a_study_are_timed_so_too(self, monkeypatch):
+        monkeypatch.setattr(study_timing, "generation_seconds", lambda *args: 0.0)
+        flags = ["--preset", "cpu", "--feature-maps-g", "2", "--feature-maps-d", "2", "--batch-size", "2"]
+        work = study_timing.workload(32, True, [], flags)
+        per_image, _ = study_timing._gan_seconds(work, torch.device("cpu"))
+        assert 2 * per_image == pytest.approx(self.SLOW / 16, rel=0.4)
+
+    def test_what_is_rare_does_not_take_for_ever(self):
+        assert study_timing.steps_to_time(GANOptions(d_norm="none", r1=1.0, reg_every=10_000)) == 64
+        assert study_timing.steps_to_time(GANOptions(reg_every=16), 8) == 8  # no penalty is taken
 
 
 class TestAnnouncement:
