@@ -191,7 +191,9 @@ def commands(
     rows = []
     history = paths.gan_history(metrics_dir)
     if history.is_file() and (config := load_json(history).get("config")):
-        rows.append(("The generator", command_line("train_gan", config, leave_out=("resume",))))
+        # train_gan.py takes one of the two, and records the default of --epochs beside --kimg.
+        unused = ["resume", *(["epochs"] if config.get("kimg") is not None else [])]
+        rows.append(("The generator", command_line("train_gan", config, leave_out=unused)))
     if manifest and manifest.get("created_by") == "generate_synthetic.py":
         options = {
             "model_path": "generator", "output_dir": "output_dir", "label": "class",

@@ -224,13 +224,13 @@ def save_grid(path: Path, images: np.ndarray, title: str) -> None:
 
 def save_interpolation(run: Run) -> None:
     """Walks through the latent space, side by side, as a GIF."""
-    size = min(WALK_SIDE, run.data.pixels.shape[1])
+    side = min(WALK_SIDE, run.data.pixels.shape[1])
     walks = []
     for start in range(WALKS):
         stops = run.vis_noise[(torch.arange(WALK_STOPS) + start * WALK_STOPS) % len(run.vis_noise)]
         z = closed_walk(stops, WALK_FRAMES)
         label = torch.full((len(z),), start % max(1, run.gan.options.n_classes))
-        walks.append(small_images(torch.from_numpy(generate(run, z, label)), size))
+        walks.append(small_images(torch.from_numpy(generate(run, z, label)), side))
     content = moving(np.concatenate(walks, axis=2))
     with atomic_path(paths.gan_interpolation(run.folders.output, run.folders.fold)) as temporary:
         temporary.write_bytes(content)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import paths
 from data_loader import cache_folder
+from gan_options import METRICS_IMAGES, options_of
 from utils import UserError, number
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from gan_monitor import MonitorOptions
     from gan_run import Run
 
-METRICS_IMAGES = 256
 PREVIEW_IMAGES, PREVIEW_ROWS = 8, 6  # training images, side by side, the first row as they are
 
 
@@ -149,7 +149,6 @@ def describe_memory(args: argparse.Namespace, n_images: int, batch_size: int) ->
     import torch
 
     from dcgan import count_parameters
-    from gan_options import options_of
     from gan_training import build_gan
 
     feature_maps = (args.feature_maps_g, args.feature_maps_d)

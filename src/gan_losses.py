@@ -18,9 +18,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from data_loader import IMAGENET_MEAN, IMAGENET_STD
+from gan_options import SMOOTHING
 from utils import derive_seed
 
-SMOOTHING = 0.1  # of D's target for reals alone, one-sided (Salimans et al. 2016, arXiv 1606.03498)
 WGAN_GP_WEIGHT = 10.0  # Gulrajani et al. 2017, for all of their networks and data
 
 VARIANCE_FLOOR = 1e-8  # the gradient of a bare square root is infinite at 0

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from data_loader import to_gan_range
 from distributed import alone
 from fidelity import NEIGHBOURS, neighbourhood_scores
+from gan_options import METRICS_IMAGES
 from gan_spaces import Space, build_spaces, grain, hog_space, small_images
 from gan_timetable import COPY_IMAGES, Costs, Timetable
 from gan_training import image_noise
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from gan_run import Run, TrainingSet
 
 SHARE = 0.04  # of the time, at most, for metrics; grids and figures take some of the 5 % promised
-DEFAULT_IMAGES = 256
 FEWEST = 2  # real images on either side of a comparison
 
 
@@ -42,7 +42,7 @@ class MonitorOptions:
     the images that is not trained on."""
 
     interval: int | None = None
-    images: int = DEFAULT_IMAGES
+    images: int = METRICS_IMAGES
     features: str | None = None
     holdout: float = 0.0
     cache_dir: str | Path | None = None

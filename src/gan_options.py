@@ -25,6 +25,8 @@ UPSAMPLINGS = ("deconv", "resize")
 # With --conditional: the index of a class among the labels, and the name of the class on command lines.
 CLASS_NAMES = ("Lung Opacity", "Normal", "No Lung Opacity / Not Normal")
 CLASS_FLAGS = ("lung_opacity", "normal", "not_normal")
+SMOOTHING = 0.1  # of D's target for reals alone, one-sided (Salimans et al. 2016, arXiv 1606.03498)
+METRICS_IMAGES = 256  # generated for an evaluation
 
 
 def label_of_class(flag: str) -> int:
@@ -46,7 +48,7 @@ class GANOptions:
     arch: str = "dcgan"
     d_norm: str = "batch"
     adversarial_loss: str = "bce"
-    label_smoothing: float = 0.1
+    label_smoothing: float = SMOOTHING
     r1: float = 0.0
     r2: float = 0.0
     reg_every: int = 16

@@ -153,10 +153,12 @@ class Run:
                 bar.set_description(f"epoch {epoch}/{self.schedule.epochs}")
                 self.train_one_epoch(epoch, bar, estimate)
                 bar.set_postfix_str(describe_epoch(self.history[-1]), refresh=False)
-                self.check_weights(epoch)
+                if epoch % self.schedule.checkpoint_interval == 0:
+                    self.check_weights()
                 from_main(self.save_epoch, epoch)
                 if (stop := from_main(self.reason_to_stop)) is not None:
                     break
+        self.check_weights()  # whatever ended the run
         from_main(self.save_final)
         if stop == "collapse":
             raise UserError(
@@ -220,11 +222,10 @@ class Run:
         if (step := meter.first_bad_step()) is not None:
             raise UserError(f"{meter.first_bad_term()} is not finite at step {step}: {NOT_FINITE}")
 
-    def check_weights(self, epoch: int) -> None:
-        """When checkpoints are due, and last: ``UserError`` if the weights are not the same everywhere."""
-        if epoch % self.schedule.checkpoint_interval == 0 or epoch == self.schedule.epochs:
-            gan = self.gan
-            agree(f"weights after epoch {epoch}", weights_digest(gan.G, gan.D, gan.G_ema))
+    def check_weights(self) -> None:
+        """``UserError`` if the weights are not the same in all processes."""
+        gan = self.gan
+        agree(f"weights after epoch {len(self.history)}", weights_digest(gan.G, gan.D, gan.G_ema))
 
     def reason_to_stop(self) -> str | None:
         """After an epoch: "collapse", "time" or nothing."""

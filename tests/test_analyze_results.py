@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -186,6 +187,19 @@ def test_the_run_that_trained_the_folds_stands_before_the_last_one(tmp_path):
         save_json(file, load_json(file) | {"config": {"epochs": 9, "k_folds": k_folds}})
         arms = find_arms(tmp_path)
         assert commands(arms, compare(arms, n_resamples=20), tmp_path, None, "own") == [*rows, last]
+
+
+def test_the_command_of_a_generator_trained_for_kimg_can_be_typed(tmp_path):
+    """Of --epochs and --kimg train_gan.py takes one, and records both."""
+    import train_gan
+    from analysis_steps import commands
+
+    args = train_gan.parse_arguments(["--kimg", "2.5", "--preset", "cpu"])
+    assert args.epochs is not None
+    save_json(paths.gan_history(tmp_path), {"config": vars(args)})
+    (_, command), _ = commands({}, {"arms": {}}, tmp_path, None, "own")
+    again = train_gan.parse_arguments(shlex.split(command)[2:])
+    assert (again.kimg, again.r1, again.image_size) == (2.5, args.r1, args.image_size)
 
 
 def test_the_command_of_the_synthetic_images_names_their_folder(tmp_path):
