@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from gan_monitor import MonitorOptions
     from gan_run import Run
+    from gan_training import GAN
 
 PREVIEW_IMAGES, PREVIEW_ROWS = 8, 6  # training images, side by side, the first row as they are
 
@@ -154,35 +155,65 @@ def describe_memory(args: argparse.Namespace, n_images: int, batch_size: int) ->
     feature_maps = (args.feature_maps_g, args.feature_maps_d)
     sizes = (args.image_size, args.num_channels, args.latent_dim, feature_maps)
     gan = build_gan(*sizes, args.lr, args.beta1, args.seed, torch.device("cpu"), options_of(args))
-    of_g, of_d = count_parameters(gan.G), count_parameters(gan.D)
-    # Weights, gradients and Adam's two moments of both networks, and the average of G: 4 bytes each.
-    state = 4 * (4 * (of_g + of_d) + of_g)
-    z = torch.zeros(1, gan.G.input_dim)
-    label = [torch.zeros(1, dtype=torch.int64)] if gan.options.conditional else []
-    images = torch.zeros(1, gan.G.num_channels, gan.G.image_size, gan.G.image_size)
-    activations = activation_bytes(gan.G, z, *label) + 2 * activation_bytes(gan.D, images, *label)
-    if gan.options.penalised:  # the graph of the gradient is kept too
-        activations += 2 * activation_bytes(gan.D, images, *label)
-    whole = state + batch_size * activations + n_images * args.image_size**2
+    parts = {
+        "weights and optimizers": weight_bytes(gan),
+        f"a batch of {batch_size}": batch_size * step_bytes(gan),
+        f"{n_images:,} images": n_images * args.image_size**2,
+    }
+    if wants_perceptual(args):
+        parts["the perceptual loss"] = perceptual_bytes(gan.G.image_size, batch_size)
+    if args.metrics_interval != 0:
+        parts["the check for copies"] = copying_bytes(n_images)
+    texts = [f"{part} ({size / 2**30:.2f})" for part, size in parts.items()]
     return (
-        f"generator {of_g:,} parameters, discriminator {of_d:,}; about {whole / 2**30:.1f} GiB of memory for "
-        f"weights and optimizers ({state / 2**30:.2f}), a batch of {batch_size} "
-        f"({batch_size * activations / 2**30:.2f}) and {n_images:,} images "
-        f"({n_images * args.image_size**2 / 2**30:.2f}), besides some 0.5 GiB of the program itself"
+        f"generator {count_parameters(gan.G):,} parameters, discriminator {count_parameters(gan.D):,}; "
+        f"about {sum(parts.values()) / 2**30:.1f} GiB of memory for {', '.join(texts)}, besides some 0.5 GiB "
+        "of the program itself"
     )
 
 
-def activation_bytes(network: Any, *inputs: Any) -> int:
-    """What a backward pass through ``network`` keeps for one image, in float32: the outputs of its layers."""
+def wants_perceptual(args: argparse.Namespace) -> bool:
+    return args.perceptual != "off" and args.lambda_perceptual > 0
+
+
+def weight_bytes(gan: GAN) -> int:
+    """Weights, gradients and Adam's two moments of both networks, and the average of G: 4 bytes each; with
+    spectral normalisation also the normalised weights of D that the passes of reals and fakes keep."""
+    from dcgan import count_parameters
+
+    of_g, of_d = count_parameters(gan.G), count_parameters(gan.D)
+    normalised = 2 * of_d if gan.options.d_norm == "spectral" else 0
+    return 4 * (4 * (of_g + of_d) + of_g + normalised)
+
+
+def step_bytes(gan: GAN) -> int:
+    """What a step keeps for one image."""
     import torch
 
-    total = 0
+    z = torch.zeros(1, gan.G.input_dim)
+    label = [torch.zeros(1, dtype=torch.int64)] if gan.options.conditional else []
+    images = torch.zeros(1, gan.G.num_channels, gan.G.image_size, gan.G.image_size)
+    of_d = activation_bytes(gan.D, images, *label)
+    # Reals and fakes; with a penalty the graph of the gradient is kept too.
+    return activation_bytes(gan.G, z, *label) + (4 if gan.options.penalised else 2) * of_d
+
+
+def activation_bytes(network: Any, *inputs: Any) -> int:
+    """What a backward pass through ``network`` keeps for one image, in float32: the outputs of its layers.
+    Those of parametrizations are weights, however many images there are."""
+    import torch
+
+    total, normalised = 0, {"parametrizations"}  # the only child of a normalised layer
 
     def count(_: Any, __: Any, output: Any) -> None:
         nonlocal total
         total += output.numel() * 4 if isinstance(output, torch.Tensor) else 0
 
-    leaves = [module for module in network.modules() if not list(module.children())]
+    leaves = [
+        module for name, module in network.named_modules()
+        if "parametrizations" not in name and {child for child, _ in module.named_children()} <= normalised
+        and not isinstance(module, torch.nn.Identity)
+    ]  # fmt: skip
     hooks = [leaf.register_forward_hook(count) for leaf in leaves]
     training = network.training
     try:
@@ -193,6 +224,28 @@ def activation_bytes(network: Any, *inputs: Any) -> int:
         for hook in hooks:
             hook.remove()
     return total
+
+
+def perceptual_bytes(image_size: int, batch_size: int) -> int:
+    """VGG16's weights, and what it keeps of the images of a batch that it is shown."""
+    import torch
+
+    from dcgan import count_parameters
+    from gan_losses import untrained_vgg16
+    from gan_training import PERCEPTUAL_IMAGES
+
+    network = untrained_vgg16(0)
+    per_image = activation_bytes(network, torch.zeros(1, 1, image_size, image_size))
+    return 4 * count_parameters(network) + min(batch_size, PERCEPTUAL_IMAGES) * per_image
+
+
+def copying_bytes(n_images: int) -> int:
+    """Of ``memorisation.detail_distances`` to so many training images: their thumbnails, in float64 before
+    they are blurred, and a window of each for every shift."""
+    from memorisation import DETAIL_SHIFT, DETAIL_SIDE
+
+    inner, shifts = DETAIL_SIDE - 2 * DETAIL_SHIFT, (2 * DETAIL_SHIFT + 1) ** 2
+    return n_images * 4 * (shifts * inner**2 + 2 * DETAIL_SIDE**2)
 
 
 def preview_augmentations(run: Run) -> Path:

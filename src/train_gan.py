@@ -27,6 +27,7 @@ from gan_flags import (
     monitor_options,
     nothing_written,
     preview_augmentations,
+    wants_perceptual,
     without_holdout,
 )
 from gan_options import (
@@ -315,10 +316,6 @@ def build_objective(args: argparse.Namespace, pixels: torch.Tensor, precision: s
             print(f"training without the perceptual loss: {error}")
             outcome = "unavailable"
     return objective_with(args, perceptual_loss, pixels.device), outcome
-
-
-def wants_perceptual(args: argparse.Namespace) -> bool:
-    return args.perceptual != "off" and args.lambda_perceptual > 0
 
 
 def objective_with(
