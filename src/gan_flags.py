@@ -18,10 +18,10 @@ from gan_options import METRICS_IMAGES, options_of
 from utils import UserError, number
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from gan_monitor import MonitorOptions
-    from gan_run import Run
     from gan_training import GAN
 
 PREVIEW_IMAGES, PREVIEW_ROWS = 8, 6  # training images, side by side, the first row as they are
@@ -248,21 +248,21 @@ def copying_bytes(n_images: int) -> int:
     return n_images * 4 * (shifts * inner**2 + 2 * DETAIL_SIDE**2)
 
 
-def preview_augmentations(run: Run) -> Path:
-    """Write a grid: training images in the first row, and below each some of the ways D may see it."""
+def preview_augmentations(args: argparse.Namespace, pixels: np.ndarray) -> Path:
+    """Write a grid: training images ``pixels`` uint8 [N, S, S] in the first row, and below each some of the
+    ways D may see it."""
     import torch
 
-    from data_loader import from_gan_range, to_gan_range
+    from data_loader import as_tensor, from_gan_range, to_gan_range
     from gan_augment import augment, draws
     from gan_files import save_grid
 
-    pixels = run.data.pixels[:PREVIEW_IMAGES]
-    real = to_gan_range(pixels, run.gan.G.num_channels)
-    rows = [pixels.cpu()]
+    real = to_gan_range(as_tensor(pixels), args.num_channels)
+    rows = [as_tensor(pixels)]
     for step in range(PREVIEW_ROWS - 1):
-        numbers = draws(run.seed, step, "D, reals", len(real))
-        rows.append(from_gan_range(augment(real, numbers)).cpu())
-    path = paths.gan_augmented_grid(run.folders.output, run.folders.fold)
+        numbers = draws(args.seed, step, "D, reals", len(real))
+        rows.append(from_gan_range(augment(real, numbers)))
+    path = paths.gan_augmented_grid(args.output_dir, args.fold)
     title = "Real training images (first row), and as D sees them with --diffaug"
     save_grid(path, torch.cat(rows).numpy(), title)
     return path

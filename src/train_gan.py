@@ -19,6 +19,7 @@ import paths
 from data_loader import add_cache_arguments, add_data_arguments, cache_folder
 from distributed import agree, check_batch_size, from_main, is_main, main_first, size, together
 from gan_flags import (
+    PREVIEW_IMAGES,
     add_monitoring_arguments,
     check_features,
     check_monitoring_arguments,
@@ -388,6 +389,22 @@ def dry_run(args: argparse.Namespace) -> None:
     print("--dry-run: nothing was trained or written")
 
 
+def preview(args: argparse.Namespace) -> None:
+    """Write a grid of a few training images as --diffaug changes them; no other is decoded."""
+    from data_loader import load_images
+    from splits import TRAIN, select
+
+    dataset, splits = training_part_of(args)
+    records = select(dataset, splits, TRAIN, label_of(args))
+    records, _ = without_holdout(records, args.metrics_holdout, splits.seed)
+    if not len(records):
+        raise UserError("--preview-augmentations: there are no images to learn from")
+    some = load_images(
+        records.head(PREVIEW_IMAGES), args.image_size, workers=args.workers, skip_bad=args.skip_bad_images
+    )
+    print(f"augmented training images: {preview_augmentations(args, some.pixels)}")
+
+
 # --- the run ---------------------------------------------------------------------------------------
 def fixed_settings(
     args: argparse.Namespace, data: TrainingSet, batch_size: int, precision: str, perceptual: str
@@ -491,8 +508,8 @@ def main(argv: list[str] | None = None) -> None:
             if is_main():
                 dry_run(args)
         elif args.preview_augmentations:
-            run = build_run(args)
-            print(f"augmented training images: {from_main(preview_augmentations, run)}")
+            if is_main():
+                preview(args)
         elif not args.estimate:
             train(args)
         elif is_main():

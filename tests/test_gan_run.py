@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+import data_loader
 import gan_files
+import gan_flags
 import gan_monitor
 import gan_run
 import gan_warnings
@@ -325,8 +327,16 @@ def test_a_dry_run_says_what_there_would_be_and_writes_nothing(data_dir, tmp_pat
     assert "GiB" in text and "ABOUT" in text
 
 
-def test_previewed_augmentations_are_real_images_and_only_shown_on_request(data_dir, tmp_path, capsys):
-    train(data_dir, tmp_path, "--diffaug", "--preview-augmentations")
+def test_previewed_augmentations_are_real_images_and_only_shown_on_request(
+    data_dir, tmp_path, capsys, monkeypatch
+):
+    """Networks, VGG16 and the other images are left alone."""
+    decoded, original = [], data_loader.read_image
+    monkeypatch.setattr(data_loader, "read_image", lambda *a, **k: decoded.append(a) or original(*a, **k))
+    monkeypatch.setattr(train_gan, "build_run", None)
+    flags = ["--diffaug", "--preview-augmentations", "--perceptual", "on", "--conditional"]
+    train(data_dir, tmp_path, *flags)
+    assert len(decoded) == gan_flags.PREVIEW_IMAGES == 8
     made = [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()]
     assert made == ["gan_images/reals_augmented.png"]
     assert "reals_augmented.png" in (Path(train_gan.__file__).parent.parent / ".gitignore").read_text()
