@@ -590,6 +590,14 @@ def test_sets_of_options_are_known_or_spelt():
         option_contender("mine")
 
 
+def test_a_driver_that_does_something_else_is_measured_anew():
+    known = contenders()
+    for name in ("lightweight-gan", "stylegan2_pytorch"):
+        default, small = (Unit(known[one], 0, Budget(10)) for one in (name, f"{name} small"))
+        assert "driver 2" in default.id and default.id != small.id and "--variant small" in small.id
+    assert "driver" not in Unit(known["diffusers-ddpm"], 0, Budget(10)).id
+
+
 def test_units_differ_by_what_they_measure():
     one, other = Contender("a", ("--x",)), Contender("a", ("--y",))
     units = [Unit(one, 0, Budget(10)), Unit(one, 1, Budget(10)), Unit(one, 0, Budget(30)),
@@ -730,6 +738,51 @@ def test_the_textbook_driver_trains_and_samples(drivers, tmp_path):
     made = runs.read_made(tmp_path / "made.npz")
     assert list(made.images) == ["raw"] and made.images["raw"].shape == (5, SIDE, SIDE)
     assert made.images["raw"].std() > 0 and made.facts["images_seen"] == 8 * made.facts["steps"]
+
+
+def test_an_average_begins_with_the_training(drivers):
+    network, average = (torch.nn.BatchNorm1d(1, affine=True) for _ in range(2))
+    moving = drivers("protocol").Average([network], [average], 0.5)
+    mean, calls = 1.0, []
+    gan = SimpleNamespace(
+        EMA=lambda: calls.append("EMA"), reset_parameter_averaging=lambda: calls.append("reset")
+    )
+    assert "from step 0" in moving.take_over(gan)
+    for step in range(1, 30):
+        torch.nn.init.constant_(network.weight, value := 1.0 + step)
+        network.running_mean.fill_(step)
+        moving.step()
+        decay = min(0.5, (1 + step) / (10 + step))
+        mean = decay * mean + (1 - decay) * value
+        gan.EMA(), gan.reset_parameter_averaging()  # the package's own do nothing any more
+    assert calls == ["reset"]
+    assert average.weight.item() == pytest.approx(mean) and average.running_mean.item() == 29
+
+
+@pytest.mark.parametrize(("side", "trained"), [(64, 64), (112, 128), (224, 256)])
+def test_reals_are_enlarged_to_a_power_of_two_and_samples_come_back(side, trained, drivers):
+    protocol = drivers("protocol")
+    ramp = torch.linspace(0, 1, side)[None, None, None].expand(2, 1, side, side)
+    large = protocol.enlarged(ramp)
+    assert large.shape == (2, 1, trained, trained)
+    back = protocol.reduced(large, side)
+    assert back.shape == ramp.shape and (back - ramp).abs().max() < 0.01
+    assert bool(protocol.side_words(side, trained)) is (side != trained)
+
+
+def test_the_small_variant_reaches_its_builder(drivers, tmp_path, capsys):
+    built = []
+
+    def build(reals, device, small):
+        built.append(small)
+        return CountingPeer(reals, device)
+
+    protocol = drivers("protocol")
+    for flags in ([], ["--variant", "small"]):
+        protocol.main(build, None, [*driver_flags(tmp_path), *flags], variants=True)
+    assert built == [False, True]
+    with pytest.raises(SystemExit):
+        protocol.main(CountingPeer, None, [*driver_flags(tmp_path), "--variant", "small"])
 
 
 @pytest.mark.parametrize("size", [32, 64, 112, 224])

@@ -5,7 +5,8 @@
 A driver is run by the Python of the contender's own environment, so nothing here imports the project. It
 trains for ``--seconds`` of wall time on ``reals.npy``, uint8 gray [N, S, S]; building the networks, importing
 and sampling are not counted. ``made.npz`` then holds ``raw`` and, where there is one, ``averaged`` (the
-moving average of the weights), each uint8 gray [count, S, S], and ``facts``, a JSON text.
+moving average of the weights), each uint8 gray [count, S, S], and ``facts``, a JSON text. ``--variant small``
+asks for the contender's adaptation to minutes of a CPU, where it has one.
 """
 
 from __future__ import annotations
@@ -40,16 +41,22 @@ class Peer(Protocol):
         """{"raw": [count, C, S, S] in [0, 1], maybe "averaged": the same}."""
 
 
-Build = Callable[[torch.Tensor, torch.device], Peer]  # (reals float [N, 1, S, S] in [0, 1], device)
+# (reals float [N, 1, S, S] in [0, 1], device); with variants also whether the small one is meant
+Build = Callable[..., Peer]
+DEFAULT, SMALL = VARIANTS = ("default", "small")
 
 
-def main(build: Build, package: str | None = None, argv: list[str] | None = None) -> None:
-    """Train, sample, save. ``package``: the contender's name in the package index."""
-    args = parser().parse_args(argv)
+def main(
+    build: Build, package: str | None = None, argv: list[str] | None = None, variants: bool = False
+) -> None:
+    """Train, sample, save. ``package``: the contender's name in the package index; ``variants``: whether it
+    has a small one."""
+    args = parser(VARIANTS if variants else (DEFAULT,)).parse_args(argv)
     seed_everything(args.seed)
     device = torch.device(args.device)
     pixels = torch.from_numpy(np.load(args.images, allow_pickle=False))  # uint8 [N, S, S]
-    peer = build(pixels.unsqueeze(1).float() / 255.0, device)
+    reals = pixels.unsqueeze(1).float() / 255.0
+    peer = build(reals, device, args.variant == SMALL) if variants else build(reals, device)
     import_what_is_lazy()
     steps, seen, seconds = train_for(peer, args.seconds, device)
     print(f"{steps} steps, {seen} images in {seconds:.1f} s", flush=True)
@@ -67,7 +74,7 @@ def main(build: Build, package: str | None = None, argv: list[str] | None = None
     save(Path(args.out), images, facts)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(variants: tuple[str, ...]) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description="Train one contender for a time and sample it.")
     add = made.add_argument
     add("--images", required=True, help="uint8 [N, S, S] in an .npy file")
@@ -76,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--count", type=int, default=300, help="images to be generated")
     add("--device", default="cpu")
+    add("--variant", choices=variants, default=DEFAULT)
     return made
 
 
@@ -103,6 +111,62 @@ def train_for(peer: Peer, seconds: float, device: torch.device) -> tuple[int, in
         if device.type == "cuda":
             torch.cuda.synchronize(device)
     return steps, seen, elapsed
+
+
+# --- what packages lack ----------------------------------------------------------------------------
+class Average:
+    """A moving average of ``networks`` in ``averages`` from the first step on: decay min(``decay``,
+    (1 + t) / (10 + t)) after t steps, the ramp of TensorFlow's ExponentialMovingAverage; buffers are copied.
+
+    The packages begin theirs after 20,000 steps and reset it until 25,000: in minutes it would be the
+    network as it was after two steps.
+    """
+
+    def __init__(
+        self, networks: list[torch.nn.Module], averages: list[torch.nn.Module], decay: float
+    ) -> None:
+        self.pairs, self.decay, self.steps = list(zip(networks, averages)), decay, 0  # noqa: B905
+
+    @torch.no_grad()
+    def step(self) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for network, average in self.pairs:
+            for value, mean in zip(network.parameters(), average.parameters()):  # noqa: B905
+                mean.lerp_(value, 1 - decay)
+            for value, kept in zip(network.buffers(), average.buffers()):  # noqa: B905
+                kept.copy_(value)
+
+    def take_over(self, gan: Any) -> str:
+        """Switch off the package's own; words for ``settings``."""
+        gan.reset_parameter_averaging()
+        gan.EMA = gan.reset_parameter_averaging = lambda: None
+        return f"decay {self.decay}, from step 0 with a ramp (the package: from step 20,000)"
+
+
+def enlarged(reals: torch.Tensor) -> torch.Tensor:
+    """[N, C, S, S] in [0, 1] bilinearly enlarged to the next power of two, as packages insist on one."""
+    side = 1 << (reals.shape[-1] - 1).bit_length()
+    if side == reals.shape[-1]:
+        return reals
+    larger = [
+        torch.nn.functional.interpolate(part, side, mode="bilinear", align_corners=False)
+        for part in reals.split(256)
+    ]
+    return torch.cat(larger)
+
+
+def reduced(images: torch.Tensor, side: int) -> torch.Tensor:
+    """[N, C, T, T] -> [N, C, side, side], area averages."""
+    if images.shape[-1] == side:
+        return images
+    return torch.nn.functional.adaptive_avg_pool2d(images, side)
+
+
+def side_words(side: int, trained: int) -> dict[str, str]:
+    """For ``settings``, where the two differ."""
+    words = f"trained at {trained} pixels on enlarged reals, samples area-averaged to {side}"
+    return {} if side == trained else {"size": words}
 
 
 def to_gray(images: torch.Tensor) -> np.ndarray:
