@@ -1,4 +1,4 @@
-"""One run of GAN training: the loop over epochs, what is looked at on the way, and going on after a stop.
+"""One run of GAN training: the loop over epochs, and what is looked at on the way.
 
 The state for --resume is saved at the ends of epochs, so an interrupted run repeats at most what lies
 after the last of them, and ends with the very files that an uninterrupted run would have written. Of several
@@ -9,8 +9,6 @@ files.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -18,14 +16,15 @@ from tqdm import tqdm
 
 import gan_files
 import paths
-from data_loader import ImageSet, to_gan_range
+from data_loader import to_gan_range
 from distributed import agree, from_main, own, weights_digest
 from estimates import gan_hint
 from gan_clock import Clock, TimeEstimate, peak_memory_mb
 from gan_monitor import Monitor, MonitorOptions, better
 from gan_networks import GENERATOR_FORMAT
-from gan_options import GANOptions, settings_of
 from gan_probe import gradient_shares
+from gan_resume import STATE_FORMAT
+from gan_setup import Folders, Schedule, TrainingSet
 from gan_training import (
     GAN,
     PERCEPTUAL_IMAGES,
@@ -37,9 +36,8 @@ from gan_training import (
     train_step,
 )
 from gan_warnings import active_warnings, new_warnings
-from utils import UserError, load_checkpoint, public_path, save_checkpoint
+from utils import UserError, save_checkpoint
 
-STATE_FORMAT = "gan-training-state-1"
 CHECK_EVERY = 50  # steps between looks at the losses, which stay on the device
 STATS_EVERY = 200  # steps, at most about so many, that a line of the statistics is about
 PROBE_EVERY = 500  # steps from one look at the shares of G's gradient, which takes about a step, to the next
@@ -48,58 +46,6 @@ NOT_FINITE = (
     "training stopped, the last good checkpoint is kept; a lower --lr, a larger --batch-size or "
     "--precision fp32 may help"
 )
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """``pixels`` uint8 [N, S, S] on the device; ``origin``: what a checkpoint says about its images;
-    ``red_flags``: what everybody who uses the generator must know.
-
-    ``patients``: of each image, "" for all where nobody cares; ``labels``: classes int64 [N] on the device,
-    for a conditional GAN; ``images``: where the pixels came from, for caches; ``holdout``: uint8 [M, S, S] of
-    patients that are not trained on, ``holdout_labels``: their classes.
-    """
-
-    pixels: Tensor
-    origin: dict[str, Any]
-    skipped: list[str]
-    red_flags: list[str] = field(default_factory=list)
-    patients: list[str] = field(default_factory=list)
-    labels: Tensor | None = None
-    images: ImageSet | None = None
-    holdout: Any = None
-    holdout_labels: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if not self.patients:  # each image a patient of its own
-            object.__setattr__(self, "patients", [str(row) for row in range(len(self.pixels))])
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train and when to save: whole epochs, and intervals in steps and epochs.
-
-    ``batch_size`` is that of all processes together, which must be able to share it evenly. ``max_minutes``:
-    the epoch in which so much time is used up is the last for now.
-    """
-
-    epochs: int
-    batch_size: int
-    save_interval: int
-    checkpoint_interval: int
-    max_minutes: float | None = None
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where files go: models (its subfolder gan/), sample grids, history, curves; each with names of its own
-    for a GAN that never saw fold ``fold``."""
-
-    models: str
-    output: str
-    results: str
-    figures: str
-    fold: int | None = None
 
 
 class Run:
@@ -359,60 +305,6 @@ class Run:
         """``UserError`` if weights are no longer finite, which happens while the loss before still is."""
         if not self.gan.is_finite():
             raise UserError(f"the weights are not finite after step {self.gan.step}: {NOT_FINITE}")
-
-    # --- resuming
-    def resume(self, where: str) -> None:
-        """Continue from the state file ``where`` ("auto": this run's own); none there: from the beginning.
-
-        ``UserError`` if the state was made with other settings, or is beyond the epochs asked for.
-        """
-        state = from_main(self.read_state, where)
-        if state is None:
-            return
-        self.gan.load_state_dict(state)
-        self.history, self.stats = list(state["history"]), list(state.get("stats", []))
-        self.best, self.watched = state.get("best"), state.get("watched")
-        self.floors = state.get("floors", {})
-        self.clock.restore(state.get("clock"))
-        best = f"; best so far: step {self.best['step']:,}, KID {self.best['kid']:.4f}" if self.best else ""
-        print(f"resumed at step {self.gan.step}{best}")
-
-    def read_state(self, where: str) -> dict[str, Any] | None:
-        """The state to be resumed, which fits this run; None if it is not there."""
-        of_this_run = paths.gan_state(self.folders.models, self.folders.fold)
-        path = of_this_run if where == "auto" else Path(where)
-        name = public_path(path)
-        if not path.exists():
-            print(f"--resume: {name} is not there: starting from the beginning")
-            return None
-        state = load_checkpoint(path, "python src/train_gan.py")
-        self.refuse_unfit(state, name)
-        return state
-
-    def refuse_unfit(self, state: dict[str, Any], name: str) -> None:
-        if state.get("format") != STATE_FORMAT:
-            raise UserError(
-                f"--resume: {name} is not a training state; python src/train_gan.py writes "
-                f"{paths.gan_state('<model-dir>').as_posix()}"
-            )
-        # What older states do not know of.
-        earlier = settings_of(GANOptions()) | MonitorOptions().settings()
-        earlier |= {"--train-fraction": 1.0, "processes": 1, "--compile": False} | state["settings"]
-        different = [
-            f"{flag} {earlier.get(flag)} (now {value})"
-            for flag, value in self.settings.items()
-            if earlier.get(flag) != value
-        ]
-        if different:
-            raise UserError(
-                f"--resume: {name} was made with {', '.join(different)}; only --epochs and --kimg may "
-                "grow: give the same flags, or leave --resume out to start anew"
-            )
-        if (done := len(state["history"])) > self.schedule.epochs:
-            raise UserError(
-                f"--resume: {name} has {done} epochs behind it and {self.schedule.epochs} are asked: "
-                "--epochs and --kimg may only grow"
-            )
 
 
 def part_ends(steps: int) -> set[int]:

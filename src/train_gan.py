@@ -482,6 +482,7 @@ def build_run(args: argparse.Namespace) -> Run:
 
 
 def train(args: argparse.Namespace) -> None:
+    from gan_resume import resume
     from utils import public_path, set_seed
 
     set_seed(args.seed)
@@ -491,7 +492,7 @@ def train(args: argparse.Namespace) -> None:
     run = build_run(args)
     print(describe(run))
     if args.resume:
-        run.resume(args.resume)
+        resume(run, args.resume)
     elif paths.gan_state(args.model_dir, args.fold).exists():
         folder = public_path(paths.gan_dir(args.model_dir, args.fold))
         print(f"{folder} holds an earlier run: its files are overwritten as new ones are made")
