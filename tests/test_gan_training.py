@@ -84,11 +84,6 @@ def look(D: nn.ModuleList, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Te
     return D[5](functional.leaky_relu(D[4](third), 0.2)).flatten(), [first, second, third]
 
 
-def moments(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    mean = maps.mean(dim=0)
-    return mean, ((maps - mean).square().mean(dim=0) + 1e-8).sqrt()
-
-
 def plain_step(G, D, adam_g, adam_d, real, z) -> None:
     """The step of the trainer before it had options."""
     fake, bce = G(z[:, :, None, None]), functional.binary_cross_entropy_with_logits
@@ -96,13 +91,13 @@ def plain_step(G, D, adam_g, adam_d, real, z) -> None:
     adam_d.zero_grad()
     (bce(on_real, torch.full((4,), 0.9)) + bce(on_fake, torch.zeros(4))).backward()
     adam_d.step()
-    wanted = [moments(maps.detach()) for maps in features]
+    wanted = [gan_losses.batch_moments(maps.detach()) for maps in features]
     for weight in D.parameters():
         weight.requires_grad_(False)
     logits, features = look(D, fake)
     matching = []
     for (real_mean, real_sd), maps in zip(wanted, features, strict=True):
-        mean, sd = moments(maps)
+        mean, sd = gan_losses.batch_moments(maps)
         difference = (mean - real_mean).square().mean() + (sd - real_sd).square().mean()
         scale = (real_mean.square() + real_sd.square()).mean().clamp_min(1e-12)
         matching.append(difference / scale)
@@ -122,7 +117,7 @@ def test_default_steps_leave_the_very_weights_that_the_trainer_without_options_l
         module.load_state_dict(gan.D.get_submodule(name).state_dict())
     G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
     average = copy.deepcopy(G)
-    adams = [torch.optim.Adam(net.parameters(), 1e-3, betas=(0.5, 0.999)) for net in (G, D)]
+    adams = [torch.optim.Adam(net.parameters(), 1e-3, betas=(0.5, 0.999), fused=True) for net in (G, D)]
     for step in range(3):
         real = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
         plain_step(G, D, *adams, real, gan_training.step_noise(0, step, 4, 6))
