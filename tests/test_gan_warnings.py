@@ -87,6 +87,8 @@ def test_without_unseen_images_d_must_be_sure_of_everything():
     lines[-1]["d_fake"] = 0.01
     assert "--metrics-holdout" in found(lines)["over_fit"]
     assert "over_fit" not in found(lines, "rpgan")  # whose logits have no zero
+    lines[-1]["d_fake"] = 0.2
+    assert "over_fit" not in found(lines) and "over_fit" in found(lines, "hinge")
 
 
 def test_images_that_are_alike_or_show_little_of_the_reals():
