@@ -34,8 +34,8 @@ from fitting import (
     fit_to_dict,
     loss_and_accuracy,
     record_epoch,
-    steps_per_epoch,
 )
+from treatments import steps_per_epoch
 from utils import UserError, derive_seed, load_checkpoint, save_checkpoint
 
 VALIDATION_ROWS = 4096  # images validated at a time: 34 MB of features
