@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gan_flags import add_model_arguments, add_training_arguments
 from gan_options import GANOptions, add_gan_options, options_of, resolve
 from pipeline_steps import GENERATION, Step
 from study_plan import ARMS, GAN, Part, arm_step_name
@@ -106,14 +107,9 @@ def workload(image_size: int, cpu: bool, classifier_args: Sequence[str], gan_arg
 def _of_gan(gan_args: Sequence[str]) -> Namespace:
     """What train_gan.py makes of these options, its preset's values included."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--precision", default="auto")
+    add_model_arguments(parser)
+    add_training_arguments(parser)
     add_gan_options(parser)
-    for name, kind in {
-        "image_size": int, "num_channels": int, "latent_dim": number(int, 1), "batch_size": number(int, 2),
-        "feature_maps_g": number(int, 1), "feature_maps_d": number(int, 1), "lr": float, "beta1": float,
-        "lambda_perceptual": float, "lambda_fm": float, "perceptual": str,
-    }.items():  # fmt: skip
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind)
     args, _ = parser.parse_known_args(list(gan_args))
     try:
         resolve(args)

@@ -125,9 +125,10 @@ def test_nobody_sees_a_heldout_patient_and_nobody_a_test_image(data):
 
 def test_the_heldout_part_is_the_fold_that_train_gan_leaves_out(data):
     import train_gan
+    from gan_training_set import training_part_of
 
     flags = ["--data-dir", str(data.splits_file.parent), "--fold", "1", "--k-folds", "5"]
-    _, splits = train_gan.training_part_of(train_gan.parse_arguments(flags))
+    _, splits = training_part_of(train_gan.parse_arguments(flags))
     seen = splits.images[(splits.images["role"] == "train") & (splits.images["label"] == 1)]
     assert set(seen["patient"]) == set(data.training_patients)
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 import gan_files
+import gan_flags
 import gan_layers
 import gan_networks
 import gan_options
 import gan_training
+import gan_training_set
 import generation
 import paths
 import train_gan
@@ -120,7 +122,7 @@ def test_all_classes_are_learned_from_if_networks_are_told_them():
     assert resolved().classes == "positive"
     assert resolved("--conditional").classes == "all"
     assert set(gan_options.CLASS_NAMES) == set(LABEL_OF_CLASS)
-    assert train_gan.IMAGE_SIZES == gan_layers.IMAGE_SIZES
+    assert gan_flags.IMAGE_SIZES == gan_layers.IMAGE_SIZES
 
 
 def test_settings_of_a_run_leave_the_name_of_the_preset_out():
@@ -199,7 +201,7 @@ def test_classes_that_the_metadata_lacks_are_refused_in_a_line(tmp_path):
 
 def test_numbers_of_classes_follow_their_names():
     records = pd.DataFrame({"class": ["Normal", "Lung Opacity", "No Lung Opacity / Not Normal"]})
-    assert train_gan.class_numbers(records).tolist() == [1, 0, 2]
+    assert gan_training_set.class_numbers(records).tolist() == [1, 0, 2]
 
 
 def test_rows_of_a_sample_grid_are_of_one_class_each(data_dir, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from PIL import Image
 
 import data_loader
 import gan_files
-import gan_flags
+import gan_forecast
 import gan_monitor
 import gan_run
 import gan_warnings
@@ -336,7 +336,7 @@ def test_previewed_augmentations_are_real_images_and_only_shown_on_request(
     monkeypatch.setattr(train_gan, "build_run", None)
     flags = ["--diffaug", "--preview-augmentations", "--perceptual", "on", "--conditional"]
     train(data_dir, tmp_path, *flags)
-    assert len(decoded) == gan_flags.PREVIEW_IMAGES == 8
+    assert len(decoded) == gan_forecast.PREVIEW_IMAGES == 8
     made = [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()]
     assert made == ["gan_images/reals_augmented.png"]
     assert "reals_augmented.png" in (Path(train_gan.__file__).parent.parent / ".gitignore").read_text()

@@ -324,6 +324,7 @@ def test_the_work_is_measured_as_the_options_say(monkeypatch):
         (["--classifier-args", "--batch-size 0"], "argument --batch-size: 0 is not allowed"),
         (["--gan-args", "--num-channels 1 --batch-size=1"], "argument --batch-size: 1 is not allowed"),
         (["--gan-args", "--num-channels 2"], "argument --num-channels"),
+        (["--gan-args", "--precision fp64"], "argument --precision"),
         (["--gan-args", "--latent-dim 0"], "argument --latent-dim: 0 is not allowed"),
         (["--gan-args", "--feature-maps-g 0"], "argument --feature-maps-g"),
         (["--gan-args", "--kimg 2"], "--kimg cannot be passed on"),

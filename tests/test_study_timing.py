@@ -73,6 +73,11 @@ def test_every_view_of_a_training_image_has_features():
     assert seconds == pytest.approx(SCRIPT_SECONDS + 170 * 0.003 + (4 * 140 + 30) * 0.01)
 
 
+def test_flags_that_do_not_change_how_long_a_gan_takes_are_passed_over():
+    others = ["--save-interval", "5", "--resume", "auto", "--lambda-adv=2", "--tensorboard"]
+    assert workload(32, True, [], others) == FROZEN
+
+
 def test_features_and_images_are_timed_as_they_are_computed(monkeypatch):
     monkeypatch.setattr(study_timing, "MOST_SECONDS", 0.0)
     monkeypatch.setattr(study_timing, "GENERATED_BATCH", 3)

@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-import estimates
 import gan_files
+import gan_flags
+import gan_forecast
 import gan_layers
 import gan_losses
+import gan_objective
 import gan_run
 import gan_training
+import gan_training_set
 import paths
 import train_gan
 import utils
@@ -43,7 +46,7 @@ def no_download(monkeypatch):
     def unavailable(url, what, remedy):
         raise WeightsUnavailableError(f"{what}: {url} cannot be had; {remedy}")
 
-    monkeypatch.setattr(utils, "hub_weights", unavailable)
+    monkeypatch.setattr(gan_objective, "hub_weights", unavailable)
 
 
 def train(data_dir: Path, folder: Path, *flags: str) -> None:
@@ -479,13 +482,13 @@ def test_perceptual_auto_goes_on_without_weights_and_records_it(data_dir, tmp_pa
 
 def test_an_estimate_downloads_nothing_and_writes_only_the_splits(data_dir, tmp_path, monkeypatch, capsys):
     """Although the perceptual loss, which is asked for, is timed: with weights that are not there."""
-    measure, measured = estimates.gan_seconds, []
+    measure, measured = gan_forecast.gan_seconds, []
 
     def gan_seconds(*arguments):
         measured.append(measure(*arguments))
         return 0.001, 0.04, 0.01  # on a busy machine either step may take longer
 
-    monkeypatch.setattr(estimates, "gan_seconds", gan_seconds)
+    monkeypatch.setattr(gan_forecast, "gan_seconds", gan_seconds)
     fresh = shutil.copytree(data_dir, tmp_path / "data")
     (fresh / "splits.json").unlink(missing_ok=True)
     before = {file for file in tmp_path.rglob("*") if file.is_file()}
@@ -506,7 +509,7 @@ def test_perceptual_on_without_weights_stops(data_dir, tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncated", "another network"])
 def test_unfit_vgg_file_stops_on_and_not_auto(data_dir, tmp_path, monkeypatch, capsys, damage):
-    monkeypatch.setattr(utils, "hub_weights", REAL_HUB_WEIGHTS)
+    monkeypatch.setattr(gan_objective, "hub_weights", REAL_HUB_WEIGHTS)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     file = tmp_path / "torch" / "hub" / "checkpoints" / gan_losses.VGG16_URL.rsplit("/", 1)[1]
     file.parent.mkdir(parents=True)
@@ -528,7 +531,7 @@ def test_perceptual_loss_with_weights_is_used_and_recorded(data_dir, tmp_path, m
     torch.manual_seed(0)
     layers = vgg.make_layers(vgg.cfgs["D"][:9]).state_dict()
     weights = {f"features.{name}": value for name, value in layers.items()}
-    monkeypatch.setattr(utils, "hub_weights", lambda *_: weights)
+    monkeypatch.setattr(gan_objective, "hub_weights", lambda *_: weights)
     train(data_dir, tmp_path, "--epochs", "1")
     content = history(tmp_path)
     assert content["perceptual"] == "on"
@@ -561,6 +564,15 @@ def test_fewer_than_two_images_are_an_error(data_dir, tmp_path):
         train(folder, tmp_path / "out", "--skip-bad-images", "--perceptual", "off")
 
 
+@pytest.mark.parametrize("flag", ["--no-cache", "--estimate", "--dry-run", "--preview-augmentations"])
+def test_one_image_is_an_error_whatever_is_asked_for(data_dir, tmp_path, monkeypatch, flag):
+    select = gan_training_set.select
+    monkeypatch.setattr(gan_training_set, "select", lambda *what: select(*what).head(1))
+    with pytest.raises(UserError, match="needs at least 2 images; there are 1 pneumonia images"):
+        train(data_dir, tmp_path, "--diffaug", "--perceptual", "off", flag)
+    assert not list(tmp_path.iterdir())
+
+
 def test_skipped_images_are_recorded(tmp_path):
     folder = make_dataset(tmp_path / "set")
     files = sorted(paths.training_images(folder).glob("*.png"))
@@ -581,9 +593,9 @@ def is_training_positive(folder: Path, image: Path) -> bool:
 
 
 def test_kimg_is_rounded_up_to_whole_epochs():
-    assert train_gan.count_epochs(50, None, 100, 32) == 50
-    assert train_gan.count_epochs(50, 1.0, 100, 32) == 11  # 1000 / 96 images
-    assert train_gan.count_epochs(50, 0.096, 100, 32) == 1
+    assert gan_training_set.count_epochs(50, None, 100, 32) == 50
+    assert gan_training_set.count_epochs(50, 1.0, 100, 32) == 11  # 1000 / 96 images
+    assert gan_training_set.count_epochs(50, 0.096, 100, 32) == 1
 
 
 def test_non_finite_loss_stops_with_its_step_and_keeps_the_last_good_checkpoint(
@@ -649,7 +661,7 @@ def test_flags_have_the_documented_defaults():
         "no_real_images": False, "train_fraction": 1.0, "fold": None, "k_folds": None,
     }  # fmt: skip
     assert {name: getattr(args, name) for name in documented} == documented
-    assert train_gan.IMAGE_SIZES == gan_layers.IMAGE_SIZES
+    assert gan_flags.IMAGE_SIZES == gan_layers.IMAGE_SIZES
 
 
 def test_help_needs_no_torch_and_names_every_default():
