@@ -283,7 +283,8 @@ class Monitor:
         if holdout is not None and len(holdout) >= FEWEST:
             parts["holdout"] = torch.from_numpy(np.ascontiguousarray(holdout[: self.n])).to(device)
         labels = {"training": self._labels(rows.cpu().numpy()), "generated": self._labels(self.rows[0])}
-        labels["holdout"] = self.data.holdout_labels
+        if self.data.holdout_labels is not None:
+            labels["holdout"] = self.data.holdout_labels[: self.n]
         try:
             D.eval()
             logits = {name: _logits(D, pixels, labels.get(name)) for name, pixels in parts.items()}

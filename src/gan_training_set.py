@@ -43,7 +43,9 @@ def records_to_learn_from(
     args: argparse.Namespace, dataset: Dataset, splits: Splits
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(records to train on, records set aside for metrics) of ``training_part_of``; ``UserError`` if there
-    are fewer than two to train on."""
+    are fewer than two to train on, or classes are asked for that the metadata lacks."""
+    if args.conditional:
+        require_classes(dataset.images)
     records = select(dataset, splits, TRAIN, label_of(args))
     records, held = without_holdout(records, args.metrics_holdout, splits.seed)
     require_two(args, len(records))
@@ -98,8 +100,6 @@ def load_training_set(args: argparse.Namespace, device: torch.device) -> Trainin
     """Decode the images of the training split, one per record; ``UserError`` if there are fewer than two."""
     dataset, splits = training_part_of(args)
     print(describe_splits(splits))
-    if args.conditional:
-        require_classes(dataset.images)
     records, held = records_to_learn_from(args, dataset, splits)
     images = _decoded(args, records)
     aside = _decoded(args, held) if len(held) else None

@@ -1,4 +1,4 @@
-"""Train a DCGAN on the pneumonia images of the training split; its averaged generator makes new ones.
+"""Train a GAN on the pneumonia images of the training split; its averaged generator makes new ones.
 
     python src/train_gan.py --data-dir ./data/processed
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 # --- command line ----------------------------------------------------------------------------------
 def build_parser() -> argparse.ArgumentParser:
-    parser = argument_parser("Train a DCGAN on the pneumonia images of the training split.")
+    parser = argument_parser("Train a GAN on the pneumonia images of the training split.")
     add_data_arguments(parser)
     add_cache_arguments(parser)
     add = parser.add_argument

@@ -11,7 +11,7 @@ from torch import nn
 from gan_monitor import Monitor, set_aside
 from gan_options import GANOptions
 from gan_probe import gradient_shares
-from gan_run import TrainingSet
+from gan_setup import TrainingSet
 from gan_spaces import grain, hog_features, hog_space
 from gan_timetable import START_SECONDS, Costs, Timetable, forward_operations, timetable
 from gan_training import Objective, build_gan, image_noise, step_noise, train_step
@@ -169,6 +169,15 @@ def test_held_out_images_are_scored_and_shown_to_d(monitor):
     assert set(result["discriminator"]) == {
         "training", "generated", "holdout", "training_sign", "holdout_error",
     }  # fmt: skip
+
+
+def test_more_held_out_images_than_an_evaluation_takes_keep_their_classes():
+    gan = build_gan(32, 1, 6, (4, 4), 1e-3, 0.5, 0, CPU, GANOptions(conditional=True))
+    watched = monitor_of(
+        pictures(40), labels=torch.arange(40) % 3, holdout=pictures(33), holdout_labels=torch.arange(33) % 3
+    )
+    result = watched.evaluate(["HOG"], lambda z, label: pictures(len(z), seed=1), gan.D)
+    assert watched.n < 33 and "holdout" in result["discriminator"]
 
 
 def test_patients_are_set_aside_whole_and_always_the_same():

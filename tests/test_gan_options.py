@@ -9,8 +9,6 @@ import pytest
 import torch
 
 import gan_files
-import gan_flags
-import gan_layers
 import gan_networks
 import gan_options
 import gan_training
@@ -122,7 +120,6 @@ def test_all_classes_are_learned_from_if_networks_are_told_them():
     assert resolved().classes == "positive"
     assert resolved("--conditional").classes == "all"
     assert set(gan_options.CLASS_NAMES) == set(LABEL_OF_CLASS)
-    assert gan_flags.IMAGE_SIZES == gan_layers.IMAGE_SIZES
 
 
 def test_settings_of_a_run_leave_the_name_of_the_preset_out():
@@ -197,6 +194,8 @@ def test_classes_that_the_metadata_lacks_are_refused_in_a_line(tmp_path):
     metadata.write_text("\n".join(",".join(cells[:6] + cells[7:]) for cells in lines) + "\n")
     with pytest.raises(UserError, match=r"--conditional: the metadata has no image of class .*Normal"):
         train(folder, tmp_path, "--conditional", "--epochs", "1")
+    with pytest.raises(UserError, match="--conditional: the metadata"):
+        train(folder, tmp_path, "--conditional", "--estimate")
 
 
 def test_numbers_of_classes_follow_their_names():
