@@ -786,6 +786,20 @@ def test_the_small_variant_reaches_its_builder(drivers, tmp_path, capsys):
         protocol.main(CountingPeer, None, [*driver_flags(tmp_path), "--variant", "small"])
 
 
+def test_a_step_that_fails_is_tried_again_and_not_for_ever(drivers):
+    failures = iter([True, True, False, True, True, True])
+
+    def step() -> None:
+        if next(failures):
+            raise ArithmeticError
+
+    tried = drivers("protocol").tried
+    tried(step, ArithmeticError)
+    with pytest.raises(ArithmeticError):
+        tried(step, ArithmeticError)
+    assert next(failures, None) is None
+
+
 @pytest.mark.parametrize("size", [32, 64, 112, 224])
 def test_the_textbook_networks_fit_every_size(size, drivers):
     plain = drivers("drive_plain_dcgan")

@@ -12,13 +12,22 @@ from __future__ import annotations
 import tempfile
 
 import torch
-from protocol import Average, batches_of, count_parameters, enlarged, in_batches, main, reduced, side_words
+from protocol import (
+    Average,
+    batches_of,
+    count_parameters,
+    enlarged,
+    in_batches,
+    main,
+    reduced,
+    side_words,
+    tried,
+)
 from without_gpu import TorchOnCPU, importable
 
 BATCH, ATTENTION, DECAY = 10, [32], 0.995
 DEFAULT = {"accumulate": 4, "latent": 256, "features": 512}
 SMALL = {"accumulate": 1, "latent": 128, "features": 128}
-TRIES = 3  # of a step whose loss is not a number, as its command line does
 
 
 class Lightweight:
@@ -54,13 +63,7 @@ class Lightweight:
         }  # fmt: skip
 
     def step(self) -> int:
-        for left in reversed(range(TRIES)):
-            try:
-                self.trainer.train()
-                break
-            except self.failure:
-                if not left:
-                    raise
+        tried(self.trainer.train, self.failure)
         self.average.step()
         return BATCH * self.accumulate
 

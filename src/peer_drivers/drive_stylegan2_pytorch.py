@@ -12,13 +12,22 @@ from __future__ import annotations
 import tempfile
 
 import torch
-from protocol import Average, batches_of, count_parameters, enlarged, in_batches, main, reduced, side_words
+from protocol import (
+    Average,
+    batches_of,
+    count_parameters,
+    enlarged,
+    in_batches,
+    main,
+    reduced,
+    side_words,
+    tried,
+)
 from without_gpu import importable
 
 BATCH, TTUR, DECAY = 5, 1.5, 0.995
 DEFAULT = {"accumulate": 6, "capacity": 16}
 SMALL = {"accumulate": 1, "capacity": 8}
-TRIES = 3  # of a step whose loss is not a number, as its command line does
 
 
 class StyleGAN2:
@@ -50,13 +59,7 @@ class StyleGAN2:
         }  # fmt: skip
 
     def step(self) -> int:
-        for left in reversed(range(TRIES)):
-            try:
-                self.trainer.train()
-                break
-            except self.failure:
-                if not left:
-                    raise
+        tried(self.trainer.train, self.failure)
         self.average.step()
         return BATCH * self.accumulate
 

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 SAMPLING_BATCH = 32
+TRIES = 3  # of a step whose loss is not a number, as the packages' command lines do
 
 
 class Peer(Protocol):
@@ -114,6 +115,17 @@ def train_for(peer: Peer, seconds: float, device: torch.device) -> tuple[int, in
 
 
 # --- what packages lack ----------------------------------------------------------------------------
+def tried(step: Callable[[], object], failure: type[Exception]) -> None:
+    """``step``, again if it ends in ``failure``, and at the last try let that through."""
+    for left in reversed(range(TRIES)):
+        try:
+            step()
+            return
+        except failure:
+            if not left:
+                raise
+
+
 class Average:
     """A moving average of ``networks`` in ``averages`` from the first step on: decay min(``decay``,
     (1 + t) / (10 + t)) after t steps, the ramp of TensorFlow's ExponentialMovingAverage; buffers are copied.
