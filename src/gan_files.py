@@ -109,7 +109,7 @@ def past_warnings(stats: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {"epoch": line["epoch"], "step": line["step"], "rule": rule, "message": message}
         for number, line in enumerate(stats, start=1)
-        for rule, message in new_warnings(stats[max(0, number - 2) : number]).items()
+        for rule, message in new_warnings(stats, number).items()
     ]
 
 

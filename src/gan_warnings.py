@@ -28,6 +28,7 @@ IN_A_ROW = 2  # evaluations
 COPY_RATIO = 0.5
 EXPLOSION, USUAL_LINES = 100.0, 50  # times the running median of so many lines; at least a fifth of them
 PATIENCE = 5  # evaluations without a better KID
+QUIET_STEPS = 2000  # that a warning must have been gone for, to be given again
 
 # Mean sigmoid(D(G(z))) below which G fools D no more, for losses whose D has a meaningful zero; others know
 # differences only. Hinge asks D for no less than -1, whose sigmoid is 0.27.
@@ -52,10 +53,18 @@ def active_warnings(
     return {name: message for name, message in found.items() if message is not None}
 
 
-def new_warnings(lines: Sequence[Line]) -> dict[str, str]:
-    """Those of the last line's "warnings" that the line before did not have."""
-    before = lines[-2]["warnings"] if len(lines) > 1 else {}
-    return {name: text for name, text in lines[-1]["warnings"].items() if name not in before}
+def new_warnings(lines: Sequence[Line], number: int | None = None) -> dict[str, str]:
+    """Those of the last line's "warnings", or of that of line ``number`` (from 1), that no line of the
+    ``QUIET_STEPS`` before had: one that comes and goes is given once."""
+    last = len(lines) if number is None else number
+    line = lines[last - 1]
+    fresh = dict(line["warnings"])
+    for earlier in reversed(range(last - 1)):
+        if not fresh or line["step"] - lines[earlier]["step"] > QUIET_STEPS:
+            break
+        for name in lines[earlier]["warnings"]:
+            fresh.pop(name, None)
+    return fresh
 
 
 # --- what helps ------------------------------------------------------------------------------------

@@ -136,13 +136,16 @@ def test_kid_that_does_not_get_better():
     assert "no_progress" not in found(after_warm_up(*stuck, metrics(kid=0.05)))
 
 
-def test_a_warning_is_new_once_until_it_has_gone():
+def test_a_warning_that_comes_and_goes_is_new_once():
     lines = []
     for step, active in ((50, {}), (100, {"collapse": "a"}), (150, {"collapse": "b"}), (200, {})):
         lines.append(line(step, warnings=active))
         assert new_warnings(lines) == (active if step == 100 else {})
-    lines.append(line(250, warnings={"collapse": "c"}))
-    assert new_warnings(lines) == {"collapse": "c"}
+    lines.append(line(250, warnings={"collapse": "c", "copying": "d"}))
+    assert new_warnings(lines) == {"copying": "d"}
+    lines += [line(260, warnings={}), line(2500, warnings={"collapse": "e"})]
+    assert new_warnings(lines) == {"collapse": "e"}
+    assert new_warnings(lines, 2) == {"collapse": "a"} and new_warnings(lines, 3) == {}
 
 
 def test_messages_are_one_line_and_name_flags_of_the_trainer():
