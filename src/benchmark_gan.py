@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="minutes beyond --minutes after which a contender is ended")  # fmt: skip
     add("--again", action="store_true", help="measure anew what is finished; it stays until there are images")
     add("--merge", action="append", default=[], metavar="PATH",
-        help="for report: another gan_benchmark.json whose rows join; may be repeated")  # fmt: skip
+        help="for report: another gan_benchmark.json whose rows are added; may be repeated")  # fmt: skip
     add("--workers", type=number(int, 1), default=4, metavar="N", help="threads that decode images")
     add("--cpu", action="store_true", help="use the CPU even if a GPU is there")
     return parser
@@ -142,6 +142,7 @@ def prepare(
     if args.images < len(data.reference):
         raise UserError(f"--images {args.images} is less than the {len(data.reference)} held-out positives")
     of_machine = machine(device) if header is None else header["machine"]
+    of_machine = {name: value for name, value in of_machine.items() if name != "threads"}  # of each row
     here = {"machine": of_machine, "data": data.summary(), "images": args.images}
     scorer = load_scorer(data, cache, device, resolve_precision("auto", device))
     judge = Judge(data, scorer.features, scorer.digest)
@@ -195,8 +196,8 @@ def report(args: argparse.Namespace, content: Mapping[str, Any], what: str) -> N
 
 
 def report_kept(args: argparse.Namespace) -> None:
-    """``--what report``: of the result file and of those to be merged with it."""
-    from gan_benchmark_rows import merged, needs_scoring, read_results
+    """``--what report``: of the result file, after the rows of those to be merged have joined it."""
+    from gan_benchmark_rows import merge_into, needs_scoring, read_results
 
     file = paths.gan_benchmark(args.output_dir)
     content = read_results(file)
@@ -204,14 +205,14 @@ def report_kept(args: argparse.Namespace) -> None:
         print(f"{file} was scored by an older version: scored anew from the images in --work-dir")
         args.image_size, args.images = content["data"]["image_size"], content["images"]
         content = prepare(args, content)[2].content
-    others = [read_results(Path(path)) for path in args.merge]
-    for path, other in zip(args.merge, others, strict=True):
-        if needs_scoring(other):
+    for path in args.merge:
+        if needs_scoring(read_results(Path(path))):
             raise UserError(
                 f"{path} was scored by an older version: --what report --output-dir {Path(path).parent} with "
                 "its --work-dir scores it anew"
             )
-    content = merged([content, *others], [str(file), *args.merge])
+    if args.merge:
+        content = merge_into(file, [Path(path) for path in args.merge])
     for what in dict.fromkeys(row["what"] for row in content["rows"]):
         report(args, content, what)
 

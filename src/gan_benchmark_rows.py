@@ -127,7 +127,8 @@ def stale_rows(rows: Sequence[Mapping[str, Any]], mark: Mapping[str, Any] | None
 
 
 def read_results(file: Path) -> dict[str, Any]:
-    """``UserError`` if the file is missing, something else, or scored by a newer version than this."""
+    """``UserError`` if the file is missing, something else, or scored by a newer version than this. Threads,
+    which rows tell, are left out of the machine, where earlier versions recorded them."""
     content = load_json(file, "`python src/benchmark_gan.py`")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
@@ -136,6 +137,7 @@ def read_results(file: Path) -> dict[str, Any]:
     marks = [mark_of(content), *(row.get("scoring") for row in content["rows"])]
     if any(mark["version"] > VERSION for mark in marks if mark):
         raise UserError(f"{public_path(file)} was scored by a newer version of this project: update it")
+    content["machine"].pop("threads", None)
     return content
 
 
@@ -159,6 +161,16 @@ def merged(contents: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
             if place not in rows or (row["status"] == DONE and rows[place]["status"] != DONE):
                 rows[place] = row
     return {**first, "rows": list(rows.values())}
+
+
+def merge_into(file: Path, others: Sequence[Path]) -> dict[str, Any]:
+    """Write the rows of ``others`` into ``file``, too; returns what it then holds. ``UserError`` as in
+    ``merged``; then nothing is written."""
+    with locked(file):
+        names = [public_path(path) for path in (file, *others)]
+        content = merged([read_results(path) for path in (file, *others)], names)
+        save_json(file, content)
+    return content
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import gan_options
 import paths
 from gan_benchmark_data import load_benchmark_data
 from gan_benchmark_kid import KernelReference, difference, kid_of, resampled_weights
-from gan_benchmark_rows import GANResults, is_trained, measure, measure_units, merged
+from gan_benchmark_rows import GANResults, is_trained, measure, measure_units, merge_into, merged
 from gan_benchmark_scores import SPACES, Judge, better_of
 from gan_benchmark_table import cost_table, rows_of, summaries, table
 from gan_contenders import OPTION_SETS, Budget, Contender, Unit, contenders, option_contender
@@ -500,6 +500,14 @@ def test_files_are_merged_row_by_row(results):
         merged([one, two | {"images": 3}], ["one", "two"])
 
 
+def test_rows_of_one_thread_and_of_two_are_of_one_machine(results, tmp_path):
+    """A row tells its threads; an earlier version said so of the machine."""
+    earlier = tmp_path / "earlier.json"
+    machine = results.header["machine"] | {"threads": 1}
+    save_json(earlier, results.content | {"machine": machine, "rows": []})
+    assert merge_into(results.file, [earlier])["machine"] == results.header["machine"]
+
+
 def test_a_preset_that_was_changed_is_measured_anew_and_replaces_its_row(results, judge, monkeypatch):
     before = Unit(Contender("ours-cpu", ("--preset", "cpu")), 0, Budget(minutes=10))
     row = {"what": "peers", "contender": "ours-cpu", "budget": "10 min", "seed": 0, "status": "done"}
@@ -858,6 +866,9 @@ def test_the_whole_command_with_fakes(quick, in_tmp, monkeypatch, capsys):
     save_json(other, load_json(file) | {"rows": [before[0] | {"contender": "elsewhere"}]})
     benchmark_gan.main(["--what", "report", "--merge", str(other)])
     assert "elsewhere" in capsys.readouterr().out
+    rows = load_json(file)["rows"]
+    assert len(rows) == len(before) + 1
+    save_json(file, load_json(file) | {"rows": before})
     older(other)
     with pytest.raises(UserError, match="older version"):
         benchmark_gan.main(["--what", "report", "--merge", str(other)])
