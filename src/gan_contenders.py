@@ -48,7 +48,7 @@ OPTION_SETS = {
     "RpGAN with R1 and R2": "--d-norm none --adversarial-loss rpgan --r1 1 --r2 1",
     "WGAN-GP": "--d-norm none --adversarial-loss wgan-gp",
     "resize convolutions": "--upsample resize",
-    "DiffAugment": "--diffaug",
+    "no DiffAugment": "--no-diffaug",
     "minibatch SD": "--mbstd",
     "noise injection": "--noise-injection",
     "average over 5 kimg": "--ema-kimg 5",

@@ -39,9 +39,18 @@ WALKS, WALK_STOPS, WALK_FRAMES, WALK_SIDE = 3, 4, 8, 112  # side by side; noises
 def remove_unfinished(run: Run) -> None:
     """Temporary files that a killed run could not remove, each perhaps as large as a checkpoint."""
     where, fold = run.folders, run.folders.fold
-    for folder in (paths.gan_dir(where.models, fold), paths.gan_images(where.output, fold)):
-        for file in folder.glob(paths.TEMPORARY_PATTERN):
-            file.unlink(missing_ok=True)
+    of_gan = (paths.gan_dir(where.models, fold), paths.gan_images(where.output, fold))
+    unfinished = [file for folder in of_gan for file in folder.glob(paths.TEMPORARY_PATTERN)]
+    # Beside these, other scripts may be writing theirs at this moment.
+    for path in (
+        paths.gan_history(where.results, fold),
+        paths.gan_stats(where.results, fold),
+        paths.gan_loss_figure(where.figures, fold),
+        paths.gan_quality_figure(where.figures, fold),
+    ):
+        unfinished += path.parent.glob(paths.temporary_pattern(path))
+    for file in unfinished:
+        file.unlink(missing_ok=True)
 
 
 # --- networks --------------------------------------------------------------------------------------

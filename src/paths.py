@@ -33,6 +33,11 @@ EXTRACTING_DATASET = "extracting"
 EXTRACTED_DATASET = "extracted"
 
 
+def temporary_pattern(path: Path) -> str:
+    """Of the files that ``path`` is being written to."""
+    return f".{path.stem}.*{path.suffix}.tmp"
+
+
 def downloads_dir(data_dir: str | Path) -> Path:
     """Holds unfinished downloads; inside the data folder, so that moving into place is always a rename."""
     return Path(data_dir) / ".download"

@@ -28,7 +28,7 @@ def resolved(*flags: str):
 
 def test_every_field_is_a_flag_with_the_default_of_today():
     args = resolved()
-    assert gan_options.options_of(args) == GANOptions()
+    assert gan_options.options_of(args) == replace(GANOptions(), diffaug=True)
     assert GANOptions(**GANOptions().as_dict()) == GANOptions()
     assert gan_options.describe_options(args) == "preset default"
 
@@ -53,10 +53,12 @@ def test_a_flag_that_is_given_wins_over_the_preset():
 
 
 def test_values_that_belong_to_an_architecture_or_a_loss_follow_it():
-    other = resolved("--preset", "best", "--arch", "dcgan")
-    assert (other.upsample, other.d_norm) == ("deconv", "none")
-    net = resolved("--arch", "resnet")
-    assert (net.upsample, net.d_norm, net.label_smoothing) == ("resize", "none", 0.1)
+    for preset in gan_options.PRESETS:
+        net = resolved("--preset", preset, "--arch", "resnet")
+        assert (net.adversarial_loss, net.r1, net.r2, net.reg_every) == ("rpgan", 1.0, 1.0, 1)
+        assert (net.upsample, net.d_norm, net.label_smoothing, net.beta1) == ("resize", "none", 0.0, 0.0)
+    net = resolved("--arch", "resnet", "--adversarial-loss", "hinge", "--r2", "0", "--reg-every", "16")
+    assert (net.adversarial_loss, net.r1, net.r2, net.reg_every) == ("hinge", 1.0, 0.0, 16)
     loss = resolved("--preset", "cpu", "--adversarial-loss", "rpgan")
     assert (loss.reg_every, loss.label_smoothing) == (1, 0.0)
     assert resolved("--preset", "cpu", "--adversarial-loss", "rpgan", "--reg-every", "4").reg_every == 4
@@ -66,7 +68,7 @@ def test_values_that_belong_to_an_architecture_or_a_loss_follow_it():
 def test_a_penalty_of_the_preset_goes_where_it_cannot_be_had(preset):
     critic = resolved("--preset", preset, "--adversarial-loss", "wgan-gp")
     assert (critic.r1, critic.r2, critic.reg_every) == (0.0, 0.0, 1)
-    batch = resolved("--preset", preset, "--arch", "dcgan", "--d-norm", "batch")
+    batch = resolved("--preset", preset, "--d-norm", "batch")
     assert (batch.r1, batch.r2) == (0.0, 0.0)
     assert resolved("--preset", preset, "--adversarial-loss", "bce").r1 == 1.0
 
@@ -154,15 +156,19 @@ def train(data_dir: Path, folder: Path, *flags: str) -> dict:
     return load_checkpoint(paths.generator_final(folder / "models"))
 
 
-@pytest.mark.parametrize("preset", ["cpu", "best"])
-def test_a_preset_is_trained_said_and_recorded(preset, data_dir, tmp_path, capsys):
-    checkpoint = train(data_dir, tmp_path, "--preset", preset, "--epochs", "1")
+@pytest.mark.parametrize(
+    ("preset", "arch", "module"),
+    [("cpu", "dcgan", "dcgan"), ("best", "dcgan", "dcgan"), ("best", "resnet", "gan_resnet")],
+)
+def test_a_preset_is_trained_said_and_recorded(preset, arch, module, data_dir, tmp_path, capsys):
+    flags = ["--preset", preset, "--arch", arch]
+    checkpoint = train(data_dir, tmp_path, *flags, "--epochs", "1")
     assert f"preset {preset} --" in capsys.readouterr().out
     options = GANOptions(**checkpoint["options"])
     assert options.preset == preset
-    assert options == gan_options.options_of(resolved("--preset", preset))
+    assert options == gan_options.options_of(resolved(*flags))
     generator = gan_networks.generator_from_checkpoint(checkpoint, "g")
-    assert type(generator).__module__ == {"cpu": "dcgan", "best": "gan_resnet"}[preset]
+    assert type(generator).__module__ == module
     images = generation.ImageMaker(generator, 0, torch.device("cpu"))([1, 2])
     assert images.shape == (2, 32, 32)
 

@@ -274,7 +274,7 @@ def test_a_generator_of_training_images_is_told_of(data_dir, tmp_path, at_any_co
 def test_a_discriminator_that_is_far_too_strong_is_told_of(data_dir, tmp_path, at_any_cost, monkeypatch):
     """G learns nothing, and D a hundred times as fast as usual."""
     monkeypatch.setattr(gan_warnings, "SATURATED_STEPS", 20)
-    flags = ["--epochs", "25", "--lr-d", "0.02", "--lr", "1e-9", "--d-norm", "none"]
+    flags = ["--epochs", "25", "--lr-d", "0.02", "--lr", "1e-9", "--d-norm", "none", "--no-diffaug"]
     train(data_dir, tmp_path, *flags, "--metrics-interval", "0")
     assert "d_saturated" in [line["rule"] for line in history(tmp_path)["warnings"]]
 
@@ -334,16 +334,16 @@ def test_previewed_augmentations_are_real_images_and_only_shown_on_request(
     decoded, original = [], data_loader.read_image
     monkeypatch.setattr(data_loader, "read_image", lambda *a, **k: decoded.append(a) or original(*a, **k))
     monkeypatch.setattr(train_gan, "build_run", None)
-    flags = ["--diffaug", "--preview-augmentations", "--perceptual", "on", "--conditional"]
+    flags = ["--preview-augmentations", "--perceptual", "on", "--conditional"]
     train(data_dir, tmp_path, *flags)
     assert len(decoded) == gan_forecast.PREVIEW_IMAGES == 8
     made = [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()]
     assert made == ["gan_images/reals_augmented.png"]
     assert "reals_augmented.png" in (Path(train_gan.__file__).parent.parent / ".gitignore").read_text()
     with pytest.raises(SystemExit):
-        train(data_dir, tmp_path, "--diffaug", "--preview-augmentations", "--no-real-images")
+        train(data_dir, tmp_path, "--preview-augmentations", "--no-real-images")
     with pytest.raises(SystemExit):
-        train(data_dir, tmp_path, "--preview-augmentations")
+        train(data_dir, tmp_path, "--preview-augmentations", "--no-diffaug")
     assert "add --diffaug" in capsys.readouterr().err
 
 

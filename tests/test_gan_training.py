@@ -19,7 +19,7 @@ from utils import UserError, load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
 PLAIN = GANOptions(d_norm="none", label_smoothing=0.0, beta2=0.99)
-BEST = replace(
+RESIDUAL = replace(
     PLAIN, arch="resnet", upsample="resize", adversarial_loss="rpgan", r1=1.0, r2=0.5, reg_every=1
 )  # fmt: skip
 OPTIONS = {
@@ -31,8 +31,8 @@ OPTIONS = {
     "resize, noise, groups": replace(PLAIN, upsample="resize", noise_injection=True, mbstd=True),
     "augmented": GANOptions(diffaug=True, lr_d=4e-4, ema_kimg=0.5),
     "conditional": replace(PLAIN, conditional=True, d_norm="spectral", r1=1.0),
-    "best": BEST,
-    "best with all": replace(BEST, noise_injection=True, mbstd=True, diffaug=True, conditional=True),
+    "residual": RESIDUAL,
+    "residual with all": replace(RESIDUAL, noise_injection=True, mbstd=True, diffaug=True, conditional=True),
 }
 
 
@@ -163,7 +163,7 @@ def test_a_restored_gan_goes_on_as_if_it_had_never_stopped(name, tmp_path):
     assert all(same(getattr(restored, net), getattr(through, net)) for net in ("G", "D", "G_ema"))
 
 
-@pytest.mark.parametrize("name", ["spectral and hinge", "wgan-gp", "best with all"])
+@pytest.mark.parametrize("name", ["spectral and hinge", "wgan-gp", "residual with all"])
 def test_bfloat16_steps_stay_near_those_of_float32(name):
     wide, narrow = (train(build(OPTIONS[name]), 1, precision)[0] for precision in ("fp32", "bf16"))
     for term in ("r1", "r2", "gradient_penalty", "d_loss_fake", "d_grad_norm", "g_grad_norm"):
@@ -272,7 +272,7 @@ def test_norms_are_those_of_all_gradients():
 
 
 def test_fakes_are_paired_with_reals_as_d_is_after_its_update():
-    gan = build(BEST)
+    gan = build(RESIDUAL)
     real = torch.rand(4, 1, 32, 32) * 2 - 1
     fake = gan.G(torch.randn(4, 6))
     d_before = copy.deepcopy(gan.D)
@@ -285,7 +285,7 @@ def test_fakes_are_paired_with_reals_as_d_is_after_its_update():
 
 # --- augmentation ----------------------------------------------------------------------------------
 def test_everything_that_d_sees_is_augmented_with_numbers_of_the_step(monkeypatch):
-    gan, seen = build(replace(BEST, diffaug=True)), []
+    gan, seen = build(replace(RESIDUAL, diffaug=True)), []
     original = gan_augment.augment
 
     def record(images, numbers):
@@ -300,7 +300,7 @@ def test_everything_that_d_sees_is_augmented_with_numbers_of_the_step(monkeypatc
 
 
 # --- several processes -----------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["lazy r1", "wgan-gp", "best with all"])
+@pytest.mark.parametrize("name", ["lazy r1", "wgan-gp", "residual with all"])
 def test_two_processes_take_the_step_of_one_with_the_whole_batch(name, monkeypatch):
     """Two processes in turn in this one: each computes its gradients, then the means are exchanged.
 

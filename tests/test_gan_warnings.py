@@ -184,5 +184,5 @@ def test_what_is_advised_is_neither_refused_nor_done_already():
                     changes["r1"] = float(changes["r1"])
                 check(replace(options, **changes))
                 assert all(getattr(options, name) != value for name, value in changes.items())
-    assert "--preset best" in active_warnings(lines, GANOptions(), "HOG", "bf16")["collapse"]
+    assert "--preset cpu" in active_warnings(lines, GANOptions(), "HOG", "bf16")["collapse"]
     assert "--precision fp32" in active_warnings(lines, GANOptions(), "HOG", "bf16")["exploding"]
