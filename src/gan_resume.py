@@ -47,6 +47,10 @@ def read_state(run: Run, where: str) -> dict[str, Any] | None:
     return state
 
 
+def _in_words(value: Any) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
 def refuse_unfit(run: Run, state: dict[str, Any], name: str) -> None:
     if state.get("format") != STATE_FORMAT:
         raise UserError(
@@ -57,7 +61,7 @@ def refuse_unfit(run: Run, state: dict[str, Any], name: str) -> None:
     earlier = settings_of(GANOptions()) | MonitorOptions().settings()
     earlier |= {"--train-fraction": 1.0, "processes": 1, "--compile": False} | state["settings"]
     different = [
-        f"{flag} {earlier.get(flag)} (now {value})"
+        f"{flag} {_in_words(earlier.get(flag))} (now {_in_words(value)})"
         for flag, value in run.settings.items()
         if earlier.get(flag) != value
     ]

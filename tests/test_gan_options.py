@@ -177,6 +177,8 @@ def test_flags_that_contradict_a_state_are_refused_and_the_name_of_a_preset_is_n
     train(data_dir, tmp_path, "--preset", "cpu", "--epochs", "1")
     with pytest.raises(UserError, match=r"--r1 1\.0 \(now 2\.0\)"):
         train(data_dir, tmp_path, "--preset", "cpu", "--r1", "2", "--epochs", "2", "--resume")
+    with pytest.raises(UserError, match=r"--diffaug on \(now off\)"):
+        train(data_dir, tmp_path, "--preset", "cpu", "--no-diffaug", "--epochs", "2", "--resume")
     spelled = [
         "--num-channels", "1", "--d-norm", "none", "--label-smoothing", "0", "--r1", "1", "--beta1", "0",
         "--beta2", "0.99", "--ema-kimg", "2", "--lambda-fm", "0",
