@@ -190,7 +190,8 @@ def commands(
     """
     rows = []
     history = paths.gan_history(metrics_dir)
-    if history.is_file() and (config := load_json(history).get("config")):
+    config = load_json(history).get("config") if history.is_file() else None
+    if config and _made_by(manifest, config):
         # train_gan.py takes one of the two, and records the default of --epochs beside --kimg.
         unused = ["resume", *(["epochs"] if config.get("kimg") is not None else [])]
         rows.append(("The generator", command_line("train_gan", config, leave_out=unused)))
@@ -206,6 +207,14 @@ def commands(
         rows += _folds_command(arm, own_command)
         rows += [(f"The arm {name}", own_command)] if own_command else []
     return [*rows, ("This report, its numbers and every figure in it", own)]
+
+
+def _made_by(manifest: Mapping[str, Any] | None, config: Mapping[str, Any]) -> bool:
+    """May the training of ``config`` have made the generator of ``manifest``? Not if that lies elsewhere; of
+    paths outside the project only the last part is recorded."""
+    folder = Path((manifest or {}).get("generator") or "").parent
+    own = config.get("model_dir")
+    return not own or folder in (Path(), paths.gan_dir(own, config.get("fold")))
 
 
 def _folds_command(arm: Arm, own_command: str | None) -> list[tuple[str, str]]:

@@ -202,6 +202,18 @@ def test_the_command_of_a_generator_trained_for_kimg_can_be_typed(tmp_path):
     assert (again.kimg, again.r1, again.image_size) == (2.5, args.r1, args.image_size)
 
 
+def test_the_command_of_a_generator_that_made_other_images_is_left_out(tmp_path):
+    from analysis_steps import commands
+
+    save_json(paths.gan_history(tmp_path), {"config": {"model_dir": "./models", "fold": None}})
+    for generator, shown in (
+        ("models/gan/generator_best.pth", True), ("generator_final.pth", True),
+        ("models/other/gan/generator_final.pth", False), ("models/gan/fold_1/generator_final.pth", False),
+    ):  # fmt: skip
+        rows = commands({}, {"arms": {}}, tmp_path, {"generator": generator}, "own")
+        assert ("The generator" in dict(rows)) == shown, generator
+
+
 def test_the_command_of_the_synthetic_images_names_their_folder(tmp_path):
     from analysis_steps import commands
 
