@@ -33,7 +33,8 @@ PEERS = (
     Contender("lightweight-gan small", SMALL, "drive_lightweight_gan.py", "lightweight-gan", 2),
     Contender("stylegan2_pytorch", (), "drive_stylegan2_pytorch.py", "stylegan2_pytorch", 2),
     Contender("stylegan2_pytorch small", SMALL, "drive_stylegan2_pytorch.py", "stylegan2_pytorch", 2),
-    Contender("diffusers-ddpm", driver="drive_ddpm.py", package="diffusers"),
+    Contender("diffusers-ddpm", (), "drive_ddpm.py", "diffusers"),
+    Contender("diffusers-ddpm small", SMALL, "drive_ddpm.py", "diffusers"),
     Contender("plain-dcgan", driver="drive_plain_dcgan.py"),
 )
 # Ours with single options changed, for the table of what each does. Penalties need D without BatchNorm.

@@ -577,7 +577,7 @@ def test_all_that_the_comparison_is_about_are_contenders():
     assert names == [
         "ours-default", "ours-cpu", "ours-best",
         "lightweight-gan", "lightweight-gan small", "stylegan2_pytorch", "stylegan2_pytorch small",
-        "diffusers-ddpm", "plain-dcgan",
+        "diffusers-ddpm", "diffusers-ddpm small", "plain-dcgan",
     ]  # fmt: skip
     for contender in contenders().values():
         assert contender.ours or (paths.PEER_DRIVERS / contender.driver).is_file()

@@ -4,7 +4,8 @@ Noise schedule, optimizer and average are those of the package's own example for
 betas over 1,000 steps, AdamW at 1e-4, batches of 16, a power-law average); the U-Net is its shape with fewer
 channels and levels, and the warm-up shorter, because the example is laid out for days of a GPU. Sampled with
 DDIM (Song et al. 2021, arXiv 2010.02502) in 20 steps: in 50, the images of both generators would take a core
-longer than the training.
+longer than the training. The small variant is what minutes of a CPU allow to learn something: half the
+channels, one block per level.
 """
 
 from __future__ import annotations
@@ -12,21 +13,25 @@ from __future__ import annotations
 import torch
 from protocol import batches_of, count_parameters, in_batches, main
 
-BATCH, CHANNELS, STEPS, WARM_UP = 16, (32, 64, 128, 128), 20, 100
+BATCH, STEPS, WARM_UP = 16, 20, 100
+DEFAULT = {"channels": (32, 64, 128, 128), "blocks": 2, "groups": 32}
+SMALL = {"channels": (16, 32, 64, 64), "blocks": 1, "groups": 16}
 EMA_POWER, EMA_MOST = 0.75, 0.9999
 
 
 class Diffusion:
-    def __init__(self, reals: torch.Tensor, device: torch.device) -> None:
+    def __init__(self, reals: torch.Tensor, device: torch.device, small: bool = False) -> None:
         from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
         from diffusers.training_utils import EMAModel
 
         plain, attending = ("DownBlock2D", "UpBlock2D"), ("AttnDownBlock2D", "AttnUpBlock2D")
         levels = [plain, plain, attending, plain]
+        form = SMALL if small else DEFAULT
         self.size, self.device = reals.shape[-1], device
         self.network = UNet2DModel(
-            sample_size=self.size, in_channels=1, out_channels=1, layers_per_block=2,
-            block_out_channels=CHANNELS, down_block_types=[down for down, _ in levels],
+            sample_size=self.size, in_channels=1, out_channels=1, layers_per_block=form["blocks"],
+            block_out_channels=form["channels"], norm_num_groups=form["groups"],
+            down_block_types=[down for down, _ in levels],
             up_block_types=[up for _, up in reversed(levels)],
         ).to(device)  # fmt: skip
         self.noising = DDPMScheduler(num_train_timesteps=1000)
@@ -42,8 +47,8 @@ class Diffusion:
         self.batches = batches_of(reals * 2 - 1, BATCH)
         self.parameters = count_parameters(self.network)
         self.settings = {
-            "batch": BATCH, "channels": CHANNELS, "sampling steps": STEPS, "warm-up steps": WARM_UP,
-            "precision": "fp32",
+            "batch": BATCH, "channels": form["channels"], "blocks per level": form["blocks"],
+            "sampling steps": STEPS, "warm-up steps": WARM_UP, "precision": "fp32",
         }  # fmt: skip
 
     def step(self) -> int:
@@ -77,4 +82,4 @@ class Diffusion:
 
 
 if __name__ == "__main__":
-    main(Diffusion, "diffusers")
+    main(Diffusion, "diffusers", variants=True)
