@@ -93,7 +93,6 @@ class Run:
         from_main(self.prepare)
         hint = gan_hint(self.gan.G.image_size, self.objective.perceptual_loss is not None)
         estimate = TimeEstimate(total - done, self.schedule.batch_size, hint)
-        stop = None
         with tqdm(total=total, initial=done, unit="step", smoothing=0.05) as bar:
             for epoch in range(len(self.history) + 1, self.schedule.epochs + 1):
                 bar.set_description(f"epoch {epoch}/{self.schedule.epochs}")
@@ -102,10 +101,10 @@ class Run:
                 if epoch % self.schedule.checkpoint_interval == 0:
                     self.check_weights()
                 from_main(self.save_epoch, epoch)
-                if (stop := from_main(self.reason_to_stop)) is not None:
+                if from_main(self.reason_to_stop) is not None:
                     break
         self.check_weights()  # whatever ended the run
-        from_main(self.save_final)
+        stop = from_main(self.save_final)
         if stop == "collapse":
             raise UserError(
                 f"training stopped after epoch {len(self.history)}: mode collapse (--stop-on-collapse); all "
@@ -175,7 +174,7 @@ class Run:
 
     def reason_to_stop(self) -> str | None:
         """After an epoch: "collapse", "time" or nothing."""
-        if self.monitoring.stop_on_collapse and "collapse" in self.stats[-1]["warnings"]:
+        if self.monitoring.stop_on_collapse and self.stats and "collapse" in self.stats[-1]["warnings"]:
             return "collapse"
         limit = self.schedule.max_minutes
         return "time" if limit is not None and self.clock.seconds() >= 60 * limit else None
@@ -223,10 +222,26 @@ class Run:
     def warn(self, line: dict[str, Any]) -> None:
         """Make ``line`` the last of the statistics, with all warnings that hold, and print the new ones."""
         self.stats.append(line)
-        how = self.gan.options, self.monitor.primary, self.precision
-        line["warnings"] = active_warnings(self.stats, *how)
+        line["warnings"] = self.active_warnings()
         for message in new_warnings(self.stats).values():
             tqdm.write(f"WARNING at step {line['step']:,}: {message}")
+
+    def active_warnings(self) -> dict[str, str]:
+        """Those that hold at the last line of the statistics."""
+        return active_warnings(self.stats, self.gan.options, self.monitor.primary, self.precision)
+
+    def judge_end(self, metrics: dict[str, Any]) -> None:
+        """Let the last line of the statistics bear an evaluation after the last epoch, beside what it has of
+        other spaces, and the warnings that follow: whoever uses the generator must know of them."""
+        if not self.stats:  # of a state of an earlier version, with nothing trained since
+            return
+        spaces = (self.stats[-1]["metrics"] or {"spaces": {}})["spaces"] | metrics["spaces"]
+        line = self.stats[-1] | {"metrics": metrics | {"spaces": spaces}}
+        self.stats = [*self.stats[:-1], line]
+        line["warnings"] = self.active_warnings()
+        gan_files.rewrite_stats(self)
+        if self.board is not None:
+            self.board.add({"step": line["step"], "metrics": metrics})
 
     def keep_if_best(self, metrics: dict[str, Any]) -> None:
         primary = self.monitor.primary
@@ -261,18 +276,22 @@ class Run:
         if due or time.monotonic() - self.state_saved_at > STATE_EVERY:
             self.save_state()
 
-    def save_final(self) -> None:
-        """All files of a finished run. An evaluation after the last epoch is not part of the state: a run of
-        more epochs would not have made it."""
+    def save_final(self) -> str | None:
+        """All files of a finished run; returns why it ended before the last epoch, as ``reason_to_stop``.
+
+        An evaluation after the last epoch is not part of the state: a run of more epochs would not have made
+        it."""
         self.save_state()
-        where, fold, state_best = self.folders, self.folders.fold, self.best
-        generator = paths.generator_final(where.models, fold)
-        gan_files.save_networks(self, generator, paths.discriminator_final(where.models, fold))
+        where, fold, of_state = self.folders, self.folders.fold, (self.best, self.stats)
         metrics = None
         with self.clock.aside():
             if self.history and (names := self.monitor.due(len(self.history), last=True)):
                 metrics = self.evaluate(names)
+                self.judge_end(metrics)
                 self.keep_if_best(metrics)
+        generator = paths.generator_final(where.models, fold)
+        gan_files.save_networks(self, generator, paths.discriminator_final(where.models, fold))
+        with self.clock.aside():
             gan_files.save_samples(
                 self, paths.gan_final_grid(where.output, fold), f"after {self.gan.step:,} steps"
             )
@@ -281,7 +300,9 @@ class Run:
         gan_files.save_history(self, metrics)
         for line in gan_files.summary(self, metrics):
             print(line)
-        self.best = state_best
+        stop = self.reason_to_stop()
+        self.best, self.stats = of_state
+        return stop
 
     def save_state(self) -> None:
         """The state for --resume and the history so far."""

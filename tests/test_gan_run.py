@@ -150,6 +150,28 @@ def test_an_evaluation_at_the_end_is_no_part_of_the_state(data_dir, tmp_path, at
     assert other["final_metrics"] is None
 
 
+def test_an_evaluation_at_the_end_warns_and_flags_what_is_saved(data_dir, tmp_path, at_any_cost, monkeypatch):
+    """Most runs end with one; the generator's users hear of it, and a longer run does not."""
+    monkeypatch.setattr(gan_warnings, "COPY_RATIO", 1e9)  # whatever is evaluated, it copies
+    train(data_dir, tmp_path, "--epochs", "3", "--metrics-interval", "4")
+    assert history(tmp_path)["final_metrics"] is not None
+    assert [(line["rule"], line["epoch"]) for line in history(tmp_path)["warnings"]] == [("copying", 3)]
+    last = stats(tmp_path)[-1]
+    assert last["metrics"] == history(tmp_path)["final_metrics"] and "copying" in last["warnings"]
+    for file in (paths.generator_final(tmp_path / "models"), paths.generator_best(tmp_path / "models")):
+        assert any("copy training images" in flag for flag in load_checkpoint(file)["red_flags"])
+    assert load_checkpoint(paths.gan_state(tmp_path / "models"))["stats"][-1]["warnings"] == {}
+
+
+def test_a_collapse_that_only_the_end_finds_is_an_error_too(data_dir, tmp_path, at_any_cost, monkeypatch):
+    for name, value in {"WARM_UP": 0, "IN_A_ROW": 1, "LOW_DIVERSITY": 1e9}.items():
+        monkeypatch.setattr(gan_warnings, name, value)
+    flags = ["--epochs", "3", "--metrics-interval", "4"]
+    with pytest.raises(UserError, match="after epoch 3: mode collapse"):
+        train(data_dir, tmp_path, *flags, "--stop-on-collapse")
+    assert paths.generator_final(tmp_path / "models").is_file()
+
+
 def test_the_summary_names_the_best_generator_that_is_kept(
     data_dir, tmp_path, at_any_cost, monkeypatch, capsys
 ):
@@ -271,12 +293,38 @@ def test_a_generator_of_training_images_is_told_of(data_dir, tmp_path, at_any_co
     assert [line["rule"] for line in history(tmp_path)["warnings"]] == ["copying"]
 
 
+def rules(folder: Path) -> set[str]:
+    return {line["rule"] for line in history(folder)["warnings"]}
+
+
 def test_a_discriminator_that_is_far_too_strong_is_told_of(data_dir, tmp_path, at_any_cost, monkeypatch):
-    """G learns nothing, and D a hundred times as fast as usual."""
+    """G learns nothing, and D a hundred times as fast as usual: it has won, and knows its images by heart."""
     monkeypatch.setattr(gan_warnings, "SATURATED_STEPS", 20)
     flags = ["--epochs", "25", "--lr-d", "0.02", "--lr", "1e-9", "--d-norm", "none", "--no-diffaug"]
-    train(data_dir, tmp_path, *flags, "--metrics-interval", "0")
-    assert "d_saturated" in [line["rule"] for line in history(tmp_path)["warnings"]]
+    train(data_dir, tmp_path, *flags, "--metrics-interval", "5")
+    assert {"d_saturated", "over_fit"} <= rules(tmp_path)
+
+
+def test_a_generator_that_stands_still_is_told_of(data_dir, tmp_path, at_any_cost):
+    """Without BatchNorm, whose statistics move although no weight does."""
+    train(data_dir, tmp_path, "--arch", "resnet", "--lr", "1e-12", "--epochs", "6", "--metrics-interval", "1")
+    assert "no_progress" in rules(tmp_path)
+
+
+def test_gradients_that_explode_are_told_of(data_dir, tmp_path, at_any_cost, monkeypatch):
+    """After twelve steps as usual D's weights are what a broken update leaves."""
+    monkeypatch.setattr(gan_run, "STATS_EVERY", 1)
+    original = gan_run.Run.step
+
+    def broken(run, rows):
+        if run.gan.step == 12:
+            with torch.no_grad():
+                run.gan.D.head.weight.mul_(1e4)
+        return original(run, rows)
+
+    monkeypatch.setattr(gan_run.Run, "step", broken)
+    train(data_dir, tmp_path, "--epochs", "5", "--d-norm", "none", "--metrics-interval", "0")
+    assert [line["step"] for line in history(tmp_path)["warnings"] if line["rule"] == "exploding"] == [13]
 
 
 # --- other ends ------------------------------------------------------------------------------------
@@ -323,7 +371,7 @@ def test_a_dry_run_says_what_there_would_be_and_writes_nothing(data_dir, tmp_pat
     assert sorted(tmp_path.rglob("*")) == before
     assert re.search(r"--r1 +1\.0", text) and re.search(r"--lambda-fm +0\.0", text)
     assert re.search(r"--label-smoothing +0\.0", text) and "--resume" not in text and "--cpu\n" in text
-    assert re.search(r"generator [\d,]+ parameters", text)
+    assert re.search(r"generator [\d,]+ parameters", text) and "diffaug\n" in text
     assert "GiB" in text and "ABOUT" in text
 
 
