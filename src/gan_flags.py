@@ -77,8 +77,8 @@ def add_saving_arguments(group: argparse._ActionsContainer) -> None:
     add("--no-real-images", action="store_true", help="leave out the grid of real training images")
     add(
         "--resume", nargs="?", const="auto", metavar="auto|PATH",
-        help="go on from the last state in <model-dir>/gan, or from the state file PATH; nothing there: "
-        "start from the beginning (default: start from the beginning)",
+        help="go on from the last state in <model-dir>/gan (none there: start from the beginning), or from "
+        "the state file PATH (default: start from the beginning)",
     )  # fmt: skip
     add(
         "--estimate", action="store_true",

@@ -18,9 +18,11 @@ STATE_FORMAT = "gan-training-state-1"
 
 
 def resume(run: Run, where: str) -> None:
-    """Continue from the state file ``where`` ("auto": this run's own); none there: from the beginning.
+    """Continue from the state file ``where``, or with "auto" from this run's own; where there is none of its
+    own: from the beginning.
 
-    ``UserError`` if the state was made with other settings, or is beyond the epochs asked for.
+    ``UserError`` if a file that was named is not there, or if the state was made with other settings, or is
+    beyond the epochs asked for.
     """
     state = from_main(read_state, run, where)
     if state is None:
@@ -35,11 +37,13 @@ def resume(run: Run, where: str) -> None:
 
 
 def read_state(run: Run, where: str) -> dict[str, Any] | None:
-    """The state to be resumed, which fits this run; None if it is not there."""
+    """The state to be resumed, which fits this run; None if there is none of its own."""
     of_this_run = paths.gan_state(run.folders.models, run.folders.fold)
     path = of_this_run if where == "auto" else Path(where)
     name = public_path(path)
     if not path.exists():
+        if where != "auto":
+            raise UserError(f"--resume: {name} is not there: give a training_state.pth, or --resume alone")
         print(f"--resume: {name} is not there: starting from the beginning")
         return None
     state = load_checkpoint(path, "python src/train_gan.py")

@@ -28,7 +28,7 @@ from gan_options import CLASS_NAMES
 from gan_setup import TrainingSet
 from splits import TRAIN, Splits, describe_splits, load_or_create_splits, select, training_part
 from synthetic import few_images_flags
-from utils import UserError
+from utils import UserError, load_checkpoint
 
 
 # --- which images ----------------------------------------------------------------------------------
@@ -43,7 +43,9 @@ def records_to_learn_from(
     args: argparse.Namespace, dataset: Dataset, splits: Splits
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(records to train on, records set aside for metrics) of ``training_part_of``; ``UserError`` if there
-    are fewer than two to train on, or classes are asked for that the metadata lacks."""
+    are fewer than two to train on, classes are asked for that the metadata lacks, or --metrics-features has
+    seen what the GAN may not see."""
+    check_chooser(args, splits)
     if args.conditional:
         require_classes(dataset.images)
     records = select(dataset, splits, TRAIN, label_of(args))
@@ -119,6 +121,28 @@ def load_training_set(args: argparse.Namespace, device: torch.device) -> Trainin
         holdout=None if aside is None else aside.pixels,
         holdout_labels=None if aside is None else _labels(args, aside, device),
     )  # fmt: skip
+
+
+def check_chooser(args: argparse.Namespace, splits: Splits) -> None:
+    """``UserError`` if the classifier of --metrics-features, which chooses generator_best.pth, has learned
+    from images that this GAN is to be kept away from: of test patients, of its fold, or beyond its fraction.
+    """
+    if args.metrics_features is None:
+        return
+    checkpoint = load_checkpoint(args.metrics_features)
+    config = checkpoint["config"]
+    name = f"--metrics-features {args.metrics_features}"
+    if checkpoint["split_sha256"] != splits.sha256:
+        raise UserError(
+            f"{name} was trained on another split and may have seen the test patients: leave it out"
+        )
+    if config.get("train_fraction", 1.0) > args.train_fraction:
+        raise UserError(
+            f"{name} has learned from patients beyond --train-fraction {args.train_fraction:g}: give a "
+            "classifier of the same fraction, or leave it out"
+        )
+    if args.fold is not None and (checkpoint.get("fold"), config.get("k_folds")) != (args.fold, args.k_folds):
+        raise UserError(f"{name} has learned from images of fold {args.fold} of {args.k_folds}: leave it out")
 
 
 def _decoded(args: argparse.Namespace, records: pd.DataFrame) -> ImageSet:

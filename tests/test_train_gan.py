@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -364,6 +365,14 @@ def test_resume_with_nothing_there_starts_from_the_beginning_and_says_so(data_di
     assert paths.generator_final(tmp_path / "models").is_file()
 
 
+def test_resume_of_a_file_that_is_not_there_is_refused_and_loses_nothing(data_dir, tmp_path):
+    train(data_dir, tmp_path, "--epochs", "1", "--perceptual", "off")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(UserError, match=r"trainign_state\.pth is not there"):
+        train(data_dir, tmp_path, "--epochs", "2", "--perceptual", "off", "--resume", "trainign_state.pth")
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "old"),
     [("--lr", "0.01", "0.0002"), ("--seed", "7", "42"), ("--batch-size", "3", "4"),
@@ -418,6 +427,26 @@ def test_a_gan_without_a_fold_saw_nobody_of_it_and_has_files_of_its_own(data_dir
     assert all(name.startswith(own) for name in made), made
     files = {f"{own[2]}training_history.json", f"{own[2]}stats.jsonl", f"{own[3]}loss_curve.png"}
     assert {"models/gan/fold_2/training_state.pth", *files} <= made
+
+
+def test_a_classifier_that_chooses_the_generator_has_seen_nobody_that_the_gan_may_not_see(tmp_path):
+    file, splits = tmp_path / "c.pth", SimpleNamespace(sha256="a" * 64)
+
+    def check(left_out: int | None = None, fraction: float = 1.0, **content) -> None:
+        config = {"train_fraction": 0.5, "k_folds": 5}
+        utils.save_checkpoint(file, {"split_sha256": splits.sha256, "config": config} | content)
+        args = SimpleNamespace(metrics_features=str(file), train_fraction=fraction, fold=left_out, k_folds=5)
+        gan_training_set.check_chooser(args, splits)
+
+    check()
+    check(2, fold=2)  # the model of that fold
+    gan_training_set.check_chooser(SimpleNamespace(metrics_features=None), splits)
+    with pytest.raises(UserError, match="another split and may have seen the test patients"):
+        check(split_sha256="b" * 64)
+    with pytest.raises(UserError, match=r"patients beyond --train-fraction 0\.25"):
+        check(fraction=0.25)
+    with pytest.raises(UserError, match="images of fold 2 of 5"):
+        check(2)  # a final model, which has seen all folds
 
 
 def test_a_conditional_gan_without_a_fold_saw_nobody_of_it_of_any_class(data_dir, tmp_path, finished):
