@@ -1,7 +1,7 @@
 """When a GAN in training is evaluated, so that it never takes more than its share of the time.
 
 Costs are counted in operations and turned into seconds by nominal speeds: the timetable is the same on every
-machine of a kind, at every time, and for every part of a run that was interrupted.
+machine of a kind and number of threads, at every time, and for every part of a run that was interrupted.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from gan_training import GAN
 
 COPY_IMAGES = 128  # generated, compared with every training image
-# Nominal operations per second and seconds, from which intervals follow. On a core of a current server a step
-# reaches 2e11 in bfloat16, and metrics cost a third to a half of what these numbers make of them. Those of
-# GPUs are guesses on the same side.
+# Nominal operations per second and seconds, from which intervals follow; of a CPU, on one core. There a step
+# reaches 2e11 in bfloat16 on a current server, and metrics cost a third to a half of what these numbers make
+# of them. Those of GPUs are guesses on the same side. Training is taken to gain from every thread, and
+# metrics from none: HOG and distances are computed by one.
 STEP_OPERATIONS = {("cpu", "fp32"): 1e11, ("cpu", "bf16"): 2e11, ("gpu", "fp32"): 2e13, ("gpu", "bf16"): 4e13}
 OPERATIONS = {"cpu": 5e10, "gpu": 1e13}  # of networks that only look
 STEP_SECONDS = 5e-3  # of a step, whatever its size
@@ -46,13 +47,15 @@ def forward_operations(network: nn.Module, *inputs: torch.Tensor) -> float:
 
 @dataclass(frozen=True)
 class Costs:
-    """Nominal seconds of a step and of evaluations; ``g``, ``d``: operations of one image through G and D."""
+    """Nominal seconds of a step and of evaluations; ``g``, ``d``: operations of one image through G and D;
+    ``threads``: that train on a CPU."""
 
     g: float
     d: float
     batch_size: int
     device: str
     precision: str
+    threads: int = 1
 
     @classmethod
     def of(cls, gan: GAN, batch_size: int, device: torch.device, precision: str) -> Costs:
@@ -60,13 +63,15 @@ class Costs:
         label = [torch.zeros(2, dtype=torch.int64, device=device)] if gan.options.conditional else []
         images = torch.zeros(2, gan.G.num_channels, gan.G.image_size, gan.G.image_size, device=device)
         g, d = forward_operations(gan.G, z, *label), forward_operations(gan.D, images, *label)
-        return cls(g, d, batch_size, "cpu" if device.type == "cpu" else "gpu", precision)
+        kind, threads = ("cpu", torch.get_num_threads()) if device.type == "cpu" else ("gpu", 1)
+        return cls(g, d, batch_size, kind, precision, threads)
 
     def step(self) -> float:
         """G forward and backward (3 g), D's update on reals and fakes (6 d), and the fakes through D and back
         (2 d). Penalties and VGG16 come on top."""
         operations = self.batch_size * (3 * self.g + 8 * self.d)
-        return STEP_SECONDS + operations / STEP_OPERATIONS[self.device, self.precision]
+        speed = self.threads * STEP_OPERATIONS[self.device, self.precision]
+        return STEP_SECONDS + operations / speed
 
     def evaluation(self, space: Space, n: int, n_training: int) -> float:
         """Of ``n`` images in ``space``."""

@@ -1,6 +1,7 @@
 """Metrics of a GAN in training: when they are taken, what they say of known generators, and no trace left."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,10 @@ def test_the_timetable_follows_from_the_options_and_not_from_the_clock():
     z = torch.zeros(1, 6)
     root = 2 * 6 * 16 * 16  # multiplications and additions of the generator's root: 16 channels, 4 x 4 cells
     assert forward_operations(gan.G.layers[0], z[:, :, None, None]) == root
+    # Threads train, and metrics gain nothing from them: on more threads they come less often.
+    alone, together = (replace(costs[0], threads=threads, g=1e9) for threads in (1, 4))
+    assert together.step() < alone.step()
+    assert together.evaluation(hog_space(32), 50, 100) == alone.evaluation(hog_space(32), 50, 100)
     tables = costs[0].timetables([hog_space(32)], 3, 256, 100, 10, 0.04)
     assert tables["HOG"].interval % 3 == 0
     after = gan.state_dict()
