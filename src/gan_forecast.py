@@ -23,7 +23,7 @@ from gan_files import save_grid
 from gan_flags import wants_perceptual
 from gan_losses import untrained_vgg16
 from gan_objective import objective_to_time
-from gan_options import options_of
+from gan_options import DEFAULTS, as_typed, options_of
 from gan_training import GAN, PERCEPTUAL_IMAGES, build_gan
 from gan_training_set import count_epochs, fit_batch_size, records_to_learn_from, training_part_of
 from memorisation import DETAIL_SHIFT, DETAIL_SIDE
@@ -87,13 +87,13 @@ def nothing_written(args: argparse.Namespace) -> Iterator[argparse.Namespace]:
 
 
 def describe_options_in_full(args: argparse.Namespace) -> str:
-    """Every option that has a value, as it is typed, a line each; switches that are on."""
+    """Every option that has a value, as it is typed, a line each; switches that are on, or off where the
+    default is on."""
     hidden = {"dry_run"} | ({"epochs"} if args.kimg is not None else set())
-    shown = {
-        f"--{name.replace('_', '-')}": "" if value is True else value
-        for name, value in public_config(args).items()
-        if value is not None and value is not False and name not in hidden  # 0 is a value
-    }
+    shown = dict(
+        as_typed(name, value) for name, value in public_config(args).items()
+        if value is not None and name not in hidden and (value is not False or DEFAULTS.get(name))
+    )  # fmt: skip
     width = max(map(len, shown))
     return "\n".join(f"  {flag:<{width}} {value}".rstrip() for flag, value in shown.items())
 

@@ -47,7 +47,7 @@ def build_objective(args: argparse.Namespace, pixels: Tensor, precision: str) ->
             perceptual_loss = load_perceptual_loss(pixels, args.num_channels, precision)
             outcome = "on"
         except WeightsUnavailableError as error:
-            if args.perceptual == "on":
+            if args.perceptual == "on" or not (args.lambda_adv or args.lambda_fm):  # it alone teaches G
                 raise
             print(f"training without the perceptual loss: {error}")
             outcome = "unavailable"

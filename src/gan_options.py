@@ -13,6 +13,7 @@ Miyato & Koyama 2018 (1802.05637).
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -133,6 +134,7 @@ def resolve(args: argparse.Namespace) -> GANOptions:
     vars(args).update(usual | given)
     options = options_of(args)
     check(options)
+    check_given(args, given, options)
     return options
 
 
@@ -151,14 +153,14 @@ def settings_of(options: GANOptions) -> dict[str, Any]:
 def describe_options(args: argparse.Namespace) -> str:
     """One line: the preset and every flag that differs from the default, as it is typed."""
     changed = {name: getattr(args, name) for name, value in DEFAULTS.items() if getattr(args, name) != value}
-    words = [f"preset {args.preset}"]
-    for name, value in changed.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            words.append(f"--{flag} {value}")
-    return " ".join(words)
+    typed = (" ".join(as_typed(name, value)).strip() for name, value in changed.items())
+    return " ".join([f"preset {args.preset}", *typed])
+
+
+def as_typed(name: str, value: Any) -> tuple[str, str]:
+    """("--lr", "0.1"), ("--diffaug", "") or ("--no-diffaug", "")."""
+    flag = name.replace("_", "-")
+    return (f"--no-{flag}" if value is False else f"--{flag}", "" if isinstance(value, bool) else str(value))
 
 
 # --- what cannot be combined -----------------------------------------------------------------------
@@ -189,6 +191,34 @@ def check(options: GANOptions) -> None:
             options.adversarial_loss != "bce" and options.label_smoothing > 0,
             "--label-smoothing is about the target of bce, and --adversarial-loss "
             f"{options.adversarial_loss} has no targets: leave it out",
+        ),
+    ):
+        if wrong:
+            raise UserError(problem)
+
+
+def check_given(args: argparse.Namespace, given: Collection[str], options: GANOptions) -> None:
+    """``UserError`` if a flag that was ``given`` would do nothing, or if nothing would teach G."""
+    weighted = args.lambda_perceptual > 0
+    for wrong, problem in (
+        (
+            "lambda_perceptual" in given and weighted and args.perceptual == "off",
+            f"--lambda-perceptual {args.lambda_perceptual:g} weighs the perceptual loss, which is off: add "
+            "--perceptual auto, or leave it out",
+        ),
+        (
+            args.perceptual == "on" and not weighted,
+            "--perceptual on needs a weight, and --lambda-perceptual is 0: leave one of them out",
+        ),
+        (
+            "reg_every" in given and not options.penalised,
+            f"--reg-every {options.reg_every} is about a gradient penalty, and there is none: add --r1 1 "
+            "--d-norm none, or leave it out",
+        ),
+        (
+            not (args.lambda_adv or args.lambda_fm or (weighted and args.perceptual != "off")),
+            "G has nothing to learn from: --lambda-adv and --lambda-fm are 0 and the perceptual loss is off: "
+            "leave --lambda-adv out",
         ),
     ):
         if wrong:

@@ -96,6 +96,13 @@ def test_a_penalty_that_is_given_is_refused_also_with_a_preset(capsys):
         (["--adversarial-loss", "hinge", "--label-smoothing", "0.1"], r"--label-smoothing is about .* bce"),
         (["--conditional", "--classes", "positive"], r"leave --classes positive out"),
         (["--compile", "--preset", "cpu"], r"--compile cannot be combined with a gradient penalty"),
+        (
+            ["--preset", "cpu", "--lambda-perceptual", "0.5"],
+            r"--lambda-perceptual 0\.5 weighs .* which is off",
+        ),
+        (["--perceptual", "on", "--lambda-perceptual", "0"], r"--perceptual on needs a weight"),
+        (["--reg-every", "4"], r"--reg-every 4 is about a gradient penalty, and there is none"),
+        (["--preset", "best", "--lambda-adv", "0"], r"G has nothing to learn from"),
     ],
 )
 def test_what_cannot_work_is_refused_in_a_line_with_the_reason(flags, reason, capsys):
