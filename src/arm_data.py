@@ -241,9 +241,11 @@ def _sets_of_folder(
         if flag := _seen_elsewhere(place, images, train_patients):
             images.red_flags.append(flag)
         found[fold] = images
-    labels = {images.label for images in found.values()}
-    if len(labels) > 1:
-        raise UserError(f"{folder}: the images of its fold folders have other labels than its own")
+    kinds = {(images.label, images.class_flag) for images in found.values()}
+    if len(kinds) > 1:
+        raise UserError(
+            f"{folder}: the images of its fold folders are of other labels or classes than its own"
+        )
     return found
 
 

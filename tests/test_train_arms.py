@@ -1,5 +1,6 @@
 """The arms beside the baseline, as users train them: controls, schedules, repeats, clean folds, fractions."""
 
+import types
 from pathlib import Path
 
 import numpy as np
@@ -300,6 +301,26 @@ class TestCleanFolds:
         summary = load_json(METRICS / "augmented_cv_summary.json")
         assert summary["contaminated_folds"] == [2]
         assert "come from the baseline's folds" in summary["note"]
+
+
+    def test_fold_folders_of_another_class_are_refused(self, tmp_path, monkeypatch):
+        """Both are negatives, but the final model and the folds would learn from different ones."""
+        import arm_data
+
+        fold = paths.synthetic_manifest(paths.synthetic_fold(tmp_path, 1))
+        fold.parent.mkdir()
+        fold.touch()
+        classes = {tmp_path: "normal", fold.parent: "not_normal"}
+
+        def load(place, *_):
+            facts = {"label": 0, "class_flag": classes[place], "red_flags": [], "generator_patients": set()}
+            return types.SimpleNamespace(**facts)
+
+        monkeypatch.setattr(arm_data, "load_synthetic", load)
+        with pytest.raises(UserError, match="other labels or classes"):
+            arm_data._sets_of_folder(tmp_path, {}, set(), {}, 1, False)
+        classes[tmp_path] = "not_normal"
+        assert list(arm_data._sets_of_folder(tmp_path, {}, set(), {}, 1, False)) == [0, 1]
 
 
 class TestTrainFraction:
