@@ -171,8 +171,8 @@ def _originality(scores: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
 
 # --- cost ------------------------------------------------------------------------------------------
 COST_TITLES = (
-    "contender", "budget", "steps", "images seen", "minutes", "images/s", "CPU share", "arithmetic",
-    "perceptual", "M par.",
+    "contender", "budget", "steps", "images seen", "minutes", "images/s", "threads", "CPU share",
+    "arithmetic", "perceptual", "M par.",
 )  # fmt: skip
 
 
@@ -193,11 +193,12 @@ def _cost_cells(rows: Rows, machine: Mapping[str, Any]) -> tuple[str, ...]:
     def setting(name: str) -> str:
         return " ".join(sorted({str((row["settings"] or {}).get(name, "-")) for row in rows}))
 
+    threads = " ".join(sorted({str(row["threads"]) for row in rows if row.get("threads")})) or "-"
     shares = [share for row in rows if (share := cpu_share(row, machine)) is not None]
     lowest = f"{min(shares):.2f}{' busy' if min(shares) < BUSY else ''}" if shares else "-"
     return (
         f"{mean('steps'):,.0f}", f"{mean('images_seen'):,.0f}", f"{mean('train_seconds') / 60:.1f}",
-        f"{mean('images_per_second'):.1f}", lowest, setting("precision"), setting("perceptual"),
+        f"{mean('images_per_second'):.1f}", threads, lowest, setting("precision"), setting("perceptual"),
         f"{rows[0]['parameters'] / 1e6:.1f}" if rows[0]["parameters"] else "-",
     )  # fmt: skip
 

@@ -57,7 +57,7 @@ def gan_benchmark(content: Mapping[str, Any], summaries: Summaries) -> Figure:
     facts = content["data"]
     title = (
         f"Generators beside {facts['heldout_positives']:,} held-out real positives, learned from "
-        f"{facts['learned_positives']:,} at {facts['image_size']} px; {_machine(content['machine'])}. "
+        f"{facts['learned_positives']:,} at {facts['image_size']} px; {_machine(content['machine'], rows)}. "
         "Smaller KID than the axis shows stands at its left edge."
     )
     figure.suptitle(textwrap.fill(title, 120), x=0.01, ha="left", fontsize="medium")
@@ -80,8 +80,15 @@ def _place(contender: str, budget: str, names: Sequence[str], budgets: Sequence[
     return names.index(contender) + 0.22 * (budgets.index(budget) - (len(budgets) - 1) / 2)
 
 
-def _machine(facts: Mapping[str, Any]) -> str:
-    return facts["gpu"] or f"{facts['cpu']}, {facts['cores']} cores"
+def _machine(facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """A GPU, or processors and how many threads each contender had of them."""
+    if facts["gpu"]:
+        return facts["gpu"]
+    threads = sorted({row["threads"] for row in rows if row.get("threads")})
+    words = f"{facts['cpu']}, {facts['cores']} core{'' if facts['cores'] == 1 else 's'}"
+    if threads:
+        words += f", {' or '.join(map(str, threads))} thread{'' if threads == [1] else 's'} each"
+    return words
 
 
 def _point(

@@ -29,6 +29,7 @@ from gan_benchmark_table import cost_table, rows_of, summaries, table
 from gan_contenders import OPTION_SETS, Budget, Contender, Unit, contenders, option_contender
 from gan_data import make_dataset
 from image_quality import kernel_distance
+from plots_gan_benchmark import gan_benchmark
 from utils import UserError, load_json, save_json
 
 SIDE, COUNT = 32, 40
@@ -567,8 +568,11 @@ def test_a_machine_with_other_work_is_marked(results, field, judge, tmp_path):
         results.add(row | {"cpu_seconds": seconds})
         line = cost_table(results.content, "peers")[1]
         assert f" {mark} " in line and "bf16" in line and " off " in line
+        assert re.search(rf" 2 +{mark} ", line)  # of two threads
     results.add(row | {"cpu_seconds": None})
     assert "busy" not in cost_table(results.content, "peers")[1]
+    figure = gan_benchmark(results.content, summaries(results.content, "peers"))
+    assert "made up, 1 core, 2 threads each" in figure._suptitle.get_text().replace("\n", " ")
 
 
 # --- who -------------------------------------------------------------------------------------------
