@@ -34,7 +34,7 @@ FLAGS = [
     "--image-size", "32", "--num-channels", "1", "--latent-dim", "6", "--feature-maps-g", "4",
     "--feature-maps-d", "4", "--batch-size", "4", "--vis-batch-size", "4", "--workers", "1", "--cpu",
     "--precision", "fp32", "--perceptual", "off", "--no-cache", "--epochs", "8", "--checkpoint-interval", "2",
-    "--save-interval", "5", "--metrics-interval", "2", "--diffaug", "--resume",
+    "--save-interval", "5", "--metrics-interval", "3", "--diffaug", "--resume",
 ]  # fmt: skip
 BEGUN, HALF_WAY = b"b", b"h"
 CHECKPOINTS, LINES = 9, 8  # about so many are written in a run
