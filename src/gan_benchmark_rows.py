@@ -54,14 +54,8 @@ class GANResults:
         empty = {"format": FORMAT, **self.header, **dict.fromkeys(DESCRIBED), "rows": []}
         if not self.file.is_file():
             return empty
-        earlier = read_results(self.file)
-        other = [name for name in HEADER if earlier.get(name) != self.header[name]]
-        if other:
-            raise UserError(
-                f"{public_path(self.file)} was measured with other {', '.join(other)}; give another "
-                "--output-dir, or move the file away"
-            )
-        return empty | earlier
+        check_header(self.file, self.header)
+        return empty | read_results(self.file)
 
     def describe_reals(self, scorer: Mapping[str, Any], judge: Judge) -> None:
         """What the judge says of real and of bad images, unless the file has it from the same judge."""
@@ -114,6 +108,18 @@ class GANResults:
                 self.add(row | scored(made, judge, row["what"]))
         if lost:
             print(f"{lost} of them have no images in --work-dir: in no table, measured anew when asked for")
+
+
+def check_header(file: Path, header: Mapping[str, Any]) -> None:
+    """``UserError`` if there is a result file that was measured with another ``header``."""
+    if not file.is_file():
+        return
+    earlier = read_results(file)
+    if other := [name for name in HEADER if earlier.get(name) != header[name]]:
+        raise UserError(
+            f"{public_path(file)} was measured with other {', '.join(other)}; give another --output-dir, or "
+            "move the file away"
+        )
 
 
 def mark_of(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
