@@ -98,7 +98,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # For two CPU cores, at a size they can do.
     "cpu": _SMALL | _PENALISED | {"ema_kimg": 2.0},
-    # The same without a checkerboard, for some 1.6 times the time.
+    # The same without a checkerboard, for 1.1 to 1.4 times the time.
     "best": _SMALL | _PENALISED | {"ema_kimg": 2.0, "upsample": "resize"},
 }  # fmt: skip
 # What else changes, unless it is given, with a value that differs from the preset's own.

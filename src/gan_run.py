@@ -222,11 +222,11 @@ class Run:
     def warn(self, line: dict[str, Any]) -> None:
         """Make ``line`` the last of the statistics, with all warnings that hold, and print the new ones."""
         self.stats.append(line)
-        line["warnings"] = self.active_warnings()
+        line["warnings"] = self.current_warnings()
         for message in new_warnings(self.stats).values():
             tqdm.write(f"WARNING at step {line['step']:,}: {message}")
 
-    def active_warnings(self) -> dict[str, str]:
+    def current_warnings(self) -> dict[str, str]:
         """Those that hold at the last line of the statistics."""
         return active_warnings(self.stats, self.gan.options, self.monitor.primary, self.precision)
 
@@ -238,7 +238,7 @@ class Run:
         spaces = (self.stats[-1]["metrics"] or {"spaces": {}})["spaces"] | metrics["spaces"]
         line = self.stats[-1] | {"metrics": metrics | {"spaces": spaces}}
         self.stats = [*self.stats[:-1], line]
-        line["warnings"] = self.active_warnings()
+        line["warnings"] = self.current_warnings()
         gan_files.rewrite_stats(self)
         if self.board is not None:
             self.board.add({"step": line["step"], "metrics": metrics})
