@@ -241,8 +241,9 @@ def _sets_of_folder(
         if flag := _seen_elsewhere(place, images, train_patients):
             images.red_flags.append(flag)
         found[fold] = images
-    kinds = {(images.label, images.class_flag) for images in found.values()}
-    if len(kinds) > 1:
+    labels = {images.label for images in found.values()}
+    classes = {images.class_flag for images in found.values()} - {None}  # of generators that know classes
+    if len(labels) > 1 or len(classes) > 1:
         raise UserError(
             f"{folder}: the images of its fold folders are of other labels or classes than its own"
         )

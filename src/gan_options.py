@@ -134,7 +134,7 @@ def resolve(args: argparse.Namespace) -> GANOptions:
     vars(args).update(usual | given)
     options = options_of(args)
     check(options)
-    check_given(args, given, options)
+    check_changed(args, {name for name, value in given.items() if value != usual[name]}, options)
     return options
 
 
@@ -197,12 +197,13 @@ def check(options: GANOptions) -> None:
             raise UserError(problem)
 
 
-def check_given(args: argparse.Namespace, given: Collection[str], options: GANOptions) -> None:
-    """``UserError`` if a flag that was ``given`` would do nothing, or if nothing would teach G."""
+def check_changed(args: argparse.Namespace, changed: Collection[str], options: GANOptions) -> None:
+    """``UserError`` if a flag that was ``changed`` from its usual value would do nothing, or if nothing would
+    teach G. One that is given as it is anyway is fine: a report tells commands in full."""
     weighted = args.lambda_perceptual > 0
     for wrong, problem in (
         (
-            "lambda_perceptual" in given and weighted and args.perceptual == "off",
+            "lambda_perceptual" in changed and weighted and args.perceptual == "off",
             f"--lambda-perceptual {args.lambda_perceptual:g} weighs the perceptual loss, which is off: add "
             "--perceptual auto, or leave it out",
         ),
@@ -211,7 +212,7 @@ def check_given(args: argparse.Namespace, given: Collection[str], options: GANOp
             "--perceptual on needs a weight, and --lambda-perceptual is 0: leave one of them out",
         ),
         (
-            "reg_every" in given and not options.penalised,
+            "reg_every" in changed and not options.penalised,
             f"--reg-every {options.reg_every} is about a gradient penalty, and there is none: add --r1 1 "
             "--d-norm none, or leave it out",
         ),

@@ -114,6 +114,12 @@ def test_what_cannot_work_is_refused_in_a_line_with_the_reason(flags, reason, ca
     assert re.search(reason, lines[0])
 
 
+def test_flags_that_do_nothing_are_taken_as_they_are_anyway():
+    """Commands in reports give every flag."""
+    assert resolved("--preset", "cpu", "--perceptual", "off", "--lambda-perceptual", "0.1").preset == "cpu"
+    assert resolved("--reg-every", "16").reg_every == 16
+
+
 def test_networks_are_not_built_of_what_cannot_work():
     with pytest.raises(UserError, match="BatchNorm"):
         gan_training.build_gan(32, 1, 5, (4, 4), 1e-3, 0.5, 0, torch.device("cpu"), GANOptions(r1=1.0))
