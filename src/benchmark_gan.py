@@ -130,7 +130,7 @@ def prepare(
     otherwise. ``header``: of the file, where nothing is to be measured on this machine."""
     from benchmark_plan import machine
     from gan_benchmark_data import load_benchmark_data
-    from gan_benchmark_rows import GANResults, check_header
+    from gan_benchmark_rows import GANResults, read_fitting
     from gan_benchmark_scorer import load_scorer
     from gan_benchmark_scores import Judge
 
@@ -144,7 +144,7 @@ def prepare(
     of_machine = machine(device) if header is None else header["machine"]
     of_machine = {name: value for name, value in of_machine.items() if name != "threads"}  # of each row
     here = {"machine": of_machine, "data": data.summary(), "images": args.images}
-    check_header(paths.gan_benchmark(args.output_dir), here)  # before minutes of training
+    read_fitting(paths.gan_benchmark(args.output_dir), here)  # refused before minutes of training
     scorer = load_scorer(data, cache, device, resolve_precision("auto", device))
     judge = Judge(data, scorer.features, scorer.digest)
     results = GANResults(paths.gan_benchmark(args.output_dir), here, judge.mark)

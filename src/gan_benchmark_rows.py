@@ -52,10 +52,7 @@ class GANResults:
 
     def _read(self) -> dict[str, Any]:
         empty = {"format": FORMAT, **self.header, **dict.fromkeys(DESCRIBED), "rows": []}
-        if not self.file.is_file():
-            return empty
-        check_header(self.file, self.header)
-        return empty | read_results(self.file)
+        return empty | (read_fitting(self.file, self.header) or {})
 
     def describe_reals(self, scorer: Mapping[str, Any], judge: Judge) -> None:
         """What the judge says of real and of bad images, unless the file has it from the same judge."""
@@ -110,16 +107,18 @@ class GANResults:
             print(f"{lost} of them have no images in --work-dir: in no table, measured anew when asked for")
 
 
-def check_header(file: Path, header: Mapping[str, Any]) -> None:
-    """``UserError`` if there is a result file that was measured with another ``header``."""
+def read_fitting(file: Path, header: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The content of a result file, None if it is not there; ``UserError`` if it was measured with another
+    ``header``."""
     if not file.is_file():
-        return
+        return None
     earlier = read_results(file)
     if other := [name for name in HEADER if earlier.get(name) != header[name]]:
         raise UserError(
             f"{public_path(file)} was measured with other {', '.join(other)}; give another --output-dir, or "
             "move the file away"
         )
+    return earlier
 
 
 def mark_of(content: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -87,10 +87,6 @@ def add_saving_arguments(group: argparse._ActionsContainer) -> None:
     )  # fmt: skip
 
 
-def wants_perceptual(args: argparse.Namespace) -> bool:
-    return args.perceptual != "off" and args.lambda_perceptual > 0
-
-
 # --- watching --------------------------------------------------------------------------------------
 def add_monitoring_arguments(group: argparse._ActionsContainer) -> None:
     add = group.add_argument

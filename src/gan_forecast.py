@@ -20,10 +20,9 @@ from dcgan import count_parameters
 from estimates import IMAGES_TO_DECODE, describe_gan, gan_seconds
 from gan_augment import augment, draws
 from gan_files import save_grid
-from gan_flags import wants_perceptual
 from gan_losses import untrained_vgg16
 from gan_objective import objective_to_time
-from gan_options import DEFAULTS, as_typed, options_of
+from gan_options import DEFAULTS, as_typed, options_of, wants_perceptual
 from gan_training import GAN, PERCEPTUAL_IMAGES, build_gan
 from gan_training_set import count_epochs, fit_batch_size, records_to_learn_from, training_part_of
 from memorisation import DETAIL_SHIFT, DETAIL_SIDE

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from data_loader import to_gan_range
 from distributed import main_first
-from gan_flags import wants_perceptual
 from gan_losses import VGG16_URL, PerceptualLoss, VGG16Features, untrained_vgg16
+from gan_options import wants_perceptual
 from gan_training import Objective, perceptual_every
 from utils import WeightsUnavailableError, autocast, hub_weights
 

@@ -197,18 +197,21 @@ def check(options: GANOptions) -> None:
             raise UserError(problem)
 
 
+def wants_perceptual(args: argparse.Namespace) -> bool:
+    return args.perceptual != "off" and args.lambda_perceptual > 0
+
+
 def check_changed(args: argparse.Namespace, changed: Collection[str], options: GANOptions) -> None:
     """``UserError`` if a flag that was ``changed`` from its usual value would do nothing, or if nothing would
     teach G. One that is given as it is anyway is fine: a report tells commands in full."""
-    weighted = args.lambda_perceptual > 0
     for wrong, problem in (
         (
-            "lambda_perceptual" in changed and weighted and args.perceptual == "off",
+            "lambda_perceptual" in changed and args.lambda_perceptual > 0 and args.perceptual == "off",
             f"--lambda-perceptual {args.lambda_perceptual:g} weighs the perceptual loss, which is off: add "
             "--perceptual auto, or leave it out",
         ),
         (
-            args.perceptual == "on" and not weighted,
+            args.perceptual == "on" and not wants_perceptual(args),
             "--perceptual on needs a weight, and --lambda-perceptual is 0: leave one of them out",
         ),
         (
@@ -217,7 +220,7 @@ def check_changed(args: argparse.Namespace, changed: Collection[str], options: G
             "--d-norm none, or leave it out",
         ),
         (
-            not (args.lambda_adv or args.lambda_fm or (weighted and args.perceptual != "off")),
+            not (args.lambda_adv or args.lambda_fm or wants_perceptual(args)),
             "G has nothing to learn from: --lambda-adv and --lambda-fm are 0 and the perceptual loss is off: "
             "leave --lambda-adv out",
         ),

@@ -302,7 +302,6 @@ class TestCleanFolds:
         assert summary["contaminated_folds"] == [2]
         assert "come from the baseline's folds" in summary["note"]
 
-
     def test_fold_folders_of_another_class_are_refused(self, tmp_path, monkeypatch):
         """Both are negatives, but the final model and the folds would learn from different ones."""
         import arm_data
