@@ -1,7 +1,7 @@
 # make demo       install, then run the whole pipeline on made-up chest phantoms (under 10 minutes)
 # make test       install, then every test that is not slow (under 5 minutes)
 # make test-slow  the slow tests (under 40 minutes)
-# make lint       ruff
+# make lint       ruff, types (mypy), layers of imports (import-linter, tests/test_layering.py)
 #
 # Uses uv where it is on PATH, else pip. On a machine without a GPU,
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -45,3 +45,6 @@ test-slow: setup
 
 lint: setup
 	$(BIN)/python -m ruff check src tests
+	$(BIN)/python -m mypy
+	PYTHONPATH=src $(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_layering.py

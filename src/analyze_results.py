@@ -7,12 +7,18 @@ folder without the results of any classifier is an error.
 from __future__ import annotations
 
 import argparse
+import logging
 from dataclasses import fields
 from pathlib import Path
 
-import paths
-from data_loader import add_cache_arguments, add_data_arguments, cache_folder
-from utils import argument_parser, command_line, load_json, number, public_config, run_script, save_text
+from common import paths
+from common.command_line import argument_parser, command_line, number, public_config, run_script
+from common.options import add_options
+from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, cache_folder
+from utils import load_json, save_text
+
+log = logging.getLogger(__name__)
+
 
 DEFAULT_MARGIN = 1.0  # percentage points
 
@@ -41,8 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FRACTION",
         help="share of ill people for which PPV and NPV are given as well (default: none)",
     )
-    add_data_arguments(parser)
-    add_cache_arguments(parser)
+    add_options(parser, DATA_OPTIONS)
+    add_options(parser, CACHE_OPTIONS)
     add("--synthetic-dir", default=paths.SYNTHETIC_DIR, metavar="PATH", help="folder of synthetic images")
     add(
         "--model-dir",
@@ -82,20 +88,25 @@ def build_parser() -> argparse.ArgumentParser:
 
 def own_command(args: argparse.Namespace) -> str:
     """The command line of this run: the options that are not the default."""
-    usual = public_config(build_parser().parse_args([]))
-    return command_line("analyze_results", {k: v for k, v in public_config(args).items() if v != usual[k]})
+    usual = public_config(vars(build_parser().parse_args([])))
+    return command_line(
+        "analyze_results", {k: v for k, v in public_config(vars(args)).items() if v != usual[k]}
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    from arms import find_arms, select_arms
+    from arms.result_files import find_arms, select_arms
 
     found = arms = find_arms(args.metrics_dir)
     if args.arms:
         arms = select_arms(found, [name.strip() for name in args.arms.split(",") if name.strip()])
     # After the arms: a wrong folder is told at once.
-    from analysis_images import ImageOptions, look_at_images
-    from analysis_steps import (
+    from comparison.arms import compare
+    from report.image_steps import ImageOptions, look_at_images
+    from report.page import compose_page
+    from report.sections import Findings
+    from report.steps import (
         Outcome,
         commands,
         draw_comparison,
@@ -104,10 +115,7 @@ def main(argv: list[str] | None = None) -> None:
         remove_reports,
         remove_stale,
     )
-    from comparison import compare
-    from report import Findings
-    from report_page import compose_page
-    from report_text import compose
+    from report.text import compose
 
     outcome = Outcome(Path(args.analysis_dir))
     file = paths.comparison(outcome.folder)
@@ -122,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
     draw_comparison(arms, comparison, outcome)
     draw_training(arms, outcome)
     named = {field.name: getattr(args, field.name) for field in fields(ImageOptions)}
-    options = ImageOptions(**named | {"cache_dir": cache_folder(args)})
+    options = ImageOptions(**named | {"cache_dir": cache_folder(args.no_cache, args.cache_dir)})
     compared = look_at_images(options, arms, outcome)
     remove_stale(outcome)
     sources = {row["thresholds"]["source"] for row in comparison["arms"].values()}
@@ -142,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
     text, page = compose(findings), paths.report_page(outcome.folder)
     save_text(paths.comparison_report(outcome.folder), text)
     save_text(page, compose_page(findings, outcome.folder))
-    print(f"\n{text}\nthe same with its figures, for a browser: {page}")
+    log.info(f"\n{text}\nthe same with its figures, for a browser: {page}")
 
 
 if __name__ == "__main__":

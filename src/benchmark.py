@@ -10,11 +10,16 @@ epoch) on made-up chest phantoms, and writes results/benchmark.json and benchmar
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any
 
-import paths
-from utils import argument_parser, number, resolve_precision, run_script, save_figure, select_device
+from common import paths
+from common.command_line import argument_parser, number, run_script
+from utils import resolve_precision, save_figure, select_device
+
+log = logging.getLogger(__name__)
+
 
 ROW_IDS = (
     "baseline_default", "first_pass", "warm_full", "unfreeze_step", "gan_step", "gan_step_no_vgg", "generate",
@@ -65,16 +70,16 @@ def usable_weights(asked: str) -> str:
     except WeightsUnavailableError as error:
         if asked == "imagenet":
             raise
-        print(f"untrained networks, for timing only: {error.short}")
+        log.info(f"untrained networks, for timing only: {error.short}")
         return "none"
     return "imagenet"
 
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    from benchmark_plan import FULL, QUICK, Bench, machine
-    from benchmark_rows import Results, describe_machine, measure_all, table
-    from plots_benchmark import benchmark
+    from benchmarks.speed.figure import benchmark
+    from benchmarks.speed.plan import FULL, QUICK, Bench, machine
+    from benchmarks.speed.rows import Results, describe_machine, measure_all, table
 
     device = select_device(args.cpu)
     precision = resolve_precision(args.precision, device)
@@ -87,9 +92,9 @@ def main(argv: list[str] | None = None) -> None:
     measure_all(bench, results, args.rows, keep=args.resume)
     figure = paths.benchmark_figure(args.output_dir)
     save_figure(figure, benchmark(results.content))
-    print(describe_machine(results.content))
-    print(*table(results.content["rows"]), sep="\n")
-    print(f"{results.file} and {figure.name}; what was measured and how stands in the rows' notes")
+    log.info(describe_machine(results.content))
+    log.info("\n".join(table(results.content["rows"])))
+    log.info(f"{results.file} and {figure.name}; what was measured and how stands in the rows' notes")
 
 
 if __name__ == "__main__":

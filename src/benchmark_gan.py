@@ -15,28 +15,26 @@ given again, or split into many. Rows of an older version of the scoring are sco
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import paths
-from data_loader import add_cache_arguments, add_data_arguments, cache_folder
-from utils import (
-    UserError,
-    argument_parser,
-    number,
-    resolve_precision,
-    run_script,
-    save_figure,
-    select_device,
-)
+from common import paths
+from common.command_line import argument_parser, number, run_script
+from common.options import add_options
+from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, cache_folder
+from utils import UserError, resolve_precision, save_figure, select_device
 
 if TYPE_CHECKING:
-    from gan_benchmark_data import BenchmarkData
-    from gan_benchmark_rows import GANResults
-    from gan_benchmark_scores import Judge
-    from gan_contender_runs import Field
-    from gan_contenders import Unit
+    from benchmarks.generators.contender_runs import Field
+    from benchmarks.generators.contenders import Unit
+    from benchmarks.generators.data import BenchmarkData
+    from benchmarks.generators.rows import GANResults
+    from benchmarks.generators.scores import Judge
+
+log = logging.getLogger(__name__)
+
 
 WHAT = ("peers", "options", "report", "install")
 
@@ -46,8 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argument_parser(
         "Compare generators at equal time, or options of this project's at equal images."
     )
-    add_data_arguments(parser)
-    add_cache_arguments(parser)
+    add_options(parser, DATA_OPTIONS)
+    add_options(parser, CACHE_OPTIONS)
     add = parser.add_argument
     add("--what", choices=WHAT, default="peers",
         help="peers: ours and others; options: sets of our options; report: tables and figures of what was "
@@ -97,7 +95,7 @@ def units_of(args: argparse.Namespace) -> list[Unit]:
 
     ``UserError`` for a contender or a set of options that does not exist.
     """
-    from gan_contenders import OURS, Budget, Unit, contenders, option_contender
+    from benchmarks.generators.contenders import OURS, Budget, Unit, contenders, option_contender
 
     if args.what == "options":
         chosen = [option_contender(text) for text in args.set or OURS]
@@ -113,7 +111,7 @@ def units_of(args: argparse.Namespace) -> list[Unit]:
 
 def field_of(args: argparse.Namespace, data: BenchmarkData, device: str) -> Field:
     """Absolute paths: contenders are commands of their own."""
-    from gan_contender_runs import Field
+    from benchmarks.generators.contender_runs import Field
 
     flags = ["--data-dir", str(Path(args.data_dir).resolve()), "--splits", str(data.splits_file.resolve())]
     flags += [] if args.patient_map is None else ["--patient-map", str(Path(args.patient_map).resolve())]
@@ -128,13 +126,13 @@ def prepare(
 ) -> tuple[Field, Judge, GANResults]:
     """Decode the images, train or fetch the scorer, open the result file and score anew what is scored
     otherwise. ``header``: of the file, where nothing is to be measured on this machine."""
-    from benchmark_plan import machine
-    from gan_benchmark_data import load_benchmark_data
-    from gan_benchmark_rows import GANResults, read_fitting
-    from gan_benchmark_scorer import load_scorer
-    from gan_benchmark_scores import Judge
+    from benchmarks.generators.data import load_benchmark_data
+    from benchmarks.generators.rows import GANResults, read_fitting
+    from benchmarks.generators.scorer import load_scorer
+    from benchmarks.generators.scores import Judge
+    from benchmarks.speed.plan import machine
 
-    device, cache = select_device(args.cpu), cache_folder(args)
+    device, cache = select_device(args.cpu), cache_folder(args.no_cache, args.cache_dir)
     data = load_benchmark_data(
         args.data_dir, args.splits, args.patient_map, args.image_size,
         workers=args.workers, skip_bad=args.skip_bad_images, cache_dir=cache, fold=args.fold,
@@ -155,7 +153,7 @@ def prepare(
 
 
 def compare(args: argparse.Namespace) -> None:
-    from gan_benchmark_rows import measure_units
+    from benchmarks.generators.rows import measure_units
 
     units = units_of(args)
     field, judge, results = prepare(args)
@@ -166,8 +164,8 @@ def compare(args: argparse.Namespace) -> None:
 
 def save_grid(args: argparse.Namespace, units: list[Unit], field: Field, content: Mapping[str, Any]) -> None:
     """The better generator's images of each contender with the first seed, as far as they are kept."""
-    from gan_contender_runs import read_made
-    from plots_gan_benchmark import contender_grid
+    from benchmarks.generators.contender_runs import read_made
+    from benchmarks.generators.figure import contender_grid
 
     better = {row["id"]: row["better"] for row in content["rows"] if row["status"] == "done"}
     made = {}
@@ -184,26 +182,26 @@ def save_grid(args: argparse.Namespace, units: list[Unit], field: Field, content
 # --- reporting -------------------------------------------------------------------------------------
 def report(args: argparse.Namespace, content: Mapping[str, Any], what: str) -> None:
     """The tables of ``what`` on the terminal, and its figure."""
-    from gan_benchmark_table import cost_table, summaries, table
-    from plots_gan_benchmark import gan_benchmark
+    from benchmarks.generators.figure import gan_benchmark
+    from benchmarks.generators.table import cost_table, summaries, table
 
-    print(f"\n{what}: {describe_reals(content)}")
-    print(*table(content, what), "", *cost_table(content, what), sep="\n")
+    log.info(f"\n{what}: {describe_reals(content)}")
+    log.info("\n".join([*table(content, what), "", *cost_table(content, what)]))
     found = summaries(content, what)
     if any(one["rows"] for one in found.values()):
         figure = paths.gan_benchmark_figure(args.output_dir, what)
         save_figure(figure, gan_benchmark(content, found))
-        print(f"{paths.gan_benchmark(args.output_dir)} and {figure.name}")
+        log.info(f"{paths.gan_benchmark(args.output_dir)} and {figure.name}")
 
 
 def report_kept(args: argparse.Namespace) -> None:
     """``--what report``: of the result file, after the rows of those to be merged have joined it."""
-    from gan_benchmark_rows import merge_into, needs_scoring, read_results
+    from benchmarks.generators.rows import merge_into, needs_scoring, read_results
 
     file = paths.gan_benchmark(args.output_dir)
     content = read_results(file)
     if needs_scoring(content):
-        print(f"{file} was scored by an older version: scored anew from the images in --work-dir")
+        log.info(f"{file} was scored by an older version: scored anew from the images in --work-dir")
         args.image_size, args.images = content["data"]["image_size"], content["images"]
         content = prepare(args, content)[2].content
     for path in args.merge:
@@ -230,7 +228,7 @@ def describe_reals(content: Mapping[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     if args.what == "install":
-        from gan_contender_runs import install_peers
+        from benchmarks.generators.contender_runs import install_peers
 
         install_peers(Path(args.peers_dir))
     elif args.what == "report":

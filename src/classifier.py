@@ -21,9 +21,11 @@ from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 from torchvision.models import ResNet50_Weights, resnet50
 
-from data_loader import PREPARED, as_tensor, augment_light, to_classifier_range
-from feature_cache import FeatureCache, sha256_weights
-from utils import UserError, autocast, derive_seed, hub_weights, load_checkpoint
+from common.arrays import as_tensor
+from data_loader import PREPARED, augment_light, to_classifier_range
+from dataset.feature_cache import FeatureCache, sha256_weights
+from networks.weights import hub_weights
+from utils import UserError, autocast, derive_seed, load_checkpoint
 
 FEATURES = 2048
 CHECKPOINT_FORMAT = "pneumonia-resnet50-1"

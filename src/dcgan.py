@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan_layers import (
+from networks.gan_layers import (
     EMBEDDING,
     SLOPE,
     ClassProjection,

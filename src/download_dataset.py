@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import logging
 import re
 import shlex
 import shutil
@@ -19,8 +20,9 @@ import sys
 import urllib.request
 from pathlib import Path
 
-import paths
-from dataset_archive import (
+from common import paths
+from common.command_line import argument_parser, run_script
+from dataset.archive import (
     BrokenArchiveError,
     UnsuitableArchiveError,
     entries_present,
@@ -28,8 +30,11 @@ from dataset_archive import (
     install,
     is_complete,
 )
-from kaggle_client import CREDENTIALS_HELP, download
-from utils import UserError, argument_parser, atomic_path, load_json, run_script, save_json, sha256_file
+from dataset.kaggle_client import CREDENTIALS_HELP, download
+from utils import UserError, atomic_path, load_json, save_json, sha256_file
+
+log = logging.getLogger(__name__)
+
 
 DATASET = "iamtapendu/rsna-pneumonia-processed-dataset"
 MAPPING_URL = f"https://s3.amazonaws.com/east1.public.rsna.org/AI/2018/{paths.PATIENT_MAP}"
@@ -74,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         obtain_dataset(args.dataset, data_dir, args.force)
         obtain_patient_map(args.mapping_url, data_dir / paths.PATIENT_MAP)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on with what was downloaded so far", file=sys.stderr)
+        log.error("interrupted: the same command goes on with what was downloaded so far")
         sys.exit(130)
     print_summary(data_dir)
 
@@ -108,9 +113,9 @@ def is_there(dataset: str, data_dir: Path) -> bool:
         )
     found = downloaded_before(data_dir)
     if found is None:
-        print(f"{data_dir} holds a dataset put there by other means: left as it is (--force replaces it)")
+        log.info(f"{data_dir} holds a dataset put there by other means: left as it is (--force replaces it)")
     elif found == dataset:
-        print(f"{data_dir} holds {dataset} already: nothing to download (--force downloads it again)")
+        log.info(f"{data_dir} holds {dataset} already: nothing to download (--force downloads it again)")
     else:
         raise UserError(
             f"{data_dir} holds {found}, not {dataset}; choose another --data-dir, or replace it with --force"
@@ -146,7 +151,7 @@ def download_and_extract(dataset: str, archive: Path, extracted: Path) -> None:
                     f"what came for {dataset} was broken twice ({error}) and was deleted; pass any proxy or "
                     "login page that stands between you and Kaggle, then run the same command again"
                 ) from None
-            print(f"the downloaded archive is broken ({error}): it is deleted and fetched once more")
+            log.info(f"the downloaded archive is broken ({error}): it is deleted and fetched once more")
 
 
 # --- the patient mapping ---------------------------------------------------------------------------
@@ -154,7 +159,7 @@ def obtain_patient_map(url: str, target: Path) -> None:
     """Fetch RSNA's mapping unless it is there. Never fatal: without it, images are grouped by image."""
     if target.is_file():
         return
-    print(f"fetching {target.name}")
+    log.info(f"fetching {target.name}")
     try:
         with urllib.request.build_opener().open(url, timeout=MAPPING_TIMEOUT) as response:
             content = response.read()
@@ -162,7 +167,7 @@ def obtain_patient_map(url: str, target: Path) -> None:
         with atomic_path(target) as temporary:
             temporary.write_bytes(content)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        print(
+        log.info(
             f"the patient mapping could not be had ({' '.join(str(error).split())}), and without it one "
             f"person's images may lie in both training and test: download {MAPPING_URL} by hand "
             f"and save it as {target}"
@@ -181,12 +186,12 @@ def check_patient_map(content: bytes) -> None:
 # --- report ----------------------------------------------------------------------------------------
 def print_summary(data_dir: Path) -> None:
     training, test = paths.training_images(""), paths.test_images("")
-    print(f"{data_dir} holds:")
+    log.info(f"{data_dir} holds:")
     for name in (paths.TRAIN_METADATA, paths.TEST_METADATA, paths.PATIENT_MAP):
-        print(f"  {name}{'' if (data_dir / name).is_file() else ' (missing)'}")
-    print(f"  {training.as_posix()}: {sum(1 for _ in (data_dir / training).glob('*.png')):,} PNG files")
-    print(f"  {test.as_posix()}: {sum(1 for _ in (data_dir / test).rglob('*.png')):,} PNG files")
-    print(f"next: python src/data_loader.py --data-dir {shlex.quote(str(data_dir))}")
+        log.info(f"  {name}{'' if (data_dir / name).is_file() else ' (missing)'}")
+    log.info(f"  {training.as_posix()}: {sum(1 for _ in (data_dir / training).glob('*.png')):,} PNG files")
+    log.info(f"  {test.as_posix()}: {sum(1 for _ in (data_dir / test).rglob('*.png')):,} PNG files")
+    log.info(f"next: python src/data_loader.py --data-dir {shlex.quote(str(data_dir))}")
 
 
 if __name__ == "__main__":

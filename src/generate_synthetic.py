@@ -14,20 +14,25 @@ train_classifier.py looks for them.
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
-import paths
-from distributed import barrier, from_main, is_main, own, size, together
-from gan_options import CLASS_FLAGS, label_of_class
-from synthetic import check_folder, clear, is_whole, make_manifest
-from utils import UserError, argument_parser, number, run_script, save_json
+from common import paths
+from common.command_line import argument_parser, number, run_script
+from common.distributed import barrier, from_main, is_main, own, size, together
+from common.progress import progress_bar
+from gan.options import CLASS_FLAGS, label_of_class
+from synthetic.folders import check_folder, clear, is_whole, make_manifest
+from utils import UserError, save_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gan_networks import Generator
-    from generation import ImageMaker
+    from gan.generation import ImageMaker
+    from gan.networks import Generator
+
+log = logging.getLogger(__name__)
 
 
 # --- command line ----------------------------------------------------------------------------------
@@ -68,7 +73,7 @@ def load_generator(
     path: str, latent_dim: int | None, feature_maps: int | None
 ) -> tuple[Generator, dict[str, Any]]:
     """(generator, its checkpoint); ``UserError`` if a flag contradicts the checkpoint."""
-    from gan_networks import generator_from_checkpoint
+    from gan.networks import generator_from_checkpoint
     from utils import load_checkpoint
 
     checkpoint = load_checkpoint(path, "python src/train_gan.py")
@@ -141,11 +146,10 @@ def prepare_folder(folder: Path, manifest: dict[str, Any], make: ImageMaker, ove
 
 
 def generate(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
-    from estimates import estimate_generation
-    from generation import ImageMaker, write_images
-    from utils import Announcement, select_device
+    from common.progress import Announcement
+    from gan.generation import ImageMaker, write_images
+    from studies.estimates import estimate_generation
+    from utils import select_device
 
     generator, checkpoint = load_generator(args.model_path, args.latent_dim, args.feature_maps_g)
     number = class_to_make(generator, checkpoint, args.model_path, args.label)
@@ -153,21 +157,23 @@ def generate(args: argparse.Namespace) -> None:
     manifest = manifest_of(checkpoint, number, args)
     folder = paths.synthetic_fold(args.output_dir, manifest["fold"])
     if manifest["fold"] is not None:
-        print(f"a generator trained without fold {manifest['fold']} of {manifest['k_folds']}: into {folder}")
+        log.info(
+            f"a generator trained without fold {manifest['fold']} of {manifest['k_folds']}: into {folder}"
+        )
     if args.estimate:
         if is_main():
             left = args.num_images if args.overwrite else len(unfinished(folder, args.num_images, make))
-            print(estimate_generation(make, math.ceil(left / size()), args.batch_size, args.workers))
+            log.info(estimate_generation(make, math.ceil(left / size()), args.batch_size, args.workers))
         return
 
     todo = from_main(prepare_folder, folder, manifest, make, args.overwrite)
     kept = args.num_images - len(todo)
     if kept:
-        print(f"{folder}: {kept:,} images of this generator and seed are there already")
+        log.info(f"{folder}: {kept:,} images of this generator and seed are there already")
     mine = todo[own()]
     desc = "generating" if size() == 1 else f"generating, 1 of {size()} processes"
-    with tqdm(total=kept + len(mine), initial=kept, desc=desc, unit="img") as bar:
-        announcement = Announcement(len(mine), "images", "--num-images makes fewer", bar.write)
+    with progress_bar(total=kept + len(mine), initial=kept, desc=desc, unit="img") as bar:
+        announcement = Announcement(len(mine), "images", "--num-images makes fewer", log.info)
 
         def on_image() -> None:
             bar.update()
@@ -176,7 +182,7 @@ def generate(args: argparse.Namespace) -> None:
         write_images(folder, mine, make, batch_size=args.batch_size, workers=args.workers, on_image=on_image)
     barrier()
     from_main(save_json, paths.synthetic_manifest(folder), manifest | {"complete": True})
-    print(f"{folder}: {args.num_images:,} images of {generator.image_size} px, {describe_label(manifest)}")
+    log.info(f"{folder}: {args.num_images:,} images of {generator.image_size} px, {describe_label(manifest)}")
 
 
 def describe_label(manifest: dict[str, Any]) -> str:

@@ -6,8 +6,11 @@ For trying the pipeline without a download: the images are drawn, not taken of a
 from __future__ import annotations
 
 import argparse
+import logging
 
-from utils import argument_parser, number, run_script
+from common.command_line import argument_parser, number, run_script
+
+log = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    from phantom import make_phantom_dataset
+    from phantom.dataset import make_phantom_dataset
 
     folder = make_phantom_dataset(
         args.output_dir,
@@ -56,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         workers=args.workers,
         progress=True,
     )
-    print(f"phantoms are in {folder}; look at them with: python src/data_loader.py --data-dir {folder}")
+    log.info(f"phantoms are in {folder}; look at them with: python src/data_loader.py --data-dir {folder}")
 
 
 if __name__ == "__main__":

@@ -14,15 +14,19 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import paths
-from data_loader import GROUPED_BY_PATIENT, add_data_arguments, grouping_sentence, name_some
-from seen_images import Seen, known_patients, match_ids, nih_patient, unknown_ids_flag, without_ending
-from splits import TEST, UNUSED, VALIDATION, add_part_arguments, check_part_arguments
-from synthetic import (
+from common import paths
+from common.command_line import argument_parser, number, run_script
+from common.options import add_options
+from dataset.options import DATA_OPTIONS
+from dataset.patients import GROUPED_BY_PATIENT, grouping_sentence
+from dataset.records import name_some
+from dataset.splits import TEST, UNUSED, VALIDATION, add_part_arguments, check_part_arguments
+from synthetic.folders import (
     check_folder,
     clear,
     few_images_flags,
@@ -30,13 +34,24 @@ from synthetic import (
     load_synthetic,
     make_manifest,
 )
-from utils import UserError, argument_parser, number, run_script
+from synthetic.leak_checks import (
+    Seen,
+    known_patients,
+    match_ids,
+    nih_patient,
+    unknown_ids_flag,
+    without_ending,
+)
+from utils import UserError
 
 if TYPE_CHECKING:
-    from data_loader import Dataset, OfficialTest
-    from image_import import Source
-    from splits import Splits
-    from synthetic import SyntheticSet
+    from dataset.records import Dataset, OfficialTest
+    from dataset.splits import Splits
+    from synthetic.folders import SyntheticSet
+    from synthetic.foreign_images import Source
+
+log = logging.getLogger(__name__)
+
 
 LABELS = {"positive": 1, "negative": 0}
 ID_COLUMNS = ("image_id", "patientid", "image index")  # ours, RSNA's (which names an image), NIH's
@@ -75,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="remove the folder's synthetic images and manifest first")
     add("--workers", type=number(int, 0), default=4, metavar="N", help="threads that decode images")
     add_part_arguments(parser.add_argument_group("training images that the generator kept to"))
-    add_data_arguments(parser.add_argument_group("dataset"))
+    add_options(parser.add_argument_group("dataset"), DATA_OPTIONS)
     return parser
 
 
@@ -201,7 +216,7 @@ def origin_of(
     refuse_leaks(seen.ids, seen.patients, splits)
     if ids:
         all_told = not flags and not args.trained_elsewhere
-        print(f"{describe_seen(seen, all_told)}; {grouping_sentence(dataset.grouped_by)}")
+        log.info(f"{describe_seen(seen, all_told)}; {grouping_sentence(dataset.grouped_by)}")
     return {
         "split_sha256": splits.sha256,
         "data_sha256": dataset.data_sha256,
@@ -235,7 +250,7 @@ def describe_images(args: argparse.Namespace, sources: list[Source], skipped: li
 
 def read_back(folder: Path, dataset: Dataset, official: OfficialTest | None, splits: Splits) -> SyntheticSet:
     """The folder as training will find it."""
-    from splits import select
+    from dataset.splits import select
 
     test = select(dataset, splits, TEST)
     patient_of = known_patients(dataset, official)
@@ -244,9 +259,9 @@ def read_back(folder: Path, dataset: Dataset, official: OfficialTest | None, spl
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    from data_loader import load_dataset, load_official_test
-    from image_import import copy_images, find_images, survey
-    from splits import describe_splits, load_or_create_splits, training_part
+    from dataset.records import load_dataset, load_official_test
+    from dataset.splits import describe_splits, load_or_create_splits, training_part
+    from synthetic.foreign_images import copy_images, find_images, survey
     from utils import save_json
 
     folder = paths.synthetic_fold(args.output_dir, args.fold)
@@ -254,7 +269,7 @@ def main(argv: list[str] | None = None) -> None:
     dataset = load_dataset(args.data_dir, args.patient_map)
     splits = load_or_create_splits(dataset, args.splits)
     splits = training_part(splits, args.train_fraction, args.fold, args.k_folds)
-    print(describe_splits(splits))
+    log.info(describe_splits(splits))
     official = load_official_test(args.data_dir, args.patient_map)
     origin = origin_of(args, dataset, official, splits)
     sources, skipped = survey(files, args.workers, args.skip_bad_images)
@@ -268,11 +283,11 @@ def main(argv: list[str] | None = None) -> None:
     save_json(paths.synthetic_manifest(folder), manifest | {"complete": True})
     synthetic = read_back(folder, dataset, official, splits)
     for flag in synthetic.red_flags:
-        print(f"RED FLAG: {flag}")
+        log.warning(f"RED FLAG: {flag}")
     if any(width != height for width, height in (source.size for source in sources)):
-        print("some images are not square: training squeezes them to a square, as it does with real ones")
+        log.info("some images are not square: training squeezes them to a square, as it does with real ones")
     left_out = f", {len(skipped):,} unreadable ones left out" if skipped else ""
-    print(f"{folder}: {len(synthetic.records):,} images, label {synthetic.label}{left_out}")
+    log.info(f"{folder}: {len(synthetic.records):,} images, label {synthetic.label}{left_out}")
 
 
 if __name__ == "__main__":

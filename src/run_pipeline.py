@@ -10,12 +10,16 @@ the pipeline is run again with the same options, an interrupted one is taken up 
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from pathlib import Path
 
-import paths
-from data_loader import add_cache_arguments, add_data_arguments
-from pipeline_steps import (
+from arms.treatments import DUPLICATE
+from common import paths
+from common.command_line import argument_parser, number, run_script
+from common.options import add_options
+from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
+from studies.steps import (
     GENERATION,
     Folders,
     Step,
@@ -26,8 +30,9 @@ from pipeline_steps import (
     positives_of,
     run_steps,
 )
-from treatments import DUPLICATE
-from utils import argument_parser, number, run_script
+
+log = logging.getLogger(__name__)
+
 
 CHECK, BASELINE, GAN = "check the data", "train the baseline classifier", "train the GAN"
 
@@ -57,8 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help=f"run on procedural chest phantoms, everything below {paths.DEMO_DIR}; ignores other flags",
     )
-    add_data_arguments(parser)
-    add_cache_arguments(parser)
+    add_options(parser, DATA_OPTIONS)
+    add_options(parser, CACHE_OPTIONS)
     add("--synthetic-dir", default=paths.SYNTHETIC_DIR, metavar="PATH", help="folder of synthetic images")
     add("--model-dir", default=paths.MODEL_DIR, metavar="PATH", help="folder for model checkpoints")
     add("--output-dir", default=paths.OUTPUT_DIR, metavar="PATH", help="folder for all results")
@@ -217,10 +222,10 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
 def print_outcome(folders: Folders, minutes: float) -> None:
     """Where the report and the pictures are."""
     pictures = [*sorted(folders.analysis.glob("*.png")), *sorted(folders.figures.glob("*.png"))]
-    print(f"\nfinished in {minutes:.1f} min")
-    print(f"report:   {paths.report_page(folders.analysis)}, {paths.comparison_report(folders.analysis)}")
-    print("pictures: " + "\n          ".join(map(str, pictures)))
-    print(f"          {paths.gan_images(folders.output)}/ (samples of the GAN while it learned)")
+    log.info(f"\nfinished in {minutes:.1f} min")
+    log.info(f"report:   {paths.report_page(folders.analysis)}, {paths.comparison_report(folders.analysis)}")
+    log.info("pictures: " + "\n          ".join(map(str, pictures)))
+    log.info(f"          {paths.gan_images(folders.output)}/ (samples of the GAN while it learned)")
 
 
 def main(argv: list[str] | None = None) -> None:

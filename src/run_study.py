@@ -13,13 +13,18 @@ chosen on test.
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import paths
-from data_loader import add_cache_arguments, add_data_arguments
-from pipeline_steps import (
+from common import paths
+from common.command_line import argument_parser, number, run_script
+from common.options import add_options
+from common.progress import duration_in_words
+from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
+from studies.plan import ARMS, BASELINE, Part, arm_step_name, folders_of, part_steps, plan_parts
+from studies.steps import (
     FINISHED,
     Step,
     add_passed_on_arguments,
@@ -30,13 +35,15 @@ from pipeline_steps import (
     run_steps,
     unfinished,
 )
-from study_plan import ARMS, BASELINE, Part, arm_step_name, folders_of, part_steps, plan_parts
-from study_timing import Workload, describe_speeds, disk_bytes, measure, seconds_of_all, workload
-from utils import UserError, argument_parser, in_words, number, run_script, save_figure, save_json
+from studies.timing import Workload, describe_speeds, disk_bytes, measure, seconds_of_all, workload
+from utils import UserError, save_figure, save_json
 
 if TYPE_CHECKING:
-    from data_loader import Dataset
-    from splits import Splits
+    from dataset.records import Dataset
+    from dataset.splits import Splits
+
+log = logging.getLogger(__name__)
+
 
 IMAGES_TO_TIME = 8
 # What the study says itself, of every script and of each alone; or what would make an arm another one.
@@ -60,8 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
         "The low-data study: AUROC and accuracy against the number of real training patients, arm by arm. "
         "Every fraction takes the same number of optimiser steps, so small ones are trained for more epochs."
     )
-    add_data_arguments(parser)
-    add_cache_arguments(parser)
+    add_options(parser, DATA_OPTIONS)
+    add_options(parser, CACHE_OPTIONS)
     add = parser.add_argument
     add("--study-dir", default=paths.STUDY_DIR, metavar="PATH",
         help="where the curve goes, and below it a folder per fraction, models included")  # fmt: skip
@@ -160,7 +167,7 @@ def due_steps(args: argparse.Namespace, part: Part) -> list[Step]:
 
 
 def describe_part(part: Part, with_synthetic: bool) -> str:
-    from learning_curve import FEW_POSITIVES, few_positives
+    from studies.learning_curve import FEW_POSITIVES, few_positives
 
     text = (
         f"fraction {part.fraction:g}: {part.n_images:,} images of {part.n_patients:,} patients, "
@@ -176,17 +183,17 @@ def describe_part(part: Part, with_synthetic: bool) -> str:
 # --- how long it takes -----------------------------------------------------------------------------
 def print_estimate(args: argparse.Namespace, parts: list[Part], dataset: Dataset, splits: Splits) -> None:
     """Measure a few seconds of each kind of work and say about how long what is unfinished will take."""
-    from data_loader import load_official_test
-    from splits import TEST
+    from dataset.records import load_official_test
+    from dataset.splits import TEST
 
     due = [(part, step) for part in parts for step in due_steps(args, part)]
     if not due:
-        print("everything is trained already")
+        log.info("everything is trained already")
         return
     official = load_official_test(args.data_dir, args.patient_map)
     n_scored = int((splits.images["role"] == TEST).sum()) + (len(official.images) if official else 0)
     work = workload_of(args)
-    print("measuring how fast this machine is ...", flush=True)
+    log.info("measuring how fast this machine is ...")
     speeds = measure(work, [Path(path) for path in dataset.images["path"][:IMAGES_TO_TIME]])
     untrained = {part.fraction for part, step in due if step.name == arm_step_name(BASELINE)}
     times = seconds_of_all(
@@ -197,19 +204,21 @@ def print_estimate(args: argparse.Namespace, parts: list[Part], dataset: Dataset
     seconds = dict.fromkeys(("train_classifier", "train_gan", "generate_synthetic"), 0.0)
     for (_, step), value in zip(due, times, strict=True):
         seconds[step.script] += value
-    shares = ", ".join(f"{script}.py {in_words(value)}" for script, value in seconds.items() if value)
-    print(f"ABOUT {in_words(sum(seconds.values()))} for {len(due)} steps: {shares}")
-    print(describe_speeds(work, speeds))
+    shares = ", ".join(
+        f"{script}.py {duration_in_words(value)}" for script, value in seconds.items() if value
+    )
+    log.info(f"ABOUT {duration_in_words(sum(seconds.values()))} for {len(due)} steps: {shares}")
+    log.info(describe_speeds(work, speeds))
     gigabytes = disk_bytes(len(args.arms), len(parts), args.repeats) / 1e9
-    print(f"the classifiers take about {gigabytes:.1f} GB below {args.study_dir}", flush=True)
+    log.info(f"the classifiers take about {gigabytes:.1f} GB below {args.study_dir}")
 
 
 # --- the curve -------------------------------------------------------------------------------------
 def draw(args: argparse.Namespace, missing: Sequence[tuple[float, str]] = ()) -> None:
     """Write learning_curve.json and .png from what is there but ``missing``, (fraction, arm), and what was
     interrupted or outdated by an interrupted run, and say what its readers must know."""
-    import plots_study
-    from learning_curve import check_points, find_points, summarise
+    from studies import figures as plots_study
+    from studies.learning_curve import check_points, find_points, summarise
 
     missing = [*missing, *(arm for arm in interrupted_arms(args.study_dir) if arm not in missing)]
     points = find_points(args.study_dir, leave_out=missing)
@@ -221,8 +230,8 @@ def draw(args: argparse.Namespace, missing: Sequence[tuple[float, str]] = ()) ->
     save_json(paths.learning_curve(args.study_dir), content)
     save_figure(figure, plots_study.learning_curve(content))
     for flag in content["flags"]:
-        print(f"FLAG: {flag}")
-    print(f"{len(points)} points: {figure}, {paths.learning_curve(args.study_dir)}", flush=True)
+        log.warning(f"FLAG: {flag}")
+    log.info(f"{len(points)} points: {figure}, {paths.learning_curve(args.study_dir)}")
 
 
 def interrupted_arms(study_dir: str) -> list[tuple[float, str]]:
@@ -257,13 +266,13 @@ def main(argv: list[str] | None = None) -> None:
     if args.draw_only:
         draw(args)
         return
-    from data_loader import load_dataset
-    from learning_curve import check_points, find_points
-    from splits import describe_splits, load_or_create_splits
+    from dataset.records import load_dataset
+    from dataset.splits import describe_splits, load_or_create_splits
+    from studies.learning_curve import check_points, find_points
 
     dataset = load_dataset(args.data_dir, args.patient_map)
     splits = load_or_create_splits(dataset, args.splits)
-    print(describe_splits(splits))
+    log.info(describe_splits(splits))
     parts = plan_parts(
         splits,
         args.fractions,
@@ -276,12 +285,12 @@ def main(argv: list[str] | None = None) -> None:
     earlier = find_points(args.study_dir, leave_out=unfinished_arms(args, parts))
     check_points(earlier, args.study_dir, splits.sha256)
     for part in parts:
-        print(describe_part(part, len(args.arms) > 1))
+        log.info(describe_part(part, len(args.arms) > 1))
     print_estimate(args, parts, dataset, splits)
     if args.estimate:
         return
     for part in parts:
-        print(f"\n==== {describe_part(part, len(args.arms) > 1)}", flush=True)
+        log.info(f"\n==== {describe_part(part, len(args.arms) > 1)}")
         run_steps(study_steps(args, part), log_of(args, part))
         draw(args, unfinished_arms(args, parts))
 

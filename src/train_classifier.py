@@ -11,33 +11,27 @@ once. Nothing is ever chosen on test. Synthetic images enter training only.
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import paths
-from data_loader import (
-    GROUPED_BY_IMAGE,
-    add_cache_arguments,
-    add_data_arguments,
-    cache_folder,
-    grouping_sentence,
-)
-from distributed import agree, check_batch_size, from_main, is_main, main_first, size, together
-from treatments import CLASS_WEIGHT, CONTROLS, DUPLICATE, Treatment, share_schedule
+from arms.treatments import CLASS_WEIGHT, CONTROLS, DUPLICATE, Treatment, share_schedule
+from common import paths
+from common.command_line import argument_parser, number, public_config, run_script
+from common.distributed import agree, check_batch_size, from_main, is_main, main_first, size, together
+from common.options import add_options
+from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, cache_folder
+from dataset.patients import GROUPED_BY_IMAGE, grouping_sentence
 from utils import (
     UserError,
-    argument_parser,
     environment,
     load_json,
-    number,
     prepare_arithmetic,
-    public_config,
     public_path,
     resolve_precision,
-    run_script,
     save_json,
     select_device,
 )
@@ -46,11 +40,14 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from arm_data import ArmData
-    from arm_output import ArmOutput, Repeat
-    from arm_training import ArmTrainer, FoldFit
-    from study_timing import Workload
-    from synthetic import SyntheticSet
+    from arms.data import ArmData
+    from arms.output import ArmOutput, Repeat
+    from arms.training import ArmTrainer, FoldFit
+    from studies.timing import Workload
+    from synthetic.folders import SyntheticSet
+
+log = logging.getLogger(__name__)
+
 
 # What a resumed run may do differently without changing its numbers.
 FREE_TO_CHANGE = {
@@ -61,8 +58,8 @@ FREE_TO_CHANGE = {
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argument_parser(__doc__.split("\n\n", 1)[0])
-    add_data_arguments(parser)
-    add_cache_arguments(parser)
+    add_options(parser, DATA_OPTIONS)
+    add_options(parser, CACHE_OPTIONS)
     add = parser.add_argument
     add("--model-dir", default=paths.MODEL_DIR, metavar="PATH", help="folder for model checkpoints")
     add("--results-dir", default=paths.METRICS_DIR, metavar="PATH", help="folder for metrics and predictions")
@@ -193,8 +190,8 @@ def synthetic_folders(args: argparse.Namespace) -> list[str]:
 # --- before training -------------------------------------------------------------------------------
 def planned_epochs(args: argparse.Namespace, treatment: Treatment, out: ArmOutput) -> tuple[int | None, str]:
     """(epochs of the final model if known before the folds are trained, where they come from)."""
-    from arm_output import earlier_folds
-    from arm_training import median_epoch
+    from arms.output import earlier_folds
+    from arms.training import median_epoch
 
     if args.epochs_final is not None:
         return args.epochs_final, "--epochs-final"
@@ -257,10 +254,10 @@ def red_flags(args: argparse.Namespace, data: ArmData) -> list[str]:
 
 def differences_from_baseline(args: argparse.Namespace) -> list[str]:
     """Options in which this arm was not trained as the baseline was."""
-    from arms import differing_options
+    from arms.result_files import differing_options
 
     file = paths.final_metrics(args.results_dir, paths.BASELINE_PREFIX)
-    return differing_options(public_config(args), load_json(file)["config"]) if file.is_file() else []
+    return differing_options(public_config(vars(args)), load_json(file)["config"]) if file.is_file() else []
 
 
 def check_initial_weights(args: argparse.Namespace, split_sha256: str) -> list[str]:
@@ -281,7 +278,7 @@ def check_initial_weights(args: argparse.Namespace, split_sha256: str) -> list[s
 def provenance(args: argparse.Namespace, data: ArmData, flags: list[str]) -> dict[str, Any]:
     """What every result file of the arm says about where it comes from."""
     return {
-        "config": public_config(args),
+        "config": public_config(vars(args)),
         "split_sha256": data.splits.sha256,
         "data_sha256": data.dataset.data_sha256,
         "grouped_by": data.splits.grouped_by,
@@ -303,7 +300,7 @@ def prepare_state_folder(
     """The folder of the unfinished run: emptied without --resume, checked against this run with it."""
     folder = paths.classifier_state(args.model_dir, out.prefix)
     run_file = folder / "run.json"
-    run = {key: value for key, value in public_config(args).items() if key not in FREE_TO_CHANGE}
+    run = {key: value for key, value in public_config(vars(args)).items() if key not in FREE_TO_CHANGE}
     run |= {
         key: out.origin[key] for key in ("split_sha256", "data_sha256", "manifest_sha256", "skipped_images")
     } | {
@@ -321,9 +318,9 @@ def prepare_state_folder(
                 )
         return folder
     if args.resume:
-        print("--resume: nothing to resume, starting from the beginning")
+        log.info("--resume: nothing to resume, starting from the beginning")
     elif folder.is_dir():
-        print(f"starting from the beginning, without --resume the interrupted run in {folder} is dropped")
+        log.info(f"starting from the beginning, without --resume the interrupted run in {folder} is dropped")
     shutil.rmtree(folder, ignore_errors=True)
     save_json(run_file, run)
     return folder
@@ -358,7 +355,7 @@ def describe_run(args: argparse.Namespace, data: ArmData, device: torch.device, 
 
 # --- how long it takes -----------------------------------------------------------------------------
 def workload_of(args: argparse.Namespace) -> Workload:
-    from study_timing import workload
+    from studies.timing import workload
 
     # Of augmented views, too, features are computed once.
     augment = args.augment if args.feature_views == 1 else "none"
@@ -371,10 +368,11 @@ def estimate(args: argparse.Namespace, treatment: Treatment) -> str:
     splits.json where there is none."""
     import pandas as pd
 
-    from data_loader import count_undecoded, load_dataset, load_official_test
-    from estimates import ArmSize, estimate_arm
-    from splits import TEST, TRAIN, load_or_create_splits, reduce_training, select
-    from synthetic import existing_images
+    from data_loader import count_undecoded
+    from dataset.records import load_dataset, load_official_test
+    from dataset.splits import TEST, TRAIN, load_or_create_splits, reduce_training, select
+    from studies.estimates import ArmSize, estimate_arm
+    from synthetic.folders import existing_images
 
     dataset = load_dataset(args.data_dir, args.patient_map)
     splits = load_or_create_splits(dataset, args.splits)
@@ -392,7 +390,9 @@ def estimate(args: argparse.Namespace, treatment: Treatment) -> str:
         }
         files = [file for place in sorted(places) for file in existing_images(place)]
         parts.append(pd.DataFrame({"path": files}))
-    missing = sum(count_undecoded(part, args.image_size, cache_folder(args)) for part in parts)
+    missing = sum(
+        count_undecoded(part, args.image_size, cache_folder(args.no_cache, args.cache_dir)) for part in parts
+    )
     n_scored = sum(map(len, scored))
     n_seen = args.feature_views * (sum(map(len, parts)) - n_scored)
     size = ArmSize(
@@ -407,7 +407,7 @@ def foresee(
 ) -> str | None:
     """How long the training takes that is about to begin; None if it is short, or features that are computed
     once will tell it themselves."""
-    from estimates import ArmSize, foresee_arm
+    from studies.estimates import ArmSize, foresee_arm
 
     if (work := workload_of(args)).cached:
         return None
@@ -470,7 +470,7 @@ def train_repeats(
     args: argparse.Namespace, data: ArmData, trainer: ArmTrainer, epochs_final: int
 ) -> list[Repeat]:
     """The final models, and what they say of the test images and of the unlabelled ones."""
-    from arm_output import Repeat
+    from arms.output import Repeat
 
     repeats = []
     for number_, final in enumerate(trainer.train_final(epochs_final, args.repeats), start=1):
@@ -483,7 +483,7 @@ def train_repeats(
 def print_outcome(metrics: dict[str, Any], results_dir: str) -> None:
     reference = metrics["references"]["test"]
     (low, high), (auroc_low, auroc_high) = metrics["accuracy_ci95"], metrics["auroc_ci95"]
-    print(
+    log.info(
         f"test: {metrics['n_images']:,} images of {metrics['n_patients']:,} patients, accuracy "
         f"{metrics['accuracy']:.3f} (95 % CI {low:.3f} to {high:.3f}; always negative "
         f"{reference['always_negative_accuracy']:.3f}), AUROC {metrics['auroc']:.3f} "
@@ -491,12 +491,12 @@ def print_outcome(metrics: dict[str, Any], results_dir: str) -> None:
         f"view+sex+age {reference['metadata_auroc']:.3f})"
     )
     for flag in metrics["red_flags"]:
-        print(f"RED FLAG: {flag}")
-    print(f"metrics and predictions: {Path(results_dir) / metrics['prefix']}*")
+        log.warning(f"RED FLAG: {flag}")
+    log.info(f"metrics and predictions: {Path(results_dir) / metrics['prefix']}*")
 
 
 def read_data(args: argparse.Namespace, treatment: Treatment) -> ArmData:
-    from arm_data import load_arm_data
+    from arms.data import load_arm_data
 
     return load_arm_data(
         args.data_dir,
@@ -511,7 +511,7 @@ def read_data(args: argparse.Namespace, treatment: Treatment) -> ArmData:
         synthetic_dirs=synthetic_folders(args) if treatment.any else [],
         count_only=not treatment.synthetic,
         allow_unverified=args.allow_unverified_synthetic,
-        cache_dir=cache_folder(args),
+        cache_dir=cache_folder(args.no_cache, args.cache_dir),
     )
 
 
@@ -526,8 +526,8 @@ def save_results(
     weights_saw_folds: bool,
 ) -> dict[str, Any]:
     """Write everything; returns the content of ``<prefix>final_metrics.json``. ``facts`` joins each one."""
-    import arm_output
-    from arm_results import reference_results, test_scores
+    from arms import output as arm_output
+    from arms.scores import reference_results, test_scores
 
     # Written last and removed first: its presence means that all files are there and belong together.
     final_file = paths.final_metrics(args.results_dir, out.prefix)
@@ -567,10 +567,10 @@ def save_results(
 
 
 def train(args: argparse.Namespace, treatment: Treatment) -> None:
-    from arm_output import ArmOutput, warn_of_folds
-    from arm_training import ArmTrainer, median_epoch
+    from arms.fitting import Recipe
+    from arms.output import ArmOutput, warn_of_folds
+    from arms.training import ArmTrainer, median_epoch
     from classifier import build_classifier
-    from fitting import Recipe
 
     device = select_device(args.cpu)
     precision = resolve_precision(args.precision, device)
@@ -589,9 +589,9 @@ def train(args: argparse.Namespace, treatment: Treatment) -> None:
     with main_first():
         build_classifier(args.weights, not args.unfreeze)  # unavailable weights end here, nothing changed yet
     agree("data or options", [origin, epochs_final, precision])
-    print(f"{out.prefix.removesuffix('_')}: {describe_run(args, data, device, precision)}")
+    log.info(f"{out.prefix.removesuffix('_')}: {describe_run(args, data, device, precision)}")
     if not args.resume and (time_needed := from_main(foresee, args, data, epochs_final, device)):
-        print(time_needed, flush=True)
+        log.info(time_needed)
     trainer = ArmTrainer(
         data,
         Recipe(
@@ -607,7 +607,7 @@ def train(args: argparse.Namespace, treatment: Treatment) -> None:
         state_folder=from_main(prepare_state_folder, args, out, epochs_final, precision),
         resume=args.resume,
         views=args.feature_views,
-        cache_dir=cache_folder(args),
+        cache_dir=cache_folder(args.no_cache, args.cache_dir),
     )
 
     folds: list[FoldFit] = []
@@ -615,7 +615,7 @@ def train(args: argparse.Namespace, treatment: Treatment) -> None:
         folds = trainer.train_folds(args.k_folds)
     if epochs_final is None:
         epochs_final = median_epoch(item.fit.best_epoch for item in folds)
-    print(f"final model: {data.n_real:,} real training images, {epochs_final} epochs ({epochs_from})")
+    log.info(f"final model: {data.n_real:,} real training images, {epochs_final} epochs ({epochs_from})")
     repeats = train_repeats(args, data, trainer, epochs_final)
 
     facts = {
@@ -648,7 +648,7 @@ def main(argv: list[str] | None = None) -> None:
         if not args.estimate:
             train(args, treatment)
         elif is_main():
-            print(estimate(args, treatment))
+            log.info(estimate(args, treatment))
 
 
 if __name__ == "__main__":

@@ -11,13 +11,17 @@ either, and the files lie in subfolders fold_I, or have fold_I in their names.
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import paths
-from data_loader import add_cache_arguments, add_data_arguments
-from distributed import agree, from_main, is_main, main_first, size, together
-from gan_flags import (
+from common import paths
+from common.command_line import argument_parser, run_script
+from common.distributed import agree, from_main, is_main, main_first, size, together
+from common.options import add_options
+from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
+from dataset.splits import add_part_arguments, check_part_arguments
+from gan.flags import (
     ALL,
     POSITIVE,
     add_model_arguments,
@@ -28,20 +32,21 @@ from gan_flags import (
     check_monitoring_arguments,
     monitor_options,
 )
-from gan_options import add_gan_options, describe_options, doubts, options_of, resolve, settings_of
-from splits import add_part_arguments, check_part_arguments
-from utils import UserError, argument_parser, run_script
+from gan.options import add_gan_options, describe_options, doubts, options_of, resolve, settings_of
+from utils import UserError
 
 if TYPE_CHECKING:
-    from gan_run import Run
-    from gan_setup import TrainingSet
+    from gan.run import Run
+    from gan.setup import TrainingSet
+
+log = logging.getLogger(__name__)
 
 
 # --- command line ----------------------------------------------------------------------------------
 def build_parser() -> argparse.ArgumentParser:
     parser = argument_parser("Train a GAN on the pneumonia images of the training split.")
-    add_data_arguments(parser)
-    add_cache_arguments(parser)
+    add_options(parser, DATA_OPTIONS)
+    add_options(parser, CACHE_OPTIONS)
     add = parser.add_argument
     add("--model-dir", default=paths.MODEL_DIR, metavar="PATH", help="checkpoints go to its subfolder gan/")
     add("--output-dir", default=paths.OUTPUT_DIR, metavar="PATH", help="base folder of the outputs")
@@ -121,12 +126,13 @@ def describe(run: Run) -> str:
 
 def build_run(args: argparse.Namespace) -> Run:
     """Data, networks, losses and schedule as the flags say, with nothing trained yet."""
-    from gan_objective import build_objective
-    from gan_run import Run
-    from gan_setup import Folders, Schedule
-    from gan_training import build_gan
-    from gan_training_set import count_epochs, fit_batch_size, load_training_set
-    from utils import environment, prepare_arithmetic, public_config, resolve_precision, select_device
+    from common.command_line import public_config
+    from gan.objective import build_objective
+    from gan.run import Run
+    from gan.setup import Folders, Schedule
+    from gan.training import build_gan
+    from gan.training_set import count_epochs, fit_batch_size, load_training_set
+    from utils import environment, prepare_arithmetic, resolve_precision, select_device
 
     device = select_device(args.cpu)
     precision = resolve_precision(args.precision, device)
@@ -144,7 +150,7 @@ def build_run(args: argparse.Namespace) -> Run:
     settings = fixed_settings(args, data, batch_size, precision, perceptual)
     agree("data, weights or settings", settings)
     # How a run was interrupted is not what it is.
-    config = {name: value for name, value in public_config(args).items() if name != "resume"}
+    config = {name: value for name, value in public_config(vars(args)).items() if name != "resume"}
     return Run(
         gan, data, objective,
         Schedule(epochs, batch_size, args.save_interval, args.checkpoint_interval, args.max_minutes),
@@ -158,34 +164,34 @@ def build_run(args: argparse.Namespace) -> Run:
 
 
 def train(args: argparse.Namespace) -> None:
-    from gan_resume import resume
+    from gan.resume import resume
     from utils import public_path, set_seed
 
     set_seed(args.seed)
-    print(describe_options(args))
+    log.info(describe_options(args))
     for doubt in doubts(options_of(args)):
-        print(f"note: {doubt}")
+        log.info(f"note: {doubt}")
     run = build_run(args)
-    print(describe(run))
+    log.info(describe(run))
     if args.resume:
         resume(run, args.resume)
     elif paths.gan_state(args.model_dir, args.fold).exists():
         folder = public_path(paths.gan_dir(args.model_dir, args.fold))
-        print(f"{folder} holds an earlier run: its files are overwritten as new ones are made")
+        log.info(f"{folder} holds an earlier run: its files are overwritten as new ones are made")
     run.train()
     file = paths.generator_final(args.model_dir, args.fold)
-    print(f"averaged generator after {run.gan.step:,} steps: {file}")
+    log.info(f"averaged generator after {run.gan.step:,} steps: {file}")
 
 
 def instead_of_training(args: argparse.Namespace) -> None:
-    from gan_forecast import dry_run, estimate, preview
+    from gan.forecast import dry_run, estimate, preview
 
     if args.dry_run:
         dry_run(args)
     elif args.preview_augmentations:
         preview(args)
     else:
-        print(estimate(args))
+        log.info(estimate(args))
 
 
 def main(argv: list[str] | None = None) -> None:

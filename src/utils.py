@@ -6,7 +6,6 @@ them, so that ``--help`` of every script is instant.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import hashlib
@@ -15,15 +14,11 @@ import math
 import os
 import platform
 import random
-import shlex
-import signal
-import sys
 import tempfile
-import time
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,145 +40,6 @@ class WeightsUnavailableError(UserError):
     def __init__(self, message: str, short: str | None = None) -> None:
         super().__init__(message)
         self.short = short or message
-
-
-def run_script(main: Callable[[], None]) -> None:
-    """Run ``main``; a ``UserError`` ends in one line and exit code 1, Ctrl-C in one line and 130.
-
-    SIGTERM is treated like Ctrl-C, so that temporary files are removed when a scheduler stops a job.
-    """
-    code = _exit_code(main)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        # Threads of gloo may still free tensors while the interpreter is torn down, which now and then
-        # aborts a process that has done all its work (pytorch/pytorch#190489): end without tearing down.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    if code:
-        sys.exit(code)
-
-
-def _exit_code(main: Callable[[], None]) -> int:
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: finished files are kept, unfinished removed", file=sys.stderr)
-        return 130
-    except (MemoryError, RuntimeError) as error:
-        # torch.OutOfMemoryError is a RuntimeError; torch must not be imported here to name it.
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
-            raise
-        print("error: out of memory; a smaller --batch-size or --image-size needs less", file=sys.stderr)
-        return 1
-    except OSError as error:
-        # A full disk, a folder that cannot be written: the user's to mend, and the message says which.
-        where = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
-        return 1
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to be removed
-    return 0
-
-
-# --- command lines ---------------------------------------------------------------------------------
-class HelpFormatter(argparse.HelpFormatter):
-    """Ends the help of every option with ``(default: X)`` unless the text already says it."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=100)
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        text = action.help or ""
-        if isinstance(action, argparse._HelpAction) or "(default:" in text:
-            return text
-        if isinstance(action, argparse._StoreTrueAction):
-            return f"{text} (default: off)"
-        return f"{text} (default: %(default)s)"
-
-
-class ArgumentParser(argparse.ArgumentParser):
-    """Ends wrong usage in one line and exit code 2, without the whole list of options before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
-
-
-def argument_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the project's help style; flags must be written out in full."""
-    return ArgumentParser(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
-
-
-def number(
-    kind: type, low: float | None = None, high: float | None = None, *, above: float | None = None
-) -> Callable[[str], Any]:
-    """An argparse type: ``kind`` (int or float) with low <= value <= high and value > above, finite."""
-
-    def parse(text: str) -> Any:
-        allowed = " and ".join(
-            part
-            for part in (
-                f"at least {low}" if low is not None else "",
-                f"above {above}" if above is not None else "",
-                f"at most {high}" if high is not None else "",
-            )
-            if part
-        )
-        name = "a whole number" if kind is int else "a number"
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {name}") from None
-        bad = not math.isfinite(value)
-        bad |= low is not None and value < low
-        bad |= high is not None and value > high
-        bad |= above is not None and value <= above
-        if bad:
-            raise argparse.ArgumentTypeError(f"{text} is not allowed: {name} {allowed} is".strip())
-        return value
-
-    return parse
-
-
-def public_config(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of a run as plain types for a result file; no path in them leads out of the working
-    directory."""
-
-    def public(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return [public(item) for item in value]
-        tells_more = isinstance(value, str | Path) and (
-            Path(value).is_absolute() or ".." in Path(value).parts
-        )
-        return public_path(value) if tells_more else plain(value)
-
-    return {key: public(value) for key, value in sorted(vars(args).items())}
-
-
-def command_line(script: str, options: Mapping[str, Any], leave_out: Collection[str] = ()) -> str:
-    """The command that runs ``src/<script>.py`` with recorded options (names as in ``public_config``).
-
-    Options that are None or False are those that were not given; ``leave_out`` names others. Lists are
-    written as the options take them: words one after the other, [[0, 0.0], [5, 0.25]] as 0:0,5:0.25.
-    """
-    words = ["python", f"src/{script}.py"]
-    for name, value in options.items():
-        if value is None or value is False or name in leave_out:
-            continue
-        texts = value if isinstance(value, list) and value and isinstance(value[0], str) else [_typed(value)]
-        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [shlex.quote(t) for t in texts])
-    return " ".join(words)
-
-
-def _typed(value: Any) -> str:
-    """A recorded option as it is typed."""
-    if isinstance(value, list | tuple):
-        parts = (item if isinstance(item, list | tuple) else [item] for item in value)
-        return ",".join(":".join(str(part).removesuffix(".0") for part in item) for item in parts)
-    return str(value)
 
 
 def public_path(path: str | Path) -> str:
@@ -295,40 +151,6 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-# --- how long it takes -----------------------------------------------------------------------------
-WORTH_SAYING = 60.0  # seconds; of shorter work nothing is said
-
-
-def in_words(seconds: float) -> str:
-    """ "2 h 10 min", "35 min", "50 s"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
-
-
-class Announcement:
-    """Says once, some seconds into a loop over ``to_go`` of ``unit``, about how long all of it takes and what
-    (``hint``) would make it shorter, unless it is short."""
-
-    AFTER = 5.0  # seconds
-
-    def __init__(self, to_go: int, unit: str, hint: str, say: Callable[[str], object]) -> None:
-        self.to_go, self.unit, self.hint, self.say = to_go, unit, hint, say
-        self.done, self.started, self.pending = 0, time.monotonic(), True
-
-    def after(self, count: int = 1) -> None:
-        self.done += count
-        elapsed = time.monotonic() - self.started
-        if not self.pending or elapsed < self.AFTER:
-            return
-        self.pending = False
-        seconds = elapsed / self.done * self.to_go
-        if seconds > WORTH_SAYING:
-            hint = f"; {self.hint}" if self.hint else ""
-            self.say(f"about {in_words(seconds)} for {self.to_go:,} {self.unit}{hint}")
-
-
 # --- files -----------------------------------------------------------------------------------------
 @contextlib.contextmanager
 def atomic_path(path: str | Path, durable: bool = True) -> Iterator[Path]:
@@ -437,57 +259,6 @@ def load_checkpoint(path: str | Path, made_by: str = "") -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a checkpoint: it holds a {type(content).__name__}, not a dict")
     return content
-
-
-def hub_weights(url: str, what: str, remedy: str) -> dict[str, torch.Tensor]:
-    """Pretrained weights from torch's own cache folder, or downloaded there from ``url`` (hash checked).
-
-    ``what`` names the weights and ``remedy`` what else the user can do, for the error that is raised
-    (``WeightsUnavailableError``) when they are neither cached nor reachable, or the cached file is no such
-    file.
-    """
-    import urllib.error
-
-    import torch
-
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = folder / url.rsplit("/", 1)[1]
-
-    def unavailable(problem: str) -> WeightsUnavailableError:
-        message = f"{what}: {file.name} {problem}; put the file from {url} there, or {remedy}"
-        return WeightsUnavailableError(message, message.replace(str(folder), "torch's cache"))
-
-    if not file.is_file():
-        # torch.hub reads the first characters of the hash from the file name: resnet50-0676ba61.pth.
-        prefix = file.stem.rsplit("-", 1)[1]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with _network_timeout(10.0):
-                torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=True)
-        except (urllib.error.URLError, OSError, RuntimeError) as error:
-            # Not all of an OSError, which would name the folder once more.
-            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-            raise unavailable(f"is not in {folder} and could not be downloaded ({reason})") from None
-    try:
-        state = load_checkpoint(file)
-    except Exception:  # damaged bytes in torch's older format make it raise nearly anything
-        raise unavailable(f"in {folder} is damaged or another file") from None
-    if not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise unavailable(f"in {folder} is not a file of weights alone")
-    return state
-
-
-@contextlib.contextmanager
-def _network_timeout(seconds: float) -> Iterator[None]:
-    """torch.hub sets no timeout of its own, and would wait for minutes behind a silent firewall."""
-    import socket
-
-    previous = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(previous)
 
 
 def sha256_file(path: str | Path) -> str:

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
-import paths
 import train_classifier
+from common import paths
 from conftest import blob_image
 from utils import load_json
 

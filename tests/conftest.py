@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import paths
+from common import paths
+from common.logs import start_console
 
 COLUMNS = ["patientId", "x", "y", "width", "height", "Target", "class", "age", "sex", "modality", "position"]
 
@@ -23,6 +24,12 @@ def one_thread_each() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def console() -> None:
+    """Messages go to the console as in a script, whichever function a test calls."""
+    start_console()
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from PIL import Image
 
-import paths
 from classifier import CHECKPOINT_FORMAT, PneumoniaClassifier
-from data_loader import load_dataset
-from metrics import classification_metrics, cluster_bootstrap_ci, mean_and_std, wilson_interval
-from splits import TEST, TRAIN, load_or_create_splits, select
+from common import paths
+from dataset.records import load_dataset
+from dataset.splits import TEST, TRAIN, load_or_create_splits, select
+from stats.metrics import classification_metrics, cluster_bootstrap_ci, mean_and_std, wilson_interval
 from utils import save_checkpoint, save_csv, save_json
 
 SPLIT = "5" * 64

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import dcgan
-import gan_networks
-import paths
+from common import paths
+from gan import networks as gan_networks
 from utils import save_checkpoint
 
 CLASSES = ("Lung Opacity", "Normal", "No Lung Opacity / Not Normal")

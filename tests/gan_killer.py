@@ -25,10 +25,10 @@ from pathlib import Path
 
 import torch
 
-import gan_files
-import gan_monitor
-import gan_run
 import train_gan
+from gan import files as gan_files
+from gan import monitor as gan_monitor
+from gan import run as gan_run
 
 FLAGS = [
     "--image-size", "32", "--num-channels", "1", "--latent-dim", "6", "--feature-maps-g", "4",

@@ -18,9 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
-import paths
 from analyze_results import main
-from arms import (
+from arms.result_files import (
     COMPARED_OPTIONS,
     Arm,
     difference,
@@ -29,10 +28,11 @@ from arms import (
     warnings_of,
     why_not_comparable,
 )
-from comparison import compare
+from common import paths
+from common.public_text import without_folders
+from comparison.arms import compare
 from fake_results import fake_records, held_out_records, write_arm, write_classifier, write_synthetic
-from phantom import make_phantom_dataset
-from report_blocks import without_folders
+from phantom.dataset import make_phantom_dataset
 from utils import UserError, load_json, save_json
 
 CLAIMS = re.compile(
@@ -89,8 +89,8 @@ def one_line(text: str) -> str:
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """Leave out the figures of the arms, for tests of what is said."""
-    import analysis_images
-    import analysis_steps
+    from report import image_steps as analysis_images
+    from report import steps as analysis_steps
 
     monkeypatch.setattr(analysis_steps, "draw_comparison", lambda *_: None)
     monkeypatch.setattr(analysis_steps, "draw_training", lambda *_: None)
@@ -174,7 +174,7 @@ def test_every_command_that_made_it_stands_there(finished, tmp_path, quick):
 
 
 def test_the_run_that_trained_the_folds_stands_before_the_last_one(tmp_path):
-    from analysis_steps import commands
+    from report.steps import commands
 
     write_arm(tmp_path, "baseline", fake_records(), folds=2, config={"epochs": 9, "k_folds": 2})
     file = paths.final_metrics(tmp_path, "baseline_")
@@ -192,7 +192,7 @@ def test_the_run_that_trained_the_folds_stands_before_the_last_one(tmp_path):
 def test_the_command_of_a_generator_trained_for_kimg_can_be_typed(tmp_path):
     """Of --epochs and --kimg train_gan.py takes one, and records both."""
     import train_gan
-    from analysis_steps import commands
+    from report.steps import commands
 
     args = train_gan.parse_arguments(["--kimg", "2.5", "--preset", "cpu"])
     assert args.epochs is not None
@@ -203,7 +203,7 @@ def test_the_command_of_a_generator_trained_for_kimg_can_be_typed(tmp_path):
 
 
 def test_the_command_of_a_generator_that_made_other_images_is_left_out(tmp_path):
-    from analysis_steps import commands
+    from report.steps import commands
 
     save_json(paths.gan_history(tmp_path), {"config": {"model_dir": "./models", "fold": None}})
     for generator, shown in (
@@ -215,7 +215,7 @@ def test_the_command_of_a_generator_that_made_other_images_is_left_out(tmp_path)
 
 
 def test_the_command_of_the_synthetic_images_names_their_folder(tmp_path):
-    from analysis_steps import commands
+    from report.steps import commands
 
     manifest = {"created_by": "generate_synthetic.py", "generator": "g.pth", "count": 9, "seed": 4,
                 "output_dir": "data/mine"}  # fmt: skip
@@ -365,7 +365,7 @@ def test_without_any_extractor_fid_is_missing_not_wrong(finished, tmp_path, quic
 
 
 def test_inception_is_used_when_its_weights_are_cached(finished, tmp_path, monkeypatch, quick):
-    import inception
+    from networks import inception
 
     torch.manual_seed(0)
     folder = tmp_path / "torch" / "hub" / "checkpoints"
@@ -381,10 +381,10 @@ def test_inception_is_used_when_its_weights_are_cached(finished, tmp_path, monke
 
 @pytest.mark.parametrize(("asked", "left"), [("auto", ["good"]), ("good", ["good"]), ("bad", None)])
 def test_features_that_overflow_are_left_out_unless_they_were_asked_for(monkeypatch, tmp_path, asked, left):
-    import analysis_images
-    from analysis_steps import Outcome
-    from feature_cache import FeaturesOverflowError
-    from image_comparison import Extractor
+    from comparison.image_quality import Extractor
+    from dataset.feature_cache import FeaturesOverflowError
+    from report import image_steps as analysis_images
+    from report.steps import Outcome
 
     def measure(_images, extractor, *_):
         if extractor.name == "bad":
@@ -406,7 +406,7 @@ def test_features_that_overflow_are_left_out_unless_they_were_asked_for(monkeypa
 
 
 def test_features_have_the_precision_that_the_baseline_was_trained_in():
-    from analysis_images import _precision_of
+    from report.image_steps import _precision_of
 
     config = {"precision": "auto", "seed": 42}
     baseline = Arm("baseline", paths.BASELINE_PREFIX, metrics={"config": config, "precision": "bf16"})
@@ -420,7 +420,7 @@ def test_features_have_the_precision_that_the_baseline_was_trained_in():
 
 @pytest.mark.parametrize("short", ["", "weights.pth cannot be had"])
 def test_why_fid_is_missing_is_told_without_the_folder(finished, tmp_path, monkeypatch, capsys, short, quick):
-    import analysis_images
+    from report import image_steps as analysis_images
 
     def refuse(*_):
         error = UserError(f"{tmp_path}/cache/weights.pth is damaged; delete it")
@@ -457,7 +457,7 @@ def test_a_home_folder_with_spaces_is_left_out_too(monkeypatch):
 
 # --- real X-rays are not shown ---------------------------------------------------------------------
 def test_no_real_images_shows_none_and_says_so(finished, tmp_path, monkeypatch, quick):
-    import plots_images
+    from report import image_figures as plots_images
 
     drawn = []
 
@@ -476,7 +476,7 @@ def test_no_real_images_shows_none_and_says_so(finished, tmp_path, monkeypatch, 
 
 
 def test_no_real_images_leaves_the_heat_maps_out_and_the_neighbours_alone(finished, tmp_path, monkeypatch):
-    import plots_images
+    from report import image_figures as plots_images
 
     asked = []
     draw = plots_images.nearest_neighbours
@@ -622,7 +622,7 @@ def test_broken_files_are_named(tmp_path):
 
 
 def test_a_failed_analysis_leaves_no_report_of_an_earlier_one(tmp_path, monkeypatch, quick):
-    import analysis_images
+    from report import image_steps as analysis_images
 
     write_arm(tmp_path / "metrics", "baseline", fake_records())
     reports = [name_of(tmp_path / "analysis") for name_of in (paths.report_page, paths.comparison_report)]
@@ -641,7 +641,7 @@ def test_a_failed_analysis_leaves_no_report_of_an_earlier_one(tmp_path, monkeypa
 
 
 def test_a_damaged_model_is_missing_from_the_report(finished, tmp_path, monkeypatch):
-    import analysis_steps
+    from report import steps as analysis_steps
 
     for step in ("draw_comparison", "draw_training"):
         monkeypatch.setattr(analysis_steps, step, lambda *_: None)

@@ -12,16 +12,14 @@ import torch
 from PIL import Image
 
 import benchmark
-import benchmark_commands as commands
-import benchmark_plain as plain_path
-import benchmark_plan as plan
-import benchmark_rows as rows
-import benchmark_steps as steps
-import paths
+from benchmarks.speed import commands, plan, rows, steps
+from benchmarks.speed import plain as plain_path
+from benchmarks.speed.figure import benchmark as draw
 from classifier import FeatureExtractor, build_classifier
-from data_loader import load_dataset, read_image
-from image_quality import frechet_distance_of_features, kernel_distance_of_subsets
-from plots_benchmark import benchmark as draw
+from common import paths
+from dataset.image_reader import read_image
+from dataset.records import load_dataset
+from image_metrics.distances import frechet_distance_of_features, kernel_distance_of_subsets
 from utils import UserError, load_json, set_seed
 
 TINY = replace(

@@ -17,19 +17,26 @@ import pytest
 import torch
 
 import benchmark_gan
-import gan_benchmark_scorer
-import gan_contender_runs as runs
-import gan_options
-import paths
-from gan_benchmark_data import load_benchmark_data
-from gan_benchmark_kid import KernelReference, difference, kid_of, resampled_weights
-from gan_benchmark_rows import GANResults, is_trained, measure, measure_units, merge_into, merged
-from gan_benchmark_scores import SPACES, Judge, better_of
-from gan_benchmark_table import cost_table, rows_of, summaries, table
-from gan_contenders import OPTION_SETS, Budget, Contender, Unit, contenders, option_contender
+from benchmarks.generators import contender_runs as runs
+from benchmarks.generators import scorer as gan_benchmark_scorer
+from benchmarks.generators.contenders import (
+    OPTION_SETS,
+    Budget,
+    Contender,
+    Unit,
+    contenders,
+    option_contender,
+)
+from benchmarks.generators.data import load_benchmark_data
+from benchmarks.generators.figure import gan_benchmark
+from benchmarks.generators.kid import KernelReference, difference, kid_of, resampled_weights
+from benchmarks.generators.rows import GANResults, is_trained, measure, measure_units, merge_into, merged
+from benchmarks.generators.scores import SPACES, Judge, better_of
+from benchmarks.generators.table import cost_table, rows_of, summaries, table
+from common import paths
+from gan import options as gan_options
 from gan_data import make_dataset
-from image_quality import kernel_distance
-from plots_gan_benchmark import gan_benchmark
+from image_metrics.distances import kernel_distance
 from utils import UserError, load_json, save_json
 
 SIDE, COUNT = 32, 40
@@ -126,7 +133,7 @@ def test_nobody_sees_a_heldout_patient_and_nobody_a_test_image(data):
 
 def test_the_heldout_part_is_the_fold_that_train_gan_leaves_out(data):
     import train_gan
-    from gan_training_set import training_part_of
+    from gan.training_set import training_part_of
 
     flags = ["--data-dir", str(data.splits_file.parent), "--fold", "1", "--k-folds", "5"]
     _, splits = training_part_of(train_gan.parse_arguments(flags))
@@ -359,7 +366,9 @@ def test_finished_rows_are_kept_and_failures_tried_again(
     measure_units(units, field, judge, results, "peers", again=False)
     made = []
     original = runs.make_images
-    monkeypatch.setattr("gan_benchmark_rows.make_images", lambda *a: (made.append(a[0].id), original(*a))[1])
+    monkeypatch.setattr(
+        "benchmarks.generators.rows.make_images", lambda *a: (made.append(a[0].id), original(*a))[1]
+    )
     later = GANResults(results.file, results.header, results.mark)
     measure_units([*units, unit(tmp_path, "copies")], field, judge, later, "peers", again=False)
     assert made == [units[1].id, unit(tmp_path, "copies").id]
@@ -591,7 +600,7 @@ def test_all_that_the_comparison_is_about_are_contenders():
 @pytest.mark.parametrize("name", OPTION_SETS)
 def test_every_set_of_options_is_accepted_by_the_trainer(name):
     import train_gan
-    from gan_options import resolve
+    from gan.options import resolve
 
     args = train_gan.build_parser().parse_args([*option_contender(name).flags, "--image-size", "64"])
     resolve(args)
@@ -848,7 +857,7 @@ def quick(monkeypatch):
 
 def test_the_whole_command_with_fakes(quick, in_tmp, monkeypatch, capsys):
     fakes = {name: fake(in_tmp, name) for name in ("noise", "both", "fails")}
-    monkeypatch.setattr("gan_contenders.contenders", lambda: fakes)
+    monkeypatch.setattr("benchmarks.generators.contenders.contenders", lambda: fakes)
     make_dataset(Path(paths.DATA_DIR), n_images=320, side=8)
     flags = ["--images", "40", "--minutes", "0.01", "--image-size", "32", "--cpu", "--workers", "1"]
     benchmark_gan.main([*flags, "--seeds", "0", "--contenders", "both,fails"])

@@ -4,6 +4,7 @@ import torch
 from torchvision.models import resnet50
 
 import classifier
+from arms.fitting import train_one_epoch
 from classifier import (
     ClassifierHead,
     FeatureExtractor,
@@ -13,7 +14,6 @@ from classifier import (
     load_classifier,
     predict_batches,
 )
-from fitting import train_one_epoch
 from utils import UserError, WeightsUnavailableError, save_checkpoint
 
 CPU = torch.device("cpu")

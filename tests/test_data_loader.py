@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 
 import data_loader
-import paths
+from common import paths
 from conftest import COLUMNS, metadata_row, write_csv
-from data_loader import load_dataset, load_images, load_official_test, read_image
+from data_loader import load_images
+from dataset.image_reader import read_image
+from dataset.records import load_dataset, load_official_test
 from utils import UserError
 
 OPACITY, NORMAL, NOT_NORMAL = "Lung Opacity", "Normal", "No Lung Opacity / Not Normal"

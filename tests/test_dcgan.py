@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn import functional
 
 import dcgan
-import gan_layers
-import gan_networks
+from gan import networks as gan_networks
 from gan_data import save_generator
+from networks import gan_layers
 from utils import UserError, load_checkpoint, save_checkpoint
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-import dataset_archive
-import paths
+from common import paths
+from dataset import archive as dataset_archive
 from download_dataset import DATASET, main
 from kaggle_server import KEY, TOKEN, USERNAME, KaggleServer
 from utils import UserError

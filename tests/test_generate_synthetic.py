@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 import dcgan
-import gan_networks
-import gan_training
 import generate_synthetic
-import generation
-import paths
-import synthetic
+from common import paths
+from gan import generation
+from gan import networks as gan_networks
+from gan import training as gan_training
 from gan_data import save_generator
+from synthetic import folders as synthetic
 from utils import UserError, load_checkpoint, load_json, sha256_file
 
 

@@ -10,15 +10,23 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).resolve().parent.parent / "src"
-GROUND = {"paths", "utils"}
 SCRIPTS = {file.stem for file in SRC.glob("*.py") if "run_script(main)" in file.read_text(encoding="utf-8")}
 ALSO_DOMAIN = {"data_loader"}  # a checker of the data too
-MODULES = {file.stem for file in SRC.glob("*.py")} - {"__init__"}
+FILES = {
+    ".".join(file.relative_to(SRC).with_suffix("").parts): file
+    for file in SRC.rglob("*.py")
+    if file.name != "__init__.py" and "peer_drivers" not in file.parts
+}
 
 
 def imports(name: str) -> set[str]:
-    """Top-level names that ``name`` imports anywhere, type-checking blocks left out."""
-    tree = ast.parse((SRC / f"{name}.py").read_text(encoding="utf-8"))
+    """Our modules that the module ``name`` imports anywhere, type-checking blocks left out."""
+    return {module for module in imported_names(name) if module in FILES}
+
+
+def imported_names(name: str) -> set[str]:
+    """All that the module ``name`` imports: modules, and ``module.name`` for each name taken from one."""
+    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
     typing_only = {
         node
         for block in ast.walk(tree)
@@ -30,42 +38,41 @@ def imports(name: str) -> set[str]:
         if node in typing_only:
             continue
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(node.module.split(".")[0])
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
 
 
 def test_nobody_imports_a_script():
-    for name in MODULES:
+    for name in FILES:
         assert not imports(name) & (SCRIPTS - ALSO_DOMAIN), f"{name} imports a script"
 
 
-def test_ground_imports_nothing_of_ours():
-    for name in GROUND:
-        assert not imports(name) & MODULES, f"{name} must stand alone"
+def test_utils_imports_nothing_of_ours():
+    assert not imports("utils")
 
 
 def test_no_cycles():
-    # data_loader's main() runs splits.py's check of the data; as a module it does not need splits.
-    graph = {
-        name: imports(name) & MODULES - ({"splits"} if name == "data_loader" else set()) for name in MODULES
-    }
+    # data_loader's main() runs the check of splits; as a module it does not need them.
+    graph = {name: imports(name) - ({"dataset.splits"} if name == "data_loader" else set()) for name in FILES}
     while graph:
         leaves = {name for name, needs in graph.items() if not needs}
         assert leaves, f"import cycle among {sorted(graph)}"
         graph = {name: needs - leaves for name, needs in graph.items() if name not in leaves}
 
 
-def test_only_plots_import_matplotlib():
-    for name in {name for name in MODULES if not name.startswith("plots")}:
-        assert not imports(name) & {"matplotlib", "seaborn"}, name
+def test_only_figures_import_matplotlib():
+    drawing = {name for name in FILES if name.endswith(("figures", "figure", "plot_style"))}
+    for name in set(FILES) - drawing:
+        roots = {module.split(".")[0] for module in imported_names(name)}
+        assert not roots & {"matplotlib", "seaborn"}, name
 
 
 def test_only_paths_spells_artifacts():
     artifact = re.compile(r"""["'][\w{}/]*(final_metrics|cv_summary|resnet50|_final)\.(json|pth|csv)""")
-    for name in MODULES - {"paths"}:
-        assert not artifact.search((SRC / f"{name}.py").read_text(encoding="utf-8")), name
+    for name in set(FILES) - {"common.paths"}:
+        assert not artifact.search(FILES[name].read_text(encoding="utf-8")), name
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))

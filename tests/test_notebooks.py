@@ -11,9 +11,9 @@ import nbclient
 import nbformat
 import pytest
 
-import paths
+from common import paths
 from fake_results import held_out_records, write_arm, write_synthetic
-from phantom import make_phantom_dataset
+from phantom.dataset import make_phantom_dataset
 from utils import save_json, save_text
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"

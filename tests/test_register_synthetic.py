@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import image_import
-import paths
 import register_synthetic
+from common import paths
 from conftest import COLUMNS, metadata_row, write_csv
-from data_loader import load_dataset
-from splits import assign_folds, load_or_create_splits, reduce_training
-from synthetic import load_synthetic
+from dataset.records import load_dataset
+from dataset.splits import assign_folds, load_or_create_splits, reduce_training
+from synthetic import foreign_images as image_import
+from synthetic.folders import load_synthetic
 from utils import UserError, load_json
 
 SRC = Path(register_synthetic.__file__).parent

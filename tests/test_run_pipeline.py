@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import pipeline_steps
 import run_pipeline
-from pipeline_steps import Step, run_steps
+from studies import steps as pipeline_steps
+from studies.steps import Step, run_steps
 from utils import UserError, load_json
 
 STUB = """

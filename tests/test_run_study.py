@@ -13,22 +13,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import learning_curve
-import paths
-import pipeline_steps
-import plots
-import plots_study
 import run_study
-import study_timing
-from comparison import compare
-from data_loader import load_dataset
+from common import paths
+from common import plot_style as plots
+from common.progress import duration_in_words
+from comparison.arms import compare
+from dataset.records import load_dataset
+from dataset.splits import TRAIN, load_or_create_splits, reduce_training
 from fake_results import fake_records, held_out_records, write_arm
-from metrics import paired_cluster_bootstrap
-from paired_tests import holm
-from splits import TRAIN, load_or_create_splits, reduce_training
-from study_plan import ARMS, equal_epochs, plan_parts, steps_per_epoch
-from study_timing import Speeds, seconds_of, workload
-from utils import UserError, in_words, load_json, save_json
+from stats.metrics import paired_cluster_bootstrap
+from stats.paired_tests import holm
+from studies import figures as plots_study
+from studies import learning_curve
+from studies import steps as pipeline_steps
+from studies import timing as study_timing
+from studies.plan import ARMS, equal_epochs, plan_parts, steps_per_epoch
+from studies.timing import Speeds, seconds_of, workload
+from utils import UserError, load_json, save_json
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 STUDY = Path("results/study")
@@ -295,7 +296,7 @@ def test_the_estimate_multiplies(study):
     assert folds == pytest.approx(2 * 18 * 0.5 + 6 * 96 * 0.01)
     frozen = workload(32, True, [], [])  # features are computed once
     assert seconds(baseline, frozen) == pytest.approx((96 + 40) * (0.003 + 0.01))
-    assert [in_words(s) for s in (50, 35 * 60, 130 * 60)] == ["50 s", "35 min", "2 h 10 min"]
+    assert [duration_in_words(s) for s in (50, 35 * 60, 130 * 60)] == ["50 s", "35 min", "2 h 10 min"]
 
 
 def test_the_work_is_measured_as_the_options_say(monkeypatch):
@@ -321,11 +322,17 @@ def test_the_work_is_measured_as_the_options_say(monkeypatch):
         (["--repeats", "0"], "argument --repeats"),
         (["--classifier-args", "--unfreeze --epochs=5"], "--epochs=5 cannot be passed on"),
         (["--classifier-args=--estimate"], "--estimate cannot be passed on"),
-        (["--classifier-args", "--batch-size 0"], "argument --batch-size: 0 is not allowed"),
-        (["--gan-args", "--num-channels 1 --batch-size=1"], "argument --batch-size: 1 is not allowed"),
+        (
+            ["--classifier-args", "--batch-size 0"],
+            "argument --batch-size: must be a whole number >= 2, got 0",
+        ),
+        (
+            ["--gan-args", "--num-channels 1 --batch-size=1"],
+            "argument --batch-size: must be a whole number >= 2, got 1",
+        ),
         (["--gan-args", "--num-channels 2"], "argument --num-channels"),
         (["--gan-args", "--precision fp64"], "argument --precision"),
-        (["--gan-args", "--latent-dim 0"], "argument --latent-dim: 0 is not allowed"),
+        (["--gan-args", "--latent-dim 0"], "argument --latent-dim: must be a whole number >= 1, got 0"),
         (["--gan-args", "--feature-maps-g 0"], "argument --feature-maps-g"),
         (["--gan-args", "--kimg 2"], "--kimg cannot be passed on"),
         (["--gan-args", "'"], "argument --gan-args"),

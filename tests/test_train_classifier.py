@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-import paths
 from classifier_runs import METRICS, QUICK, frozen, make_synthetic, run, training_positives
+from common import paths
 from conftest import write_csv
-from metrics import classification_metrics
+from stats.metrics import classification_metrics
 from utils import UserError, load_checkpoint, load_json
 
 SCORES = ("accuracy", "weighted_precision", "weighted_recall", "weighted_f1", "auroc", "auprc", "sensitivity",
@@ -122,7 +122,8 @@ class TestBaselineWithFolds:
 
     def test_the_saved_model_gives_the_saved_predictions(self):
         from classifier import InputPipeline, load_classifier, predict_batches
-        from data_loader import load_dataset, load_images
+        from data_loader import load_images
+        from dataset.records import load_dataset
 
         model, checkpoint = load_classifier("models/baseline_resnet50.pth")
         table = pd.read_csv(METRICS / "baseline_test_predictions.csv").set_index("image_id")
@@ -345,7 +346,7 @@ class TestUnfrozen:
         assert "backbone.bn1.running_mean" in state and "head.weight" in state
 
     def test_interrupted_and_resumed_is_uninterrupted(self, make_dataset, in_tmp, monkeypatch, capsys):
-        import arm_training
+        from arms import training as arm_training
 
         make_dataset(n=48)
         options = [*QUICK, "--k-folds", "2", "--image-size", "32"]

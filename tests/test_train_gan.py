@@ -11,23 +11,24 @@ import pytest
 import torch
 from torch import nn
 
-import gan_files
-import gan_flags
-import gan_forecast
-import gan_layers
-import gan_losses
-import gan_objective
-import gan_run
-import gan_training
-import gan_training_set
-import paths
 import train_gan
 import utils
+from common import paths
+from gan import files as gan_files
+from gan import flags as gan_flags
+from gan import forecast as gan_forecast
+from gan import losses as gan_losses
+from gan import objective as gan_objective
+from gan import run as gan_run
+from gan import training as gan_training
+from gan import training_set as gan_training_set
 from gan_data import make_dataset
+from networks import gan_layers
+from networks.weights import hub_weights
 from utils import UserError, WeightsUnavailableError, load_checkpoint, load_json
 
 CPU = torch.device("cpu")
-REAL_HUB_WEIGHTS = utils.hub_weights  # no test but one about its files calls it
+REAL_HUB_WEIGHTS = hub_weights  # no test but one about its files calls it
 SRC = Path(train_gan.__file__).parent
 SMALL = [
     "--image-size", "32", "--num-channels", "1", "--latent-dim", "6", "--feature-maps-g", "4",
@@ -406,8 +407,8 @@ def split_images(data_dir: Path, role: str) -> list[dict]:
 
 
 def test_a_gan_without_a_fold_saw_nobody_of_it_and_has_files_of_its_own(data_dir, tmp_path, finished):
-    from data_loader import load_dataset
-    from splits import assign_folds, load_or_create_splits
+    from dataset.records import load_dataset
+    from dataset.splits import assign_folds, load_or_create_splits
 
     flags = ["--epochs", "1", "--perceptual", "off", "--checkpoint-interval", "1", "--save-interval", "1"]
     train(data_dir, tmp_path, *flags, "--fold", "2", "--k-folds", "3")
@@ -451,8 +452,8 @@ def test_a_classifier_that_chooses_the_generator_has_seen_nobody_that_the_gan_ma
 
 def test_a_conditional_gan_without_a_fold_saw_nobody_of_it_of_any_class(data_dir, tmp_path, finished):
     import generate_synthetic
-    from data_loader import load_dataset
-    from splits import assign_folds, load_or_create_splits
+    from dataset.records import load_dataset
+    from dataset.splits import assign_folds, load_or_create_splits
 
     flags = ["--epochs", "1", "--perceptual", "off", "--metrics-interval", "0", "--conditional"]
     train(data_dir, tmp_path, *flags, "--fold", "2", "--k-folds", "3")
@@ -628,8 +629,8 @@ def test_skipped_images_are_recorded(tmp_path):
 
 
 def is_training_positive(folder: Path, image: Path) -> bool:
-    from data_loader import load_dataset
-    from splits import load_or_create_splits
+    from dataset.records import load_dataset
+    from dataset.splits import load_or_create_splits
 
     images = load_or_create_splits(load_dataset(folder)).images.set_index("image_id")
     return bool(images.loc[image.stem, "role"] == "train" and images.loc[image.stem, "label"] == 1)

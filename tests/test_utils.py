@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import utils
+from common import command_line
+from networks import weights
 from utils import UserError, atomic_path, load_checkpoint, load_json, save_checkpoint, save_json
 
 SRC = Path(utils.__file__).parent
@@ -111,7 +113,7 @@ class TestPretrainedWeights:
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
         url = "http://127.0.0.1:9/models/small-12345678.pth"  # nobody listens on the discard port
         with pytest.raises(utils.WeightsUnavailableError) as error:
-            utils.hub_weights(url, "some weights", "use --flag")
+            weights.hub_weights(url, "some weights", "use --flag")
         for part in (
             "some weights",
             "small-12345678.pth",
@@ -120,7 +122,7 @@ class TestPretrainedWeights:
         ):
             assert part in str(error.value)
         save_checkpoint(tmp_path / "hub" / "checkpoints" / "small-12345678.pth", {"w": torch.ones(2)})
-        assert torch.equal(utils.hub_weights(url, "some weights", "")["w"], torch.ones(2))
+        assert torch.equal(weights.hub_weights(url, "some weights", "")["w"], torch.ones(2))
 
     @pytest.mark.parametrize("damage", ["absent", "truncated", "older format", "list", "web page", "foreign"])
     def test_unusable_file_is_named_and_the_short_message_has_no_path(self, tmp_path, monkeypatch, damage):
@@ -138,7 +140,7 @@ class TestPretrainedWeights:
         elif damage == "web page":
             file.write_text("<html>sign in</html>")
         with pytest.raises(utils.WeightsUnavailableError) as error:
-            utils.hub_weights(f"http://127.0.0.1:9/{file.name}", "some weights", "use --flag")
+            weights.hub_weights(f"http://127.0.0.1:9/{file.name}", "some weights", "use --flag")
         message, short = str(error.value), error.value.short
         assert str(folder) in message and str(tmp_path) not in short
         for text in (message, short):
@@ -153,7 +155,7 @@ class TestPretrainedWeights:
         for size in range(len(whole)):  # torch raises IndexError, struct.error and others besides its own
             file.write_bytes(whole[:size])
             with pytest.raises(utils.WeightsUnavailableError):
-                utils.hub_weights(f"http://127.0.0.1:9/{file.name}", "some weights", "use --flag")
+                weights.hub_weights(f"http://127.0.0.1:9/{file.name}", "some weights", "use --flag")
 
 
 class TestCommandLine:
@@ -166,7 +168,9 @@ class TestCommandLine:
         ],
     )
     def test_numbers(self, kind, limits, good, bad):
-        parse = utils.number(kind, low=limits.get("low"), high=limits.get("high"), above=limits.get("above"))
+        parse = command_line.number(
+            kind, low=limits.get("low"), high=limits.get("high"), above=limits.get("above")
+        )
         assert [parse(text) for text in good] == [kind(text) for text in good]
         for text in bad:
             with pytest.raises(argparse.ArgumentTypeError):
@@ -175,9 +179,15 @@ class TestCommandLine:
     def test_configuration_shows_no_absolute_path(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         args = argparse.Namespace(a=str(tmp_path / "data" / "x"), b="/somewhere/else/y", c=1, d=None, e="./z")
-        assert utils.public_config(args) == {"a": "data/x", "b": "y", "c": 1, "d": None, "e": "./z"}
+        assert command_line.public_config(vars(args)) == {
+            "a": "data/x",
+            "b": "y",
+            "c": 1,
+            "d": None,
+            "e": "./z",
+        }
         outside = argparse.Namespace(f="../../home/someone/data")
-        assert utils.public_config(outside) == {"f": "data"}
+        assert command_line.public_config(vars(outside)) == {"f": "data"}
 
     @pytest.mark.parametrize(
         ("body", "code", "text"),
@@ -198,13 +208,13 @@ class TestCommandLine:
         assert (done.returncode, done.stderr) == (code, text)
 
     def test_wrong_usage_ends_in_one_line_and_exit_code_2(self, capsys):
-        parser = utils.argument_parser("A script.")
-        parser.add_argument("--size", type=utils.number(int, 1), default=1)
+        parser = command_line.argument_parser("A script.")
+        parser.add_argument("--size", type=command_line.number(int, 1), default=1)
         with pytest.raises(SystemExit) as stop:
             parser.parse_args(["--size", "0"])
         assert stop.value.code == 2
         error = capsys.readouterr().err
-        assert error.count("\n") == 1 and "argument --size: 0 is not allowed" in error
+        assert error.count("\n") == 1 and "argument --size: must be a whole number >= 1, got 0" in error
 
     def test_bugs_keep_their_traceback(self):
         done = subprocess.run(

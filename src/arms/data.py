@@ -1,0 +1,257 @@
+"""What one arm of the comparison is trained and scored on, checked before anything is trained.
+
+Synthetic images join the training pool only: its first N rows are the real training images, then come the
+synthetic ones, those of the generator that saw all training images first, then those made for single folds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from common import paths
+from data_loader import ImageSet, load_images
+from dataset.records import Dataset, OfficialTest, load_dataset, load_official_test, name_some
+from dataset.splits import (
+    TEST,
+    TRAIN,
+    Splits,
+    assign_folds,
+    assign_validation_part,
+    describe_splits,
+    load_or_create_splits,
+    reduce_training,
+    select,
+)
+from synthetic.folders import SyntheticSet, load_synthetic
+from synthetic.leak_checks import known_patients
+from synthetic.union import join_folders
+from utils import UserError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class ArmData:
+    """Decoded images and their roles.
+
+    ``folds``: int [N], 1..k for each training image; without folds, 1 marks the validation tenth.
+    ``unlabelled``: the official test images where they have no labels: predicted, never scored.
+    ``synthetic``: by fold; 0 holds the images of the generator that saw all training images, used by the
+    final model and by every fold that has none of its own. ``synthetic_images`` has the same keys, or none
+    if the images are only counted (for a control).
+
+    The pool that is drawn from is the training images, then the synthetic ones in the order of their keys.
+    """
+
+    dataset: Dataset
+    splits: Splits
+    train: ImageSet
+    test: ImageSet
+    unlabelled: ImageSet | None
+    synthetic: dict[int, SyntheticSet]
+    synthetic_images: dict[int, ImageSet]
+    folds: np.ndarray
+
+    @property
+    def n_real(self) -> int:
+        return len(self.train.records)
+
+    def pool(self) -> list[ImageSet]:
+        """All training inputs, N + M images."""
+        return [self.train, *self.synthetic_images.values()]
+
+    def pool_pixels(self) -> np.ndarray:
+        """uint8 [N + M, S, S]; a copy only if there are synthetic images."""
+        pixels = [images.pixels for images in self.pool()]
+        return pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
+
+    def pool_labels(self) -> np.ndarray:
+        """float32 [N + M]."""
+        labels = [self.train.records["label"].to_numpy(dtype=np.float32)]
+        for images in self.synthetic_images.values():
+            labels.append(images.records["label"].to_numpy(dtype=np.float32))
+        return np.concatenate(labels)
+
+    def synthetic_of(self, fold: int) -> SyntheticSet | None:
+        """The images made without fold ``fold``, or else those of the generator that saw all."""
+        return self.synthetic.get(fold, self.synthetic.get(0))
+
+    def n_synthetic(self, fold: int, n_real: int, ratio: float | None) -> int:
+        """How many join ``n_real`` real ones in ``fold`` (0: the final model): ``ratio`` of each, or all."""
+        source = self.synthetic_of(fold)
+        available = len(source.records) if source else 0
+        return available if ratio is None else min(available, round(ratio * n_real))
+
+    def synthetic_labels(self, fold: int, n_real: int, ratio: float | None) -> np.ndarray:
+        """Their labels, int [n]."""
+        source = self.synthetic_of(fold)
+        labels = source.records["label"].to_numpy(dtype=int) if source else np.empty(0, dtype=int)
+        return labels[: self.n_synthetic(fold, n_real, ratio)]
+
+    def synthetic_rows(self, fold: int, n_real: int, ratio: float | None) -> np.ndarray:
+        """Their rows of the pool."""
+        first, own = self.n_real, fold if fold in self.synthetic_images else 0
+        for other, images in self.synthetic_images.items():
+            if other == own:
+                break
+            first += len(images.records)
+        return first + np.arange(self.n_synthetic(fold, n_real, ratio))
+
+    def skipped(self) -> dict[str, Any]:
+        """Images left out by --skip-bad-images: count and ids."""
+        sets = [self.train, self.test, *([self.unlabelled] if self.unlabelled else [])]
+        ids = sorted(name for images in sets for name in images.skipped)
+        return {"count": len(ids), "image_ids": ids}
+
+
+def load_arm_data(
+    data_dir: str | Path,
+    *,
+    splits_file: str | Path | None,
+    patient_map: str | Path | None,
+    test_set: str,
+    train_fraction: float,
+    k_folds: int,
+    image_size: int,
+    workers: int,
+    skip_bad: bool,
+    synthetic_dirs: Sequence[str | Path],
+    count_only: bool,
+    allow_unverified: bool,
+    cache_dir: str | Path | None = None,
+) -> ArmData:
+    """Read, check and decode. ``UserError`` for whatever would make a result wrong or stop training.
+
+    With ``count_only`` the images of ``synthetic_dirs`` are counted, for a control, but never trained on.
+    ``cache_dir``: where decoded images are kept, None: nowhere.
+    """
+    dataset = load_dataset(data_dir, patient_map)
+    splits = load_or_create_splits(dataset, splits_file)
+    if train_fraction < 1:
+        splits = reduce_training(splits, train_fraction)
+    log.info(describe_splits(splits))
+    official = load_official_test(data_dir, patient_map)
+    train_records = select(dataset, splits, TRAIN)
+    test_records = _test_records(test_set, dataset, splits, official, train_records)
+    synthetic = {}
+    if synthetic_dirs:
+        synthetic = _checked_synthetic(
+            [Path(folder) for folder in synthetic_dirs], known_patients(dataset, official), train_records,
+            test_records, k_folds, allow_unverified or count_only,
+        )  # fmt: skip
+    if count_only:
+        synthetic = {fold: replace(images, red_flags=[]) for fold, images in synthetic.items()}
+    folds = assign_folds(splits, k_folds) if k_folds else assign_validation_part(splits)
+
+    def decode(records: pd.DataFrame, what: str, skip: bool = skip_bad) -> ImageSet:
+        return load_images(
+            records,
+            image_size,
+            workers=workers,
+            skip_bad=skip,
+            desc=f"decoding {what}",
+            cache_dir=cache_dir,
+        )
+
+    train, test = decode(train_records, "training images"), decode(test_records, "test images")
+    for images, what in ((train, "training"), (test, "test")):
+        if images.records["label"].nunique() < 2:
+            raise UserError(f"the readable {what} images are of one class only: nothing can be measured")
+    unlabelled = None
+    if official is not None and not official.labelled:
+        log.info(f"official test images are unlabelled ({official.why}): predicted, never scored")
+        unlabelled = decode(official.images, "unlabelled images")
+    decoded = {
+        fold: decode(images.records, f"synthetic images{f' of fold {fold}' if fold else ''}", False)
+        for fold, images in synthetic.items()
+        if not count_only
+    }
+    train_folds = folds.loc[train.records["image_id"]].to_numpy()
+    return ArmData(dataset, splits, train, test, unlabelled, synthetic, decoded, train_folds)
+
+
+def _test_records(
+    test_set: str,
+    dataset: Dataset,
+    splits: Splits,
+    official: OfficialTest | None,
+    train_records: pd.DataFrame,
+) -> pd.DataFrame:
+    """The images that are scored once: the frozen hold-out, or a labelled official test set."""
+    if test_set == "split":
+        return select(dataset, splits, TEST)
+    if official is None or not official.labelled:
+        why = official.why if official else f"{paths.TEST_METADATA} is not there"
+        raise UserError(f"--test-set official: the official test images have no labels ({why}); use split")
+    shared = official.images["patient"].isin(train_records["patient"])
+    if shared.any():
+        names = name_some(list(official.images.loc[shared, "image_id"]), 3)
+        raise UserError(f"--test-set official: {names} show training patients; use --test-set split")
+    return official.images
+
+
+def _checked_synthetic(
+    folders: list[Path],
+    patient_of: dict[str, str],
+    train_records: pd.DataFrame,
+    test_records: pd.DataFrame,
+    k_folds: int,
+    allow_unverified: bool,
+) -> dict[int, SyntheticSet]:
+    """The images of all ``folders`` together (key 0) and those of their fold folders."""
+    test_images = dict(zip(test_records["image_id"], test_records["patient"], strict=True))
+    train_patients = set(train_records["patient"])
+    found = join_folders(
+        [
+            _sets_of_folder(folder, patient_of, train_patients, test_images, k_folds, allow_unverified)
+            for folder in folders
+        ]
+    )
+    for flag in {flag: None for images in found.values() for flag in images.red_flags}:
+        log.warning(f"RED FLAG: {flag}")
+    return found
+
+
+def _sets_of_folder(
+    folder: Path,
+    patient_of: dict[str, str],
+    train_patients: set[str],
+    test_images: dict[str, str],
+    k_folds: int,
+    allow_unverified: bool,
+) -> dict[int, SyntheticSet]:
+    """The images of ``folder`` (key 0) and of those of its fold folders that are there."""
+    folders = {0: folder} | {fold: paths.synthetic_fold(folder, fold) for fold in range(1, k_folds + 1)}
+    found = {}
+    for fold, place in folders.items():
+        if fold and not paths.synthetic_manifest(place).is_file():
+            continue
+        images = load_synthetic(place, patient_of, test_images, allow_unverified)
+        if flag := _seen_elsewhere(place, images, train_patients):
+            images.red_flags.append(flag)
+        found[fold] = images
+    labels = {images.label for images in found.values()}
+    classes = {images.class_flag for images in found.values()} - {None}  # of generators that know classes
+    if len(labels) > 1 or len(classes) > 1:
+        raise UserError(
+            f"{folder}: the images of its fold folders are of other labels or classes than its own"
+        )
+    return found
+
+
+def _seen_elsewhere(folder: Path, images: SyntheticSet, train_patients: set[str]) -> str | None:
+    """A red flag if the generator learned from more real patients than the classifier may."""
+    more = len((images.generator_patients or set()) - train_patients)
+    if not more:
+        return None
+    return (
+        f"the generator of {folder.name}/ learned from {more:,} patients that this classifier does not train "
+        "on: the arm has more real data than the baseline"
+    )

@@ -1,0 +1,307 @@
+"""Fitting one arm: fresh networks or heads on subsets of its pool, folds, and predictions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from arms.data import ArmData
+from arms.fitting import Fit, Pool, Recipe, fit, fit_from_dict, fit_to_dict, predict
+from arms.head_fitting import HeadTask, equal_steps, fit_heads
+from arms.treatments import CLASS_WEIGHT, DUPLICATE, Treatment, balance_weights
+from classifier import (
+    ClassifierHead,
+    InputPipeline,
+    PneumoniaClassifier,
+    build_classifier,
+    cpu_state_dict,
+    feature_caches,
+    predict_batches,
+)
+from common.arrays import as_tensor
+from common.distributed import agree, from_main
+from data_loader import ImageSet
+from utils import derive_seed, load_checkpoint, save_checkpoint, set_seed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FoldFit:
+    """The fit that did not see ``val_rows``; ``fold`` counts from 1, and is 0 for the validation tenth."""
+
+    fold: int
+    val_rows: np.ndarray
+    fit: Fit
+
+    def probabilities(self) -> np.ndarray:
+        """Of the held-out images, at the best epoch."""
+        return sigmoid(self.fit.val_logits)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One fit of ``train_rows`` and what joins them in ``fold`` (0: the final model, or the validation
+    tenth); ``name`` and ``seed`` determine all that is random in it, its state files bear ``state``."""
+
+    name: str
+    state: str
+    seed: int
+    fold: int
+    train_rows: np.ndarray
+    val_rows: np.ndarray | None = None
+
+    @property
+    def desc(self) -> str:
+        return self.state.replace("_", " ")
+
+
+class ArmTrainer:
+    """Fits classifiers on subsets of one pool of inputs.
+
+    With a frozen backbone and inputs that do not vary, or vary among ``views`` that were fixed before, the
+    backbone's features are computed once, kept below ``cache_dir`` (None: nowhere), and heads alone are
+    fitted on them, several at a time; else whole networks are fitted on pixels. ``treatment`` and ``ratio``
+    (synthetic images per real one; None: all) say what joins the real images. ``state_folder`` keeps finished
+    and unfinished fits until the whole run is done; with ``resume`` they are taken up again.
+    """
+
+    def __init__(
+        self,
+        data: ArmData,
+        recipe: Recipe,
+        *,
+        weights: str,
+        frozen: bool,
+        augment: str,
+        treatment: Treatment,
+        ratio: float | None,
+        seed: int,
+        device: torch.device,
+        state_folder: Path,
+        resume: bool,
+        views: int = 1,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        self.data, self.recipe, self.device, self.seed = data, recipe, device, seed
+        self.treatment, self.ratio = treatment, ratio
+        self.weights, self.frozen = weights, frozen
+        self.state_folder, self.resume = state_folder, resume
+        self.cached = frozen and (augment == "none" or views > 1)
+        self.labels = torch.from_numpy(data.pool_labels()).to(device)
+        if self.cached:
+            self.backbone = self._new_classifier("backbone", seed)
+            self.features = feature_caches(
+                self.backbone,
+                cache_dir,
+                device=device,
+                precision=recipe.precision,
+                views=views,
+                hint="a smaller --image-size or --train-fraction is quicker",
+                remedy="give other --weights, or --unfreeze",
+            )
+            agree("weights", [view.key for view in self.features])
+            inputs = [view.of(images) for view in self.features for images in data.pool()]
+            self.inputs = InputPipeline(torch.from_numpy(np.concatenate(inputs)).to(device), views=views)
+        else:
+            self.inputs = InputPipeline(as_tensor(data.pool_pixels()).to(device), augment)
+        self._to_predict: dict[int, InputPipeline] = {}
+
+    def train_folds(self, k: int) -> list[FoldFit]:
+        """One fit per fold; with ``k`` 0 one fit that leaves out the validation tenth."""
+        jobs = []
+        for fold in range(1, (k or 1) + 1):
+            val_rows = np.flatnonzero(self.data.folds == fold)
+            train_rows = np.flatnonzero(self.data.folds != fold)
+            name = f"fold_{fold}" if k else "validation"
+            jobs.append(_Job(name, name, self.seed, fold if k else 0, train_rows, val_rows))
+        fits = self._fit_all(jobs, "folds" if k else "validation")
+        return [FoldFit(job.fold, job.val_rows, result) for job, result in zip(jobs, fits, strict=True)]
+
+    def train_final(self, epochs: int, repeats: int = 1) -> list[Fit]:
+        """Fits on all training images, stopped after ``epochs`` of the recipe's schedule.
+
+        Repeat r is what a single run with the r - 1st seed after the first would give.
+        """
+        everything = np.arange(self.data.n_real)
+        jobs = [
+            _Job("final", f"final_r{repeat}", self.seed + repeat - 1, 0, everything)
+            for repeat in range(1, repeats + 1)
+        ]
+        return self._fit_all(jobs, "final", epochs)
+
+    def extra_rows(self, name: str, seed: int, train_rows: np.ndarray, fold: int) -> np.ndarray:
+        """Rows of the pool that join ``train_rows``: synthetic images, or real ones of their labels again."""
+        if self.treatment.synthetic:
+            return self.data.synthetic_rows(fold, len(train_rows), self.ratio)
+        if self.treatment.control != DUPLICATE:
+            return train_rows[:0]
+        labels = self.data.train.records["label"].to_numpy()[train_rows]
+        wanted = self.data.synthetic_labels(fold, len(train_rows), self.ratio)
+        rng = np.random.default_rng(derive_seed(seed, "duplicates", name))
+        drawn = [
+            rng.choice(train_rows[labels == label], n)
+            for label, n in zip(*np.unique(wanted, return_counts=True), strict=True)
+        ]
+        return np.concatenate([train_rows[:0], *drawn])
+
+    def class_weights(self, train_rows: np.ndarray, fold: int) -> tuple[float, float] | None:
+        """Factors of the loss of negatives and positives, where the arm is the control that weights it."""
+        if self.treatment.control != CLASS_WEIGHT:
+            return None
+        positive = int(self.data.train.records["label"].to_numpy()[train_rows].sum())
+        wanted = self.data.synthetic_labels(fold, len(train_rows), self.ratio)
+        share = float(wanted.mean()) if len(wanted) else 0.0
+        return balance_weights(positive, len(train_rows), len(wanted), share)
+
+    def probabilities(self, result: Fit, images: ImageSet) -> np.ndarray:
+        """float64 [N], from the fitted weights."""
+        module = self._new_module("prediction", self.seed)
+        module.load_state_dict(result.state_dict)
+        # Heads are quick: all processes predict all, in the same batches as one would, to the last bit.
+        logits = (predict_batches if self.cached else predict)(
+            module.eval(),
+            self._inputs_of(images),
+            np.arange(len(images.records)),
+            batch_size=2 * self.recipe.batch_size,
+            precision=self.recipe.precision,
+        )
+        return sigmoid(logits)
+
+    def full_state(self, result: Fit) -> dict[str, torch.Tensor]:
+        """Weights of the whole classifier, shared frozen backbone included."""
+        shared = cpu_state_dict(self.backbone) if self.cached else {}
+        return {**shared, **result.state_dict}
+
+    # --- fitting ---
+    def _fit_all(self, jobs: list[_Job], what: str, stop_after: int | None = None) -> list[Fit]:
+        """The fit of each job; those that an interrupted run finished are read. ``what``: for messages."""
+        fits = from_main(self._read_finished, jobs) if self.resume else {}
+        waiting = [job for job in jobs if job.state not in fits]
+        if self.cached:
+            fitted = from_main(lambda: list(self._fit_heads(waiting, what, stop_after)))
+        else:
+            fitted = self._fit_networks(waiting, stop_after)
+        for job, result in fitted:
+            fits[job.state] = result
+            if job.val_rows is not None:
+                log.info(_describe_fit(job.desc, result, self.recipe.epochs))
+        return [fits[job.state] for job in jobs]
+
+    def _read_finished(self, jobs: list[_Job]) -> dict[str, Fit]:
+        fits = {}
+        for job in jobs:
+            if (finished := self._finished(job)).is_file():
+                log.info(f"{job.state}: finished before the interruption")
+                fits[job.state] = fit_from_dict(load_checkpoint(finished))
+        return fits
+
+    def _fit_networks(self, jobs: list[_Job], stop_after: int | None) -> Iterator[tuple[_Job, Fit]]:
+        """One after the other, each by all processes together."""
+        for job in jobs:
+            unfinished = self._unfinished(job.state)
+            result = fit(
+                self._new_module(job.name, job.seed),
+                self.inputs,
+                self.labels,
+                pool=self._pool(job),
+                recipe=self.recipe,
+                seed=derive_seed(job.seed, "fit", job.name),
+                class_weights=self.class_weights(job.train_rows, job.fold),
+                stop_after=stop_after,
+                val_rows=job.val_rows,
+                state_file=unfinished,
+                resume=self.resume,
+                desc=job.desc,
+            )
+            from_main(save_checkpoint, self._finished(job), fit_to_dict(result))
+            from_main(unfinished.unlink, True)
+            yield job, result
+
+    def _fit_heads(self, jobs: list[_Job], what: str, stop_after: int | None) -> Iterator[tuple[_Job, Fit]]:
+        """All with the same number of steps together; by the main process alone, as it is quick.
+
+        Where an interruption left some of a group finished, the others' results are the same up to rounding.
+        """
+        job_of = {job.desc: job for job in jobs}
+        tasks = [
+            HeadTask(
+                job.desc,
+                self._new_module(job.name, job.seed),
+                self._pool(job),
+                derive_seed(job.seed, "fit", job.name),
+                job.val_rows,
+                self.class_weights(job.train_rows, job.fold),
+            )
+            for job in jobs
+        ]
+        for group in equal_steps(tasks, self.recipe.batch_size):
+            group_jobs = [job_of[task.name] for task in group]
+            unfinished = self._unfinished(group_jobs[0].state)
+            fits = fit_heads(
+                group,
+                self.inputs,
+                self.labels,
+                recipe=self.recipe,
+                stop_after=stop_after,
+                state_file=unfinished,
+                resume=self.resume,
+                desc=group[0].name if len(group) == 1 else f"{what}, {len(group)} together",
+            )
+            for job, result in zip(group_jobs, fits, strict=True):
+                save_checkpoint(self._finished(job), fit_to_dict(result))
+            unfinished.unlink(missing_ok=True)
+            yield from zip(group_jobs, fits, strict=True)
+
+    def _pool(self, job: _Job) -> Pool:
+        extra = self.extra_rows(job.name, job.seed, job.train_rows, job.fold)
+        return Pool(job.train_rows, extra, self.treatment.shares)
+
+    def _finished(self, job: _Job) -> Path:
+        return self.state_folder / f"{job.state}.pth"
+
+    def _unfinished(self, state: str) -> Path:
+        return self.state_folder / f"{state}_state.pth"
+
+    # --- networks and inputs ---
+    def _new_module(self, name: str, seed: int) -> nn.Module:
+        """A fresh network, or a fresh head on the shared frozen features."""
+        if not self.cached:
+            return self._new_classifier(name, seed)
+        set_seed(derive_seed(seed, "weights", name))
+        return ClassifierHead().to(self.device)
+
+    def _new_classifier(self, name: str, seed: int) -> PneumoniaClassifier:
+        set_seed(derive_seed(seed, "weights", name))
+        model = build_classifier(self.weights, self.frozen)
+        return model.to(self.device, memory_format=torch.channels_last)
+
+    def _inputs_of(self, images: ImageSet) -> InputPipeline:
+        """Of images to be predicted, as they are; features are looked up once for all models."""
+        if not self.cached:
+            return InputPipeline(as_tensor(images.pixels).to(self.device))
+        if id(images) not in self._to_predict:
+            features = torch.from_numpy(self.features[0].of(images)).to(self.device)
+            self._to_predict[id(images)] = InputPipeline(features)
+        return self._to_predict[id(images)]
+
+
+def sigmoid(logits: torch.Tensor) -> np.ndarray:
+    return logits.double().sigmoid().numpy()
+
+
+def median_epoch(best_epochs: Iterable[int]) -> int:
+    """The median, rounded half up."""
+    return int(np.median(list(best_epochs)) + 0.5)
+
+
+def _describe_fit(name: str, result: Fit, epochs: int) -> str:
+    best = result.best_epoch
+    loss, acc = result.history["val_loss"][best - 1], result.history["val_acc"][best - 1]
+    return f"{name}: best epoch {best} of {epochs}, validation loss {loss:.4f}, accuracy {acc:.3f}"

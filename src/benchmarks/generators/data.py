@@ -1,0 +1,102 @@
+"""What generators are compared on: training positives to learn from, and others, of other patients, to be
+scored against. Test images are never read.
+
+The held-out part is one fold of 5 of the training images, stratified by label and whole by patient: the fold
+that ``train_gan.py --fold F --k-folds 5`` leaves out. Options are not judged on a fold that chose them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_loader import ImageSet, load_images
+from dataset.records import load_dataset
+from dataset.splits import TRAIN, VALIDATION, load_or_create_splits, select, training_part
+from utils import UserError, sha256_json
+
+K_FOLDS = 5
+FEWEST = 12  # held-out positives: neighbourhoods of 5 among fewer say nothing
+
+
+@dataclass(frozen=True)
+class BenchmarkData:
+    """Images of the training split, of both labels. ``learned``: the four fifths that contenders and the
+    scorer may see; ``heldout``: the fifth that nobody saw, ``fold`` of ``K_FOLDS``. ``splits_file``: where
+    the split lies."""
+
+    learned: ImageSet
+    heldout: ImageSet
+    image_size: int
+    splits_file: Path
+    origin: dict[str, str]
+    fold: int = 1
+
+    @property
+    def training(self) -> np.ndarray:
+        """Positives to learn from, uint8 [N, S, S]."""
+        return np.ascontiguousarray(self.learned.pixels[_positive(self.learned)])
+
+    @property
+    def training_patients(self) -> np.ndarray:
+        return self.learned.records["patient"].to_numpy(dtype=str)[_positive(self.learned)]
+
+    @property
+    def reference(self) -> np.ndarray:
+        """Held-out positives, uint8 [M, S, S]."""
+        return np.ascontiguousarray(self.heldout.pixels[_positive(self.heldout)])
+
+    @property
+    def reference_patients(self) -> np.ndarray:
+        return self.heldout.records["patient"].to_numpy(dtype=str)[_positive(self.heldout)]
+
+    def key(self) -> str:
+        """The same for the same pixels in the same parts."""
+        return sha256_json([self.learned.key, self.heldout.key, self.origin])
+
+    def summary(self) -> dict[str, Any]:
+        """For the result file: how many images and patients, and nobody's name."""
+        return {
+            "image_size": self.image_size,
+            **self.origin,
+            "held_out": f"fold {self.fold} of {K_FOLDS} of the training images, by patient",
+            "learned_positives": len(self.training),
+            "learned_patients": len(set(self.training_patients)),
+            "heldout_positives": len(self.reference),
+            "heldout_patients": len(set(self.reference_patients)),
+            "scorer_images": len(self.learned.records),
+        }
+
+
+def _positive(images: ImageSet) -> np.ndarray:
+    return images.records["label"].to_numpy() == 1
+
+
+def load_benchmark_data(
+    data_dir: str, splits: str | None, patient_map: str | None, image_size: int, *,
+    workers: int, skip_bad: bool, cache_dir: str | None, fold: int = 1,
+) -> BenchmarkData:  # fmt: skip
+    """Decode the images of the training split. ``UserError`` if too few are held out."""
+    dataset = load_dataset(data_dir, patient_map)
+    frozen = load_or_create_splits(dataset, splits)
+    parts = training_part(frozen, 1.0, fold, K_FOLDS)
+    learned, heldout = (
+        load_images(
+            select(dataset, parts, role), image_size, workers=workers, skip_bad=skip_bad, cache_dir=cache_dir
+        )
+        for role in (TRAIN, VALIDATION)
+    )
+    origin = {
+        "data_sha256": dataset.data_sha256,
+        "split_sha256": frozen.sha256,
+        "grouped_by": dataset.grouped_by,
+    }
+    if (n := int(_positive(heldout).sum())) < FEWEST:
+        raise UserError(
+            f"one fifth of the training positives is {n} images; at least {FEWEST} are needed to score "
+            "generators against"
+        )
+    return BenchmarkData(learned, heldout, image_size, frozen.path, origin, fold)

@@ -1,0 +1,308 @@
+"""Rows of the benchmark that time whole commands, as a user types them, on made-up chest phantoms.
+
+Each takes a ``Bench`` and returns its row. What the plain path would take for all its epochs is extrapolated
+from one pass over some of the images.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.speed import plain as plain_path
+from benchmarks.speed.plan import MAX_GB, REAL_SIZE, Bench, agree, measured, not_measured, seconds_of
+from classifier import FEATURES, PneumoniaClassifier, build_classifier, feature_caches, load_classifier
+from common import paths
+from common.paths import SRC
+from data_loader import load_images
+from dataset.records import load_dataset
+from phantom.dataset import make_phantom_dataset
+from utils import UserError, load_json, set_seed
+
+BATCH = 32
+PIXEL_TOLERANCE = 1.0  # gray levels
+PROBABILITY_TOLERANCE = {"fp32": 0.001, "bf16": 0.02}
+FEATURE_TOLERANCE = {"fp32": 0.001, "bf16": 0.02}  # relative
+
+
+# --- commands --------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended well: wall-clock ``seconds`` from start to end, and the most memory that it held
+    (resident, mapped files included; None where the system does not tell)."""
+
+    seconds: float
+    peak_bytes: int | None
+
+
+# A child's peak counts the memory of the process that starts it, which on Linux it shares until it becomes
+# the command. So a small process starts it, times it, and writes "exit code, seconds, ru_maxrss".
+LAUNCHER = """
+import os, signal, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[2:])
+signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+_, status, usage = os.wait4(process.pid, 0)
+seconds = time.perf_counter() - start
+with open(sys.argv[1], "w") as report:
+    print(os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss, file=report)
+"""
+
+
+def run_command(command: Sequence[str]) -> Finished:
+    """Run ``command``; ``UserError`` with its last line if it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        log, report = Path(folder, "log"), Path(folder, "report")
+        with log.open("wb") as output:
+            if hasattr(os, "wait4"):
+                launched = [sys.executable, "-S", "-c", LAUNCHER, str(report), *command]
+                _run(launched, output)
+                code, seconds, peak = report.read_text(encoding="utf-8").split()
+                unit = 1 if sys.platform == "darwin" else 1024  # bytes
+                finished = Finished(float(seconds), int(peak) * unit)
+            else:
+                start = time.perf_counter()
+                code = _run(command, output)
+                finished = Finished(time.perf_counter() - start, None)
+        if int(code) != 0:
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
+            raise UserError(f"{Path(command[1]).name} ended with code {code}: {lines[-1]}")
+    return finished
+
+
+def _run(command: Sequence[str], output: BinaryIO) -> int:
+    """The exit code; a process that is interrupted here ends the command, too."""
+    process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def baseline_command(bench: Bench, data: Path, cache: Path, out: Path) -> list[str]:
+    """The default baseline on ``data``; cached things go to ``cache``, everything else to ``out``."""
+    sizes = bench.sizes
+    options = {
+        "data-dir": data, "cache-dir": cache, "model-dir": out, "results-dir": out, "figures-dir": out,
+        "weights": bench.weights, "image-size": sizes.side, "epochs": sizes.epochs, "k-folds": sizes.folds,
+        "precision": bench.precision, "workers": bench.workers, "seed": bench.seed,
+    }  # fmt: skip
+    command = [sys.executable, str(SRC / "train_classifier.py")]
+    for name, value in options.items():
+        command += [f"--{name}", str(value)]
+    return command + ([] if bench.gpu else ["--cpu"])
+
+
+def run_cold(bench: Bench, data: Path, name: str) -> tuple[Finished, Path]:
+    """The default baseline with nothing cached; returns its folder of results, too."""
+    cache, out = bench.work / name / "cache", bench.work / name / "out"
+    for folder in (cache, out):
+        shutil.rmtree(folder, ignore_errors=True)
+    return run_command(baseline_command(bench, data, cache, out)), out
+
+
+def run_warm(bench: Bench, data: Path, name: str) -> Finished:
+    """The same command once more, with what ``run_cold`` of that name left in the caches."""
+    return run_command(baseline_command(bench, data, bench.work / name / "cache", bench.work / name / "out"))
+
+
+def phantoms(bench: Bench, count: int, side: int) -> Path:
+    """A phantom dataset of ``count`` labelled images of ``side`` pixels, made once."""
+    folder = bench.work / f"phantoms_{count}_{side}px"
+    return make_phantom_dataset(folder, count, side, bench.seed, num_test_images=0, progress=True)
+
+
+# --- the plain path --------------------------------------------------------------------------------
+def seconds_per_image(times: Sequence[tuple[int, float]]) -> float:
+    """From passes over few and over many images, so that the constant cost of a pass is left out."""
+    (few, short), (many, long) = times
+    return max(long - short, 0.0) / (many - few)
+
+
+class PlainBaseline:
+    """The plain path on the first ``count`` images of ``data``, with the backbone of ``model``."""
+
+    def __init__(self, bench: Bench, data: Path, model: PneumoniaClassifier) -> None:
+        self.bench = bench
+        self.records = load_dataset(data).images.head(bench.sizes.plain_images)
+        # Default memory layout, whatever layout the given weights have.
+        self.model = copy.deepcopy(model).to(bench.device, memory_format=torch.contiguous_format)
+        self.optimizer = torch.optim.AdamW(self.model.head.parameters(), lr=0.001, weight_decay=0.0)
+
+    def loader(self, records: pd.DataFrame, shuffle: bool = False) -> Any:
+        images = plain_path.PlainImages(records["path"], records["label"], self.bench.sizes.side)
+        return plain_path.loader_of(images, BATCH, self.bench.workers, shuffle)
+
+    def seconds_of_passes(self) -> tuple[float, float]:
+        """Seconds per image of (training, validation)."""
+        n, device = len(self.records), self.bench.device
+        training, validation = [], []
+        for count in (max(1, n // 4), n):
+            loader = self.loader(self.records.head(count), shuffle=True)
+            work = lambda loader=loader: plain_path.train_pass(self.model, loader, self.optimizer, device)  # noqa: E731
+            training.append((count, seconds_of(work, device)))
+            work = lambda loader=loader: plain_path.validation_pass(self.model, loader, device)  # noqa: E731
+            validation.append((count, seconds_of(work, device)))
+        return seconds_per_image(training), seconds_per_image(validation)
+
+    def features(self, records: pd.DataFrame) -> np.ndarray:
+        return plain_path.features_of(self.model, self.loader(records), self.bench.device)
+
+
+def passes(metrics: dict[str, Any], epochs: int, folds: int) -> tuple[int, int]:
+    """Images that the plain path has to pass for a baseline's result: (trained on, only scored)."""
+    n = metrics["n_train_images"]
+    return (folds - 1) * epochs * n + metrics["epochs_final"] * n, epochs * n + metrics["n_images"]
+
+
+# --- rows ------------------------------------------------------------------------------------------
+def baseline_default(bench: Bench) -> dict[str, Any]:
+    sizes = bench.sizes
+    data = phantoms(bench, sizes.baseline_images, sizes.source_side)
+    our_times, plain_times, note, plain = [], [], "", None
+    for _ in range(sizes.command_repeats):
+        finished, out = run_cold(bench, data, "baseline_default")
+        our_times.append(finished.seconds)
+        if plain is None:
+            model, _ = load_classifier(paths.classifier_model(out, paths.BASELINE_PREFIX))
+            plain = PlainBaseline(bench, data, model)
+            note = same_probabilities(bench, data, plain, out)
+        plain_times.append(plain.seconds_of_passes())
+    metrics = load_json(paths.final_metrics(out, paths.BASELINE_PREFIX))
+    trained, scored = passes(metrics, sizes.epochs, sizes.folds)
+    training, validation = (statistics.median(times) for times in zip(*plain_times, strict=True))
+    return measured(
+        "baseline_default", statistics.median(our_times), trained * training + scored * validation,
+        extrapolated=True,
+        note=f"{sizes.folds} folds x {sizes.epochs} epochs, {sizes.baseline_images:,} phantoms from "
+        f"{sizes.source_side} px PNG, nothing cached; plain: {trained:,} images trained on x "
+        f"{1000 * training:.1f} ms and {scored:,} scored x {1000 * validation:.1f} ms, measured on "
+        f"{len(plain.records)} images; {bench.weights_note()}; {note}",
+    )  # fmt: skip
+
+
+def same_probabilities(bench: Bench, data: Path, plain: PlainBaseline, out: Path) -> str:
+    """Does the plain path predict the test images as our command did, from the same weights?"""
+    ours = pd.read_csv(paths.test_predictions(out, paths.BASELINE_PREFIX)).head(bench.sizes.plain_images)
+    records = load_dataset(data).images.set_index("image_id").loc[ours["image_id"]]
+    features = torch.from_numpy(plain.features(records)).to(bench.device)
+    with torch.no_grad():
+        theirs = torch.sigmoid(plain.model.head(features).squeeze(1)).cpu().numpy()
+    gap = float(np.abs(theirs - ours["probability"].to_numpy()).max())
+    return agree(f"probabilities of {len(ours)} test images", gap, PROBABILITY_TOLERANCE[bench.precision])
+
+
+def first_pass(bench: Bench) -> dict[str, Any]:
+    sizes = bench.sizes
+    data = phantoms(bench, sizes.baseline_images, sizes.source_side)
+    set_seed(bench.seed)
+    model = build_classifier(bench.weights, frozen=True)
+    plain = PlainBaseline(bench, data, model)
+    records, cache = plain.records, bench.work / "first_pass"
+
+    def ours() -> tuple[np.ndarray, np.ndarray]:
+        shutil.rmtree(cache, ignore_errors=True)
+        images = load_images(records, sizes.side, workers=bench.workers, cache_dir=cache)
+        (features_of,) = feature_caches(model, cache, device=bench.device, precision=bench.precision)
+        features = features_of.of(images)
+        return np.array(images.pixels), features.astype(np.float32)
+
+    note = same_features(bench, plain, *ours())
+    times = [
+        (seconds_of(lambda: plain.features(records), bench.device), seconds_of(ours, bench.device))
+        for _ in range(sizes.command_repeats)
+    ]
+    theirs, own = (1000 * statistics.median(column) / len(records) for column in zip(*times, strict=True))
+    shutil.rmtree(cache, ignore_errors=True)
+    return measured(
+        "first_pass", own, theirs,
+        note=f"{len(records)} phantoms from {sizes.source_side} px PNG to {sizes.side} px, "
+        f"{bench.precision}; {bench.weights_note()}; {note}",
+    )  # fmt: skip
+
+
+def same_features(bench: Bench, plain: PlainBaseline, pixels: np.ndarray, features: np.ndarray) -> str:
+    theirs = np.concatenate([plain_path.gray_levels(images) for images, _ in plain.loader(plain.records)])
+    first = agree("pixels (gray levels)", float(np.abs(theirs - pixels).max()), PIXEL_TOLERANCE + 1e-3)
+    expected = plain.features(plain.records)
+    gap = float(np.linalg.norm(features - expected) / np.linalg.norm(expected))
+    return f"{first}; {agree('features (relative)', gap, FEATURE_TOLERANCE[bench.precision])}"
+
+
+def memory(bench: Bench) -> dict[str, Any]:
+    """At a smaller number of images: what that took, and the pixels and features that would be added."""
+    sizes, n = bench.sizes, bench.sizes.full_images
+    finished, _ = run_cold(bench, phantoms(bench, n, sizes.small_side), "full")
+    if finished.peak_bytes is None:
+        return not_measured("memory", "this system does not tell the peak memory of a process")
+    missing = (REAL_SIZE - n) * (sizes.side**2 + 4 * FEATURES)
+    note = f"peak resident memory, mapped files included, of the whole command with {n:,} phantoms of "
+    note += f"{sizes.small_side} px at {sizes.side} px, nothing cached, {finished.seconds:.0f} s; "
+    if missing:
+        note += f"measured {finished.peak_bytes / 1e9:.2f} GB, plus {missing / 1e9:.2f} GB of pixels and "
+        note += f"features for {REAL_SIZE:,} images; "
+    return measured(
+        "memory", (finished.peak_bytes + missing) / 1e9, extrapolated=missing > 0,
+        note=f"{note}limit {MAX_GB:g} GB; {bench.weights_note()}",
+    )  # fmt: skip
+
+
+def warm_full(bench: Bench) -> dict[str, Any]:
+    sizes = bench.sizes
+    counts = [sizes.full_images]
+    if sizes.full_images < REAL_SIZE:  # a line through two points
+        counts = [sizes.full_images // 4, sizes.full_images]
+    points = []
+    for count in counts:
+        name = "full" if count == sizes.full_images else f"full_{count}"
+        data = phantoms(bench, count, sizes.small_side)
+        run_warm(bench, data, name)  # fills the caches unless the row of memory has
+        times = [run_warm(bench, data, name).seconds for _ in range(sizes.command_repeats)]
+        points.append((count, statistics.median(times)))
+    n, seconds = points[-1]
+    note = f"whole command, {n:,} phantoms, {sizes.side} px, {seconds:.1f} s"
+    if len(points) > 1:
+        seconds += seconds_per_image(points) * (REAL_SIZE - n)
+        note = f"{note}, {points[0][1]:.1f} s with {points[0][0]:,}: a line through two points, rough"
+    return measured(
+        "warm_full", seconds, extrapolated=len(points) > 1,
+        note=f"{note}; images and features cached by the same command before; {bench.weights_note()}",
+    )  # fmt: skip
+
+
+def growth(bench: Bench) -> dict[str, Any]:
+    sizes = bench.sizes
+    data = [phantoms(bench, count, sizes.small_side) for count in sizes.growth]
+    times = [
+        [run_cold(bench, folder, "growth")[0].seconds for folder in data]
+        for _ in range(sizes.command_repeats)
+    ]
+    medians = [statistics.median(column) for column in zip(*times, strict=True)]
+    _, one, two, four = medians
+    if two <= one:
+        return not_measured("growth", f"{sizes.growth[2]:,} images took no longer than {sizes.growth[1]:,}")
+    deviation = 100 * abs((four - two) / (2 * (two - one)) - 1)
+    measurements = ", ".join(f"{n:,}: {t:.1f} s" for n, t in zip(sizes.growth, medians, strict=True))
+    few = "" if sizes.growth[-1] >= 4000 else "; so few images that the start of the command weighs more"
+    return measured(
+        "growth", max(deviation, 0.1),
+        note=f"{measurements} (whole command, {sizes.side} px, nothing cached, median of "
+        f"{sizes.command_repeats}); t({sizes.growth[3]:,}) - t({sizes.growth[2]:,}) = {four - two:.1f} s, "
+        f"2 x (t({sizes.growth[2]:,}) - t({sizes.growth[1]:,})) = {2 * (two - one):.1f} s{few}",
+    )  # fmt: skip

@@ -1,0 +1,212 @@
+"""The plain path: what the README describes, written the ordinary way, for the benchmark to compare with.
+
+PIL decodes, torchvision resizes and normalises in a DataLoader, every epoch passes the whole backbone, in
+float32 and PyTorch's default memory layout; VGG16 sees reals and fakes of every batch; each loss is read with
+``.item()``; images are saved one by one; the Fréchet distance takes a general matrix square root. It uses the
+same networks as our path, so that both can be given the same weights.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.utils import save_image
+
+from classifier import PneumoniaClassifier
+from data_loader import IMAGENET_MEAN, IMAGENET_STD
+from dcgan import Discriminator, Generator
+from gan.losses import SMOOTHING
+
+
+# --- images ----------------------------------------------------------------------------------------
+class PlainImages(Dataset):
+    """PNG files -> float32 [3, S, S], ImageNet mean and std, with a label; decoded anew every time."""
+
+    def __init__(self, files: Sequence[Path], labels: Sequence[float], side: int) -> None:
+        self.files, self.labels = list(files), list(labels)
+        self.transform = transforms.Compose(
+            [
+                transforms.Resize((side, side)),
+                transforms.ToTensor(),
+                transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, float]:
+        with Image.open(self.files[index]) as image:
+            return self.transform(image.convert("RGB")), self.labels[index]
+
+
+def loader_of(images: PlainImages, batch_size: int, workers: int, shuffle: bool) -> DataLoader:
+    workers = min(workers, os.cpu_count() or workers)  # of more, PyTorch warns
+    return DataLoader(images, batch_size=batch_size, shuffle=shuffle, num_workers=workers)
+
+
+def gray_levels(images: Tensor) -> np.ndarray:
+    """Normalised images [N, 3, S, S] -> their first channel as gray levels [N, S, S], 0 to 255."""
+    return ((images[:, 0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]) * 255.0).numpy()
+
+
+# --- classifier ------------------------------------------------------------------------------------
+def train_pass(
+    model: PneumoniaClassifier, loader: DataLoader, optimizer: torch.optim.Optimizer, device: torch.device
+) -> float:
+    """One epoch; returns the mean loss (nats)."""
+    model.train()
+    total = 0.0
+    for images, labels in loader:
+        total += train_step(model, images.to(device), labels.float().to(device), optimizer)
+    return total / len(loader)
+
+
+def train_step(
+    model: PneumoniaClassifier, images: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer
+) -> float:
+    optimizer.zero_grad()
+    loss = functional.binary_cross_entropy_with_logits(model(images), labels)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+@torch.no_grad()
+def validation_pass(model: PneumoniaClassifier, loader: DataLoader, device: torch.device) -> float:
+    """Accuracy at probability 0.5."""
+    model.eval()
+    correct, seen = 0, 0
+    for images, labels in loader:
+        probabilities = torch.sigmoid(model(images.to(device)))
+        correct += ((probabilities >= 0.5).cpu() == (labels > 0.5)).sum().item()
+        seen += len(labels)
+    return correct / seen
+
+
+@torch.no_grad()
+def features_of(model: PneumoniaClassifier, loader: DataLoader, device: torch.device) -> np.ndarray:
+    """float32 [N, 2048] in eval mode."""
+    model.eval()
+    return np.concatenate([model.features(images.to(device)).cpu().numpy() for images, _ in loader])
+
+
+# --- GAN -------------------------------------------------------------------------------------------
+class PlainGAN:
+    """G, D and two Adam optimizers; ``vgg``: three maps of features of images, or None."""
+
+    def __init__(
+        self, G: Generator, D: Discriminator, lr: float, beta1: float, vgg: nn.Module | None
+    ) -> None:
+        self.G, self.D, self.vgg = G, D, vgg
+        self.optimizer_G = torch.optim.Adam(G.parameters(), lr=lr, betas=(beta1, 0.999))
+        self.optimizer_D = torch.optim.Adam(D.parameters(), lr=lr, betas=(beta1, 0.999))
+        self.cross_entropy = nn.BCEWithLogitsLoss()
+
+
+def gan_step(gan: PlainGAN, real: Tensor, z: Tensor, perceptual: float, matching: float) -> dict[str, float]:
+    """One update of D, then of G; ``real`` [B, C, S, S] in [-1, 1]. Losses in nats, the others unweighted."""
+    ones, zeros = (torch.full((len(real),), value, device=real.device) for value in (1.0, 0.0))
+    gan.optimizer_D.zero_grad()
+    loss_real = gan.cross_entropy(gan.D(real), ones * (1 - SMOOTHING))
+    fake = gan.G(z)
+    loss_fake = gan.cross_entropy(gan.D(fake.detach()), zeros)
+    (loss_real + loss_fake).backward()
+    gan.optimizer_D.step()
+
+    gan.optimizer_G.zero_grad()
+    logits, fake_features = gan.D.logits_and_features(fake)
+    _, real_features = gan.D.logits_and_features(real)
+    adversarial = gan.cross_entropy(logits, ones)
+    match = _distance(fake_features, [maps.detach() for maps in real_features])
+    loss, vgg_loss = adversarial + matching * match, None
+    if gan.vgg is not None:
+        vgg_loss = _distance(gan.vgg(fake), gan.vgg(real))
+        loss = loss + perceptual * vgg_loss
+    loss.backward()
+    gan.optimizer_G.step()
+    return {
+        "d_loss_real": loss_real.item(),
+        "d_loss_fake": loss_fake.item(),
+        "g_adversarial": adversarial.item(),
+        "g_feature_matching": match.item(),
+        "g_perceptual": 0.0 if vgg_loss is None else vgg_loss.item(),
+    }
+
+
+def _distance(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """Mean squared difference of maps, averaged over layers."""
+    pairs = zip(fake, real, strict=True)
+    return torch.stack([functional.mse_loss(made, born) for made, born in pairs]).mean()
+
+
+class PlainVGG16(nn.Module):
+    """VGG16 up to relu3_3 at the images' own size: the layers of ``network`` (``VGG16Features``) as they are
+    usually called, images [N, 3, S, S] in [-1, 1]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.layers, self.outputs = network.layers, network.outputs
+        self.mean, self.std = network.mean, network.std
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x, maps = ((images + 1) / 2 - self.mean) / self.std, []
+        for index, layer in enumerate(self.layers):
+            x = layer(x)
+            if index in self.outputs:
+                maps.append(x)
+        return maps
+
+
+@torch.no_grad()
+def write_images(generator: Generator, z: Tensor, folder: Path, batch_size: int) -> None:
+    """Generate and save the images 1.png, 2.png, ... of noise [N, latent_dim], one file after the other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator.eval()
+    number = 0
+    for part in z.split(batch_size):
+        for image in generator(part).cpu():
+            number += 1
+            save_image(image, folder / f"{number}.png", normalize=True, value_range=(-1, 1))
+
+
+# --- comparing images ------------------------------------------------------------------------------
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """FID of features [N, D] and [M, D] with scipy's matrix square root (as in Heusel et al. 2017's code)."""
+    from scipy.linalg import sqrtm
+
+    (mu_a, sigma_a), (mu_b, sigma_b) = ((x.mean(axis=0), np.cov(x, rowvar=False)) for x in (a, b))
+    root = sqrtm(sigma_a @ sigma_b)
+    return float(((mu_a - mu_b) ** 2).sum() + np.trace(sigma_a + sigma_b - 2 * np.real(root)))
+
+
+def kernel_distances(a: np.ndarray, b: np.ndarray, size: int, subsets: int, seed: int) -> np.ndarray:
+    """KID of each of ``subsets`` random subsets, every kernel computed anew (Binkowski et al. 2018)."""
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(subsets):
+        x, y = (part[rng.choice(len(part), size, replace=False)] for part in (a, b))
+        k_xx, k_yy, k_xy = ((p @ q.T / p.shape[1] + 1) ** 3 for p, q in ((x, x), (y, y), (x, y)))
+        within = [(k.sum() - np.trace(k)) / (size * (size - 1)) for k in (k_xx, k_yy)]
+        values.append(sum(within) - 2 * k_xy.mean())
+    return np.array(values)
+
+
+def neighbour_scores(a: np.ndarray, real: np.ndarray, k: int) -> tuple[float, float]:
+    """(precision, recall) of features ``a`` beside ``real``: distances of all pairs, each row sorted."""
+    from scipy.spatial.distance import cdist
+
+    between = cdist(real, a)
+    real_radius = np.sort(cdist(real, real), axis=1)[:, k]  # the nearest is the image itself
+    own_radius = np.sort(cdist(a, a), axis=1)[:, k]
+    precision = (between <= real_radius[:, None]).any(axis=0).mean()
+    return float(precision), float((between <= own_radius[None, :]).any(axis=1).mean())

@@ -1,0 +1,241 @@
+"""Train/test split and folds: made once, frozen in a file, read by everything else.
+
+Stratified by label and grouped by patient, so that no person is on two sides. The split is a function of
+the metadata alone (not of which files happen to be readable, nor of a script's --seed); the folds are a
+pure function of (splits, k).
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common import paths
+from common.command_line import number
+from dataset.records import CHECK_COMMAND, Dataset, name_some
+from utils import UserError, load_json, save_json, sha256_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION = 1
+SPLIT_SEED = 42
+TEST_FRACTION = 0.25  # of the labelled images; about 6,671 of the full set's 26,684
+TRAIN, VALIDATION, TEST, UNUSED = "train", "validation", "test", "unused"
+VALIDATION_PARTS = 10  # without folds, one tenth of the training images chooses the epoch
+COLUMNS = ["image_id", "patient", "label", "class", "role"]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """``images``: image_id, patient, label, class, role ("train", "test"; "unused" where the training images
+    were reduced, "validation" where a fold was left out), sorted by image_id."""
+
+    images: pd.DataFrame
+    grouped_by: str
+    seed: int
+    sha256: str
+    path: Path
+    created: bool
+
+
+# --- command line of the generators' side ----------------------------------------------------------
+def add_part_arguments(group: argparse._ActionsContainer) -> None:
+    """The flags that say which of the training images a generator learns from."""
+    group.add_argument(
+        "--train-fraction", type=number(float, above=0, high=1), default=1.0, metavar="F",
+        help="share of the training patients; a smaller share lies within a larger one",
+    )  # fmt: skip
+    group.add_argument(
+        "--fold", type=number(int, 1), metavar="I",
+        help="leave out fold I of --k-folds (default: none is left out)",
+    )  # fmt: skip
+    group.add_argument(
+        "--k-folds", type=number(int, 2), metavar="K",
+        help="number of folds, the classifier's --k-folds (default: no folds)",
+    )  # fmt: skip
+
+
+def check_part_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with exit code 2 unless --fold and --k-folds go together."""
+    if (args.fold is None) != (args.k_folds is None):
+        given, lacking = ("--k-folds", "--fold") if args.fold is None else ("--fold", "--k-folds")
+        parser.error(f"{given} needs {lacking}: --fold I --k-folds K leaves out fold I of K")
+    if args.fold is not None and args.fold > args.k_folds:
+        parser.error(f"argument --fold: {args.fold} is not allowed: 1 to {args.k_folds}, as --k-folds says")
+
+
+# --- the split -------------------------------------------------------------------------------------
+def load_or_create_splits(dataset: Dataset, path: str | Path | None = None) -> Splits:
+    """The frozen split of ``dataset``; written to ``path`` (default ``<data-dir>/splits.json``) if missing.
+
+    ``UserError`` if the file there was edited, or does not fit the dataset: it is never rebuilt silently.
+    """
+    import pandas as pd
+
+    path = Path(path) if path is not None else dataset.data_dir / paths.SPLITS
+    created = not path.is_file()
+    if created:
+        content = make_splits(dataset)
+        try:
+            save_json(path, content)
+        except OSError as error:
+            reason = error.strerror
+            raise UserError(f"{path} cannot be written ({reason}); give --splits PATH elsewhere") from None
+    else:
+        content = load_json(path)
+        _check_file(content, path)
+    images = pd.DataFrame(content["images"], columns=COLUMNS)
+    if not created:
+        _check_fit(images, content["grouped_by"], dataset, path)
+    return Splits(images, content["grouped_by"], content["seed"], content["sha256"], path, created)
+
+
+def make_splits(dataset: Dataset, seed: int = SPLIT_SEED) -> dict[str, Any]:
+    """The content of a new ``splits.json``: the first of 4 stratified, grouped folds is the test set."""
+    images = dataset.images[["image_id", "patient", "label", "class"]].sort_values("image_id")
+    fold = _stratified_group_folds(images, round(1 / TEST_FRACTION), seed, "a test set")
+    images = images.assign(role=[TEST if number == 1 else TRAIN for number in fold])
+    content = {
+        "version": VERSION,
+        "seed": seed,
+        "test_fraction": TEST_FRACTION,
+        "grouped_by": dataset.grouped_by,
+        "images": images.to_dict("records"),
+    }
+    return {"sha256": sha256_json(content), **content}
+
+
+def assign_folds(splits: Splits, k: int) -> pd.Series:
+    """Fold number 1..k of each training image (index image_id): a pure function of (splits, k)."""
+    import pandas as pd
+
+    train = splits.images[splits.images["role"] == TRAIN]
+    fold = _stratified_group_folds(train, k, splits.seed, f"{k} folds")
+    return pd.Series(fold, index=pd.Index(train["image_id"], name="image_id"), name="fold")
+
+
+def assign_validation_part(splits: Splits) -> pd.Series:
+    """1 for the stratified, patient-grouped tenth of the training images that validates, else higher.
+
+    Of a set with fewer than ten patients with (or without) pneumonia the part is larger than a tenth.
+    """
+    train = splits.images[splits.images["role"] == TRAIN]
+    patients = min(group["patient"].nunique() for _, group in train.groupby("label"))
+    return assign_folds(splits, max(2, min(VALIDATION_PARTS, patients)))
+
+
+def reduce_training(splits: Splits, fraction: float) -> Splits:
+    """``splits`` with only ``fraction`` of the training patients left; the others' role becomes "unused".
+
+    Patients with and without a positive image are each put in one random order (fixed by the split's seed)
+    and the first ``fraction`` of them kept, so that a smaller subset always lies within a larger one. The
+    test images and the sha256 stay. ``UserError`` if one kind of patient would be left without anybody.
+    """
+    import numpy as np
+
+    train = splits.images[splits.images["role"] == TRAIN]
+    has_positive = train.groupby("patient")["label"].max()
+    kept: list[str] = []
+    for label, kind in ((1, "with"), (0, "without")):
+        patients = np.sort(has_positive.index[has_positive == label].to_numpy(dtype=str))
+        n = round(fraction * len(patients))
+        if n == 0:
+            raise UserError(
+                f"--train-fraction {fraction:g} of {len(patients)} training patients {kind} pneumonia "
+                "is nobody"
+            )
+        kept += list(np.random.default_rng(splits.seed).permutation(patients)[:n])
+    role = splits.images["role"].where(
+        (splits.images["role"] != TRAIN) | splits.images["patient"].isin(kept), UNUSED
+    )
+    return replace(splits, images=splits.images.assign(role=role))
+
+
+def leave_out_fold(splits: Splits, fold: int, k: int) -> Splits:
+    """``splits`` without fold ``fold`` of its ``k`` folds: the role of those images becomes "validation"."""
+    folds = assign_folds(splits, k)
+    left_out = splits.images["image_id"].isin(folds.index[folds == fold])
+    return replace(splits, images=splits.images.assign(role=splits.images["role"].mask(left_out, VALIDATION)))
+
+
+def training_part(splits: Splits, fraction: float, fold: int | None, k: int | None) -> Splits:
+    """What a generator may learn from: first ``reduce_training``, then ``leave_out_fold`` if there is one."""
+    reduced = reduce_training(splits, fraction)
+    return reduced if fold is None else leave_out_fold(reduced, fold, k)
+
+
+def select(dataset: Dataset, splits: Splits, role: str, label: int | None = None) -> pd.DataFrame:
+    """The records of ``dataset.images`` with that role, and label if given, sorted by image_id."""
+    ids = splits.images.loc[splits.images["role"] == role, "image_id"]
+    records = dataset.images[dataset.images["image_id"].isin(ids)]
+    if label is not None:
+        records = records[records["label"] == label]
+    return records.reset_index(drop=True)
+
+
+def describe_splits(splits: Splits) -> str:
+    """A line for the terminal: where the split lies, and how many images and patients each side has."""
+    sides = []
+    for role in (TRAIN, VALIDATION, TEST, UNUSED):
+        group = splits.images[splits.images["role"] == role]
+        if len(group):
+            sides.append(
+                f"{role} {len(group):,} images of {group['patient'].nunique():,} groups, "
+                f"{group['label'].mean():.1%} positive"
+            )
+    verb = "written" if splits.created else "read"
+    return f"split {splits.sha256[:12]} ({verb}: {splits.path}): " + "; ".join(sides)
+
+
+def _stratified_group_folds(images: pd.DataFrame, k: int, seed: int, what: str) -> list[int]:
+    """Fold 1..k of each row: labels in equal shares, patients whole (scikit-learn StratifiedGroupKFold)."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    for label, group in images.groupby("label"):
+        if (patients := group["patient"].nunique()) < k:
+            kind = "positive" if label else "negative"
+            raise UserError(f"{patients} patients with {kind} images are too few for {what}: {k} are needed")
+    folds = [0] * len(images)
+    splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
+    rows = images["image_id"]
+    for fold, (_, held_out) in enumerate(splitter.split(rows, images["label"], images["patient"]), start=1):
+        for row in held_out:
+            folds[row] = fold
+    return folds
+
+
+def _check_file(content: Any, path: Path) -> None:
+    remedy = f"restore it, or delete it and run `{CHECK_COMMAND} ...` for a new split"
+    try:
+        body = {key: content[key] for key in ("version", "seed", "test_fraction", "grouped_by", "images")}
+        stated = content["sha256"]
+    except (TypeError, KeyError) as missing:
+        raise UserError(f"{path} is not a splits file ({missing} is missing); {remedy}") from None
+    if content["version"] != VERSION:
+        raise UserError(f"{path} has version {content['version']}, this code reads {VERSION}; {remedy}")
+    if sha256_json(body) != stated:
+        raise UserError(f"{path} was edited: its sha256 does not match its content; {remedy}")
+
+
+def _check_fit(images: pd.DataFrame, grouped_by: str, dataset: Dataset, path: Path) -> None:
+    """``UserError`` saying what differs between the frozen split and the dataset."""
+    remedy = "give the --splits and --patient-map that belong together, or delete the file for a new split"
+    expected = dataset.images.set_index("image_id")
+    frozen = images.set_index("image_id")
+    differences = []
+    if not_in_data := sorted(set(frozen.index) - set(expected.index)):
+        differences.append(f"the dataset lacks {name_some(not_in_data, 3)}")
+    if not_in_split := sorted(set(expected.index) - set(frozen.index)):
+        differences.append(f"the split lacks {name_some(not_in_split, 3)}")
+    if grouped_by != dataset.grouped_by:
+        differences.append(f"the split is grouped by {grouped_by}, the dataset by {dataset.grouped_by}")
+    common = frozen.index.intersection(expected.index)
+    for column in ("label", "class", "patient"):
+        differ = frozen.loc[common, column] != expected.loc[common, column]
+        if differ.any() and not (column == "patient" and grouped_by != dataset.grouped_by):
+            differences.append(f"{column} differs for {name_some(list(common[differ]), 3)}")
+    if differences:
+        raise UserError(f"{path} does not fit {dataset.data_dir}: {'; '.join(differences)}; {remedy}")

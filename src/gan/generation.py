@@ -1,0 +1,122 @@
+"""Generating images and writing them side by side: numbers in, 8-bit gray PNG files out.
+
+Image i depends on (generator, seed, class, i) alone; its noise on (seed, i), so that classes share it. The
+arithmetic is float32: one pixel in about a million is a gray level off beside float64, which takes several
+times as long; so much machines may differ.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
+
+import dcgan
+from common import paths
+from data_loader import from_gan_range
+from gan.networks import Generator
+from gan.options import CLASS_FLAGS
+from gan.training import image_noise
+from synthetic.folders import save_png
+from utils import UserError
+
+NOISE_STREAM = "synthetic"
+
+
+class ImageMaker:
+    """A trained generator for inference: (seed, image numbers) -> uint8 images.
+
+    Its BatchNorm layers, which no longer change, are folded into the convolutions before them. ``label``: the
+    class of all images, a number, for a generator that was trained with --conditional and for no other.
+    """
+
+    def __init__(
+        self, generator: Generator, seed: int, device: torch.device, label: int | None = None
+    ) -> None:
+        if label is None and generator.n_classes:
+            raise UserError(
+                "this generator was trained with --conditional and makes images of three classes: say which "
+                f"with --label {{{','.join(CLASS_FLAGS)}}}"
+            )
+        if label is not None and not generator.n_classes:
+            raise UserError("this generator was trained without --conditional: it takes no --label")
+        self.input_dim, self.image_size = generator.input_dim, generator.image_size
+        self.seed, self.device, self.label = seed, device, label
+        self.network = for_inference(generator).to(device, memory_format=torch.channels_last)
+
+    def __call__(self, indices: Sequence[int]) -> np.ndarray:
+        """Images uint8 [N, S, S] with the given numbers (from 1), each of seed, class and number alone."""
+        rows = [image_noise(self.seed, NOISE_STREAM, index, 1, self.input_dim) for index in indices]
+        z = torch.cat(rows).to(self.device)
+        label = None if self.label is None else z.new_full((len(z),), self.label, dtype=torch.int64)
+        # On GPUs: no TensorFloat-32, whose 10 bits would move pixels by a level, and no search for kernels.
+        with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+            images: Tensor = self.network(z, label)  # [N, C, S, S] in [-1, 1]
+            return from_gan_range(images).cpu().numpy()
+
+
+def for_inference(generator: Generator) -> Generator:
+    """A float32 copy in eval mode without BatchNorm; the residual generator has none to begin with."""
+    network = copy.deepcopy(generator).eval().requires_grad_(False).float()
+    if isinstance(network, dcgan.Generator):
+        network.layers = fold_batchnorm(generator.layers)
+    return network
+
+
+def fold_batchnorm(layers: nn.Sequential) -> nn.Sequential:
+    """A float32 copy of the layers of a DCGAN's generator in eval mode, without the BatchNorm that follows
+    convolutions: y = (conv(x) - mean) / sd * scale + shift is one convolution of other weights."""
+    folded: list[nn.Module] = []
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm2d):
+            convolution, norm = folded.pop().double(), _double(layer)
+            transposed = isinstance(convolution, nn.ConvTranspose2d)
+            folded.append(fuse_conv_bn_eval(convolution, norm, transpose=transposed).float())
+        elif isinstance(layer, nn.ReLU):
+            folded.append(nn.ReLU(inplace=True))
+        else:
+            folded.append(_double(layer).float())
+    return nn.Sequential(*folded).eval().requires_grad_(False)
+
+
+def _double(layer: nn.Module) -> nn.Module:
+    """A copy in float64 and eval mode, so that ``layer`` stays as it is."""
+    return copy.deepcopy(layer).eval().double()
+
+
+def write_images(
+    folder: Path,
+    indices: Sequence[int],
+    make: Callable[[Sequence[int]], np.ndarray],
+    *,
+    batch_size: int,
+    workers: int,
+    on_image: Callable[[], object] = lambda: None,
+) -> None:
+    """``make`` the images ``indices`` batch by batch while ``workers`` threads write those made before.
+
+    At most two batches wait. Each file appears whole or not at all; what fails or interrupts a thread is
+    raised here once all of them have stopped. ``on_image`` is called here after every file.
+    """
+    waiting: deque[Future[None]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for start in range(0, len(indices), batch_size):
+            batch = indices[start : start + batch_size]
+            for index, pixels in zip(batch, make(batch), strict=True):
+                waiting.append(pool.submit(save_png, paths.synthetic_image(folder, index), pixels))
+            while len(waiting) > batch_size or (waiting and waiting[0].done()):
+                waiting.popleft().result()
+                on_image()
+        while waiting:
+            waiting.popleft().result()
+            on_image()
+    finally:
+        pool.shutdown(cancel_futures=True)

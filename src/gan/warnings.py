@@ -1,0 +1,223 @@
+"""Early warnings about a GAN's training: rules over its recorded statistics, each with the flag that helps.
+
+Pure functions of the lines of ``gan_stats.jsonl`` so far: what a line says about ``steps`` steps, and on the
+lines that end an evaluated epoch the ``metrics`` of ``gan_monitor``. A resumed run, which has the lines,
+warns exactly as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from statistics import median
+from typing import Any
+
+from gan.options import GANOptions
+
+Line = dict[str, Any]  # of gan_stats.jsonl
+
+SATURATED_STEPS = 100
+SURE_REAL, SURE_FAKE = 0.95, 0.02  # mean sigmoid(D(x)) as a share of its target, mean sigmoid(D(G(z)))
+SURE_HINGE = 0.05  # D's loss, which is 2 where D tells nothing apart and 0 where all margins are met
+GAP = 0.5  # of D's distance between training and generated images that may lie between training and unseen
+ERRORS = 3.0  # standard errors that this difference must have, as D often tells nothing apart
+SURE_SIGN = 0.8  # mean sign of D(training images); ADA's measure of over-fitting, which it holds at 0.6
+LOW_DIVERSITY, LOW_RECALL, LOW_PRECISION = 0.5, 0.05, 0.05
+WARM_UP = 10_000  # images seen before which all generators look collapsed
+IN_A_ROW = 2  # evaluations
+COPY_RATIO = 0.5
+EXPLOSION, USUAL_LINES = 100.0, 50  # times the running median of so many lines; at least a fifth of them
+PATIENCE = 5  # evaluations without a better KID
+QUIET_STEPS = 2000  # that a warning must have been gone for, to be given again
+
+# Mean sigmoid(D(G(z))) below which G fools D no more, for losses whose D has a meaningful zero; others know
+# differences only. Hinge asks D for no less than -1, whose sigmoid is 0.27.
+LOST = {"bce": 0.05, "hinge": 0.25}
+
+
+def active_warnings(
+    lines: Sequence[Line], options: GANOptions, primary: str, precision: str
+) -> dict[str, str]:
+    """The rules that hold at the last of ``lines`` and what each says, by name.
+
+    ``primary``: the space of features in which generators are chosen; ``precision``: fp32 or bf16.
+    """
+    found = {
+        "d_saturated": d_saturated(lines, options),
+        "over_fit": over_fit(lines, options),
+        "collapse": collapse(lines, options, primary),
+        "copying": copying(lines, options),
+        "exploding": exploding(lines, options, precision),
+        "no_progress": no_progress(lines, primary),
+    }
+    return {name: message for name, message in found.items() if message is not None}
+
+
+def new_warnings(lines: Sequence[Line], number: int | None = None) -> dict[str, str]:
+    """Those of the last line's "warnings", or of that of line ``number`` (from 1), that no line of the
+    ``QUIET_STEPS`` before had: one that comes and goes is given once."""
+    last = len(lines) if number is None else number
+    line = lines[last - 1]
+    fresh = dict(line["warnings"])
+    for earlier in reversed(range(last - 1)):
+        if not fresh or line["step"] - lines[earlier]["step"] > QUIET_STEPS:
+            break
+        for name in lines[earlier]["warnings"]:
+            fresh.pop(name, None)
+    return fresh
+
+
+# --- what helps ------------------------------------------------------------------------------------
+def with_r1(options: GANOptions) -> list[str]:
+    """R1 as far as it can be had with the other ``options``, or more of it."""
+    if options.adversarial_loss == "wgan-gp":  # which has a penalty of its own
+        return []
+    if options.r1 > 0:
+        return ["a larger --r1"]
+    return ["--r1 1 --d-norm none" if options.d_norm == "batch" else "--r1 1"]
+
+
+def with_diffaug(options: GANOptions) -> list[str]:
+    return [] if options.diffaug else ["--diffaug"]
+
+
+def with_preset(options: GANOptions) -> list[str]:
+    """Those that fail less often than the one in use."""
+    return ["--preset cpu or best"] if options.preset == "default" else []
+
+
+def one_of(*remedies: str) -> str:
+    """ "a", "a or b", "a, b or c"."""
+    return " or ".join(part for part in (", ".join(remedies[:-1]), remedies[-1]) if part)
+
+
+# --- rules -----------------------------------------------------------------------------------------
+def d_saturated(lines: Sequence[Line], options: GANOptions) -> str | None:
+    """D tells all images apart for ``SATURATED_STEPS`` steps: hardly any gradient is left for G."""
+    spectral = ["--d-norm spectral"] if options.arch == "dcgan" and options.d_norm == "batch" else []
+    remedies = [*with_r1(options), *spectral, *with_diffaug(options), "a lower --lr-d"]
+    steps = 0
+    for line in reversed(lines):
+        if not _saturated(line, options):
+            return None
+        steps += line["steps"]
+        if steps >= SATURATED_STEPS:
+            return (
+                f"D has won (D(x) {lines[-1]['d_real']:.2f}, D(G(z)) {lines[-1]['d_fake']:.3f} for {steps:,} "
+                f"steps), G hardly learns: try {one_of(*remedies)}"
+            )
+    return None
+
+
+def _saturated(line: Line, options: GANOptions) -> bool:
+    """What D gives when there is nothing left for it to learn follows from its loss: cross-entropy wants
+    1 - label_smoothing for reals, hinge no more than its margins. A critic (wgan-gp) knows no such limit."""
+    if options.adversarial_loss == "wgan-gp":
+        return False
+    if options.adversarial_loss == "hinge":
+        return line["d_loss"] < SURE_HINGE
+    target = 1 - options.label_smoothing
+    return line["d_real"] > SURE_REAL * target and line["d_fake"] < SURE_FAKE
+
+
+def over_fit(lines: Sequence[Line], options: GANOptions) -> str | None:
+    """D knows the training images by heart: it tells them from unseen real ones, if there are some; without
+    them, it is sure of nearly every one and of nearly every generated one."""
+    recent = [metrics["discriminator"] for metrics in islice(_evaluations(lines, "discriminator"), IN_A_ROW)]
+    if len(recent) < IN_A_ROW:
+        return None
+    remedies = [*with_diffaug(options), *with_r1(options)] or ["more images"]
+    remedy = f"try {one_of(*remedies)}, and use generator_best rather than the last"
+    if "holdout" in recent[0]:
+        gaps = [(d["training"] - d["holdout"], d["training"] - d["generated"]) for d in recent]
+        clear = all(d["training"] - d["holdout"] > ERRORS * d["holdout_error"] for d in recent)
+        if clear and all(whole > 0 and gap > GAP * whole for gap, whole in gaps):
+            share = gaps[0][0] / gaps[0][1]
+            return f"D memorises: held-out X-rays are {share:.0%} of the way to generated ones; {remedy}"
+        return None
+    sure = all(d["training_sign"] > SURE_SIGN and d["generated"] < 0 < d["training"] for d in recent)
+    lost = lines[-1]["d_fake"] < LOST.get(options.adversarial_loss, 0.0)
+    if sure and lost:
+        return (
+            f"D may memorise: it is right about {(1 + recent[0]['training_sign']) / 2:.0%} of the training "
+            f"images (--metrics-holdout 0.1 would tell for sure); {remedy}"
+        )
+    return None
+
+
+def collapse(lines: Sequence[Line], options: GANOptions, primary: str) -> str | None:
+    """Generated images are alike, show a small part of what the reals show, or nothing of it, as noise does,
+    after ``WARM_UP`` images."""
+    recent = list(islice(_in_space(lines, primary, after=WARM_UP), IN_A_ROW))
+    if len(recent) < IN_A_ROW:
+        return None
+    if all(_collapsed(metrics) for metrics in recent):
+        scores = {name: recent[0][name] for name in ("precision", "recall")}
+        shown = "".join(f", {name} {value:.2f}" for name, value in scores.items() if value is not None)
+        remedies = [*with_preset(options), *with_r1(options), *with_diffaug(options), "another --seed"]
+        return (
+            f"mode collapse, or no images yet: diversity {recent[0]['diversity']:.2f} of the reals'{shown}; "
+            f"try {one_of(*remedies)}"
+        )
+    return None
+
+
+def _collapsed(metrics: dict[str, Any]) -> bool:
+    limits = {"diversity": LOW_DIVERSITY, "recall": LOW_RECALL, "precision": LOW_PRECISION}
+    return any(metrics[name] is not None and metrics[name] < limit for name, limit in limits.items())
+
+
+def copying(lines: Sequence[Line], options: GANOptions) -> str | None:
+    """Generated images are nearer to training images than those of different patients are to one another."""
+    for metrics in _evaluations(lines, "copying"):
+        if (ratio := metrics["copying"]["ratio"]) >= COPY_RATIO:
+            return None
+        remedies = [*with_diffaug(options), "fewer --epochs", "more images"]
+        return (
+            f"G may copy training images, a matter of privacy: half of its images differ from one by less "
+            f"than {ratio:.2f} of what X-rays of two patients do; try {one_of(*remedies)}"
+        )
+    return None
+
+
+def exploding(lines: Sequence[Line], options: GANOptions, precision: str) -> str | None:
+    """A gradient was ``EXPLOSION`` times as large, in one step, as its largest usually is; one that is not a
+    number ends the run before there is a line."""
+    for name, network in (("g_grad_norm", "G"), ("d_grad_norm", "D")):
+        # Lines of earlier versions have means only.
+        values = [line.get(f"{name}_max", line[name]) for line in lines[-USUAL_LINES - 1 :]]
+        usual = [value for value in values[:-1] if value > 0]  # 0: a hinge whose margins are met everywhere
+        if len(usual) >= USUAL_LINES // 5 and values[-1] > EXPLOSION * median(usual):
+            exact = ["--precision fp32"] if precision != "fp32" else []
+            remedies = ["a lower --lr", *with_r1(options), *exact]
+            size = f"{values[-1] / median(usual):,.0f} x its usual size"
+            return f"{network}'s gradient explodes ({size}): try {one_of(*remedies)}"
+    return None
+
+
+def no_progress(lines: Sequence[Line], primary: str) -> str | None:
+    """KID has not been better than before in ``PATIENCE`` evaluations."""
+    kids = [metrics["kid"] for metrics in _in_space(lines, primary)][::-1]
+    if len(kids) <= PATIENCE:
+        return None
+    best = min(range(len(kids)), key=kids.__getitem__)
+    if (since := len(kids) - 1 - best) >= PATIENCE:
+        return (
+            f"KID has not improved in {since} evaluations (best {kids[best]:.4f}, now {kids[-1]:.4f}): use "
+            "generator_best, stop, or try a lower --lr"
+        )
+    return None
+
+
+# --- lines that bear metrics, newest first ---------------------------------------------------------
+def _evaluations(lines: Sequence[Line], key: str) -> Iterator[dict[str, Any]]:
+    for line in reversed(lines):
+        if line.get("metrics") and key in line["metrics"]:
+            yield line["metrics"]
+
+
+def _in_space(lines: Sequence[Line], space: str, after: int = 0) -> Iterator[dict[str, Any]]:
+    """Metrics in ``space``, of lines that more than ``after`` images led to."""
+    for line in reversed(lines):
+        if line["images_seen"] > after and line.get("metrics") and space in line["metrics"]["spaces"]:
+            yield line["metrics"]["spaces"][space]

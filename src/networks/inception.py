@@ -1,0 +1,148 @@
+"""The Inception network that published FID values are measured with, and nothing else.
+
+It is not torchvision's ImageNet network: the weights were ported from TensorFlow's 2015 Inception, whose
+average pools leave the padding out of the mean, and whose last block pools by maximum. Values from any
+other network are not comparable with published FID (Heusel et al., NeurIPS 2017; the port and its weight
+file are those of github.com/mseitzer/pytorch-fid).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models.inception import (
+    BasicConv2d,
+    Inception3,
+    InceptionA,
+    InceptionAux,
+    InceptionB,
+    InceptionC,
+    InceptionD,
+    InceptionE,
+)
+
+from common.arrays import as_tensor
+from dataset.feature_cache import FeatureCache, sha256_weights
+from networks.weights import hub_weights
+from utils import UserError
+
+WEIGHTS_URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+CLASSES = 1008  # of TensorFlow's graph
+INPUT_SIZE = 299
+EXTRACTOR = "whole network in float32, version 1"
+INPUT = "gray replicated, 299 px bilinear antialiased, [-1, 1], version 1"  # for caches
+FEATURES = 2048
+
+
+class _OwnPool:
+    """Mixed into torchvision's blocks: their pooled branch, which comes last, is pooled by ``pool``."""
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(x, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled = self.branch_pool(self.pool(x))
+        return torch.cat([super().forward(x)[:, : -pooled.shape[1]], pooled], dim=1)
+
+
+class _BlockA(_OwnPool, InceptionA):
+    pass
+
+
+class _BlockC(_OwnPool, InceptionC):
+    pass
+
+
+class _BlockE(_OwnPool, InceptionE):
+    pass
+
+
+class _LastBlock(_OwnPool, InceptionE):
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        return F.max_pool2d(x, kernel_size=3, stride=1, padding=1)
+
+
+def build_network() -> nn.Module:
+    """The architecture with random weights: [N, 3, 299, 299] in [-1, 1] -> logits [N, 1008]."""
+    blocks = [BasicConv2d, _BlockA, InceptionB, _BlockC, InceptionD, _BlockE, InceptionAux]
+    network = Inception3(CLASSES, aux_logits=False, inception_blocks=blocks, init_weights=False)
+    network.Mixed_7c = _LastBlock(2048)
+    return network
+
+
+def load_inception() -> nn.Module:
+    """The network with FID's weights, returning pooled features [N, 2048], in eval mode.
+
+    ``WeightsUnavailableError`` if they are neither cached nor reachable; ``UserError`` if the cached file
+    is something else.
+    """
+    remedy = "use --extractor classifier (the baseline classifier's features)"
+    state = hub_weights(WEIGHTS_URL, "FID's Inception weights", remedy)
+    network = build_network()
+    own = network.state_dict()
+    counters = {key for key in own if key.endswith("num_batches_tracked")}  # older files lack them
+    wrong = [key for key in own if key not in counters and key not in state]
+    wrong += [key for key, value in state.items() if key not in own or value.shape != own[key].shape]
+    if wrong:
+        file = WEIGHTS_URL.rsplit("/", 1)[1]
+        raise UserError(
+            f"{file} in torch's cache is not FID's Inception network ({wrong[0]} does not fit); "
+            f"delete it, or {remedy}"
+        )
+    network.load_state_dict(state, strict=False)
+    network.fc = nn.Identity()
+    return network.eval().requires_grad_(False)
+
+
+def to_inception_range(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 [N, S, S] -> float32 [N, 3, 299, 299] in [-1, 1]; bilinear, antialiased where it shrinks."""
+    gray = pixels.unsqueeze(1).float() / 127.5 - 1.0  # [N, 1, S, S]
+    size = (INPUT_SIZE, INPUT_SIZE)
+    resized = F.interpolate(gray, size, mode="bilinear", align_corners=False, antialias=True)
+    return resized.expand(-1, 3, -1, -1)
+
+
+@torch.inference_mode()
+def inception_features(
+    network: nn.Module,
+    pixels: np.ndarray,
+    *,
+    device: torch.device,
+    batch_size: int = 32,
+    progress: Callable[..., Any] = lambda batches, **_: batches,
+) -> np.ndarray:
+    """uint8 [N, S, S] -> float32 [N, 2048]. ``progress`` wraps the batches."""
+    network = network.to(device)
+    batches = as_tensor(pixels).split(batch_size)
+    parts = [
+        network(to_inception_range(batch.to(device))).cpu()
+        for batch in progress(batches, desc="Inception features", unit="batch")
+    ]
+    return torch.cat(parts).numpy()
+
+
+def feature_cache(network: nn.Module, cache_dir: str | Path | None, *, device: torch.device) -> FeatureCache:
+    """The features of ``load_inception``'s network, kept below ``cache_dir`` (None: nowhere)."""
+    network = network.to(device)
+    facts = {
+        "network": "FID's Inception",
+        "weights_sha256": sha256_weights(network),
+        "input": INPUT,
+        "extractor": EXTRACTOR,
+        "precision": "fp32",
+        "device": device.type,
+    }
+    return FeatureCache(
+        cache_dir,
+        facts,
+        lambda pixels, _: inception_features(network, pixels, device=device),
+        FEATURES,
+        hint="a smaller --num-fid is quicker",
+        remedy="use --extractor classifier (the baseline classifier's features)",
+    )

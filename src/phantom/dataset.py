@@ -1,0 +1,282 @@
+"""Procedural chest phantoms: drawn images with made-up metadata, in the layout of the RSNA set.
+
+Nothing here comes from a patient. Person k and image i of a part ("train" or "test") are pure functions of
+(seed, part, k) and (seed, part, i), so no number of images, workers or interruptions changes a byte.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from common import paths
+from common.progress import progress_bar
+from phantom.anatomy import Anatomy, as_imaged, draw_anatomy, draw_chest, draw_pose
+from phantom.findings import (
+    COMPANIONS,
+    FRAME,
+    MIMICS,
+    Box,
+    Patch,
+    add_findings,
+    collimation,
+    consolidation,
+    draw_devices,
+    draw_markers,
+    draw_opacities,
+)
+from phantom.people import NORMAL, OPACITY, Record, generator, phantom_records
+from phantom.shapes import Pose, smooth_noise
+from utils import UserError, atomic_path, load_json, save_csv, save_json
+
+VERSION = 1  # of the drawing; raise it when the same seed gives other images
+SMALLEST_SIZE, LARGEST_SIZE = 32, 2048  # pixels
+BOX_COUNTS = {1: 2614 / 6012, 2: 3266 / 6012, 3: 119 / 6012, 4: 13 / 6012}  # share of the positives
+PLACEHOLDER = "0.5 0 0 100 100"  # RSNA's sample submission, which stands where test labels would be
+SMALL_JOB = 250 * 224**2  # pixels; starting worker processes takes longer than drawing as many
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one image shows, at any resolution."""
+
+    record: Record
+    anatomy: Anatomy
+    pose: Pose
+    patches: list[Patch]
+    boxes: list[Box]
+
+
+# --- images ----------------------------------------------------------------------------------------
+def phantom_image(record: Record, image_size: int, seed: int = 42) -> tuple[np.ndarray, list[Box]]:
+    """The image, uint8 [image_size, image_size], and its boxes (x, y, width, height) in a 1024 frame."""
+    scene = draw_scene(record, seed)
+    return render(scene, image_size, generator(seed, record.part, "render", record.index)), scene.boxes
+
+
+def draw_scene(record: Record, seed: int) -> Scene:
+    """The person as this image shows him or her, with opacities if the record says so."""
+    rng = generator(seed, record.part, "scene", record.index)
+    person = draw_anatomy(generator(seed, record.part, "person", record.patient), record.sex)
+    anatomy, pose = as_imaged(person, record.view, rng), draw_pose(rng, record.view)
+    if record.label_class != NORMAL and rng.random() < 0.30:
+        anatomy = replace(anatomy, heart=anatomy.heart * rng.uniform(1.10, 1.30))
+    if record.label_class != OPACITY:
+        return Scene(record, anatomy, pose, [], [])
+    count = int(rng.choice(list(BOX_COUNTS), p=list(BOX_COUNTS.values())))
+    return Scene(record, anatomy, pose, *draw_opacities(rng, anatomy, pose, count))
+
+
+def render(scene: Scene, image_size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a scene: uint8 [image_size, image_size]."""
+    record = scene.record
+    size = _working_size(image_size)
+    chest = draw_chest(scene.anatomy, scene.pose, record.view, size, rng)
+    total = chest.attenuation
+    if scene.patches:
+        total += consolidation(chest, scene.patches, rng) * chest.lungs.mask
+        add_findings(chest, COMPANIONS, rng)
+    elif record.label_class != NORMAL:
+        add_findings(chest, MIMICS, rng)
+    total += 0.25 * draw_devices(rng, scene.anatomy, scene.pose, size, 0.4 if record.view == "AP" else 0.04)
+    total += 0.03 * smooth_noise(rng, 6, size) * (total > 0.05)  # uneven exposure
+    if size != image_size:
+        resampling = Image.Resampling.BOX if image_size < size else Image.Resampling.BICUBIC
+        total = np.asarray(Image.fromarray(total).resize((image_size, image_size), resampling))
+    return _expose(total, record.view, rng)
+
+
+def _working_size(image_size: int) -> int:
+    """Small images are drawn at twice their size and averaged; big ones at half, as X-rays are that soft."""
+    if image_size <= 128:
+        return 2 * image_size
+    return image_size if image_size <= 512 else (image_size + 1) // 2
+
+
+def _expose(total: np.ndarray, view: str, rng: np.random.Generator) -> np.ndarray:
+    """Attenuation [S, S] -> gray values, uint8 [S, S]: film curve, brightness, grain, shutters, markers."""
+    size = len(total)
+    grain_rng = rng.spawn(1)[0]  # of its own, as the numbers that it takes depend on the size
+    centre, contrast = rng.normal(0.52, 0.04), rng.uniform(4.0, 6.0)
+    gray = 1 / (1 + np.exp(np.float32(contrast) * (np.float32(centre) - total)))
+    floor = np.float32(1 / (1 + np.exp(contrast * centre)))
+    gray = (gray - floor) * np.float32(rng.uniform(0.85, 1.12))
+    gray += np.float32(rng.uniform(0.006, 0.018)) * _grain(grain_rng, size)
+    if rng.random() < (0.25 if view == "AP" else 0.10):
+        gray *= collimation(rng, size)
+    np.maximum(gray, draw_markers(rng, view, size), out=gray)
+    return (np.clip(gray, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _grain(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Quantum noise of unit variance; neighbours are alike, as the screen spreads light: [size, size]."""
+    noise = rng.standard_normal((size + 1, size + 1), dtype=np.float32)
+    noise = noise[1:] + np.float32(0.6) * noise[:-1]
+    return (noise[:, 1:] + np.float32(0.6) * noise[:, :-1]) / np.float32(1 + 0.6**2)
+
+
+def box_mask(boxes: list[Box], image_size: int) -> np.ndarray:
+    """255 inside the boxes, 0 elsewhere: uint8 [image_size, image_size]."""
+    mask = np.zeros((image_size, image_size), np.uint8)
+    scale = image_size / FRAME
+    for x, y, width, height in boxes:
+        rows = slice(round(y * scale), round((y + height) * scale))
+        mask[rows, round(x * scale) : round((x + width) * scale)] = 255
+    return mask
+
+
+# --- the dataset on disk ---------------------------------------------------------------------------
+def make_phantom_dataset(
+    output_dir: str | Path,
+    num_images: int = 1000,
+    image_size: int = 224,
+    seed: int = 42,
+    num_test_images: int | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+) -> Path:
+    """Write a phantom dataset and return its folder.
+
+    Images come first and the CSV files last, so an interrupted run leaves nothing that looks complete, and
+    the same call goes on where it stopped. A phantom dataset made with other settings is replaced.
+
+    Args:
+        num_test_images: unlabelled ones, of other people; a quarter of ``num_images`` if None.
+        workers: processes; if None, one for a small dataset, else one per core.
+
+    Raises:
+        UserError: nonsense numbers, or ``output_dir`` holds a dataset that is not a phantom one.
+    """
+    folder = Path(output_dir)
+    num_test_images = num_images // 4 if num_test_images is None else num_test_images
+    _check(num_images, num_test_images, image_size)
+    settings = {
+        "what": "procedural chest phantoms, no patient's image",
+        "version": VERSION,
+        "num_images": num_images,
+        "num_test_images": num_test_images,
+        "image_size": image_size,
+        "seed": seed,
+    }
+    _claim(folder, settings)
+    records = phantom_records(num_images, seed) + phantom_records(num_test_images, seed, "test")
+    if workers is None:
+        workers = 1 if len(records) * max(image_size, 128) ** 2 < SMALL_JOB else os.cpu_count() or 1
+    work = partial(_write_image, folder=folder, image_size=image_size, seed=seed)
+    boxes = _map(work, records, workers, progress)
+    _write_tables(folder, records, boxes)
+    return folder
+
+
+def _check(num_images: int, num_test_images: int, image_size: int) -> None:
+    if num_images < 1 or num_test_images < 0:
+        raise UserError(f"{num_images} images and {num_test_images} test images: at least 1 and 0 are needed")
+    if not SMALLEST_SIZE <= image_size <= LARGEST_SIZE:
+        raise UserError(f"image size {image_size}: {SMALLEST_SIZE} to {LARGEST_SIZE} pixels are allowed")
+
+
+def _claim(folder: Path, settings: dict) -> None:
+    """Mark ``folder`` as phantoms. Refuse one that holds another dataset; empty one of other settings.
+
+    The frozen split goes with the images that it names.
+    """
+    marker = paths.phantom_marker(folder)
+    tables = [folder / paths.TRAIN_METADATA, folder / paths.TEST_METADATA, folder / paths.PATIENT_MAP]
+    image_folders = [paths.training_images(folder).parent, paths.test_images(folder)]
+    if not marker.is_file():
+        found = [path.name for path in tables + image_folders if path.exists()]
+        if found:
+            raise UserError(
+                f"{folder} holds a dataset that is not a phantom one ({found[0]}); nothing was written: "
+                "give another --output-dir"
+            )
+    elif load_json(marker) != settings:
+        for path in [*tables, folder / paths.SPLITS]:
+            path.unlink(missing_ok=True)
+        for path in image_folders:
+            shutil.rmtree(path, ignore_errors=True)
+    save_json(marker, settings)
+
+
+def _map(work: partial, records: list[Record], workers: int, progress: bool) -> list[list[Box]]:
+    """``work`` on every record, in order, in ``workers`` processes."""
+    bar = partial(progress_bar, total=len(records), desc="phantoms", unit="image", disable=not progress)
+    if workers == 1:
+        return list(bar(map(work, records)))
+    # Fresh processes ("spawn"), since a fork of a process in which torch has threads can hang.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupts)
+    try:
+        return list(bar(pool.map(work, records, chunksize=8)))
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was ended, perhaps for want of memory; the same command with --workers 1 "
+            "goes on where it stopped"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches every process of the terminal; the main one alone answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _write_image(record: Record, folder: Path, image_size: int, seed: int) -> list[Box]:
+    """Write what is missing of one image and its mask; return its boxes."""
+    scene = draw_scene(record, seed)
+    name = f"{record.image_id}.png"
+    train = record.part == "train"
+    image = (paths.training_images(folder) if train else paths.test_images(folder)) / name
+    if not image.exists():
+        _save_png(image, render(scene, image_size, generator(seed, record.part, "render", record.index)))
+    mask = paths.training_masks(folder) / name
+    if train and not mask.exists():
+        _save_png(mask, box_mask(scene.boxes, image_size))
+    return scene.boxes
+
+
+def _save_png(path: Path, pixels: np.ndarray) -> None:
+    with atomic_path(path, durable=False) as temporary:
+        # Grain does not compress: more effort only takes longer.
+        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1)
+
+
+def _write_tables(folder: Path, records: list[Record], boxes: list[list[Box]]) -> None:
+    """The mapping to people, the placeholder test table and, last, the training table."""
+    by_id = sorted(zip(records, boxes, strict=True), key=lambda pair: pair[0].image_id)
+    mapping = [{"subset_img_id": record.image_id, "img_id": record.nih_name} for record, _ in by_id]
+    save_json(folder / paths.PATIENT_MAP, mapping)
+    test_ids = [record.image_id for record, _ in by_id if record.part == "test"]
+    test = pd.DataFrame({"patientId": test_ids, "PredictionString": PLACEHOLDER})
+    save_csv(folder / paths.TEST_METADATA, test)
+    rows = [row for record, its_boxes in by_id if record.part == "train" for row in _rows(record, its_boxes)]
+    train = pd.DataFrame(rows)
+    train = train.astype(dict.fromkeys(["x", "y", "width", "height"], "Int64"))  # integers, or empty
+    save_csv(folder / paths.TRAIN_METADATA, train)
+
+
+def _rows(record: Record, boxes: list[Box]) -> list[dict]:
+    """One row per box, or a single one without a box, in RSNA's columns."""
+    facts = {
+        "Target": record.target,
+        "class": record.label_class,
+        "age": record.age,
+        "sex": record.sex,
+        "modality": "CR",
+        "position": record.view,
+    }
+    return [
+        {"patientId": record.image_id, **dict(zip(("x", "y", "width", "height"), box, strict=True)), **facts}
+        for box in boxes or [(None,) * 4]
+    ]

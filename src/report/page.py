@@ -1,0 +1,81 @@
+"""The report as one page that needs nothing else: pictures embedded, no script, no network."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from PIL import Image
+
+from common import paths
+from report.sections import Findings, Picture, sections
+
+TITLE = "Does the synthetic data help?"
+MAX_WIDTH = 1280  # pixels; twice the width of the text, for fine screens
+PICTURES_FIRST = ("differences", "heat-maps")  # sections in which the picture says it best
+SMALL = 250_000  # bytes; a picture below it is embedded as it is
+
+
+def compose_page(findings: Findings, folder: str | Path) -> str:
+    """The content of ``report.html``; the pictures are read from ``folder``."""
+    loader = FileSystemLoader(paths.TEMPLATES_DIR)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["code"] = code
+    parts = sections(findings)
+    first = [part.key for part in parts if part.key in ("verdict", "warnings")]
+    template = environment.get_template(paths.REPORT_TEMPLATE)
+    return template.render(
+        title=TITLE,
+        sections=parts,
+        contents_after=first[-1],
+        pictures_first=PICTURES_FIRST,
+        pictures=[_embedded(Path(folder) / picture.file, picture) for picture in findings.pictures],
+    )
+
+
+def code(text: str) -> Markup:
+    """``text`` escaped, with what stands between backticks as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick without its partner is no mark
+        return escape(text)
+    mark = Markup("<code>{}</code>")
+    return Markup("").join(mark.format(part) if i % 2 else escape(part) for i, part in enumerate(parts))
+
+
+def _embedded(path: Path, picture: Picture) -> dict[str, Any]:
+    """What the template needs of one picture; its pixels as a data URI."""
+    content, kind, width, height = shrink(path.read_bytes())
+    encoded = base64.b64encode(content).decode("ascii")
+    return {
+        "id": f"figure-{path.stem}",
+        "file": picture.file,
+        "short": path.stem.replace("_", " "),
+        "what": picture.what,
+        "section": picture.section,
+        "data": Markup(f"data:image/{kind};base64,{encoded}"),
+        "width": width,
+        "height": height,
+    }
+
+
+def shrink(png: bytes) -> tuple[bytes, str, int, int]:
+    """(picture at most ``MAX_WIDTH`` wide, "png" or "jpeg", width, height); the lighter format for a heavy
+    one, which are those of X-rays. The file beside the page keeps every pixel."""
+    with Image.open(io.BytesIO(png)) as image:
+        width, height = image.size
+        if width <= MAX_WIDTH and len(png) <= SMALL:
+            return png, "png", width, height
+        image = image.convert("RGB")
+    if width > MAX_WIDTH:
+        image = image.resize((MAX_WIDTH, round(height * MAX_WIDTH / width)), Image.Resampling.LANCZOS)
+    made = []
+    for kind, options in (("png", {}), ("jpeg", {"quality": 88})):
+        buffer = io.BytesIO()
+        image.save(buffer, format=kind, **options)
+        made.append((buffer.getvalue(), kind))
+    content, kind = min(made, key=lambda item: len(item[0]))
+    return content, kind, *image.size

@@ -1,0 +1,228 @@
+"""The steps of analyze_results.py that need no image: figures of the arms, commands, what is missing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from arms.result_files import AUGMENTED, BASELINE, TRAIN_COMMAND, Arm, training_command
+from common import paths
+from common import plot_style as plots
+from common.command_line import command_line
+from report import comparison_figures as plots_comparison
+from report.sections import Picture
+from utils import load_json, save_figure, save_json
+
+log = logging.getLogger(__name__)
+
+
+COMPARISON_FIGURES = ("differences", "roc_pr", "confusion", "calibration", "subgroups")
+IMAGE_FIGURES = ("nearest_neighbours", "gradcam")
+PREDICTIONS_REMEDY = f"`{TRAIN_COMMAND}` writes it"
+
+
+@dataclass
+class Outcome:
+    """What a run made and what it could not make, collected for the report."""
+
+    folder: Path
+    pictures: list[Picture] = field(default_factory=list)
+    files: list[tuple[str, str]] = field(default_factory=list)
+    missing: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def picture(self, path: Path, figure: Any, what: str, section: str) -> None:
+        """Write a figure; ``section`` is the key of the section of the report that shows it."""
+        save_figure(path, figure)
+        self.pictures.append(Picture(path.name, what, section))
+
+    def numbers(self, path: Path, content: Mapping[str, Any], what: str) -> None:
+        save_json(path, content)
+        self.files.append((path.name, what))
+
+    def without(self, what: str, remedy: str = "") -> None:
+        """Note what could not be made and why, and what mends it."""
+        self.missing.append((what, remedy))
+
+    def written(self) -> set[str]:
+        """Names of the files written so far."""
+        return {picture.file for picture in self.pictures} | {name for name, _ in self.files}
+
+
+# --- figures ---------------------------------------------------------------------------------------
+def draw_training(arms: Mapping[str, Arm], outcome: Outcome) -> None:
+    """comparison_acc.png, comparison_loss.png, cv_comparison.png, of the arms that have the files."""
+    contaminated = [name for name, arm in arms.items() if arm.cv and arm.cv["contaminated"]]
+    histories = {name: arm.history for name, arm in arms.items() if arm.history}
+    for quantity, word in (("acc", "Accuracy"), ("loss", "Loss")):
+        path = paths.comparison_figure(outcome.folder, quantity)
+        if not histories:
+            outcome.without(f"{path.name}: no training history was found", PREDICTIONS_REMEDY)
+            continue
+        title = f"{word} while training: {_sizes(arms)}"
+        figure = plots.comparison_curves(histories, quantity, title, contaminated)
+        outcome.picture(path, figure, f"{word.lower()} by epoch, training and validation", "training")
+    summaries = {name: arm.cv for name, arm in arms.items() if arm.cv}
+    path = paths.cv_comparison_figure(outcome.folder)
+    if summaries:
+        outcome.picture(path, plots.cv_comparison(summaries), "cross-validation of each arm", "training")
+    else:
+        remedy = f"`{TRAIN_COMMAND} --k-folds 5` writes them"
+        outcome.without(f"{path.name}: no arm has cross-validation results", remedy)
+
+
+def _sizes(arms: Mapping[str, Arm]) -> str:
+    """How many real training images there are, for a title."""
+    for arm in arms.values():
+        if arm.metrics and arm.metrics.get("n_train_images"):
+            return f"n = {arm.metrics['n_train_images']:,} real training images"
+    return "all real training images"
+
+
+def draw_comparison(arms: Mapping[str, Arm], comparison: Mapping[str, Any], outcome: Outcome) -> None:
+    """Those of ``COMPARISON_FIGURES`` for which the content of comparison.json has the data."""
+    folder, scored = outcome.folder, comparison["arms"]
+    path = paths.analysis_figure(folder, "differences")
+    if comparison["pairs"]:
+        what = "difference of every pair of arms with its 95 % CI, the margin shaded, the verdict beside it"
+        outcome.picture(path, plots_comparison.differences(comparison), what, "differences")
+    else:
+        others = comparison["not_compared"] or comparison["left_out"]
+        remedy = "" if others else _other_arm(scored)
+        outcome.without(f"{path.name}: there are no two arms to compare", remedy)
+    path = paths.analysis_figure(folder, "roc_pr")
+    if curves := _curves({name: arms[name] for name in scored}):
+        what = "ROC and precision-recall curves of each arm on the test images"
+        outcome.picture(path, plots_comparison.roc_pr(curves, comparison), what, "arms")
+    else:
+        outcome.without(f"{path.name}: the test images are all of one class")
+    what = "right and wrong calls of each arm at a probability of 0.5: counts, and shares of each row"
+    path = paths.analysis_figure(folder, "confusion")
+    outcome.picture(path, plots_comparison.confusion(comparison), what, "arms")
+    what = "share of positives against predicted probability, as trained and after the temperature"
+    path = paths.analysis_figure(folder, "calibration")
+    outcome.picture(path, plots_comparison.calibration(comparison), what, "calibration")
+    path = paths.analysis_figure(folder, "subgroups")
+    if any(arm["subgroups"] for arm in scored.values()):
+        what = "AUROC by view, sex and age, and the share called correctly by original class, with 95 % CI"
+        outcome.picture(path, plots_comparison.subgroups(comparison), what, "subgroups")
+    else:
+        reason = "the prediction files say neither view, sex, age nor class"
+        outcome.without(f"{path.name}: {reason}", f"`{TRAIN_COMMAND}` writes files that do")
+
+
+def _curves(arms: Mapping[str, Arm]) -> dict[str, dict[str, Any]]:
+    """ROC and precision-recall curves of the arms whose test images are of both classes."""
+    curves = {}
+    for name, arm in arms.items():
+        labels, probabilities = arm.predictions["label"], arm.predictions["probability"]
+        if labels.nunique() < 2:
+            continue
+        fpr, tpr, _ = roc_curve(labels, probabilities)
+        precision, recall, _ = precision_recall_curve(labels, probabilities)
+        curves[name] = {"fpr": fpr, "tpr": tpr, "precision": precision, "recall": recall}
+    return curves
+
+
+# --- what is missing, what is stale ----------------------------------------------------------------
+def _other_arm(names: Iterable[str]) -> str:
+    flag = "" if BASELINE not in names else " --use-synthetic"
+    return f"`{TRAIN_COMMAND}{flag}` trains another"
+
+
+def note_missing(
+    arms: Mapping[str, Arm], left_out: Mapping[str, Arm], metrics_dir: str, outcome: Outcome
+) -> None:
+    """Which result files of which arm are not there, and the command that writes them; of the arms in
+    ``left_out`` nothing is missed."""
+    for name, flag in ((BASELINE, ""), (AUGMENTED, " --use-synthetic")):
+        if name not in arms and name not in left_out:
+            file = paths.test_predictions(metrics_dir, f"{name}_").name
+            outcome.without(f"{file}: there is no {name} arm", f"`{TRAIN_COMMAND}{flag}` trains it")
+    for arm in arms.values():
+        if arm.predictions is None:
+            file = paths.test_predictions(metrics_dir, arm.prefix).name
+            outcome.without(f"{file}: {arm.name} takes no part in the comparison", PREDICTIONS_REMEDY)
+        elif arm.metrics is None:
+            file = paths.final_metrics(metrics_dir, arm.prefix).name
+            outcome.without(f"{file}: how {arm.name} was trained is not known", PREDICTIONS_REMEDY)
+
+
+def remove_reports(folder: Path) -> None:
+    """Before new numbers: if the analysis fails, they must not lie beside the words of an earlier one."""
+    for path in (paths.report_page(folder), paths.comparison_report(folder)):
+        path.unlink(missing_ok=True)
+
+
+def remove_stale(outcome: Outcome) -> None:
+    """Files of an earlier run that this one did not make must not pass for its own."""
+    folder = outcome.folder
+    made_by_this_script = [
+        paths.comparison_figure(folder, "acc"),
+        paths.comparison_figure(folder, "loss"),
+        paths.cv_comparison_figure(folder),
+        paths.real_vs_synthetic_figure(folder),
+        paths.ssim_analysis(folder),
+        paths.fid_score(folder),
+        paths.image_quality(folder),
+        *(paths.analysis_figure(folder, name) for name in (*COMPARISON_FIGURES, *IMAGE_FIGURES)),
+    ]
+    written = outcome.written()
+    stale = sorted(path for path in made_by_this_script if path.name not in written and path.is_file())
+    for path in stale:
+        path.unlink()
+    if stale:
+        log.info(f"removed from {folder}, of an earlier run: {', '.join(path.name for path in stale)}")
+
+
+# --- commands --------------------------------------------------------------------------------------
+def commands(
+    arms: Mapping[str, Arm],
+    comparison: Mapping[str, Any],
+    metrics_dir: str,
+    manifest: Mapping[str, Any] | None,
+    own: str,
+) -> list[tuple[str, str]]:
+    """(what it made, command line) of every step that left its options behind; ``own``: of this analysis.
+
+    ``arms``: those compared, and others of which only the folds were used; ``manifest``: of the synthetic
+    images, None if there is none.
+    """
+    rows = []
+    history = paths.gan_history(metrics_dir)
+    config = load_json(history).get("config") if history.is_file() else None
+    if config and _made_by(manifest, config):
+        # train_gan.py takes one of the two, and records the default of --epochs beside --kimg.
+        unused = ["resume", *(["epochs"] if config.get("kimg") is not None else [])]
+        rows.append(("The generator", command_line("train_gan", config, leave_out=unused)))
+    if manifest and manifest.get("created_by") == "generate_synthetic.py":
+        options = {
+            "model_path": "generator", "output_dir": "output_dir", "label": "class",
+            "num_images": "count", "seed": "seed",
+        }  # fmt: skip
+        recorded = {flag: manifest.get(key) for flag, key in options.items()}
+        rows.append(("The synthetic images", command_line("generate_synthetic", recorded)))
+    for name, arm in arms.items():
+        own_command = comparison["arms"].get(name, {}).get("command")
+        rows += _folds_command(arm, own_command)
+        rows += [(f"The arm {name}", own_command)] if own_command else []
+    return [*rows, ("This report, its numbers and every figure in it", own)]
+
+
+def _made_by(manifest: Mapping[str, Any] | None, config: Mapping[str, Any]) -> bool:
+    """May the training of ``config`` have made the generator of ``manifest``? Not if that lies elsewhere; of
+    paths outside the project only the last part is recorded."""
+    folder = Path((manifest or {}).get("generator") or "").parent
+    own = config.get("model_dir")
+    return not own or folder in (Path(), paths.gan_dir(own, config.get("fold")))
+
+
+def _folds_command(arm: Arm, own_command: str | None) -> list[tuple[str, str]]:
+    """A row of the run that trained the arm's folds, unless it is the one that trained its final model."""
+    command = training_command((arm.cv or {}).get("config"))
+    return [] if command in (None, own_command) else [(f"The folds of the arm {arm.name}", command)]

@@ -1,0 +1,172 @@
+"""The figure of a low-data study: ``learning_curve.json`` in, matplotlib ``Figure`` out; no computing."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from common.plot_style import INK, arm_colours, new_figure, panels, styled
+from report.comparison_figures import BAND, MARKERS
+from stats.paired_tests import points as margin_words
+
+SPREAD = 0.045  # between arms of one fraction, in powers of ten of the axis
+MARGIN = 0.32  # left and right of the points, likewise
+METRICS = {"auroc": ("AUROC", 1.0), "accuracy": ("Accuracy at 0.5 (% of images)", 100.0)}
+DIFFERENCES = {"auroc": "Difference in AUROC", "accuracy": "Difference in accuracy (points)"}
+CAPTION_WIDTH = 180  # characters
+
+
+@styled
+def learning_curve(content: Mapping[str, Any]) -> Figure:
+    """Above: AUROC and accuracy of each arm against the number of real training patients (log axis), with
+    intervals; below: the paired differences of the same fractions, with the margin as a band."""
+    points, differences = content["points"], content["differences"]
+    arms = list(dict.fromkeys(point["arm"] for point in sorted(points, key=_arm_order)))
+    colours = arm_colours(arms)
+    patients = {point["fraction"]: point["n_train_patients"] for point in points}
+    caption = _caption(content["notes"])
+    heights = (8.0 if differences else 4.6, 0.2 + 0.145 * caption.count("\n"))
+    figure = new_figure(9.6, sum(heights))
+    above, below = figure.subfigures(2, 1, height_ratios=heights)
+    axes = panels(above, 2 if differences else 1, 2, sharex=True)
+    for ax, metric in zip(axes[:2], METRICS, strict=True):
+        for arm in arms:
+            own = [point for point in points if point["arm"] == arm]
+            x = [patients[point["fraction"]] * 10 ** (SPREAD * _place(arm, arms)) for point in own]
+            marker = MARKERS[arms.index(arm) % len(MARKERS)]
+            _series(ax, x, own, metric, metric, {"color": colours[arm], "marker": marker})
+        _finish_scores(ax, metric, content["test_set"])
+    pairs = list(dict.fromkeys((row["a"], row["b"]) for row in differences))
+    for ax, metric in zip(axes[2:], METRICS, strict=False):
+        for pair in pairs:
+            own = [row for row in differences if (row["a"], row["b"]) == pair]
+            x = [patients[row["fraction"]] * 10 ** (SPREAD * _place(pair, pairs)) for row in own]
+            _series(ax, x, own, f"{metric}_difference", metric, _pair_style(pair, pairs, colours))
+        _finish_differences(ax, metric, content["settings"]["margin"])
+    for ax in axes[-2:]:
+        _patient_axis(ax, points)
+    _legend(above, arms, pairs, colours, content["settings"]["margin"])
+    above.suptitle(_title(content), x=0.01, ha="left", fontsize="medium")
+    below.text(0.01, 1.0, caption, va="top", fontsize="x-small", color=INK)
+    return figure
+
+
+def _arm_order(point: Mapping[str, Any]) -> int:
+    known = list(arm_colours([]))
+    return known.index(point["arm"]) if point["arm"] in known else len(known)
+
+
+def _place(item: Any, items: Sequence[Any]) -> float:
+    """Left or right of the middle, so that intervals do not hide each other."""
+    return items.index(item) - (len(items) - 1) / 2
+
+
+def _pair_style(pair: tuple[str, str], pairs: Sequence[tuple[str, str]], colours: dict) -> dict[str, Any]:
+    """The colour of the arm in question; hollow and dashed where it is not compared with the baseline."""
+    style = {"color": colours[pair[1]], "marker": MARKERS[1 + pairs.index(pair) % (len(MARKERS) - 1)]}
+    if pair[0] != "baseline":
+        style |= {"markerfacecolor": "white", "linestyle": "--"}
+    return style
+
+
+def _series(
+    ax: Axes,
+    x: Sequence[float],
+    rows: Sequence[Mapping[str, Any]],
+    key: str,
+    metric: str,
+    style: Mapping[str, Any],
+) -> None:
+    """A line through the values ``key`` with the intervals ``<metric>_ci95``; undefined ones are left out."""
+    scale = METRICS[metric][1]
+    known = [(place, row) for place, row in zip(x, rows, strict=True) if row[key] is not None]
+    for place, row in known:
+        ci = row[f"{metric}_ci95"]
+        if ci is not None and None not in ci:
+            ax.plot([place, place], np.multiply(ci, scale), color=style["color"], linewidth=2)
+    values = [scale * row[key] for _, row in known]
+    ax.plot([place for place, _ in known], values, linewidth=1.2, markersize=6.5, **style)
+
+
+def _finish_scores(ax: Axes, metric: str, test_set: Mapping[str, Any]) -> None:
+    name, scale = METRICS[metric]
+    chance = {"auroc": (0.5, "chance"), "accuracy": (test_set["always_negative_accuracy"], "always negative")}
+    level, word = chance[metric]
+    ax.axhline(scale * level, color=INK, linewidth=1, linestyle=":")
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
+    # Below the arms: it may not hide a point.
+    ax.annotate(
+        word, (0.0, scale * level), (3, 4), fontsize="small", color=INK, zorder=1, bbox=paper, **place
+    )
+    ax.set_title(name, fontweight="bold")
+
+
+def _finish_differences(ax: Axes, metric: str, margin: float) -> None:
+    scale = METRICS[metric][1]
+    ax.axhspan(-scale * margin, scale * margin, color=BAND, linewidth=0, zorder=0)
+    ax.axhline(0, color=INK, linewidth=1, zorder=1)
+    ax.set_title(DIFFERENCES[metric], fontweight="bold")
+    ax.yaxis.set_major_formatter(
+        lambda value, _: f"{value:+.10g}".replace("-", "−") if abs(value) > 1e-9 else "0"
+    )
+
+
+def _patient_axis(ax: Axes, points: Sequence[Mapping[str, Any]]) -> None:
+    """A tick per fraction, which says how many patients, images and positives it has."""
+    ticks = {point["n_train_patients"]: point for point in points}
+    ax.set_xscale("log")
+    ax.set_xticks(list(ticks), [_tick_label(point) for point in ticks.values()], fontsize="small")
+    ax.minorticks_off()
+    low, high = min(ticks), max(ticks)
+    ax.set_xlim(low / 10**MARGIN, high * 10**MARGIN)
+    ax.set_xlabel("Real training patients (log scale)")
+
+
+def _tick_label(point: Mapping[str, Any]) -> str:
+    lines = [
+        f"{point['n_train_patients']:,}",
+        f"{100 * point['fraction']:g} %",
+        f"{point['n_train_images']:,} images",
+    ]
+    if point["n_train_positive"] is not None:
+        few = " (few)" if point["few_positives"] else ""
+        lines.append(f"{point['n_train_positive']:,} positive{few}")
+    return "\n".join(lines)
+
+
+def _legend(
+    figure: FigureBase, arms: Sequence[str], pairs: Sequence[tuple[str, str]], colours: dict, margin: float
+) -> None:
+    handles = [
+        Line2D([], [], color=colours[arm], marker=MARKERS[i % len(MARKERS)], label=arm)
+        for i, arm in enumerate(arms)
+    ]
+    handles += [Line2D([], [], label=f"{b} − {a}", **_pair_style((a, b), pairs, colours)) for a, b in pairs]
+    if pairs:
+        handles.append(Patch(color=BAND, label=f"margin: within {margin_words(margin)}"))
+    figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=3, fontsize="small")
+
+
+def _title(content: Mapping[str, Any]) -> str:
+    """What is drawn, and on how many images."""
+    n = content["test_set"]
+    runs = sorted({point["repeats"] for point in content["points"]})
+    each = " to ".join(map(str, dict.fromkeys((runs[0], runs[-1]))))
+    return (
+        f"Learning curve, n = {n['n_images']:,} test images of {n['n_patients']:,} patients, "
+        f"{n['n_positive']:,} positive; training runs per point: {each}"
+    )
+
+
+def _caption(notes: Sequence[str]) -> str:
+    """What must be known to read it: a sentence after the other, each on lines of its own."""
+    sentences = (f"{note[0].upper()}{note[1:]}." for note in notes)
+    return "\n".join(textwrap.fill(sentence, CAPTION_WIDTH) for sentence in sentences)

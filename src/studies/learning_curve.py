@@ -1,0 +1,273 @@
+"""The result of a low-data study: score against number of real training patients, arm by arm.
+
+All is computed from the prediction tables of the arms below the study's folder, whichever are there, so that
+an unfinished study can be looked at, too. Rates are fractions; a difference is b minus a.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from arms.result_files import (
+    AUGMENTED,
+    BASELINE,
+    DUPLICATE_ARM,
+    Arm,
+    differing_options,
+    find_arms,
+    find_prefixes,
+    training_command,
+    why_not_comparable,
+)
+from arms.result_files import probabilities_of_runs as runs_of
+from common import paths
+from comparison.arms import MARGIN, cluster_interval, per_repeat
+from stats.metrics import CONFIDENCE, RESAMPLES, STATISTICS, PatientDraws, accuracy
+from stats.paired_tests import ALPHA, Outcome, Resampled, bootstrap_test, holm, resample, verdict
+from utils import UserError, derive_seed, load_json
+
+FORMAT = "learning-curve-1"
+FEW_POSITIVES = 32
+UNEQUAL_STEPS = 0.05  # of the mean: more than rounding to whole epochs explains at any useful length
+# Of each fraction its own: it follows from the equal number of steps.
+OF_THE_FRACTION = ("epochs", "train_fraction")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One arm trained on one fraction of the training patients; its files are in ``metrics_dir``."""
+
+    fraction: float
+    arm: Arm
+    metrics_dir: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm.name} at {self.fraction:g}"
+
+
+# --- finding ---------------------------------------------------------------------------------------
+def find_points(study_dir: str | Path, leave_out: Collection[tuple[float, str]] = ()) -> list[Point]:
+    """Every finished arm of every fraction but those named (fraction, arm), from few to many patients."""
+    points = []
+    for folder in Path(study_dir).glob(paths.STUDY_PATTERN):
+        metrics = folder / Path(paths.METRICS_DIR).name
+        if not find_prefixes(metrics, paths.final_metrics):
+            continue
+        for arm in find_arms(metrics).values():
+            if arm.metrics is None or arm.predictions is None:
+                continue
+            fraction = float(arm.metrics.get("train_fraction", 1.0))
+            if (fraction, arm.name) not in leave_out:
+                points.append(Point(fraction, arm, metrics))
+    return sorted(points, key=lambda point: point.fraction)  # the arms of a fraction keep their order
+
+
+def check_points(points: Sequence[Point], study_dir: str | Path, split_sha256: str | None = None) -> None:
+    """``UserError`` if two of them were not scored on the same test images, or one is of another split."""
+    for point in points:
+        reason = why_not_comparable(points[0].arm, point.arm)
+        if reason is None and split_sha256 not in (None, point.arm.metrics["split_sha256"]):
+            reason = "that one is of another split"
+        if reason:
+            raise UserError(
+                f"{study_dir} holds {point.name}, which cannot stand in one curve with the others: {reason}; "
+                "give each study a --study-dir of its own"
+            )
+
+
+# --- the content -----------------------------------------------------------------------------------
+def summarise(
+    points: Sequence[Point],
+    *,
+    missing: Sequence[tuple[float, str]] = (),
+    margin: float = MARGIN,
+    n_resamples: int = RESAMPLES,
+    seed: int = 42,
+) -> dict[str, Any]:
+    """The content of learning_curve.json; ``missing``: (fraction, arm) that are asked for, unfinished."""
+    first = points[0].arm
+    labels, patients = first.predictions["label"].to_numpy(), list(first.predictions["patient"])
+    draws = PatientDraws(patients, n_resamples, seed)
+    resampled = [
+        {name: resample(draws, name, labels, runs_of(point.arm)) for name in STATISTICS} for point in points
+    ]
+    rows = [_row(point, scores, seed) for point, scores in zip(points, resampled, strict=True)]
+    return {
+        "format": FORMAT,
+        "settings": {
+            "margin": margin, "n_resamples": n_resamples, "seed": seed, "confidence": CONFIDENCE,
+            "alpha": ALPHA,
+        },
+        "test_set": {
+            "n_images": len(labels),
+            "n_patients": draws.n_patients,
+            "n_positive": int(labels.sum()),
+            "prevalence": float(labels.mean()),
+            "always_negative_accuracy": float(1 - labels.mean()),
+            **{key: first.metrics[key] for key in ("grouped_by", "split_sha256")},
+        },
+        "points": rows,
+        "differences": _differences(points, resampled, draws.n_patients, margin, seed),
+        "gans": _gans(points),
+        "missing": [{"fraction": fraction, "arm": arm} for fraction, arm in missing],
+        "notes": _notes(rows, len(labels), draws.n_patients),
+        "flags": _flags(points, rows, missing),
+    }  # fmt: skip
+
+
+def _row(point: Point, resampled: dict[str, Resampled], seed: int) -> dict[str, Any]:
+    metrics = point.arm.metrics
+    n_positive = metrics.get("n_train_positive")
+    row = {
+        "fraction": point.fraction,
+        "arm": point.arm.name,
+        **{key: metrics.get(key) for key in ("n_train_images", "n_train_patients", "n_train_positive")},
+        "few_positives": None if n_positive is None else n_positive < FEW_POSITIVES,
+        **{key: metrics.get(key) for key in ("n_synthetic", "n_duplicated", "class_weights")},
+        "epochs": metrics.get("epochs_final"),
+        "optimizer_steps": metrics["optimizer_steps"],
+        "repeats": len(runs_of(point.arm)),
+        "seeds": metrics.get("seeds") or [metrics["seed"]],
+    }
+    for name, scores in resampled.items():
+        row[name] = scores.score
+        row[f"{name}_ci95"] = cluster_interval(scores, seed)
+    labels = point.arm.predictions["label"].to_numpy()
+    return row | {
+        "per_repeat": per_repeat(point.arm, labels, runs_of(point.arm)),
+        "red_flags": metrics.get("red_flags", []),
+        "command": training_command(metrics.get("config")),
+    }
+
+
+def _differences(
+    points: Sequence[Point],
+    resampled: Sequence[dict[str, Resampled]],
+    n_patients: int,
+    margin: float,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Of each fraction: every arm against the baseline, and the augmented one against the control that it
+    must beat. p is adjusted for the number of all of them together."""
+    place = {(point.fraction, point.arm.name): i for i, point in enumerate(points)}
+    pairs = [
+        (place[point.fraction, reference], i)
+        for i, point in enumerate(points)
+        for reference in _references(point.arm.name)
+        if (point.fraction, reference) in place
+    ]
+    rows: list[dict[str, Any]] = []
+    for a, b in pairs:
+        p_a, p_b = (points[i].arm.predictions["probability"] for i in (a, b))
+        rows.append(
+            {
+                "fraction": points[b].fraction,
+                "a": points[a].arm.name,
+                "b": points[b].arm.name,
+                "seed_variance_included": all(len(runs_of(points[i].arm)) > 1 for i in (a, b)),
+            }
+        )
+        for name in STATISTICS:
+            own_seed = derive_seed(seed, points[a].name, points[b].name, name)
+            both = (resampled[a][name], resampled[b][name])
+            outcome = bootstrap_test(*both, n_patients, p_a.equals(p_b), own_seed)
+            rows[-1] |= _outcome(name, outcome, len(pairs))
+    for name in STATISTICS:
+        adjusted = holm([row[f"{name}_p"] for row in rows])
+        for row, p in zip(rows, adjusted, strict=True):
+            row[f"{name}_p_holm"] = p
+            row[f"verdict_{name}"] = verdict(row[f"{name}_difference"], row[f"{name}_ci95"], p, margin)
+    return rows
+
+
+def _gans(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """How long the GAN of each fraction was trained, and on how many images."""
+    rows = []
+    for fraction, folder in {point.fraction: point.metrics_dir for point in points}.items():
+        file = paths.gan_history(folder)
+        if file.is_file():
+            history = load_json(file)
+            facts = ("n_images", "n_patients", "batch_size", "steps", "images_seen")
+            rows.append({"fraction": fraction, **{key: history.get(key) for key in facts}})
+    return rows
+
+
+def _references(arm: str) -> tuple[str, ...]:
+    if arm == BASELINE:
+        return ()
+    return (BASELINE, DUPLICATE_ARM) if arm == AUGMENTED else (BASELINE,)
+
+
+def _outcome(name: str, outcome: Outcome, n_pairs: int) -> dict[str, Any]:
+    return {
+        f"{name}_difference": outcome.difference,
+        f"{name}_ci95": outcome.ci95,
+        f"{name}_p": outcome.p,
+        f"{name}_minimum_detectable_difference": outcome.detectable(n_pairs),
+    }
+
+
+# --- what to be wary of ----------------------------------------------------------------------------
+def _notes(rows: Sequence[dict[str, Any]], n_images: int, n_patients: int) -> list[str]:
+    """What holds for the whole curve."""
+    steps = sorted({row["optimizer_steps"] for row in rows})
+    length = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+    runs = sorted({row["repeats"] for row in rows})
+    seeds = "seed variance not included: one training run per point"
+    if runs[0] > 1:
+        number = " to ".join(map(str, dict.fromkeys((runs[0], runs[-1]))))
+        seeds = f"scores are of the mean probability over {number} training runs, whose seeds vary"
+    return [
+        f"every point took about as many optimiser steps ({length}), so that the fractions differ by their "
+        "patients and not by the length of training: the fewer the images, the more often each was seen",
+        f"all points were scored on the same {n_images:,} test images of {n_patients:,} patients: their "
+        "errors go together, so arms are compared by paired differences, not by whether intervals overlap",
+        "intervals: 95 %, from a bootstrap of test patients and training runs; " + seeds,
+        "the fractions are nested and each is one draw of patients: other draws would give other points",
+        "the GAN of a fraction saw that fraction only and was trained once",
+        "accuracy is at a probability of 0.5, which extra positives shift; AUROC does not depend on it",
+    ]
+
+
+def _flags(
+    points: Sequence[Point], rows: Sequence[dict[str, Any]], missing: Sequence[tuple[float, str]]
+) -> list[str]:
+    """Few positives, unequal training, what is missing, and the arms' own red flags."""
+    few = {row["fraction"]: row["n_train_positive"] for row in rows if row["few_positives"]}
+    flags = [few_positives(fraction, n) for fraction, n in few.items()]
+    steps = [row["optimizer_steps"] for row in rows]
+    if max(steps) - min(steps) > UNEQUAL_STEPS * sum(steps) / len(steps):
+        flags.append(f"the points took UNEQUAL NUMBERS OF STEPS: {min(steps):,} to {max(steps):,}")
+    if missing:
+        names = ", ".join(f"{arm} at {fraction:g}" for fraction, arm in missing)
+        flags.append(f"unfinished: the study lacks {names}")
+    if not all(row["repeats"] > 1 for row in rows):
+        flags.append("seed variance not included: some points are of one training run")
+    for point in points[1:]:
+        flags += _unlike(points[0], point)
+        if abs(accuracy(*_columns(point.arm)) - point.arm.metrics["accuracy"]) >= 1e-6:
+            flags.append(f"{point.name}: predictions and metrics DO NOT BELONG TO THE SAME RUN")
+    raised: dict[str, list[str]] = {}
+    for point in points:
+        for flag in point.arm.metrics.get("red_flags", []):
+            raised.setdefault(flag, []).append(point.name)
+    return list(dict.fromkeys(flags)) + [f"{', '.join(names)}: {flag}" for flag, names in raised.items()]
+
+
+def few_positives(fraction: float, n: int) -> str:
+    return f"{fraction:g} of the training patients have {n} positive images, fewer than {FEW_POSITIVES}"
+
+
+def _unlike(first: Point, other: Point) -> list[str]:
+    """Options that two points share by design, and do not."""
+    own, reference = (point.arm.metrics.get("config") or {} for point in (other, first))
+    sentences = differing_options(own, reference, leave_out=OF_THE_FRACTION)
+    return [f"{other.name}: {sentence.replace('the baseline', first.name)}" for sentence in sentences]
+
+
+def _columns(arm: Arm) -> tuple[Any, Any]:
+    return arm.predictions["label"], arm.predictions["probability"]

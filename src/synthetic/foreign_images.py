@@ -1,0 +1,111 @@
+"""Images of any making, PNG or JPEG -> a folder of synthetic images, 8-bit gray PNG.
+
+Everything is read before anything is written; the folder that the images come from is never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common import paths
+from dataset.records import name_some
+from synthetic.folders import is_whole, save_png
+from utils import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
+AS_GOOD_AS_BLACK = 16  # of 255: 12-bit values in a 16-bit file reach 4095 / 257 = 15.9 at most
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image to be copied: ``size`` (width, height); ``sha256`` of size and gray pixels."""
+
+    path: Path
+    size: tuple[int, int]
+    sha256: str
+    brightest: int
+
+
+def find_images(folder: Path, output: Path) -> list[Path]:
+    """The PNG and JPEG files of ``folder``, by name; ``UserError`` if it is no place to copy from."""
+    if not folder.is_dir():
+        raise UserError(f"--images {folder} is not a folder")
+    if folder.resolve() == output.resolve():
+        raise UserError(f"--images and --output-dir are both {folder}: give another, the images are copied")
+    if paths.synthetic_manifest(folder).is_file():
+        raise UserError(
+            f"{paths.synthetic_manifest(folder)} says already where these images come from: use the folder "
+            "as it is, with train_classifier.py --use-synthetic --synthetic-dir"
+        )
+    files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+    files = sorted((file for file in files if not file.name.startswith(".")), key=lambda file: file.name)
+    if not files:
+        raise UserError(f"--images {folder} holds no PNG or JPEG files (subfolders are not searched)")
+    return files
+
+
+def read_gray(path: Path) -> np.ndarray:
+    """Decode 8- or 16-bit gray, RGB(A) or palette PNG, or JPEG, to gray uint8 [H, W].
+
+    8-bit gray keeps its values; 16-bit samples are divided by 257, PNG's own scaling to 8 bits, and rounded;
+    colours become ITU-R 601 luma; transparency is ignored. ``OSError`` if the file is damaged.
+    """
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode.startswith("I"):  # 16-bit gray
+                return (np.asarray(image) / 257.0).round().clip(0, 255).astype(np.uint8)
+            return np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))
+    except (UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise OSError(f"not a readable image: {error}") from None
+
+
+def survey(files: list[Path], workers: int, skip_bad: bool) -> tuple[list[Source], list[str]]:
+    """(the readable images, the names of the others); every file is decoded, nothing is written.
+
+    ``UserError`` naming the unreadable ones unless ``skip_bad``, or if all images are as good as black.
+    """
+    from common.progress import progress_bar
+
+    def look(path: Path) -> Source | None:
+        try:
+            pixels = read_gray(path)
+        except OSError:
+            return None
+        height, width = pixels.shape
+        digest = hashlib.sha256(f"{width}x{height}".encode() + pixels.tobytes()).hexdigest()
+        return Source(path, (width, height), digest, int(pixels.max()))
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        found = list(progress_bar(pool.map(look, files), total=len(files), desc="reading images", unit="img"))
+    bad = [file.name for file, source in zip(files, found, strict=True) if source is None]
+    if bad and (not skip_bad or len(bad) == len(files)):
+        where = files[0].parent
+        raise UserError(f"{name_some(bad)} unreadable in {where}; --skip-bad-images leaves them out")
+    sources = [source for source in found if source is not None]
+    if (brightest := max(source.brightest for source in sources)) <= AS_GOOD_AS_BLACK:
+        raise UserError(
+            f"the brightest pixel of all images is {brightest} of 255: they are as good as black; 12-bit "
+            "values in 16-bit files have to be scaled to the full range first"
+        )
+    return sources, bad
+
+
+def copy_images(sources: list[Source], folder: Path) -> None:
+    """Write synthetic_00001.png, ... in the order of ``sources``; whole ones of an earlier run stay."""
+    from common.progress import progress_bar
+
+    for index, source in enumerate(progress_bar(sources, desc="copying images", unit="img"), start=1):
+        target = paths.synthetic_image(folder, index)
+        if not is_whole(target, source.size):
+            save_png(target, read_gray(source.path))

@@ -1,0 +1,168 @@
+"""Figures are checked by what they draw: lines, texts, pixels; and by leaving matplotlib as it was."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from common import plot_style as plots
+from fake_results import fake_cv, fake_history
+from gan import figures as plots_gan
+from report import image_figures as plots_images
+
+
+def texts(figure: Figure) -> str:
+    """Everything that is written in a figure."""
+    return "\n".join(item.get_text() for item in figure.findobj(mpl.text.Text))
+
+
+def render(figure: Figure) -> np.ndarray:
+    """uint8 [height, width, 3]."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=figure.get_dpi())
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def drawn_values(ax) -> list[list[float]]:
+    return [list(line.get_ydata()) for line in ax.lines if len(line.get_ydata()) > 1]
+
+
+def test_plotting_leaves_matplotlib_alone():
+    import matplotlib.pyplot as plt
+
+    before = dict(mpl.rcParams)
+    plots.training_curves(fake_history(3), "loss", "baseline")
+    plots.cv_comparison({"baseline": fake_cv(3)})
+    assert dict(mpl.rcParams) == before
+    assert plt.get_fignums() == []
+
+
+def test_training_curves_draw_every_fold_and_the_final_fit():
+    history = fake_history(3)
+    figure = plots.training_curves(history, "loss", "baseline: n = 360 images")
+    training, validation = figure.axes
+    assert drawn_values(training) == [fold["train_loss"] for fold in history["folds"]] + [
+        history["final"]["train_loss"]
+    ]
+    assert drawn_values(validation) == [fold["val_loss"] for fold in history["folds"]]
+    dots = [tuple(np.ravel(line.get_data())) for line in validation.lines if line.get_marker() == "o"]
+    best = history["folds"][0]["best_epoch"]
+    assert (best, history["folds"][0]["val_loss"][best - 1]) in dots
+    written = texts(figure)
+    assert "n = 360 images" in written and "fold 3" in written and "(nats)" in written
+
+
+def test_training_curves_without_folds_and_with_one_epoch():
+    figure = plots.training_curves(fake_history(0, epochs=8), "acc", "augmented")
+    assert len(figure.axes) == 1 and "% of images" in texts(figure)
+    single = plots.training_curves(fake_history(1, epochs=1), "loss", "one epoch")
+    final = single.axes[0].lines[-1]
+    assert final.get_marker() == "o"  # a line of one point would be invisible
+    with pytest.raises(ValueError, match="quantity"):
+        plots.training_curves(fake_history(1), "auroc", "")
+
+
+def test_the_held_out_split_is_not_called_a_fold():
+    history = fake_history(1)
+    history["folds"][0]["fold"] = 0
+    written = texts(plots.training_curves(history, "loss", "baseline"))
+    assert "10 % held out" in written and "fold 0" not in written
+
+
+def test_cv_comparison_marks_contaminated_arms():
+    summaries = {"baseline": fake_cv(4), "augmented": fake_cv(4, contaminated=True, seed=1)}
+    figure = plots.cv_comparison(summaries)
+    bars = [patch for patch in figure.axes[0].patches if patch.get_height() > 0]
+    hatched = [bar for bar in bars if bar.get_hatch()]
+    assert len(bars) == 2 * len(plots.CV_METRICS) and len(hatched) == len(plots.CV_METRICS)
+    assert {round(bar.get_height(), 9) for bar in hatched} == {
+        round(summaries["augmented"]["mean"][metric], 9) for metric in plots.CV_METRICS
+    }
+    written = texts(figure)
+    assert written.count("contaminated: its generator may have seen the validation images") == 1
+    assert "n = 360 images of 301 patients" in written and "not a confidence interval" in written
+    clean = plots.cv_comparison({"baseline": fake_cv(4)})
+    assert "contaminated" not in texts(clean)
+
+
+def test_cv_comparison_shows_an_undefined_metric_as_such():
+    summary = fake_cv(3)
+    summary["mean"]["auroc"] = None
+    assert "n/a" in texts(plots.cv_comparison({"baseline": summary}))
+
+
+def test_comparison_curves_average_the_folds_and_mark_contamination():
+    histories = {"baseline": fake_history(3), "augmented": fake_history(2, seed=1)}
+    figure = plots.comparison_curves(histories, "acc", "title", contaminated=["augmented"])
+    _, validation = figure.axes
+    mean = np.mean([fold["val_acc"] for fold in histories["baseline"]["folds"]], axis=0)
+    assert np.allclose(drawn_values(validation)[0], mean)
+    assert [line.get_linestyle() for line in validation.lines] == ["-", "--"]
+    written = texts(figure)
+    assert "baseline (3 folds)" in written and "augmented (2 folds)\ncontaminated" in written
+    alone = plots.comparison_curves({"baseline": fake_history(0)}, "loss", "title")
+    assert "no arm was validated" in texts(alone)
+
+
+def test_gan_losses_leave_out_terms_that_were_off():
+    epochs = [
+        {"epoch": i, "g_loss": 2.0, "g_adversarial": 1.5, "g_perceptual": None, "g_feature_matching": 0.5,
+         "d_loss": 1.0, "d_loss_real": 0.6, "d_loss_fake": 0.4, "d_real": 0.7, "d_fake": 0.2}
+        for i in range(1, 6)
+    ]  # fmt: skip
+    written = texts(plots_gan.gan_losses(epochs, "GAN: n = 90"))
+    assert "feature matching" in written and "perceptual" not in written
+    assert "D(G(z))" in written and "GAN: n = 90" in written
+
+
+def test_images_are_drawn_pixel_by_pixel():
+    image = np.zeros((48, 48), dtype=np.uint8)
+    image[::2, ::2] = 255  # the finest pattern: any resampling would turn it gray
+    shown = render(plots_images.image_grid(np.stack([image] * 6), columns=3, title="six"))
+    scale = 3  # 48 pixels become 144
+    expected = np.kron(image, np.ones((scale, scale), dtype=np.uint8))
+    top, left = 14 + 30, 14  # margin and title
+    tile = shown[top : top + expected.shape[0], left : left + expected.shape[1]]
+    assert (tile == expected[:, :, None]).all()
+    assert shown.shape[1] == 520
+
+
+def test_grid_with_labels_boxes_and_a_long_title():
+    images = np.full((3, 64, 64), 100, dtype=np.uint8)
+    boxes = [np.array([[8.0, 8.0, 20.0, 30.0]]), np.empty((0, 4)), np.array([[0, 0, 9, 9], [30, 30, 9, 9]])]
+    figure = plots_images.image_grid(images, 2, "a title " * 20, labels=["AP", "PA", "AP"], boxes=boxes)
+    rectangles = figure.axes[0].patches
+    assert len(rectangles) == 3
+    assert rectangles[0].get_width() == 20 * 3 and rectangles[0].get_height() == 30 * 3
+    assert texts(figure).count("AP") == 2
+    edges = render(figure)[:, -4:]
+    assert (edges == 255).all()  # the title is wrapped, nothing runs out of the figure
+
+
+def test_real_images_are_left_out_when_told():
+    rng = np.random.default_rng(0)
+    real, synthetic = (rng.integers(0, 256, (8, 32, 32), dtype=np.uint8) for _ in range(2))
+    both = plots_images.real_vs_synthetic(
+        real, synthetic, "t", (synthetic[:2], real[:2], ["r = 0.9", "r = 0.8"])
+    )
+    assert len(both.axes[0].images) == 8 + 8 + 2 + 2
+    alone = plots_images.real_vs_synthetic(None, synthetic, "t")
+    shown = [image.get_array() for image in alone.axes[0].images]
+    assert len(shown) == 8
+    assert all((array == synthetic[i]).all() for i, array in enumerate(shown))
+    assert "training" not in texts(alone)
+
+
+def test_counts_are_written_into_the_bars():
+    counts = pd.DataFrame({"AP": [900, 10], "PA": [2100, 1500]}, index=["Normal", "Lung Opacity"])
+    written = texts(plots.stacked_counts(counts, "Classes by view: n = 4,510 images", "Images"))
+    assert "2,100" in written and "900" in written and "Lung Opacity" in written
+    assert "\n10\n" not in written  # no room for it
+    histogram = plots.count_histogram([1, 1, 1, 2, 5], "Images per patient", "Images", "Patients")
+    assert [patch.get_height() for patch in histogram.axes[0].patches] == [3, 1, 1]

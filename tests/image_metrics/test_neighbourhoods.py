@@ -1,0 +1,107 @@
+"""Precision, recall, density, coverage and separability against definitions spelt out and planted truths."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from image_metrics import neighbourhoods as fidelity
+from image_metrics.distances import equal_draws
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(11)
+
+
+def by_definition(made: np.ndarray, real: np.ndarray, k: int) -> dict[str, float]:
+    """The four scores with a loop for every sum of the papers."""
+
+    def reach(points, i):
+        return sorted(np.linalg.norm(points[i] - points[j]) for j in range(len(points)) if j != i)[k - 1]
+
+    inside_real = [
+        [np.linalg.norm(x - real[i]) <= reach(real, i) for i in range(len(real))] for x in made
+    ]  # fmt: skip
+    inside_made = [
+        [np.linalg.norm(x - made[j]) <= reach(made, j) for j in range(len(made))] for x in real
+    ]  # fmt: skip
+    return {
+        "precision": np.mean([any(balls) for balls in inside_real]),
+        "recall": np.mean([any(balls) for balls in inside_made]),
+        "density": np.sum(inside_real) / (k * len(made)),
+        "coverage": np.mean([any(balls[i] for balls in inside_real) for i in range(len(real))]),
+    }
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_scores_are_their_definitions(rng, k):
+    made, real = rng.normal(0.7, 0.8, size=(17, 3)), rng.normal(size=(23, 3))
+    scores = fidelity.neighbourhood_scores(made, real, k)
+    assert scores == pytest.approx(by_definition(made, real, k))
+    assert 0 < scores["precision"] < 1 and 0 < scores["recall"] < 1  # the case decides something
+
+
+def test_scores_in_closed_form():
+    real = np.arange(5.0)[:, None]  # on a line, one apart: every ball has radius 1 with k = 1
+    made = np.array([[0.0], [0.5], [9.0], [9.5]])  # radii .5, .5, .5, .5
+    scores = fidelity.neighbourhood_scores(made, real, k=1)
+    assert scores["precision"] == 0.5  # 0 and 0.5
+    assert scores["density"] == (2 + 2 + 0 + 0) / 4  # both lie in the balls of 0 and of 1
+    assert scores["coverage"] == 2 / 5  # the balls of 0 and of 1
+    assert scores["recall"] == 2 / 5  # 0 in the ball of 0, 1 in that of 0.5
+    with pytest.raises(ValueError, match="more than 4"):
+        fidelity.neighbourhood_scores(made, real, k=4)
+
+
+def test_one_distribution_scores_high_and_a_planted_collapse_scores_nothing(rng):
+    training, heldout = rng.normal(size=(300, 8)), rng.normal(size=(150, 8))
+    patients = list(range(300))
+    fresh = rng.normal(size=(400, 8))
+    collapsed = rng.normal(size=(1, 8)) + rng.normal(0, 0.01, size=(400, 8))
+    scores = {}
+    for name, made in (("fresh", fresh), ("collapsed", collapsed)):
+        sets = equal_draws(training, patients, made, heldout, max_images=1000, seed=3)
+        result = fidelity.scores_over_draws(sets)
+        assert result["n"] == 150 and result["k"] == fidelity.NEIGHBOURS
+        scores[name] = {key: row["mean"] for key, row in result["scores"]["synthetic_vs_training"].items()}
+        unseen = {key: row["mean"] for key, row in result["scores"]["training_vs_heldout"].items()}
+    for key in fidelity.SCORES:
+        assert scores["fresh"][key] == pytest.approx(unseen[key], abs=0.1)
+    assert scores["fresh"]["density"] == pytest.approx(1.0, abs=0.2)  # its expectation, Naeem et al. 2020
+    assert scores["collapsed"]["recall"] == 0.0 and scores["collapsed"]["coverage"] < 0.1
+
+
+def test_too_few_images_have_no_scores(rng):
+    few = rng.normal(size=(8, 2))
+    sets = equal_draws(few, list(range(8)), few, None, max_images=100, seed=0)
+    assert fidelity.scores_over_draws(sets) == {"n": 4, "k": 5, "draws": sets.draws}
+
+
+# --- separability ----------------------------------------------------------------------------------
+def probe(a, b, patients=None, n=200, seed=0) -> dict:
+    groups = patients if patients is not None else [f"p{i}" for i in range(len(a))]
+    return fidelity.separability(a, groups, b, [f"s{i}" for i in range(len(b))], n=n, seed=seed)
+
+
+def test_one_distribution_cannot_be_separated_and_two_can(rng):
+    a, b = rng.normal(size=(300, 20)), rng.normal(size=(250, 20))
+    same = probe(a, b)
+    assert same["auroc"] == pytest.approx(0.5, abs=0.12) and same["n"] == [200, 200]
+    b[:, 7] += 4.0
+    assert probe(a, b)["auroc"] > 0.99
+    assert probe(a, b) == probe(a, b)
+
+
+def test_patients_stay_in_one_fold(rng):
+    """20 patients of 10 images each, all alike: a probe that saw a patient would know her other images."""
+    patients = np.repeat(np.arange(20), 10)
+    a = rng.normal(size=(20, 60))[patients] + rng.normal(0, 0.05, size=(200, 60))
+    b = rng.normal(size=(200, 60))
+    leaking = probe(a, b)["auroc"]  # every image its own group
+    assert leaking > 0.8 and probe(a, b, patients)["auroc"] < 0.65
+
+
+def test_too_few_groups_give_no_auroc(rng):
+    a, b = rng.normal(size=(30, 2)), rng.normal(size=(30, 2))
+    assert probe(a, b, ["one patient"] * 30)["auroc"] is None

@@ -1,0 +1,260 @@
+"""The words of the report, on made-up comparisons: what must be said, and what may never be."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from fake_comparison import NONE, SAME, fake_comparison
+from fake_results import fake_cv
+from report.blocks import Bullets, Commands, Facts, Table, interval, p_value, signed, with_interval
+from report.sections import Findings, sections
+from report.text import WIDTH, compose
+from report.verdict import headline_pairs, verdict_sentence
+
+FOUR = ("baseline", "augmented", "control_duplicate", "control_weight")
+CLAIMS = re.compile(
+    r"improv|significan|better|worse|outperform|superior|inferior|succe|enhanc|boost|\bbeat|\bgain|\bwin(s|ner)?\b"
+    r"|help(s|ed|ful)?\b|advantage|benefi|promising|ahead",
+    re.IGNORECASE,
+)
+
+ABSENT_OF_AN_ARM = (
+    "auroc", "auroc_ci95", "auroc_cluster_ci95", "auprc", "sensitivity", "ppv", "brier", "n_train_images",
+    "n_train_patients", "seeds", "optimizer_steps", "command", "accuracy_cluster_ci95",
+)  # fmt: skip
+ABSENT_OF_A_PAIR = (
+    "auroc_difference", "p_auroc", "p_holm_auroc", "delong_p", "minimum_detectable_difference",
+    "minimum_detectable_difference_auroc",
+)  # fmt: skip
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def full(comparison: dict, **changes) -> Findings:
+    row = {
+        "group": "Distance", "name": "KID", "value": -0.0123, "uncertainty": "SD 0.002", "yardstick": None,
+        "yardstick_name": None, "n": "225 and 225 images", "extractor": None, "what": "0: alike.",
+        "cannot_tell": "It sees no copies.",
+    }  # fmt: skip
+    values = {
+        "cross_validated": {"baseline": fake_cv(5), "augmented": fake_cv(5, contaminated=True)},
+        "quality": {"rows": [row]}, "comparability": "NOT COMPARABLE with others.",
+        "flags": ["the steps were not equal"],
+        "missing": [("subgroups.png: nothing", "`python src/x.py` makes it")],
+        "commands": [("The arm baseline", "python src/train_classifier.py " + "--flag value " * 20)],
+        "files": [("comparison.json", "every number")],
+    }  # fmt: skip
+    return Findings(comparison=comparison, **(values | changes))
+
+
+# --- verdicts --------------------------------------------------------------------------------------
+def test_the_verdicts_are_the_only_conclusions():
+    """With the verdicts replaced by other words, no word of praise or blame is left, and each stands where
+    it must: twice per pair, and twice per headline."""
+    content = fake_comparison(FOUR, verdicts=("VERDICT-A", "VERDICT-B"))
+    text = compose(full(content))
+    assert not CLAIMS.search(text), CLAIMS.search(text)
+    pairs, headlines = len(content["pairs"]), 2
+    for token in ("VERDICT-A", "VERDICT-B"):
+        assert text.count(token) == pairs + headlines
+    assert len(re.findall(r"^  verdict, accuracy +VERDICT-A$", text, re.MULTILINE)) == pairs
+    assert len(re.findall(r"^  verdict, AUROC +VERDICT-B$", text, re.MULTILINE)) == pairs
+
+
+@pytest.mark.parametrize("seed_variance", [True, False])
+def test_seed_variance_is_told(seed_variance):
+    content = fake_comparison()
+    content["pairs"][0]["seed_variance_included"] = seed_variance
+    for arm in content["arms"].values():
+        arm["repeats"] = 3 if seed_variance else 1
+    text = one_line(compose(full(content)))
+    said = "seed variance included (baseline 3 runs, augmented 3 runs)"
+    unsaid = "seed variance not included (baseline 1 run, augmented 1 run)"
+    assert (said in text.replace("Seed", "seed")) == seed_variance
+    assert (unsaid in text.replace("Seed", "seed")) != seed_variance
+
+
+def test_headline_is_augmented_against_baseline_then_against_the_duplicates():
+    content = fake_comparison(FOUR)
+    pair = next(p for p in content["pairs"] if (p["a"], p["b"]) == ("augmented", "control_duplicate"))
+    pair |= {"accuracy_difference": 0.02, "accuracy_ci95": [0.005, 0.035], "verdict_accuracy": "better"}
+    first, second = headline_pairs(content)
+    assert (first["a"], first["b"]) == ("baseline", "augmented")
+    assert (second["a"], second["b"]) == ("control_duplicate", "augmented")
+    # The control is better than augmented: seen from augmented, worse, with all signs turned.
+    sentence = verdict_sentence(second)
+    assert "in accuracy, worse (−2.0 points, 95 % CI −3.5 to −0.5)" in sentence
+    assert second["verdict_auroc"] == pair["verdict_auroc"] == SAME
+    text = one_line(compose(full(content)))
+    assert sentence in text and "verdict, accuracy better" in text  # the pair itself stays as it is
+
+
+def test_an_arm_that_was_left_out_need_not_be_trained():
+    for left_out, others in (("baseline", ("augmented",)), ("augmented", ("baseline", "control_weight"))):
+        content = fake_comparison(others, left_out=[left_out])
+        text = one_line(compose(full(content, cross_validated={})))
+        assert f"The {left_out} arm was left out (--arms), so this does not say what" in text
+        assert "There is no" not in text
+
+
+def test_without_the_question_nothing_is_answered():
+    alone = one_line(compose(full(fake_comparison(("baseline",)), cross_validated={})))
+    assert (
+        "There is no augmented arm, so this does not say" in alone and "None: there is one arm only" in alone
+    )
+    controls = compose(full(fake_comparison(("baseline", "control_weight"))))
+    assert "There is no augmented arm" in controls and "control_weight against baseline" in controls
+    reason = {"a": "baseline", "b": "augmented", "reason": "they were tested on different splits"}
+    apart = one_line(compose(full(fake_comparison(pairs=[], not_compared=[reason]))))
+    assert "augmented and baseline cannot be compared: they were tested on different splits." in apart
+
+
+# --- order and content -----------------------------------------------------------------------------
+def test_order_of_the_sections():
+    keys = [section.key for section in sections(full(fake_comparison()))]
+    assert keys == [
+        "verdict", "warnings", "test-set", "arms", "differences", "thresholds", "calibration", "subgroups",
+        "training", "images", "commands", "files", "missing",
+    ]  # fmt: skip
+    text = compose(full(fake_comparison()))
+    assert text.index("* the steps were not equal") < text.index("augmented against baseline")
+    assert "warnings" not in [section.key for section in sections(full(fake_comparison(), flags=[]))]
+
+
+def test_numbers_of_each_part_are_stated():
+    content = fake_comparison()
+    text = compose(full(content))
+    flat, (pair,) = one_line(text), content["pairs"]
+    arm = content["arms"]["augmented"]
+    low, high = (100 * bound for bound in pair["accuracy_ci95"])
+    points = f"{100 * pair['accuracy_difference']:+.1f} points, 95 % CI {low:+.1f} to {high:+.1f}"
+    for sentence in (
+        "Test set: 301 images of 258 patients, 75 positive (24.9 %); split 555555555555",
+        "view, sex and age alone AUROC 0.712",
+        f"accuracy {points.replace('-', '−')}; p = 0.410, after Holm p = 0.820",
+        f"(only baseline right: {pair['mcnemar_b']}, only augmented right: {pair['mcnemar_c']}; image-level)",
+        "DeLong p = 0.520 (image-level)",
+        "Nadeau-Bengio not computed: augmented has no folds",
+        "80 % power from 6.1 points of accuracy and 0.042 of AUROC",
+        f"augmented {with_interval(arm['accuracy'], arm['accuracy_ci95'], 100, 1)}",
+        "baseline 1.31 0.150 → 0.148 0.040 → 0.031",
+        "Sensitivity of at least 0.90 out of fold arm threshold",
+        "No Lung Opacity / Not Normal: ",
+        "KID −0.0123 –", "It sees no copies. (value: SD 0.002; n: 225 and 225 images.)",
+        "Fréchet distance: NOT COMPARABLE with others.",
+        "* subgroups.png: nothing; `python src/x.py` makes it",
+    ):  # fmt: skip
+        assert sentence in flat, sentence
+    assert "paired bootstrap of 2,000 resamples of the patients (seed 42)" in flat
+    assert "at a prevalence of" not in flat
+
+
+def test_goal_is_met_or_not_and_by_how_much():
+    content = fake_comparison()
+    content["goal"]["arms"] = {
+        "baseline": {"met": True, "difference": 0.0123}, "augmented": {"met": False, "difference": -0.05}
+    }  # fmt: skip
+    text = one_line(compose(full(content)))
+    assert "Goal of 85 % accuracy: baseline met, by 1.2 points; augmented not met, 5.0 points short." in text
+
+
+def test_moved_prior_is_said_of_the_arms_that_have_more_positives():
+    content = fake_comparison(FOUR)
+    content["arms"]["control_weight"]["class_weights"] = [1.0, 2.0]
+    text = one_line(compose(full(content)))
+    (sentence,) = re.findall(r"Mind the threshold: ([^.]*)\. Synthetic images, [^.]* move the prior", text)
+    assert sentence == (
+        "augmented learned from 450 synthetic images, control_duplicate from 450 real positives drawn again, "
+        "control_weight from a loss weighted by class"
+    )
+    assert "Mind the threshold" not in compose(full(fake_comparison(("baseline",)), cross_validated={}))
+
+
+def test_negatives_among_the_extra_images_are_counted():
+    content = fake_comparison(FOUR)
+    content["arms"]["augmented"]["n_extra_positive"] = 150
+    content["arms"]["control_duplicate"]["n_extra_positive"] = 150
+    text = one_line(compose(full(content)))
+    assert "augmented learned from 450 synthetic images (150 of them positive), control_duplicate" in text
+    assert "from 150 real positives and 300 real negatives drawn again" in text
+    assert "extra weight on one class, move the prior" in text and "to lower them (negatives)" in text
+    content["arms"]["control_duplicate"]["n_extra_positive"] = 0
+    assert "and 450 real negatives drawn again" in one_line(compose(full(content)))
+
+
+def test_folds_repeats_and_prevalence():
+    content = fake_comparison()
+    (pair,), arm = content["pairs"], content["arms"]["baseline"]
+    result = {"difference": 0.002, "ci95": [-0.017, 0.021], "p": 0.76}
+    pair["nadeau_bengio"] = {"k": 5, "accuracy": result, "auroc": None}
+    runs = [{"repeat": i, "seed": 41 + i, "accuracy": 0.7 + i / 100, "auroc": 0.8} for i in (1, 2)]
+    arm |= {"repeats": 2, "seeds": [42, 43], "per_repeat": runs}
+    arm["at_prevalence"] = {"prevalence": 0.05, "ppv": 0.2, "npv": 0.98}
+    text = one_line(compose(full(content)))
+    assert "5 clean folds: accuracy +0.2 points, 95 % CI −1.7 to +2.1, p = 0.760" in text
+    assert "seeds 42, 43). Its 2 runs one by one, accuracy and AUROC: 71.0 %, 0.800; 72.0 %, 0.800." in text
+    assert "at a prevalence of 5.0 % PPV NPV baseline 0.200 0.980" in text
+
+
+def test_what_is_undefined_is_said_and_breaks_nothing():
+    """As much as may be missing is: one class, predictions alone, no folds, no subgroups."""
+    content = fake_comparison()
+    for arm in content["arms"].values():
+        arm |= dict.fromkeys(ABSENT_OF_AN_ARM)
+        arm |= {"subgroups": [], "per_repeat": []}
+        arm["thresholds"] |= {"source": None, "note": "none chosen: no folds"}
+        arm["thresholds"]["rules"] |= {"youden": None, "sensitivity_90": None}
+        nothing = dict.fromkeys(("temperature", "after", "bins_after"))
+        arm["calibration"] |= nothing | {"note": "none chosen: no folds"}
+    (pair,) = content["pairs"]
+    pair |= dict.fromkeys(ABSENT_OF_A_PAIR)
+    pair["auroc_ci95"] = [None, None]
+    content["references"] |= {"metadata_auroc": None, "thumbnail_auroc": None}
+    content["test_set"] |= {"split_sha256": None, "grouped_by": None}
+    text = one_line(compose(full(content, cross_validated={}, quality=None)))
+    for said in (
+        "AUROC difference undefined; p undefined", "80 % power undefined", "16 x 16 thumbnails not known",
+        "baseline, augmented: none chosen", "a split that is not known", "DeLong p undefined",
+        "augmented: not known, its file of metrics is missing",
+    ):  # fmt: skip
+        assert said in text, said
+    assert "None" not in text.replace("None:", "") and "nan" not in text
+
+
+# --- layout ----------------------------------------------------------------------------------------
+def test_lines_fit_and_commands_are_never_broken():
+    findings = full(fake_comparison(FOUR))
+    (_, command), lines = findings.commands[0], compose(findings).splitlines()
+    assert f"  {command}" in lines
+    assert max(len(line) for line in lines if command not in line) <= WIDTH
+    assert not [line for line in lines if line.startswith("% ")]  # a number and its unit stay together
+
+
+def test_every_table_has_as_many_cells_as_columns():
+    content = fake_comparison(FOUR)
+    content["arms"]["control_weight"]["subgroups"] = []
+    for section in sections(full(content)):
+        for block in section.blocks:
+            assert isinstance(block, str | Bullets | Table | Facts | Commands)
+            if isinstance(block, Table):
+                assert {len(row) for row in block.rows} == {len(block.columns)}, block
+
+
+def test_a_table_too_wide_becomes_a_list():
+    names = tuple(f"an_arm_with_a_rather_long_name_{i}" for i in range(4))
+    text = compose(full(fake_comparison(names), cross_validated={}))
+    assert max(map(len, text.splitlines())) <= max(WIDTH, len(full({}).commands[0][1]) + 2)
+    assert re.search(r"^view AP: \d+ of \d+\n  an_arm_with_a_rather_long_name_0 +0\.", text, re.MULTILINE)
+
+
+def test_numbers_in_words():
+    assert signed(-0.04, 1) == "0.0" and signed(0.05, 2) == "+0.05" and signed(-1.25, 2) == "−1.25"
+    assert interval([0.1, None]) == interval(None) == interval([float("nan"), 1.0]) == "undefined"
+    assert interval([-0.02, 0.031], 100, 1, sign=True) == "−2.0 to +3.1"
+    assert with_interval(0.5, [0.4, 0.6], 100, 0) == "50 (40–60)" and with_interval(None, None) == "–"
+    assert p_value(0.0004) == "p < 0.001" and p_value(0.25) == "p = 0.250" and p_value(None) == "p undefined"
+    assert NONE == "no evidence of a difference"
