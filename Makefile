@@ -2,6 +2,7 @@
 # make test       install, then every test that is not slow (under 5 minutes)
 # make test-slow  the slow tests (under 40 minutes)
 # make lint       ruff, types (mypy), layers of imports (import-linter, tests/test_layering.py)
+# make docs       write docs/help/ anew from the scripts' --help
 #
 # Uses uv where it is on PATH, else pip. On a machine without a GPU,
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -22,7 +23,7 @@ else
   INSTALL := uv pip install --compile-bytecode --python $(BIN)/python
 endif
 
-.PHONY: setup demo test test-slow lint
+.PHONY: setup demo test test-slow lint docs
 
 setup: $(VENV)/.installed
 
@@ -44,7 +45,10 @@ test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
 lint: setup
-	$(BIN)/python -m ruff check src tests
+	$(BIN)/python -m ruff check src tests docs
 	$(BIN)/python -m mypy
 	PYTHONPATH=src $(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_layering.py
+
+docs: setup
+	$(BIN)/python docs/write_docs.py
