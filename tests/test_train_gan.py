@@ -18,12 +18,11 @@ from gan import files as gan_files
 from gan import flags as gan_flags
 from gan import forecast as gan_forecast
 from gan import losses as gan_losses
-from gan import objective as gan_objective
 from gan import run as gan_run
 from gan import training as gan_training
 from gan import training_set as gan_training_set
 from gan_data import make_dataset
-from networks import gan_layers
+from networks import gan_layers, vgg16
 from networks.weights import hub_weights
 from utils import UserError, WeightsUnavailableError, load_checkpoint, load_json
 
@@ -48,7 +47,7 @@ def no_download(monkeypatch):
     def unavailable(url, what, remedy):
         raise WeightsUnavailableError(f"{what}: {url} cannot be had; {remedy}")
 
-    monkeypatch.setattr(gan_objective, "hub_weights", unavailable)
+    monkeypatch.setattr(vgg16, "hub_weights", unavailable)
 
 
 def train(data_dir: Path, folder: Path, *flags: str) -> None:
@@ -553,9 +552,9 @@ def test_perceptual_on_without_weights_stops(data_dir, tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncated", "another network"])
 def test_unfit_vgg_file_stops_on_and_not_auto(data_dir, tmp_path, monkeypatch, capsys, damage):
-    monkeypatch.setattr(gan_objective, "hub_weights", REAL_HUB_WEIGHTS)
+    monkeypatch.setattr(vgg16, "hub_weights", REAL_HUB_WEIGHTS)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    file = tmp_path / "torch" / "hub" / "checkpoints" / gan_losses.VGG16_URL.rsplit("/", 1)[1]
+    file = tmp_path / "torch" / "hub" / "checkpoints" / vgg16.VGG16_URL.rsplit("/", 1)[1]
     file.parent.mkdir(parents=True)
     torch.save({"conv1.weight": torch.zeros(1000)}, file)
     if damage == "truncated":
@@ -575,7 +574,7 @@ def test_perceptual_loss_with_weights_is_used_and_recorded(data_dir, tmp_path, m
     torch.manual_seed(0)
     layers = vgg.make_layers(vgg.cfgs["D"][:9]).state_dict()
     weights = {f"features.{name}": value for name, value in layers.items()}
-    monkeypatch.setattr(gan_objective, "hub_weights", lambda *_: weights)
+    monkeypatch.setattr(vgg16, "hub_weights", lambda *_: weights)
     train(data_dir, tmp_path, "--epochs", "1")
     content = history(tmp_path)
     assert content["perceptual"] == "on"

@@ -23,12 +23,12 @@ from dataset.options import cache_folder
 from dcgan import count_parameters
 from gan.augmentation import augment, draws
 from gan.files import save_grid
-from gan.losses import untrained_vgg16
 from gan.objective import objective_to_time
 from gan.options import DEFAULTS, as_typed, options_of, wants_perceptual
 from gan.training import GAN, PERCEPTUAL_IMAGES, build_gan
 from gan.training_set import count_epochs, fit_batch_size, records_to_learn_from, training_part_of
 from image_metrics.copies import DETAIL_SHIFT, DETAIL_SIDE
+from networks.vgg16 import untrained_vgg16
 from studies.estimates import IMAGES_TO_DECODE, describe_gan, gan_seconds
 from studies.timing import SCRIPT_SECONDS, decoding_seconds
 from utils import resolve_precision, select_device

@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from data_loader import IMAGENET_MEAN, IMAGENET_STD
 from gan.options import SMOOTHING
-from utils import derive_seed
 
 WGAN_GP_WEIGHT = 10.0  # Gulrajani et al. 2017, for all of their networks and data
 
@@ -165,65 +163,6 @@ def feature_matching_loss(real: list[Moments], fake: list[Moments]) -> Tensor:
 
 
 # --- perceptual ------------------------------------------------------------------------------------
-VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
-VGG16_BLOCKS = ((3, 64, 64), (64, 128, 128), (128, 256, 256, 256))  # channels up to relu3_3
-GRID = 7  # features are averaged over a 7x7 grid of cells: coarse anatomy is kept, exact position is not
-MAX_SIDE = 128  # larger images are halved first: VGG at 224 costs five times VGG at 112
-
-
-class VGG16Features(nn.Module):
-    """torchvision's VGG16 up to relu3_3; images [N, 1 or 3, S, S] in [-1, 1] -> three maps [N, C, 7, 7].
-
-    The maps are relu1_2 (64 channels), relu2_2 (128) and relu3_3 (256), frozen. ``state_dict`` is that of the
-    published model; its classifier and deeper layers are not used. ``ValueError`` if a layer is not in it.
-    """
-
-    def __init__(self, state_dict: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.layers, self.outputs = nn.Sequential(), []
-        for channels in VGG16_BLOCKS:
-            if len(self.layers):
-                self.layers.append(nn.MaxPool2d(2))
-            for before, after in zip(channels, channels[1:], strict=False):
-                self.layers.extend([nn.Conv2d(before, after, 3, padding=1), nn.ReLU()])
-            self.outputs.append(len(self.layers) - 1)
-        own = self.layers.state_dict()
-        given = {name: state_dict.get(f"features.{name}") for name in own}
-        for name, value in given.items():
-            if value is None or value.shape != own[name].shape:
-                raise ValueError(f"features.{name} is missing or of another shape")
-        self.layers.load_state_dict(given)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
-        self.eval().requires_grad_(False)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        x = images.float()
-        while x.shape[-1] > MAX_SIDE:
-            x = functional.avg_pool2d(x, 2)
-        x = ((x + 1) / 2 - self.mean) / self.std  # one channel becomes three by broadcasting
-        maps = []
-        for index, layer in enumerate(self.layers):
-            x = layer(x)
-            if index in self.outputs:
-                maps.append(functional.adaptive_avg_pool2d(x.float(), GRID))
-        return maps
-
-
-def untrained_vgg16(seed: int) -> VGG16Features:
-    """VGG16 with random weights, for timing only: as slow as the trained one, and nothing is downloaded."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "vgg16"))
-    weights, index = {}, 0
-    for channels in VGG16_BLOCKS:
-        index += 1 if index else 0  # the pooling layer before every block but the first
-        for before, after in zip(channels, channels[1:], strict=False):
-            noise = torch.randn(after, before, 3, 3, generator=generator)
-            weights[f"features.{index}.weight"] = noise * (2 / (9 * before)) ** 0.5
-            weights[f"features.{index}.bias"] = torch.zeros(after)
-            index += 2  # the convolution and its ReLU
-    return VGG16Features(weights)
-
-
 class PerceptualLoss(nn.Module):
     """Distance of a batch of fakes from the *whole training set* in the moments of VGG16's features.
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from common.distributed import main_first
 from common.progress import progress_bar
 from data_loader import to_gan_range
-from gan.losses import VGG16_URL, PerceptualLoss, VGG16Features, untrained_vgg16
+from gan.losses import PerceptualLoss
 from gan.options import wants_perceptual
 from gan.training import Objective, perceptual_every
-from networks.weights import hub_weights
+from networks.vgg16 import VGG16Features, load_vgg16, untrained_vgg16
 from utils import WeightsUnavailableError, autocast
 
 log = logging.getLogger(__name__)
@@ -22,16 +22,8 @@ log = logging.getLogger(__name__)
 
 def load_perceptual_loss(pixels: Tensor, num_channels: int, precision: str) -> PerceptualLoss:
     """VGG16 with its ImageNet weights and its moments over all ``pixels``; ``WeightsUnavailableError``."""
-    what, remedy = "the perceptual loss", "use --perceptual off"
     with main_first():
-        weights = hub_weights(VGG16_URL, what, remedy)
-    try:
-        network = VGG16Features(weights).to(pixels.device)
-    except ValueError as error:
-        file = VGG16_URL.rsplit("/", 1)[1]
-        raise WeightsUnavailableError(
-            f"{what}: {file} in torch's cache is not VGG16 ({error}); delete it, or {remedy}"
-        ) from None
+        network = load_vgg16("the perceptual loss", "use --perceptual off").to(pixels.device)
     return perceptual_loss_of(network, pixels, num_channels, precision)
 
 

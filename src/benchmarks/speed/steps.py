@@ -31,7 +31,7 @@ from common import paths
 from data_loader import to_classifier_range, to_gan_range
 from dcgan import Generator, initialise
 from gan.generation import NOISE_STREAM, ImageMaker, write_images
-from gan.losses import PerceptualLoss, untrained_vgg16
+from gan.losses import PerceptualLoss
 from gan.training import (
     GAN,
     TERMS,
@@ -44,6 +44,7 @@ from gan.training import (
 )
 from image_metrics.distances import frechet_distance_of_features, kernel_distance_of_subsets
 from image_metrics.neighbourhoods import NEIGHBOURS, neighbourhood_scores
+from networks.vgg16 import untrained_vgg16
 from utils import autocast, derive_seed, set_seed
 
 LATENT_DIM = 100
