@@ -22,8 +22,9 @@ from common import paths
 from common.command_line import argument_parser, number, run_script
 from common.distributed import barrier, from_main, is_main, own, size, together
 from common.progress import progress_bar
+from dataset.image_writer import is_whole
 from gan.options import CLASS_FLAGS, label_of_class
-from synthetic.folders import check_folder, clear, is_whole, make_manifest
+from synthetic.folders import check_folder, clear, make_manifest
 from utils import UserError, save_json
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import data_loader
 from common import paths
@@ -183,29 +182,6 @@ class TestOfficialTest:
 
 
 class TestPixels:
-    ramp = np.tile(np.linspace(0, 255, 32), (24, 1)).astype(np.uint8)  # not square
-
-    @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "16-bit"])
-    def test_every_kind_of_png_gives_the_same_gray(self, tmp_path, mode):
-        image = Image.fromarray(self.ramp)
-        if mode == "16-bit":
-            image = Image.fromarray(self.ramp.astype(np.uint16) * 257)
-        elif mode == "P":
-            image = image.quantize(256)
-        else:
-            image = image.convert(mode)
-        image.save(tmp_path / "image.png")
-        expected = np.asarray(Image.fromarray(self.ramp).resize((16, 16), Image.Resampling.BILINEAR))
-        pixels = read_image(tmp_path / "image.png", 16)
-        assert pixels.dtype == np.uint8 and pixels.shape == (16, 16)
-        assert np.abs(pixels.astype(int) - expected).max() <= (2 if mode == "P" else 1)
-
-    def test_resizing_is_antialiased(self, tmp_path):
-        stripes = np.zeros((64, 64), np.uint8)
-        stripes[:, ::2] = 200  # finer than the result can show: must become even gray
-        Image.fromarray(stripes).save(tmp_path / "stripes.png")
-        assert np.abs(read_image(tmp_path / "stripes.png", 8)[:, 1:-1].astype(int) - 100).max() <= 2
-
     def test_bad_images_stop_the_run_or_are_skipped_and_named(self, make_dataset):
         data_dir = make_dataset(n=16)
         folder = paths.training_images(data_dir)

@@ -598,7 +598,7 @@ def test_help_is_instant_and_offline():
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     ).stdout
     assert said.splitlines()[-1] == "0 set()"
-    assert said.count("(default:") == 4
+    assert said.count("(default:") == 6
 
 
 @pytest.mark.parametrize("name", ["rsna", "https://www.kaggle.com/datasets/a/b", "a/b/latest", "../b"])

@@ -429,7 +429,7 @@ def unit_again(unit: str | Path) -> Path:
 
 
 def lock_beside(path: str | Path) -> Path:
-    """A file that who writes ``path`` holds locked."""
+    """Lock file for writers of ``path``."""
     return Path(path).with_name(f".{Path(path).name}.lock")
 
 

@@ -1,4 +1,7 @@
-"""The reader of real X-ray files: any PNG in, gray uint8 pixels of one size out."""
+"""The one reader of image files: PNG or JPEG in, gray uint8 pixels out.
+
+A further image format is accepted here. Whoever changes pixels raises ``DECODING``: caches depend on it.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,38 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
-DECODING = 1  # version of ``read_image``; raise it with every change of the pixels that it makes
+DECODING = 1  # version of ``read_image``
 
 
 def read_image(path: str | Path, image_size: int) -> np.ndarray:
-    """Decode a PNG (8- or 16-bit gray, RGB, RGBA, palette; any size) to gray uint8 [image_size, image_size].
+    """Decode an image of any size to gray uint8 [image_size, image_size], antialiased bilinear.
 
-    16-bit samples are divided by 257, PNG's own scaling to 8 bits; transparency is ignored; antialiased
-    bilinear resize. ``OSError`` if the file is missing or damaged.
+    Formats and gray values: see ``read_gray``; 16-bit samples are rounded after the resize. ``OSError`` if
+    the file is missing or damaged.
     """
+    import numpy as np
+    from PIL import Image
+
+    gray = _open_gray(path)
+    resized = gray.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return np.asarray(resized).round().astype(np.uint8)
+
+
+def read_gray(path: str | Path) -> np.ndarray:
+    """Decode 8- or 16-bit gray, RGB(A) or palette PNG, or JPEG, to gray uint8 [H, W].
+
+    8-bit gray keeps its values; 16-bit samples are divided by 257, PNG's own scaling to 8 bits, and rounded;
+    colours become ITU-R 601 luma; transparency is ignored. ``OSError`` if the file is missing or damaged.
+    """
+    import numpy as np
+
+    return np.asarray(_open_gray(path)).round().astype(np.uint8)
+
+
+def _open_gray(path: str | Path) -> Image.Image:
+    """Decode a file to PIL's mode L, or to mode F in [0, 255] if it has 16 bits."""
     import numpy as np
     from PIL import Image, UnidentifiedImageError
 
@@ -24,17 +49,14 @@ def read_image(path: str | Path, image_size: int) -> np.ndarray:
         with Image.open(path) as image:
             image.load()
             if image.mode.startswith("I"):  # 16-bit gray: PIL would clip it to 255
-                gray = Image.fromarray((np.asarray(image, dtype=np.float32) / 257.0).clip(0, 255))
-            else:
-                gray = image if image.mode == "L" else image.convert("RGB").convert("L")
-            resized = gray.resize((image_size, image_size), Image.Resampling.BILINEAR)
+                return Image.fromarray((np.asarray(image, dtype=np.float32) / 257.0).clip(0, 255))
+            return image if image.mode == "L" else image.convert("RGB").convert("L")
     except (UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise OSError(f"not a readable image: {error}") from None
-    return np.asarray(resized).round().astype(np.uint8)
 
 
 def decoder_version() -> str:
-    """What pixels depend on besides the file and the size: this code and the library that it calls."""
+    """Name what pixels depend on besides the file and the size: this code and the library that it calls."""
     import PIL
 
     return f"gray, antialiased bilinear, version {DECODING}, Pillow {PIL.__version__}"

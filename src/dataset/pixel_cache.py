@@ -23,9 +23,8 @@ import json
 import logging
 import os
 import shutil
-import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from common import paths
+from common.file_lock import hold_lock
 from utils import sha256_json
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ def load_pixels(
         if (pixels := _gather(folder, images, workers)) is not None:
             return pixels, _good([(state, 0) for state in images.states])
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(paths.image_cache_lock(folder)):
+    lock = paths.image_cache_lock(folder)
+    with hold_lock(lock, f"waiting for another process that decodes these images: it holds {lock}"):
         # Another process may have made it while this one waited.
         rows = _open(file, images, decode, workers)
         if rows is None:
@@ -398,33 +399,3 @@ def _finished(
     text = json.dumps([[*state, crc] for state, crc in rows]) + "\n" if rows else ""
     index.write_text(text, encoding="utf-8", newline="\n")
     return rows
-
-
-# --- one builder at a time -------------------------------------------------------------------------
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file, waiting for it; the system lets go of it when a process ends, killed or not."""
-    with path.open("a+b") as file:
-        told = False
-        while not try_lock(file):
-            if not told:
-                log.info(f"waiting for another process that decodes these images: it holds {path}")
-                told = True
-            time.sleep(0.1)
-        yield
-
-
-def try_lock(file: BinaryIO) -> bool:
-    """Try to lock; False if another process has."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from common import paths
 from common.distributed import size
 from data_loader import from_gan_range
+from dataset.image_writer import save_png
 from dataset.patients import GROUPED_BY_PATIENT
 from gan.figures import gan_losses, gan_quality, mosaic, moving
 from gan.networks import DISCRIMINATOR_FORMAT, GENERATOR_FORMAT
 from gan.options import CLASS_NAMES
 from gan.warnings import new_warnings
 from image_metrics.feature_spaces import small_images
-from synthetic.folders import save_png
 from utils import UserError, atomic_path, plain, save_checkpoint, save_figure, save_json, save_text
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from torch.nn.utils import fuse_conv_bn_eval
 import dcgan
 from common import paths
 from data_loader import from_gan_range
+from dataset.image_writer import save_png
 from gan.networks import Generator
 from gan.options import CLASS_FLAGS
 from gan.training import image_noise
-from synthetic.folders import save_png
 from utils import UserError
 
 NOISE_STREAM = "synthetic"

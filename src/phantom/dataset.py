@@ -22,6 +22,7 @@ from PIL import Image
 
 from common import paths
 from common.progress import progress_bar
+from dataset.image_writer import LOW_EFFORT, save_png
 from phantom.anatomy import Anatomy, as_imaged, draw_anatomy, draw_chest, draw_pose
 from phantom.findings import (
     COMPANIONS,
@@ -38,7 +39,7 @@ from phantom.findings import (
 )
 from phantom.people import NORMAL, OPACITY, Record, generator, phantom_records
 from phantom.shapes import Pose, smooth_noise
-from utils import UserError, atomic_path, load_json, save_csv, save_json
+from utils import UserError, load_json, save_csv, save_json
 
 VERSION = 1  # of the drawing; raise it when the same seed gives other images
 SMALLEST_SIZE, LARGEST_SIZE = 32, 2048  # pixels
@@ -239,17 +240,12 @@ def _write_image(record: Record, folder: Path, image_size: int, seed: int) -> li
     train = record.part == "train"
     image = (paths.training_images(folder) if train else paths.test_images(folder)) / name
     if not image.exists():
-        _save_png(image, render(scene, image_size, generator(seed, record.part, "render", record.index)))
+        rng = generator(seed, record.part, "render", record.index)
+        save_png(image, render(scene, image_size, rng), LOW_EFFORT)
     mask = paths.training_masks(folder) / name
     if train and not mask.exists():
-        _save_png(mask, box_mask(scene.boxes, image_size))
+        save_png(mask, box_mask(scene.boxes, image_size), LOW_EFFORT)
     return scene.boxes
-
-
-def _save_png(path: Path, pixels: np.ndarray) -> None:
-    with atomic_path(path, durable=False) as temporary:
-        # Grain does not compress: more effort only takes longer.
-        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1)
 
 
 def _write_tables(folder: Path, records: list[Record], boxes: list[list[Box]]) -> None:

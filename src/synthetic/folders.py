@@ -7,7 +7,6 @@ its subfolders fold_1, fold_2, ... (of generators trained without one fold) neve
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from common import paths
 from dataset.records import name_some
 from synthetic.leak_checks import Seen, match_ids, unknown_ids_flag
-from utils import UserError, atomic_path, load_json, sha256_file
+from utils import UserError, load_json, sha256_file
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 OR_LIVE_WITH_IT = "or use --allow-unverified-synthetic and live with a red flag in every result file"
@@ -284,27 +282,3 @@ def check_folder(folder: Path, manifest: dict[str, Any]) -> None:
     expected = {paths.synthetic_image(folder, index) for index in range(1, asked + 1)}
     if stray := [image.name for image in images if image not in expected]:
         raise UserError(f"{folder} holds {name_some(stray, 3)} of unknown origin: {remedy}")
-
-
-def is_whole(path: Path, size: tuple[int, int]) -> bool:
-    """Is ``path`` there, an 8-bit gray PNG of ``size`` (width, height)?"""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.mode == "L" and image.size == size
-    except (OSError, SyntaxError, ValueError):  # PIL's, for all the ways a file can be damaged
-        return False
-
-
-def save_png(path: Path, pixels: np.ndarray) -> None:
-    """Write uint8 [H, W] as 8-bit gray PNG.
-
-    Nobody waits for the disk: a file that a power failure cuts short is found and made again. zlib looks for
-    runs only: in the grain of X-rays its search for repetitions takes three times as long to save nothing.
-    """
-    from PIL import Image
-
-    with atomic_path(path, durable=False) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG", compress_type=zlib.Z_RLE)

@@ -9,15 +9,12 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from common import paths
+from dataset.image_reader import read_gray
+from dataset.image_writer import is_whole, save_png
 from dataset.records import name_some
-from synthetic.folders import is_whole, save_png
 from utils import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 AS_GOOD_AS_BLACK = 16  # of 255: 12-bit values in a 16-bit file reach 4095 / 257 = 15.9 at most
@@ -49,25 +46,6 @@ def find_images(folder: Path, output: Path) -> list[Path]:
     if not files:
         raise UserError(f"--images {folder} holds no PNG or JPEG files (subfolders are not searched)")
     return files
-
-
-def read_gray(path: Path) -> np.ndarray:
-    """Decode 8- or 16-bit gray, RGB(A) or palette PNG, or JPEG, to gray uint8 [H, W].
-
-    8-bit gray keeps its values; 16-bit samples are divided by 257, PNG's own scaling to 8 bits, and rounded;
-    colours become ITU-R 601 luma; transparency is ignored. ``OSError`` if the file is damaged.
-    """
-    import numpy as np
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode.startswith("I"):  # 16-bit gray
-                return (np.asarray(image) / 257.0).round().clip(0, 255).astype(np.uint8)
-            return np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))
-    except (UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise OSError(f"not a readable image: {error}") from None
 
 
 def survey(files: list[Path], workers: int, skip_bad: bool) -> tuple[list[Source], list[str]]:

@@ -25,7 +25,6 @@ from dataset.image_reader import read_image
 from dataset.records import load_dataset
 from utils import UserError, load_checkpoint
 
-SRC = Path(__file__).resolve().parent.parent / "src"
 SIZE = 16
 
 
@@ -75,7 +74,7 @@ def expected(records) -> np.ndarray:
 def loading_process(records, cache: Path, before_decoding: str) -> list[str]:
     """A command that loads ``records``; ``before_decoding``: what it does before each ``path``."""
     code = (
-        f"import functools, sys, time; sys.path.insert(0, {str(SRC)!r})\n"
+        f"import functools, sys, time; sys.path.insert(0, {str(paths.SRC)!r})\n"
         "from pathlib import Path; from dataset import image_reader, pixel_cache\n"
         "pixel_cache.BLOCK = 4; print = functools.partial(print, flush=True)\n"
         f"def decode(path):\n    {before_decoding}\n    return image_reader.read_image(path, {SIZE})\n"

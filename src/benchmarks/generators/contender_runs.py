@@ -29,8 +29,8 @@ from benchmarks.generators.contenders import Unit, folder_name
 from benchmarks.generators.data import K_FOLDS, BenchmarkData
 from benchmarks.generators.scores import AVERAGED, RAW
 from common import paths
+from common.file_lock import try_lock
 from common.paths import SRC
-from dataset.pixel_cache import try_lock
 from utils import UserError, atomic_path, load_json, save_json
 
 DONE, FAILED, OVER_TIME, NOT_INSTALLED = "done", "failed", "over_time", "not_installed"
@@ -111,11 +111,9 @@ def make_images(unit: Unit, field: Field, again: bool = False) -> Made:
 
 @contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Hold the lock of a unit's folder; the system lets go of it when a process ends, killed or not."""
-    lock = paths.lock_beside(folder)
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+b") as file:
-        if not try_lock(file):
+    """Hold the lock of a unit's folder; ``UnitBusyError`` if another process holds it."""
+    with try_lock(paths.lock_beside(folder)) as ours:
+        if not ours:
             raise UnitBusyError
         yield
 

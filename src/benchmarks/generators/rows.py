@@ -8,9 +8,7 @@ another ResNet-18, are scored anew from the images that are kept, and are in no 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from benchmarks.generators.contender_runs import (
 from benchmarks.generators.contenders import Unit
 from benchmarks.generators.scores import SPACES, VERSION, Judge, better_of, shipped
 from common import paths
-from dataset.pixel_cache import try_lock
+from common.file_lock import hold_lock
 from utils import UserError, load_json, public_path, save_json
 
 log = logging.getLogger(__name__)
@@ -68,7 +66,7 @@ class GANResults:
             "references": judge.references(),
             "controls": judge.controls(),
         }
-        with locked(self.file):
+        with hold_lock(paths.lock_beside(self.file)):
             save_json(self.file, self._read() | described)
         self.content = load_json(self.file)
 
@@ -83,7 +81,7 @@ class GANResults:
         """In place of an earlier one of the same contender, budget and seed, be it of other settings; but a
         failure never takes the place of a finished row: False then. The file is read anew: another command
         may have added to it."""
-        with locked(self.file):
+        with hold_lock(paths.lock_beside(self.file)):
             content = self._read() | {key: self.content[key] for key in DESCRIBED}
             same = [kept for kept in content["rows"] if all(kept[name] == row[name] for name in PLACE)]
             if row["status"] != DONE and any(kept["status"] == DONE for kept in same):
@@ -179,22 +177,11 @@ def merged(contents: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
 def merge_into(file: Path, others: Sequence[Path]) -> dict[str, Any]:
     """Write the rows of ``others`` into ``file``, too; returns what it then holds. ``UserError`` as in
     ``merged``; then nothing is written."""
-    with locked(file):
+    with hold_lock(paths.lock_beside(file)):
         names = [public_path(path) for path in (file, *others)]
         content = merged([read_results(path) for path in (file, *others)], names)
         save_json(file, content)
     return content
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Hold the lock of a result file, waiting for it: reading, adding and writing are one step."""
-    lock = paths.lock_beside(file)
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+b") as handle:
-        while not try_lock(handle):
-            time.sleep(0.05)
-        yield
 
 
 # --- measuring -------------------------------------------------------------------------------------

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.image_reader import read_gray, read_image
+
+RAMP = np.tile(np.linspace(0, 255, 32), (24, 1)).astype(np.uint8)  # not square
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "16-bit"])
+def test_every_kind_of_png_gives_the_same_gray(tmp_path, mode):
+    image = Image.fromarray(RAMP)
+    if mode == "16-bit":
+        image = Image.fromarray(RAMP.astype(np.uint16) * 257)
+    elif mode == "P":
+        image = image.quantize(256)
+    else:
+        image = image.convert(mode)
+    image.save(tmp_path / "image.png")
+    expected = np.asarray(Image.fromarray(RAMP).resize((16, 16), Image.Resampling.BILINEAR))
+    pixels = read_image(tmp_path / "image.png", 16)
+    assert pixels.dtype == np.uint8 and pixels.shape == (16, 16)
+    assert np.abs(pixels.astype(int) - expected).max() <= (2 if mode == "P" else 1)
+
+
+def test_resizing_is_antialiased(tmp_path):
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 200  # finer than the result can show: must become even gray
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    assert np.abs(read_image(tmp_path / "stripes.png", 8)[:, 1:-1].astype(int) - 100).max() <= 2
+
+
+def test_the_size_of_the_file_is_kept_where_none_is_asked_for(tmp_path):
+    deep = np.linspace(0, 65535, 24 * 32).reshape(24, 32).round().astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    Image.fromarray(RAMP).save(tmp_path / "gray.png")
+    Image.fromarray(np.stack([RAMP] * 3, axis=2)).save(tmp_path / "colour.jpg")
+    assert np.array_equal(read_gray(tmp_path / "gray.png"), RAMP)
+    assert np.array_equal(read_gray(tmp_path / "deep.png"), (deep / 257.0).round().astype(np.uint8))
+    assert np.abs(read_gray(tmp_path / "colour.jpg").astype(int) - RAMP).max() <= 8
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + bytes(30)])
+def test_what_is_no_image_is_an_os_error(tmp_path, content):
+    (tmp_path / "x.png").write_bytes(content)
+    for read in (read_gray, lambda path: read_image(path, 8)):
+        with pytest.raises(OSError):
+            read(tmp_path / "x.png")
