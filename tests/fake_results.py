@@ -13,7 +13,9 @@ from classifier import CHECKPOINT_FORMAT, PneumoniaClassifier
 from common import paths
 from dataset.records import load_dataset
 from dataset.splits import TEST, TRAIN, load_or_create_splits, select
-from stats.metrics import classification_metrics, cluster_bootstrap_ci, mean_and_std, wilson_interval
+from stats.bootstrap import bootstrap_interval
+from stats.metric_registry import classification_metrics, mean_and_std
+from stats.metrics import wilson_interval
 from utils import save_checkpoint, save_csv, save_json
 
 SPLIT = "5" * 64
@@ -68,7 +70,7 @@ def write_arm(
     runs = fake_probabilities(labels, skill, seed, repeats)
     probabilities = runs.mean(axis=0)
     scores = classification_metrics(labels, probabilities)
-    auroc_ci = cluster_bootstrap_ci(labels, probabilities, patients, "auroc", n_resamples=100)
+    auroc_ci = bootstrap_interval(labels, probabilities, patients, "auroc", n_resamples=100)
     seeds = list(range(42, 42 + repeats))
     metrics = {
         "prefix": prefix, "config": {}, "environment": {}, "seed": 42, "repeats": repeats, "seeds": seeds,

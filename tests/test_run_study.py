@@ -21,7 +21,7 @@ from comparison.arms import compare
 from dataset.records import load_dataset
 from dataset.splits import TRAIN, load_or_create_splits, reduce_training
 from fake_results import fake_records, held_out_records, write_arm
-from stats.metrics import paired_cluster_bootstrap
+from stats.bootstrap import bootstrap_difference
 from stats.paired_tests import holm
 from studies import figures as plots_study
 from studies import learning_curve
@@ -471,7 +471,7 @@ def test_with_one_run_the_interval_is_the_paired_bootstrap(points):
     curve = learning_curve.summarise(single, n_resamples=300, seed=5)
     a, b = (point.arm.predictions for point in single)
     for name in ("accuracy", "auroc"):
-        expected = paired_cluster_bootstrap(
+        expected = bootstrap_difference(
             a["label"].to_numpy(), a["probability"].to_numpy(), b["probability"].to_numpy(),
             list(a["patient"]), name, n_resamples=300, seed=5,
         )  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from classifier_runs import METRICS, QUICK, frozen, make_synthetic, run, training_positives
 from common import paths
 from conftest import write_csv
-from stats.metrics import classification_metrics
+from stats.metric_registry import classification_metrics
 from utils import UserError, load_checkpoint, load_json
 
 SCORES = ("accuracy", "weighted_precision", "weighted_recall", "weighted_f1", "auroc", "auprc", "sensitivity",

@@ -227,7 +227,7 @@ def difference(base: Arm, other: Arm, seed: int, n_resamples: int) -> dict[str, 
     {"base", "other", "n_images", "n_patients", "n_resamples", "seed", "accuracy": {"difference", "ci95"},
     "auroc": likewise}; fractions.
     """
-    from stats.metrics import paired_cluster_bootstrap
+    from stats.bootstrap import bootstrap_difference
 
     result: dict[str, Any] = {"base": base.name, "other": other.name}
     if reason := why_not_comparable(base, other):
@@ -235,7 +235,7 @@ def difference(base: Arm, other: Arm, seed: int, n_resamples: int) -> dict[str, 
     a, b = base.predictions, other.predictions
     result |= {"n_images": len(a), "n_patients": int(a["patient"].nunique())}
     for statistic in ("accuracy", "auroc"):
-        result[statistic] = paired_cluster_bootstrap(
+        result[statistic] = bootstrap_difference(
             a["label"].to_numpy(), a["probability"].to_numpy(), b["probability"].to_numpy(),
             list(a["patient"]), statistic, n_resamples=n_resamples, seed=seed,
         )  # fmt: skip

@@ -9,13 +9,9 @@ import pandas as pd
 
 from arms.data import ArmData
 from arms.training import FoldFit
-from stats.metrics import (
-    THRESHOLD,
-    classification_metrics,
-    cluster_bootstrap_ci,
-    mean_and_std,
-    wilson_interval,
-)
+from stats.bootstrap import bootstrap_interval
+from stats.metric_registry import classification_metrics, mean_and_std
+from stats.metrics import THRESHOLD, wilson_interval
 from stats.shortcut_baselines import References, reference_summary
 from synthetic.folders import overlaps
 
@@ -108,7 +104,7 @@ def test_scores(data: ArmData, probabilities: np.ndarray) -> dict[str, Any]:
         "prevalence": float(labels.mean()),
         **scores,
         "accuracy_ci95": wilson_interval(tn + tp, len(labels)),
-        "auroc_ci95": cluster_bootstrap_ci(labels, probabilities, patients, "auroc"),
+        "auroc_ci95": bootstrap_interval(labels, probabilities, patients, "auroc"),
     }
 
 

@@ -23,6 +23,14 @@ from arms.result_files import (
 )
 from comparison.fold_rules import choose_folds, why_no_fold_test
 from comparison.warnings import comparison_flags
+from stats.bootstrap import (
+    RESAMPLES,
+    PatientDraws,
+    ResampledScore,
+    ScoreDifference,
+    bootstrap_test,
+    resample_score,
+)
 from stats.calibration import (
     apply_temperature,
     at_threshold,
@@ -30,32 +38,9 @@ from stats.calibration import (
     choose_thresholds,
     fit_temperature,
 )
-from stats.metrics import (
-    CONFIDENCE,
-    RESAMPLES,
-    STATISTICS,
-    THRESHOLD,
-    PatientDraws,
-    classification_metrics,
-    percentile_interval,
-    predictive_values,
-    reliability_bins,
-    wilson_interval,
-)
-from stats.paired_tests import (
-    ALPHA,
-    Outcome,
-    Resampled,
-    bootstrap_test,
-    delong_interval,
-    delong_p,
-    holm,
-    mcnemar,
-    nadeau_bengio,
-    resample,
-    resampled_values,
-    verdict,
-)
+from stats.metric_registry import METRICS, classification_metrics, compared_metrics
+from stats.metrics import CONFIDENCE, THRESHOLD, predictive_values, reliability_bins
+from stats.paired_tests import ALPHA, decide_verdict, delong_p, holm, mcnemar, nadeau_bengio
 from stats.subgroups import subgroup_rows
 from utils import UserError, derive_seed
 
@@ -132,24 +117,24 @@ def _references(arms: dict[str, Arm], first: dict[str, Any]) -> dict[str, float 
     }
 
 
-def _resample(arm: Arm, n_resamples: int, seed: int) -> dict[str, Resampled]:
+def _resample(arm: Arm, n_resamples: int, seed: int) -> dict[str, ResampledScore]:
     """Accuracy and AUROC of an arm on draws of patients, which are the same for all arms."""
     draws = PatientDraws(list(arm.predictions["patient"]), n_resamples, seed)
     labels, runs = arm.predictions["label"].to_numpy(), probabilities_of_runs(arm)
-    return {statistic: resample(draws, statistic, labels, runs) for statistic in STATISTICS}
+    return {metric.name: resample_score(draws, metric, labels, runs) for metric in compared_metrics()}
 
 
 # --- one arm ---------------------------------------------------------------------------------------
 def _arm(
     arm: Arm,
     baseline: Arm | None,
-    resampled: dict[str, Resampled],
+    resampled: dict[str, ResampledScore],
     prevalence: float | None,
     seed: int,
 ) -> dict[str, Any]:
     labels, probabilities = (arm.predictions[name].to_numpy() for name in ("label", "probability"))
     scores = classification_metrics(labels, probabilities)
-    (tn, _), (_, tp) = scores["confusion_matrix"]
+    run_seed = derive_seed(seed, "runs")
     stated, runs = arm.metrics or {}, probabilities_of_runs(arm)
     at_prevalence = None
     if prevalence is not None:
@@ -163,7 +148,7 @@ def _arm(
         "n_positive": int(labels.sum()),
         "repeats": stated.get("repeats", len(runs)),
         "seeds": stated.get("seeds") or ([stated["seed"]] if "seed" in stated else None),
-        "per_repeat": per_repeat(arm, labels, runs),
+        "per_repeat": scores_of_runs(arm, labels, runs),
         **{
             key: stated.get(key)
             for key in (
@@ -174,10 +159,10 @@ def _arm(
         "contaminated": arm.cv["contaminated"] if arm.cv else None,
         "command": training_command(stated.get("config")),
         **scores,
-        "accuracy_ci95": wilson_interval(tn + tp, len(labels)),
-        "accuracy_cluster_ci95": cluster_interval(resampled["accuracy"], seed),
-        "auroc_ci95": delong_interval(labels, probabilities),
-        "auroc_cluster_ci95": cluster_interval(resampled["auroc"], seed),
+        "accuracy_ci95": METRICS["accuracy"].image_level(labels, probabilities),
+        "accuracy_cluster_ci95": resampled["accuracy"].interval(run_seed),
+        "auroc_ci95": METRICS["auroc"].image_level(labels, probabilities),
+        "auroc_cluster_ci95": resampled["auroc"].interval(run_seed),
         "at_prevalence": at_prevalence,
         "thresholds": _thresholds(labels, probabilities, source, note, folds),
         "calibration": _calibration(labels, probabilities, source, note, folds),
@@ -185,7 +170,7 @@ def _arm(
     }  # fmt: skip
 
 
-def per_repeat(arm: Arm, labels: np.ndarray, runs: np.ndarray) -> list[dict[str, Any]]:
+def scores_of_runs(arm: Arm, labels: np.ndarray, runs: np.ndarray) -> list[dict[str, Any]]:
     """Scores of each training run, from their probabilities ``runs`` [R, N]; none for a single one."""
     if len(runs) == 1:
         return []
@@ -193,19 +178,10 @@ def per_repeat(arm: Arm, labels: np.ndarray, runs: np.ndarray) -> list[dict[str,
         {
             "repeat": repeat.number,
             "seed": repeat.seed,
-            **{name: compute(labels, probabilities) for name, compute in STATISTICS.items()},
+            **{metric.name: metric.point_estimate(labels, probabilities) for metric in compared_metrics()},
         }
         for repeat, probabilities in zip(arm.repeats, runs, strict=True)
     ]
-
-
-def cluster_interval(resampled: Resampled, seed: int) -> list[float] | None:
-    """95 % interval by patient and training run, [low, high] within 0 and 1.
-
-    None where all resamples give one score (all images right, say): that is no interval.
-    """
-    low, high = percentile_interval(resampled_values(resampled, derive_seed(seed, "runs")))
-    return [max(0.0, low), min(1.0, high)] if low < high else None
 
 
 def _thresholds(
@@ -248,12 +224,12 @@ def _calibration(
 
 # --- pairs -----------------------------------------------------------------------------------------
 def _pairs(
-    arms: dict[str, Arm], resampled: dict[str, dict[str, Resampled]], margin: float, seed: int
+    arms: dict[str, Arm], resampled: dict[str, dict[str, ResampledScore]], margin: float, seed: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(every pair on the same test images, every other pair with the reason)."""
     pairs: list[dict[str, Any]] = []
     not_compared = []
-    outcomes: list[dict[str, Outcome]] = []
+    outcomes: list[dict[str, ScoreDifference]] = []
     for a, b in combinations(arms.values(), 2):
         if reason := why_not_comparable(a, b):
             not_compared.append({"a": a.name, "b": b.name, "reason": reason})
@@ -265,22 +241,25 @@ def _pairs(
                 resampled[a.name][statistic], resampled[b.name][statistic], n_patients, same,
                 derive_seed(seed, a.name, b.name, statistic),
             )
-            for statistic in STATISTICS
+            for statistic in (metric.name for metric in compared_metrics())
         }  # fmt: skip
         outcomes.append(outcome)
         pairs.append(_pair(a, b, outcome))
-    adjusted = {statistic: holm([outcome[statistic].p for outcome in outcomes]) for statistic in STATISTICS}
+    adjusted = {
+        statistic: holm([outcome[statistic].p for outcome in outcomes])
+        for statistic in (metric.name for metric in compared_metrics())
+    }
     for row, outcome, p_accuracy, p_auroc in zip(pairs, outcomes, *adjusted.values(), strict=True):
         row["p_holm"], row["p_holm_auroc"] = p_accuracy, p_auroc
         row["minimum_detectable_difference"] = outcome["accuracy"].detectable(len(pairs))
         row["minimum_detectable_difference_auroc"] = outcome["auroc"].detectable(len(pairs))
         for statistic, p in (("accuracy", p_accuracy), ("auroc", p_auroc)):
             result = outcome[statistic]
-            row[f"verdict_{statistic}"] = verdict(result.difference, result.ci95, p, margin)
+            row[f"verdict_{statistic}"] = decide_verdict(result.difference, result.ci95, p, margin)
     return pairs, not_compared
 
 
-def _pair(a: Arm, b: Arm, outcome: dict[str, Outcome]) -> dict[str, Any]:
+def _pair(a: Arm, b: Arm, outcome: dict[str, ScoreDifference]) -> dict[str, Any]:
     """A row of "pairs", but for what depends on the other pairs."""
     labels = a.predictions["label"].to_numpy()
     p_a, p_b = (arm.predictions["probability"].to_numpy() for arm in (a, b))
@@ -312,7 +291,7 @@ def _pair(a: Arm, b: Arm, outcome: dict[str, Outcome]) -> dict[str, Any]:
 def _fold_tests(folds_a: Sequence[dict[str, Any]], folds_b: Sequence[dict[str, Any]]) -> dict[str, Any]:
     sizes = [row["n_images"] for row in folds_a]
     result: dict[str, Any] = {"k": len(folds_a)}
-    for statistic in STATISTICS:
+    for statistic in (metric.name for metric in compared_metrics()):
         pairs = [(x[statistic], y[statistic]) for x, y in zip(folds_a, folds_b, strict=True)]
         defined = all(x is not None and y is not None for x, y in pairs)
         result[statistic] = nadeau_bengio([y - x for x, y in pairs], sizes) if defined else None

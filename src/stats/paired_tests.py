@@ -1,34 +1,29 @@
-"""Two predictors on the same images: paired tests, intervals of their difference, and the verdict.
+"""Two predictors on the same images or folds: McNemar, DeLong, Nadeau-Bengio, Holm, and the verdict.
 
-Arrays in, plain numbers out. The tests marked image-level (McNemar, DeLong) take every image for
-independent of every other, which images of one patient are not; the bootstrap draws whole patients.
+Arrays in, plain numbers out. The image-level tests (McNemar, DeLong) take every image for independent of
+every other, which images of one patient are not; ``stats.bootstrap`` draws whole patients.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm, rankdata, t
 
-from stats.metrics import CONFIDENCE, STATISTICS, THRESHOLD, PatientDraws, percentile_interval
+from stats.metrics import CONFIDENCE, THRESHOLD
 
 ALPHA = 0.05
-POWER = 0.80
-MOST_SUBSETS = 20  # of training runs, in the jackknife
-LEAST_OF_RUNS = 0.5  # of the variance of training runs is added to that of the patients
 BETTER, WORSE, NO_EVIDENCE = "better", "worse", "no evidence of a difference"
 Z = float(norm.ppf(0.5 + CONFIDENCE / 2))
 
 
 # --- image-level tests -----------------------------------------------------------------------------
 def delong(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUROCs [M] of predictors ``scores`` [M, N] on the same images, and their covariance [M, M].
+    """Compute AUROCs [M] of predictors ``scores`` [M, N] on the same images, and their covariance [M, M].
 
     DeLong, DeLong and Clarke-Pearson 1988, from mid-ranks (Sun and Xu 2014). Needs two images of each class.
     """
@@ -101,12 +96,20 @@ def mcnemar(labels: np.ndarray, p_a: np.ndarray, p_b: np.ndarray) -> tuple[float
 
 
 # --- folds -----------------------------------------------------------------------------------------
-def nadeau_bengio(differences: Sequence[float], test_sizes: Sequence[int]) -> dict[str, Any]:
+class FoldTest(TypedDict):
+    """Mean difference over folds with its 95 % interval and p; both None if every fold gives the same."""
+
+    difference: float
+    ci95: list[float] | None
+    p: float | None
+
+
+def nadeau_bengio(differences: Sequence[float], test_sizes: Sequence[int]) -> FoldTest:
     """Corrected resampled t-test of the mean of ``differences`` over k folds of ``test_sizes`` images.
 
     The folds share training images, which the factor 1/k + n_test/n_train of the variance makes up for
-    (Nadeau and Bengio 2003, equation 13, with the mean fold). {"difference", "ci95", "p"}; interval and p
-    are None if every fold gives the same difference, which leaves no variance to go by.
+    (Nadeau and Bengio 2003, equation 13, with the mean fold). If every fold gives the same difference, no
+    variance is left to go by: interval and p are None.
     """
     values, k = np.asarray(differences, dtype=float), len(differences)
     test_size = float(np.mean(test_sizes))
@@ -119,153 +122,9 @@ def nadeau_bengio(differences: Sequence[float], test_sizes: Sequence[int]) -> di
     return {"difference": mean, "ci95": [mean - half, mean + half], "p": p}
 
 
-# --- the bootstrap over patients and training runs -------------------------------------------------
-@dataclass(frozen=True)
-class Resampled:
-    """One arm's score of the mean probability over its training runs, or the difference of two arms'.
-
-    ``patients``: the score in each resample of patients. With several runs, ``run_variance`` is the variance
-    of the score under other seeds, on these images; ``chance`` the part of it that other images would
-    change too, which the draws of patients therefore hold as well; ``freedom`` the degrees of freedom.
-    """
-
-    score: float
-    patients: np.ndarray
-    run_variance: float = 0.0
-    chance: float = 0.0
-    freedom: int = 0
-
-
-def resample(draws: PatientDraws, statistic: str, labels: np.ndarray, runs: np.ndarray) -> Resampled:
-    """Score an arm on every draw of patients: ``runs`` are the probabilities [R, N] of R training runs.
-
-    The variance under other seeds is the delete-d jackknife's over the runs with d = R // 2 (Shao and Wu
-    1989). Means over subsets of one size are alike; a bootstrap of so few runs would draw some twice, which
-    by itself scores lower, and has 1/R of the variance too little. Leaving out half disturbs the mean about
-    as much as other seeds would, which a score that jumps with a threshold, such as accuracy, needs.
-    """
-    compute, n_runs = STATISTICS[statistic], len(runs)
-    score, patients = compute(labels, runs.mean(axis=0)), draws.scores(statistic, labels, runs.mean(axis=0))
-    if n_runs == 1:
-        return Resampled(score, patients)
-    kept = n_runs - n_runs // 2
-    means = [runs[list(subset)].mean(axis=0) for subset in _subsets(n_runs, kept)]
-    on_all = np.array([compute(labels, mean) for mean in means])
-    on_drawn = np.stack([draws.scores(statistic, labels, mean) for mean in means])
-    effects = on_drawn - on_all[:, None]  # what other images change of each subset's score
-    effects = effects[:, np.isfinite(effects).all(axis=0)]
-    chance = float(np.mean((effects - effects.mean(axis=0)) ** 2)) if effects.size else 0.0
-    scale = kept / (n_runs - kept)
-    return Resampled(score, patients, scale * float(on_all.var()), scale * chance, n_runs - 1)
-
-
-def _subsets(n: int, size: int) -> list[tuple[int, ...]]:
-    """All subsets of 0..n-1 of that size, or ``MOST_SUBSETS`` random ones (always the same) of more."""
-    if math.comb(n, size) <= MOST_SUBSETS:
-        return list(combinations(range(n), size))
-    rng = np.random.default_rng(n)
-    return [tuple(rng.choice(n, size, replace=False)) for _ in range(MOST_SUBSETS)]
-
-
-def difference_of(a: Resampled, b: Resampled) -> Resampled:
-    """b minus a, resample by resample: both must come from the same draws of patients."""
-    return Resampled(
-        score=b.score - a.score,
-        patients=b.patients - a.patients,
-        run_variance=a.run_variance + b.run_variance,
-        chance=a.chance + b.chance,
-        freedom=a.freedom + b.freedom,
-    )
-
-
-def resampled_values(resampled: Resampled, seed: int) -> np.ndarray:
-    """The bootstrap distribution [n_resamples]: each value from a draw of patients and, with several runs, a
-    draw of the effect of other seeds.
-
-    Chance by which single runs hit or miss single images is in the draws of patients already, so what the
-    runs vary beyond it is added (Owen 2007: a bootstrap of both counts it three times), and never less than
-    ``LEAST_OF_RUNS``: that difference of two rough estimates is often below zero by luck, and intervals
-    without the floor held a true AUROC difference in 92 instead of 95 of 100 simulated tests
-    (tests/test_statistics_simulations.py). Few runs tell their variance only roughly, so all is stretched
-    by the quantile of Student's t over the normal one, with the degrees of freedom of the sum (Satterthwaite
-    1946). Resamples without one of the classes are left out.
-    """
-    values = resampled.patients[np.isfinite(resampled.patients)]
-    excess = _variance_beyond_patients(resampled)
-    if not excess or not len(values):
-        return values
-    effects = math.sqrt(excess) * np.random.default_rng(seed).standard_normal(len(values))
-    stretch = _stretch(resampled, float(values.var()), excess)
-    return resampled.score + stretch * (values - resampled.score + effects)
-
-
-def standard_error(resampled: Resampled) -> float:
-    """Of the score: from the draws of patients and from the runs, stretched as the interval is."""
-    values = resampled.patients[np.isfinite(resampled.patients)]
-    variance, excess = float(values.var()), _variance_beyond_patients(resampled)
-    return _stretch(resampled, variance, excess) * math.sqrt(variance + excess)
-
-
-def _stretch(resampled: Resampled, variance: float, excess: float) -> float:
-    """Student's quantile over the normal one, for the variance of the patients' draws plus ``excess``."""
-    if not excess:
-        return 1.0
-    freedom = resampled.freedom * (1 + variance / excess) ** 2
-    return float(t.ppf(0.5 + CONFIDENCE / 2, freedom)) / Z
-
-
-def _variance_beyond_patients(resampled: Resampled) -> float:
-    """Of other seeds, without what the draws of patients hold as well; with a floor, see above."""
-    return max(LEAST_OF_RUNS * resampled.run_variance, resampled.run_variance - resampled.chance)
-
-
-def two_sided_p(values: np.ndarray) -> float:
-    """Bootstrap p of no difference: at most 1 - confidence exactly where ``percentile_interval`` of the same
-    values excludes 0 (Davison and Hinkley 1997, equation 4.11, both tails)."""
-    n = len(values)
-    tail = min(int((values <= 0).sum()), int((values >= 0).sum()))
-    return min(1.0, 2 * (tail + 1) / (n + 1))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Difference b minus a with its interval and p, None where a score is undefined; ``error``: the standard
-    error of the difference, None where the resamples do not vary."""
-
-    difference: float | None
-    ci95: list[float] | None
-    p: float | None
-    error: float | None
-
-    def detectable(self, n_pairs: int) -> float | None:
-        """The smallest true difference that is called better or worse with 80 % power where it is the first
-        of ``n_pairs`` that Holm's adjustment takes up; a later one needs less."""
-        if self.error is None:
-            return None
-        return float(norm.ppf(1 - ALPHA / (2 * n_pairs)) + norm.ppf(POWER)) * self.error
-
-
-def bootstrap_test(a: Resampled, b: Resampled, n_patients: int, same: bool, seed: int) -> Outcome:
-    """The paired clustered bootstrap of b minus a; ``same``: both gave the same probabilities throughout.
-
-    Where no resample differs from another (no patient whose images tell a from b), the interval is that of a
-    rate of 0 in ``n_patients`` (Clopper and Pearson 1934): some 3.7 in n_patients to either side.
-    """
-    both = difference_of(a, b)
-    values = resampled_values(both, seed)
-    if not len(values) or not math.isfinite(both.score):
-        return Outcome(None, None, None, None)
-    error = standard_error(both)
-    if error > 1e-12:
-        return Outcome(both.score, percentile_interval(values), two_sided_p(values), error)
-    reach = 0.0 if same else 1.0 - ((1 - CONFIDENCE) / 2) ** (1 / n_patients)
-    low, high = max(-1.0, both.score - reach), min(1.0, both.score + reach)
-    return Outcome(both.score, [low, high], 1.0 if low <= 0 <= high else two_sided_p(values), None)
-
-
 # --- several pairs, and the verdict ----------------------------------------------------------------
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p adjusted for their number (Holm 1979); None stays None and does not count."""
+    """Adjust p values for their number (Holm 1979); None stays None and does not count."""
     from statsmodels.stats.multitest import multipletests
 
     defined = [index for index, p in enumerate(p_values) if p is not None]
@@ -277,10 +136,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def verdict(
+def decide_verdict(
     difference: float | None, ci95: Sequence[float] | None, p_holm: float | None, margin: float
 ) -> str:
-    """One of four wordings for b against a, by a rule that was fixed before any result was seen.
+    """Choose one of four wordings for b against a, by a rule that was fixed before any result was seen.
 
     In this order: the interval lies inside +-``margin`` (a fraction) -> equivalent; adjusted p below .05 ->
     better or worse; else no evidence of a difference.
@@ -296,11 +155,11 @@ def verdict(
 
 
 def equivalent(margin: float) -> str:
-    """ "equivalent within 1 point" for 0.01."""
+    """Word the verdict: "equivalent within 1 point" for 0.01."""
     return f"equivalent within {points(margin)}"
 
 
 def points(fraction: float) -> str:
-    """ "1 point" for 0.01, in percentage points."""
+    """Write a fraction in percentage points: "1 point" for 0.01."""
     number = f"{100 * fraction:g}"
     return f"{number} point" + ("" if number == "1" else "s")

@@ -1,4 +1,4 @@
-"""What can be had without looking closely: the references that every classifier is printed beside.
+"""Reference predictors that ignore the lungs: every classifier is printed beside them.
 
 A network that does not beat a logistic regression on 16 x 16 thumbnails has not learned from the image,
 and one that does not beat view, sex and age has learned less than the form that came with it.
@@ -16,7 +16,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from common.arrays import release_memory_map
-from stats.metrics import auroc, paired_cluster_bootstrap
+from stats.bootstrap import bootstrap_difference
+from stats.metrics import auroc
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +97,7 @@ def reference_summary(
 ) -> dict[str, Any]:
     """The references on some images, and the classifier's AUROC minus the thumbnails' with a 95 %
     interval (paired bootstrap over patients)."""
-    gap = paired_cluster_bootstrap(labels, references["thumbnail"], probabilities, patients, "auroc")
+    gap = bootstrap_difference(labels, references["thumbnail"], probabilities, patients, "auroc")
     return {
         "always_negative_accuracy": float(1.0 - np.mean(labels)),
         "metadata_auroc": auroc(labels, references["metadata"]),

@@ -24,9 +24,18 @@ from arms.result_files import (
 )
 from arms.result_files import probabilities_of_runs as runs_of
 from common import paths
-from comparison.arms import MARGIN, cluster_interval, per_repeat
-from stats.metrics import CONFIDENCE, RESAMPLES, STATISTICS, PatientDraws, accuracy
-from stats.paired_tests import ALPHA, Outcome, Resampled, bootstrap_test, holm, resample, verdict
+from comparison.arms import MARGIN, scores_of_runs
+from stats.bootstrap import (
+    RESAMPLES,
+    PatientDraws,
+    ResampledScore,
+    ScoreDifference,
+    bootstrap_test,
+    resample_score,
+)
+from stats.metric_registry import compared_metrics
+from stats.metrics import CONFIDENCE, accuracy
+from stats.paired_tests import ALPHA, decide_verdict, holm
 from utils import UserError, derive_seed, load_json
 
 FORMAT = "learning-curve-1"
@@ -93,7 +102,11 @@ def summarise(
     labels, patients = first.predictions["label"].to_numpy(), list(first.predictions["patient"])
     draws = PatientDraws(patients, n_resamples, seed)
     resampled = [
-        {name: resample(draws, name, labels, runs_of(point.arm)) for name in STATISTICS} for point in points
+        {
+            metric.name: resample_score(draws, metric, labels, runs_of(point.arm))
+            for metric in compared_metrics()
+        }
+        for point in points
     ]
     rows = [_row(point, scores, seed) for point, scores in zip(points, resampled, strict=True)]
     return {
@@ -119,7 +132,7 @@ def summarise(
     }  # fmt: skip
 
 
-def _row(point: Point, resampled: dict[str, Resampled], seed: int) -> dict[str, Any]:
+def _row(point: Point, resampled: dict[str, ResampledScore], seed: int) -> dict[str, Any]:
     metrics = point.arm.metrics
     n_positive = metrics.get("n_train_positive")
     row = {
@@ -135,10 +148,10 @@ def _row(point: Point, resampled: dict[str, Resampled], seed: int) -> dict[str, 
     }
     for name, scores in resampled.items():
         row[name] = scores.score
-        row[f"{name}_ci95"] = cluster_interval(scores, seed)
+        row[f"{name}_ci95"] = scores.interval(derive_seed(seed, "runs"))
     labels = point.arm.predictions["label"].to_numpy()
     return row | {
-        "per_repeat": per_repeat(point.arm, labels, runs_of(point.arm)),
+        "per_repeat": scores_of_runs(point.arm, labels, runs_of(point.arm)),
         "red_flags": metrics.get("red_flags", []),
         "command": training_command(metrics.get("config")),
     }
@@ -146,7 +159,7 @@ def _row(point: Point, resampled: dict[str, Resampled], seed: int) -> dict[str, 
 
 def _differences(
     points: Sequence[Point],
-    resampled: Sequence[dict[str, Resampled]],
+    resampled: Sequence[dict[str, ResampledScore]],
     n_patients: int,
     margin: float,
     seed: int,
@@ -171,16 +184,16 @@ def _differences(
                 "seed_variance_included": all(len(runs_of(points[i].arm)) > 1 for i in (a, b)),
             }
         )
-        for name in STATISTICS:
+        for name in (metric.name for metric in compared_metrics()):
             own_seed = derive_seed(seed, points[a].name, points[b].name, name)
             both = (resampled[a][name], resampled[b][name])
             outcome = bootstrap_test(*both, n_patients, p_a.equals(p_b), own_seed)
             rows[-1] |= _outcome(name, outcome, len(pairs))
-    for name in STATISTICS:
+    for name in (metric.name for metric in compared_metrics()):
         adjusted = holm([row[f"{name}_p"] for row in rows])
         for row, p in zip(rows, adjusted, strict=True):
             row[f"{name}_p_holm"] = p
-            row[f"verdict_{name}"] = verdict(row[f"{name}_difference"], row[f"{name}_ci95"], p, margin)
+            row[f"verdict_{name}"] = decide_verdict(row[f"{name}_difference"], row[f"{name}_ci95"], p, margin)
     return rows
 
 
@@ -202,7 +215,7 @@ def _references(arm: str) -> tuple[str, ...]:
     return (BASELINE, DUPLICATE_ARM) if arm == AUGMENTED else (BASELINE,)
 
 
-def _outcome(name: str, outcome: Outcome, n_pairs: int) -> dict[str, Any]:
+def _outcome(name: str, outcome: ScoreDifference, n_pairs: int) -> dict[str, Any]:
     return {
         f"{name}_difference": outcome.difference,
         f"{name}_ci95": outcome.ci95,

@@ -8,7 +8,8 @@ from common import paths
 from comparison.arms import compare
 from comparison.fold_rules import why_folds_are_unfit, why_no_fold_test
 from fake_results import fake_records, write_arm
-from stats.metrics import THRESHOLD, cluster_bootstrap_ci, paired_cluster_bootstrap, wilson_interval
+from stats.bootstrap import bootstrap_difference, bootstrap_interval
+from stats.metrics import THRESHOLD, wilson_interval
 from stats.paired_tests import delong_interval, delong_p, mcnemar, nadeau_bengio
 from utils import UserError, load_json, save_json
 
@@ -159,9 +160,9 @@ def test_numbers_are_those_of_the_tests(two):
     assert row["accuracy"] == right / 120 and row["accuracy_ci95"] == wilson_interval(right, 120)
     assert row["auroc_ci95"] == delong_interval(labels, p_a)
     for name in ("accuracy", "auroc"):
-        expected = cluster_bootstrap_ci(labels, p_a, patients, name, 300, 7)
+        expected = bootstrap_interval(labels, p_a, patients, name, n_resamples=300, seed=7)
         assert row[f"{name}_cluster_ci95"] == pytest.approx(expected)
-        paired = paired_cluster_bootstrap(labels, p_a, p_b, patients, name, 300, 7)
+        paired = bootstrap_difference(labels, p_a, p_b, patients, name, n_resamples=300, seed=7)
         assert pair[f"{name}_difference"] == pytest.approx(paired["difference"])
         assert pair[f"{name}_ci95"] == pytest.approx(paired["ci95"])
     assert (pair["mcnemar_p"], pair["mcnemar_b"], pair["mcnemar_c"]) == mcnemar(labels, p_a, p_b)

@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from fake_results import fake_probabilities, fake_records
 from stats import calibration, metrics
+from stats.metric_registry import classification_metrics
 from stats.paired_tests import delong_interval
 from stats.subgroups import subgroup_rows
 
@@ -106,7 +107,7 @@ def test_parts_of_the_test_images_and_their_scores(predictions):
         assert sum(row["n_images"] for (kind, _), row in rows.items() if kind == group) == 400
     row, part = rows["view", "AP"], predictions[predictions["view"] == "AP"]
     labels, probabilities = part["label"].to_numpy(), part["probability"].to_numpy()
-    scores = metrics.classification_metrics(labels, probabilities)
+    scores = classification_metrics(labels, probabilities)
     for name in ("accuracy", "auroc", "sensitivity", "specificity"):
         assert row[name] == pytest.approx(scores[name])
         assert row[f"{name}_ci95"][0] < row[name] < row[f"{name}_ci95"][1]

@@ -4,13 +4,14 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from stats import metrics
+from stats.metric_registry import METRICS, Metric, classification_metrics, mean_and_std
 from stats.shortcut_baselines import References, logistic_probabilities, metadata_features, thumbnail_features
 
 
 def test_metrics_by_hand():
     labels = np.array([0, 0, 0, 1, 1])
     probabilities = np.array([0.1, 0.5, 0.2, 0.9, 0.4])  # 0.5 counts as positive
-    scores = metrics.classification_metrics(labels, probabilities)
+    scores = classification_metrics(labels, probabilities)
     assert scores["confusion_matrix"] == [[2, 1], [1, 1]]
     assert scores["accuracy"] == pytest.approx(3 / 5)
     assert scores["sensitivity"] == pytest.approx(1 / 2)
@@ -26,9 +27,16 @@ def test_metrics_by_hand():
 
 
 def test_undefined_metrics_are_none():
-    scores = metrics.classification_metrics(np.zeros(4), np.full(4, 0.2))
+    scores = classification_metrics(np.zeros(4), np.full(4, 0.2))
     assert scores["auroc"] is None and scores["sensitivity"] is None and scores["accuracy"] == 1.0
     assert scores["ppv"] is None and scores["npv"] == 1.0
+
+
+def test_an_entry_that_cannot_be_compared_is_refused():
+    with pytest.raises(ValueError, match="metric toy: pairs can only be compared"):
+        Metric("toy", "a toy", metrics.accuracy, compared=True)
+    with pytest.raises(ValueError, match="ece has no form for weighted images"):
+        METRICS["ece"].point_estimate(np.array([0, 1]), np.array([0.2, 0.8]))
 
 
 def test_predictive_values_at_a_prevalence():
@@ -36,7 +44,7 @@ def test_predictive_values_at_a_prevalence():
     rng = np.random.default_rng(7)
     labels = rng.integers(0, 2, 200)
     probabilities = np.clip(0.3 * labels + 0.7 * rng.random(200), 0, 1)
-    scores = metrics.classification_metrics(labels, probabilities)
+    scores = classification_metrics(labels, probabilities)
     values = metrics.predictive_values(scores["sensitivity"], scores["specificity"], labels.mean())
     assert values == pytest.approx((scores["ppv"], scores["npv"]))
     ppv, npv = metrics.predictive_values(0.9, 0.8, 0.01)
@@ -91,85 +99,9 @@ def test_wilson_interval_by_its_closed_form():
     assert metrics.wilson_interval(k, n) == pytest.approx([centre - half, centre + half], abs=1e-6)
 
 
-class TestClusterBootstrap:
-    def test_resamples_keep_patients_whole(self):
-        patients = np.array(["a", "b", "a", "c", "b", "a"])
-        draws = metrics.PatientDraws(patients, 1000, seed=1)
-        weights = draws.weights(np.arange(1000))
-        assert (draws.counts.sum(axis=1) == 3).all()
-        for patient in "abc":
-            of_patient = weights[:, patients == patient]
-            assert (of_patient == of_patient[:, :1]).all()
-            # How often it is drawn is binomial, 3 draws of 1 in 3: mean 1, variance 2/3.
-            assert of_patient[:, 0].mean() == pytest.approx(1, abs=0.1)
-            assert of_patient[:, 0].var() == pytest.approx(2 / 3, abs=0.1)
-
-    def test_scores_are_those_of_the_repeated_rows(self):
-        rng = np.random.default_rng(10)
-        labels, probabilities = rng.integers(0, 2, 60), np.round(rng.random(60), 1)
-        patients = rng.integers(0, 25, 60)
-        draws = metrics.PatientDraws(patients, 40, seed=3)
-        for statistic, compute in metrics.STATISTICS.items():
-            values = draws.scores(statistic, labels, probabilities)
-            for value, weights in zip(values, draws.weights(np.arange(40)), strict=True):
-                rows = np.repeat(np.arange(60), weights.astype(int))
-                assert value == pytest.approx(compute(labels[rows], probabilities[rows]))
-            assert draws.scores(statistic, labels, probabilities, np.array([7, 3])) == pytest.approx(
-                values[[7, 3]]
-            )
-
-    def test_blocks_make_no_difference(self, monkeypatch):
-        rng = np.random.default_rng(11)
-        labels, probabilities = rng.integers(0, 2, 50), rng.random(50)
-        whole = metrics.cluster_bootstrap_ci(labels, probabilities, np.arange(50), "auroc", 101)
-        monkeypatch.setattr(metrics, "BLOCK_ELEMENTS", 170)
-        assert metrics.cluster_bootstrap_ci(labels, probabilities, np.arange(50), "auroc", 101) == whole
-
-    def test_with_one_image_each_it_is_the_ordinary_bootstrap(self):
-        rng = np.random.default_rng(2)
-        labels = rng.integers(0, 2, 400)
-        probabilities = np.clip(labels * 0.3 + rng.random(400) * 0.7, 0, 1)
-        low, high = metrics.cluster_bootstrap_ci(labels, probabilities, np.arange(400), "accuracy")
-        p = metrics.accuracy(labels, probabilities)
-        half = 1.96 * np.sqrt(p * (1 - p) / 400)
-        assert low == pytest.approx(p - half, abs=0.012) and high == pytest.approx(p + half, abs=0.012)
-
-    def test_images_of_one_patient_count_as_one(self):
-        """Every image repeated nine times in its patient: the interval must not shrink."""
-        rng = np.random.default_rng(3)
-        labels = rng.integers(0, 2, 100)
-        probabilities = np.clip(labels * 0.3 + rng.random(100) * 0.7, 0, 1)
-        single = metrics.cluster_bootstrap_ci(labels, probabilities, np.arange(100), "accuracy")
-        patients = np.repeat(np.arange(100), 9)
-        repeated = metrics.cluster_bootstrap_ci(
-            np.repeat(labels, 9), np.repeat(probabilities, 9), patients, "accuracy"
-        )
-        assert repeated == pytest.approx(single, abs=1e-9)
-
-    def test_paired_difference(self):
-        rng = np.random.default_rng(4)
-        labels = rng.integers(0, 2, 300)
-        a = rng.random(300)
-        better = np.where(labels == 1, 0.8, 0.2)
-        result = metrics.paired_cluster_bootstrap(labels, a, better, np.arange(300), "accuracy")
-        assert result["difference"] == pytest.approx(1 - metrics.accuracy(labels, a))
-        assert result["ci95"][0] > 0.3
-        same = metrics.paired_cluster_bootstrap(labels, a, a, np.arange(300), "auroc")
-        assert same == {"difference": 0.0, "ci95": [0.0, 0.0]}
-
-
-def test_percentile_interval_takes_whole_resamples():
-    """Of 2,000 the 50th lowest and highest: (2000 + 1) * 0.025 = 50.025."""
-    values = np.random.default_rng(12).permutation(2000).astype(float)
-    assert metrics.percentile_interval(values) == [49.0, 1950.0]
-    values[values < 10] = np.nan
-    assert metrics.percentile_interval(values) == [58.0, 1951.0]
-    assert np.isnan(metrics.percentile_interval(np.array([np.nan]))).all()
-
-
 def test_fold_means_leave_out_the_undefined():
     rows = [{"accuracy": 0.5, "auroc": None}, {"accuracy": 0.7, "auroc": 0.9}]
-    mean, std = metrics.mean_and_std(rows)
+    mean, std = mean_and_std(rows)
     assert mean["accuracy"] == pytest.approx(0.6) and std["accuracy"] == pytest.approx(np.sqrt(0.02))
     assert mean["auroc"] == 0.9 and std["auroc"] is None and mean["brier"] is None
 

@@ -14,7 +14,8 @@ import pytest
 from scipy.stats import norm
 
 from stats import paired_tests as pt
-from stats.metrics import PatientDraws, percentile_interval
+from stats.bootstrap import PatientDraws, ResampledScore, bootstrap_test, percentile_interval, resample_score
+from stats.metric_registry import METRICS
 
 pytestmark = pytest.mark.slow
 
@@ -75,12 +76,14 @@ ONE_RUN = Study()
 THREE_RUNS = Study(of_run_shift=0.15, of_run_skill=0.06, n_runs=3)
 
 
-def one_test(study: Study, number: int, statistic: str) -> tuple[pt.Resampled, pt.Resampled, int]:
+def one_test(study: Study, number: int, statistic: str) -> tuple[ResampledScore, ResampledScore, int]:
     """Two arms of equal expectation on one simulated test set, resampled."""
     rng = np.random.default_rng([number, study.n_runs, study.n_images])
     patients, labels, seen = study.people(rng)
     draws = PatientDraws(patients, RESAMPLES, seed=number)
-    a, b = (pt.resample(draws, statistic, labels, study.runs(rng, labels, seen)) for _ in range(2))
+    a, b = (
+        resample_score(draws, METRICS[statistic], labels, study.runs(rng, labels, seen)) for _ in range(2)
+    )
     return a, b, draws.n_patients
 
 
@@ -93,11 +96,11 @@ def test_intervals_hold_the_truth_and_claims_are_rare(study, statistic):
     one = both = claims = 0
     for number in range(SIMULATIONS):
         a, b, n_patients = one_test(study, number, statistic)
-        low, high = percentile_interval(pt.resampled_values(a, seed=number))
+        low, high = percentile_interval(a.distribution(seed=number))
         one += low <= truth <= high
-        result = pt.bootstrap_test(a, b, n_patients, same=False, seed=number)
+        result = bootstrap_test(a, b, n_patients, same=False, seed=number)
         both += result.ci95[0] <= 0 <= result.ci95[1]
-        claims += pt.verdict(result.difference, result.ci95, result.p, MARGIN) in (pt.BETTER, pt.WORSE)
+        claims += pt.decide_verdict(result.difference, result.ci95, result.p, MARGIN) in (pt.BETTER, pt.WORSE)
     assert 0.93 <= one / SIMULATIONS <= 0.97
     assert 0.93 <= both / SIMULATIONS <= 0.97
     assert claims / SIMULATIONS <= 0.065
@@ -113,7 +116,9 @@ def test_ignoring_patients_would_fail():
         patients, labels, seen = study.people(rng)
         runs = study.runs(rng, labels, seen)
         for unit, groups in (("patients", patients), ("images", np.arange(len(labels)))):
-            arm = pt.resample(PatientDraws(groups, RESAMPLES, seed=number), "accuracy", labels, runs)
+            arm = resample_score(
+                PatientDraws(groups, RESAMPLES, seed=number), METRICS["accuracy"], labels, runs
+            )
             low, high = percentile_interval(arm.patients)
             held[unit] += low <= truth <= high
     assert held["images"] < 0.92 * 300 < held["patients"]
@@ -123,7 +128,7 @@ def test_ignoring_seeds_would_fail():
     held = 0
     for number in range(300):
         a, b, _ = one_test(THREE_RUNS, number, "accuracy")
-        low, high = percentile_interval(pt.difference_of(a, b).patients)
+        low, high = percentile_interval(b.minus(a).patients)
         held += low <= 0 <= high
     assert held < 0.92 * 300
 
@@ -144,9 +149,9 @@ def share_found(n: int, only_a: float, only_b: float, simulations: int) -> tuple
         rng = np.random.default_rng([n, number])
         labels, a, b = discordant(n, only_a, only_b, rng)
         draws = PatientDraws(np.arange(n) // 2, RESAMPLES, seed=number)
-        arms = [pt.resample(draws, "accuracy", labels, runs[None]) for runs in (a, b)]
-        result = pt.bootstrap_test(*arms, draws.n_patients, same=False, seed=number)
-        verdict = pt.verdict(result.difference, result.ci95, result.p, MARGIN)
+        arms = [resample_score(draws, METRICS["accuracy"], labels, runs[None]) for runs in (a, b)]
+        result = bootstrap_test(*arms, draws.n_patients, same=False, seed=number)
+        verdict = pt.decide_verdict(result.difference, result.ci95, result.p, MARGIN)
         found += verdict == pt.BETTER
         detectable.append(result.detectable(1))
     return found / simulations, float(np.mean(detectable))
