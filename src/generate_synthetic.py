@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from common import paths
 from common.command_line import argument_parser, number, run_script
-from common.distributed import barrier, from_main, is_main, own, size, together
+from common.distributed import barrier, from_main, is_main, my_share, process_count, process_group
 from common.progress import progress_bar
 from dataset.image_writer import is_whole
 from gan.options import CLASS_FLAGS, label_of_class
@@ -164,15 +164,17 @@ def generate(args: argparse.Namespace) -> None:
     if args.estimate:
         if is_main():
             left = args.num_images if args.overwrite else len(unfinished(folder, args.num_images, make))
-            log.info(estimate_generation(make, math.ceil(left / size()), args.batch_size, args.workers))
+            log.info(
+                estimate_generation(make, math.ceil(left / process_count()), args.batch_size, args.workers)
+            )
         return
 
     todo = from_main(prepare_folder, folder, manifest, make, args.overwrite)
     kept = args.num_images - len(todo)
     if kept:
         log.info(f"{folder}: {kept:,} images of this generator and seed are there already")
-    mine = todo[own()]
-    desc = "generating" if size() == 1 else f"generating, 1 of {size()} processes"
+    mine = todo[my_share()]
+    desc = "generating" if process_count() == 1 else f"generating, 1 of {process_count()} processes"
     with progress_bar(total=kept + len(mine), initial=kept, desc=desc, unit="img") as bar:
         announcement = Announcement(len(mine), "images", "--num-images makes fewer", log.info)
 
@@ -196,7 +198,7 @@ def describe_label(manifest: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    with together(args.cpu):
+    with process_group(args.cpu):
         generate(args)
 
 

@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, Any
 from arms.treatments import CLASS_WEIGHT, CONTROLS, DUPLICATE, Treatment, share_schedule
 from common import paths
 from common.command_line import argument_parser, number, public_config, run_script
-from common.distributed import agree, check_batch_size, from_main, is_main, main_first, size, together
+from common.distributed import (
+    check_batch_size,
+    from_main,
+    is_main,
+    main_first,
+    process_count,
+    process_group,
+    require_same,
+)
 from common.options import add_options
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, cache_folder
 from dataset.patients import GROUPED_BY_IMAGE, grouping_sentence
@@ -306,7 +314,7 @@ def prepare_state_folder(
     } | {
         "epochs_final": epochs_final,
         "precision": precision,
-        "processes": 1 if workload_of(args).cached else size(),  # which change no features
+        "processes": 1 if workload_of(args).cached else process_count(),  # which change no features
     }
     if args.resume and run_file.is_file():
         earlier = {"processes": 1, "compile": False} | load_json(run_file)
@@ -588,7 +596,7 @@ def train(args: argparse.Namespace, treatment: Treatment) -> None:
     check_shares(treatment, epochs_final)
     with main_first():
         build_classifier(args.weights, not args.unfreeze)  # unavailable weights end here, nothing changed yet
-    agree("data or options", [origin, epochs_final, precision])
+    require_same("data or options", [origin, epochs_final, precision])
     log.info(f"{out.prefix.removesuffix('_')}: {describe_run(args, data, device, precision)}")
     if not args.resume and (time_needed := from_main(foresee, args, data, epochs_final, device)):
         log.info(time_needed)
@@ -620,7 +628,7 @@ def train(args: argparse.Namespace, treatment: Treatment) -> None:
 
     facts = {
         "environment": environment(device),
-        "processes": size(),
+        "processes": process_count(),
         "precision": precision,
         "test_set": args.test_set,
         "train_fraction": args.train_fraction,
@@ -642,7 +650,7 @@ def train(args: argparse.Namespace, treatment: Treatment) -> None:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     treatment = treatment_of(args)
-    with together(args.cpu):
+    with process_group(args.cpu):
         if not workload_of(args).cached:
             check_batch_size(args.batch_size)
         if not args.estimate:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from common import paths
 from common.command_line import argument_parser, run_script
-from common.distributed import agree, from_main, is_main, main_first, size, together
+from common.distributed import from_main, is_main, main_first, process_count, process_group, require_same
 from common.options import add_options
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
 from dataset.splits import add_part_arguments, check_part_arguments
@@ -103,7 +103,7 @@ def fixed_settings(
         "--batch-size": batch_size,
         "--precision": precision,
         "--perceptual": perceptual,
-        "processes": size(),
+        "processes": process_count(),
         "metadata sha256": data.origin["data_sha256"],
         "split sha256": data.origin["split_sha256"],
         "training images": f"{len(data.pixels)} ({sha256_json(data.origin['train_image_ids'])[:12]})",
@@ -120,7 +120,7 @@ def describe(run: Run) -> str:
         f"perceptual loss {run.settings['--perceptual']}; "
         f"{run.data.pixels.device.type}, {run.precision}; {schedule.epochs:,} epochs of "
         f"{run.steps_per_epoch:,} steps, batch size {schedule.batch_size}"
-        + (f" in all of {size()} processes" if size() > 1 else "")
+        + (f" in all of {process_count()} processes" if process_count() > 1 else "")
     )
 
 
@@ -148,7 +148,7 @@ def build_run(args: argparse.Namespace) -> Run:
         gan.compile()
     objective, perceptual = build_objective(args, data.pixels, precision)
     settings = fixed_settings(args, data, batch_size, precision, perceptual)
-    agree("data, weights or settings", settings)
+    require_same("data, weights or settings", settings)
     # How a run was interrupted is not what it is.
     config = {name: value for name, value in public_config(vars(args)).items() if name != "resume"}
     return Run(
@@ -196,7 +196,7 @@ def instead_of_training(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    with together(args.cpu):
+    with process_group(args.cpu):
         from_main(check_features, args)
         if not (args.dry_run or args.preview_augmentations or args.estimate):
             train(args)

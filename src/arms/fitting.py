@@ -27,17 +27,16 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from arms.treatments import steps_per_epoch
 from classifier import InputPipeline, cpu_state_dict, predict_batches
 from common.distributed import (
-    agree,
     average,
     average_training,
     check_batch_size,
     from_main,
     gather,
     is_main,
-    own,
+    merge_shares,
+    my_share,
     rank,
-    weights_digest,
-    woven,
+    require_same_weights,
 )
 from common.progress import progress_bar
 from utils import UserError, autocast, derive_seed, load_checkpoint, save_checkpoint
@@ -147,7 +146,7 @@ def train_one_epoch(
     cross-entropy (nats, so weighted) and accuracy over the images drawn, as seen while learning.
     ``UserError`` naming the step if the loss is not finite.
     """
-    device, batches = labels.device, batches[:, own()]
+    device, batches = labels.device, batches[:, my_share()]
     process = [rank()] if not is_main() else []  # each varies its images in its own way
     generator = torch.Generator().manual_seed(derive_seed(seed, "augment", *process))
     losses = torch.zeros(len(batches), device=device)
@@ -215,7 +214,7 @@ def fit(
     """
     steps = steps_per_epoch(len(pool.real), recipe.batch_size)
     check_batch_size(min(recipe.batch_size, len(pool.real)))
-    agree(f"initial weights ({desc})", weights_digest(module))
+    require_same_weights(f"initial weights ({desc})", module)
     if recipe.compiled:
         module.compile()
     optimizer = torch.optim.AdamW(
@@ -256,7 +255,7 @@ def fit(
             if due and epoch < last and is_main():
                 _save(state_file, epoch, result, module, optimizer, scheduler)
                 saved = time.monotonic()
-    agree(f"weights ({desc})", weights_digest(module))
+    require_same_weights(f"weights ({desc})", module)
     if val_rows is None:
         result.best_epoch, result.state_dict = last, cpu_state_dict(module)
     return result
@@ -281,8 +280,8 @@ def predict(
     module: nn.Module, data: InputPipeline, rows: np.ndarray, *, batch_size: int, precision: str
 ) -> torch.Tensor:
     """``predict_batches``, to which each process contributes its share of ``rows``."""
-    mine = predict_batches(module, data, rows[own()], batch_size=batch_size, precision=precision)
-    return woven(gather(mine))
+    mine = predict_batches(module, data, rows[my_share()], batch_size=batch_size, precision=precision)
+    return merge_shares(gather(mine))
 
 
 def record_epoch(

@@ -25,7 +25,7 @@ from classifier import (
     predict_batches,
 )
 from common.arrays import as_tensor
-from common.distributed import agree, from_main
+from common.distributed import from_main, require_same
 from data_loader import ImageSet
 from utils import derive_seed, load_checkpoint, save_checkpoint, set_seed
 
@@ -106,7 +106,7 @@ class ArmTrainer:
                 hint="a smaller --image-size or --train-fraction is quicker",
                 remedy="give other --weights, or --unfreeze",
             )
-            agree("weights", [view.key for view in self.features])
+            require_same("weights", [view.key for view in self.features])
             inputs = [view.of(images) for view in self.features for images in data.pool()]
             self.inputs = InputPipeline(torch.from_numpy(np.concatenate(inputs)).to(device), views=views)
         else:

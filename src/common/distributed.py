@@ -1,10 +1,10 @@
 """One run in several processes, which torchrun starts: who is who, exchange, and means over all of them.
 
-Without torchrun there is one process, and every function here is the obvious thing at no cost: callers
-have one path for one and many. Processes are counted from 0 (torchrun's ranks). The main one, 0, prints
-and writes; the others are silent but for their errors. Every function that exchanges must be called by all
-processes in the same order. A process that ends early, in whatever way, ends the others: what they
-exchange with it fails at once.
+Without torchrun there is one process, and every function here does the obvious thing at no cost, so that
+callers need one path for one process and for many. Processes are counted from 0 (torchrun's ranks). The main
+one, 0, prints and writes; the others print errors only. All processes must call the functions that exchange
+something in the same order. A process that ends early, in whatever way, ends the others: what they exchange
+with it fails at once.
 
 Gradients are averaged by ``average`` after a backward pass, which is what DistributedDataParallel does; a
 GAN step, with several passes through two networks, would have to be bent to fit its wrapper.
@@ -28,19 +28,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TIMEOUT = datetime.timedelta(hours=2)  # the others may wait while one decodes a whole dataset
-_alone = False  # inside the block of alone()?
+_on_its_own = False  # True inside the block of single_process()
 
 
 # --- joining ---------------------------------------------------------------------------------------
 @contextlib.contextmanager
-def together(cpu: bool) -> Iterator[None]:
-    """Join the processes that torchrun started, and leave when all are done; alone, nothing happens.
+def process_group(cpu: bool) -> Iterator[None]:
+    """Join the processes that torchrun started, and leave when all are done; does nothing without torchrun.
 
-    They talk by gloo, about GPU tensors by NCCL; each has the GPU of its number on its machine.
-    ``UserError`` if there are fewer GPUs than processes.
+    Processes exchange by gloo, GPU tensors by NCCL; each has the GPU of its local number. ``UserError`` if
+    there are fewer GPUs than processes.
     """
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if size == 1:
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
     import torch.distributed as dist
@@ -48,14 +47,14 @@ def together(cpu: bool) -> Iterator[None]:
     backend = _choose_device(cpu)
     with _exchanging():
         dist.init_process_group(backend, timeout=TIMEOUT)
-    with _silent() if rank > 0 else contextlib.nullcontext():
+    with _silent() if int(os.environ.get("RANK", 0)) > 0 else contextlib.nullcontext():
         yield
     barrier()
     dist.destroy_process_group()
 
 
 def _choose_device(cpu: bool) -> str:
-    """Make this process's GPU the current one; returns what the processes talk by."""
+    """Make this process's GPU the current one; returns torch's name of the means of exchange."""
     import torch
 
     if cpu or not (torch.cuda.is_available() or torch.backends.mps.is_available()):
@@ -63,14 +62,16 @@ def _choose_device(cpu: bool) -> str:
     gpus, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", 0))
     if local >= gpus:
         more = f"--nproc-per-node {gpus}" if gpus else "one process"
-        raise UserError(f"this machine has {gpus} NVIDIA GPUs, one process each: use {more}, or give --cpu")
+        raise UserError(
+            f"there are more processes than NVIDIA GPUs ({gpus}), and each needs one: use {more}, or --cpu"
+        )
     torch.cuda.set_device(local)
     return "cpu:gloo,cuda:nccl"
 
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """No lines, bars and warnings, which would be the main process's once more. Errors are told outside."""
+    """Suppress lines, bars and warnings, which the main process prints; errors are printed outside."""
     with (
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,
         contextlib.redirect_stdout(nowhere),
@@ -81,7 +82,7 @@ def _silent() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _exchanging() -> Iterator[None]:
-    """``UserError`` if the others cannot be reached, most often because one of them has ended."""
+    """Raise ``UserError`` if the others cannot be reached, most often because one of them has ended."""
     try:
         yield
     except RuntimeError as error:
@@ -90,54 +91,55 @@ def _exchanging() -> Iterator[None]:
         where_in_gloo = r"^\[[^ ]*\] "
         reason = re.sub(where_in_gloo, "", str(error)).split(". ")[0].strip()[:200]
         raise UserError(
-            f"process {os.environ.get('RANK', 0)} lost the others: one of them has ended, and says why, or "
-            f"the network failed ({reason})"
+            f"process {os.environ.get('RANK', 0)} lost the others: one of them has ended (its own message "
+            f"says why), or the network failed ({reason})"
         ) from None
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Inside the block there is one process, this one, and nothing is exchanged: for what it does without
-    the others, as measuring how fast it is."""
-    global _alone
-    before, _alone = _alone, True
+def single_process() -> Iterator[None]:
+    """Let this process act alone in the block, for example to measure its speed: nothing is exchanged."""
+    global _on_its_own
+    before, _on_its_own = _on_its_own, True
     try:
         yield
     finally:
-        _alone = before
+        _on_its_own = before
 
 
 # --- who is who ------------------------------------------------------------------------------------
-def size() -> int:
-    """Number of processes."""
+def process_count() -> int:
+    """Number of processes that work together, 1 inside ``single_process``."""
     import torch.distributed as dist
 
-    return dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
+    joined = not _on_its_own and dist.is_available() and dist.is_initialized()
+    return dist.get_world_size() if joined else 1
 
 
 def rank() -> int:
-    """Of this process, from 0."""
+    """Number of this process, from 0."""
     import torch.distributed as dist
 
-    return dist.get_rank() if size() > 1 else 0
+    return dist.get_rank() if process_count() > 1 else 0
 
 
 def is_main() -> bool:
+    """Whether this is the process that prints and writes."""
     return rank() == 0
 
 
-def own() -> slice:
-    """This process's share of a sequence: every ``size()``-th, beginning with the ``rank()``-th."""
-    return slice(rank(), None, size())
+def my_share() -> slice:
+    """Slice of the items that this process works on: every ``process_count()``-th from the ``rank()``-th."""
+    return slice(rank(), None, process_count())
 
 
 def check_batch_size(batch_size: int) -> None:
-    """``UserError`` unless a batch can be dealt out evenly, with two images or more for every process."""
-    n = size()
+    """Raise ``UserError`` unless each process gets the same number of images, two or more."""
+    n = process_count()
     if n > 1 and (batch_size % n or batch_size < 2 * n):
         raise UserError(
-            f"batches of {batch_size} images cannot be dealt out to {n} processes: --batch-size counts the "
-            f"images of all processes, give a multiple of {n}, at least {2 * n}; or start fewer processes"
+            f"--batch-size {batch_size} cannot be divided among {n} processes (it counts the images of all): "
+            f"give a multiple of {n}, at least {2 * n}, or start fewer processes"
         )
 
 
@@ -149,9 +151,11 @@ def barrier() -> None:
 
 @contextlib.contextmanager
 def main_first() -> Iterator[None]:
-    """The block of the main process ends before that of the others begins: it downloads, decodes and
-    writes what they find. If it fails they do not begin, unless weights are missing, which a caller may
-    live with, and they find out for themselves."""
+    """Run the block in the main process, then in the others: they find what it downloaded or wrote.
+
+    If it fails there, the others do not begin. Missing weights are the exception, since a caller may go on
+    without them: the others begin, and find out for themselves.
+    """
     if not is_main():
         barrier()
     try:
@@ -165,64 +169,77 @@ def main_first() -> Iterator[None]:
 
 
 def from_main(make: Callable[..., T], *arguments: Any) -> T:
-    """What ``make(*arguments)`` returns in the main process, the only one that calls it."""
-    if size() == 1:
+    """Call ``make(*arguments)`` in the main process alone; all processes return its result."""
+    if process_count() == 1:
         return make(*arguments)
     import torch
     import torch.distributed as dist
 
-    box = [make(*arguments) if is_main() else None]
+    box: list[Any] = [make(*arguments) if is_main() else None]
     with _exchanging():
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     return box[0]
 
 
 def gather(value: T) -> list[T]:
-    """The ``value`` of every process (plain types, arrays, CPU tensors), by rank, everywhere."""
-    if size() == 1:
+    """Return the ``value`` of every process, by rank: plain types, arrays or CPU tensors."""
+    if process_count() == 1:
         return [value]
     import torch.distributed as dist
 
-    values: list[Any] = [None] * size()
+    values: list[Any] = [None] * process_count()
     with _exchanging():
         dist.all_gather_object(values, value)
     return values
 
 
-def in_turn(mine: Iterator[T]) -> Iterator[T]:
-    """What all processes' iterators yield, in turn (0, 1, ..., 0, 1, ...), everywhere, as it is made.
+def interleave(mine: Iterator[T]) -> Iterator[T]:
+    """Yield in every process what the iterators of all yield, in the order 0, 1, ..., 0, 1, ..., at once.
 
     No item may be None.
     """
-    if size() == 1:
+    if process_count() == 1:
         yield from mine
         return
     while made := [item for item in gather(next(mine, None)) if item is not None]:
         yield from made
 
 
-def woven(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """[N, ...] of the ``parts`` that processes made of their ``own()`` of N rows."""
+def merge_shares(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Put the rows that each process made for its ``my_share()`` of N items back in order: [N, ...]."""
     whole = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]))
     for number, part in enumerate(parts):
         whole[number :: len(parts)] = part
     return whole
 
 
-def agree(what: str, value: Any) -> None:
-    """``UserError`` if ``value`` is not the same in all processes; ``what``: that it is, in words."""
+def require_same(what: str, value: Any) -> None:
+    """Raise ``UserError`` if ``value`` differs between processes; ``what``: its name in the message."""
     values = gather(value)
     different = [number for number, other in enumerate(values) if other != values[0]]
     if different:
         raise UserError(
-            f"process {different[0]} has other {what} than process 0: all need the same code, files and "
-            "options, and machines of one kind"
+            f"process {different[0]} has other {what} than process 0: start all of them with the same code, "
+            "files and options, on machines of one kind"
         )
+
+
+def require_same_weights(what: str, *networks: torch.nn.Module) -> None:
+    """Raise ``UserError`` if weights or buffers of ``networks`` differ between processes."""
+    if process_count() == 1:
+        return
+    import hashlib
+
+    digest = hashlib.sha256()
+    for network in networks:
+        for value in network.state_dict().values():
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    require_same(what, digest.hexdigest())
 
 
 def average(tensors: Sequence[torch.Tensor]) -> None:
     """Replace float ``tensors``, all on one device, by their means over the processes, in one exchange."""
-    if size() == 1:
+    if process_count() == 1:
         return
     import torch
     import torch.distributed as dist
@@ -230,29 +247,15 @@ def average(tensors: Sequence[torch.Tensor]) -> None:
     with torch.no_grad(), _exchanging():
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)
-        flat /= size()
+        flat /= process_count()
         for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
 
 
 def average_training(network: torch.nn.Module, *others: torch.nn.Module) -> None:
-    """The gradients of ``network``, and the running statistics of its and ``others``' BatchNorm layers,
-    become means over the processes."""
-    if size() == 1:
+    """Average over processes: gradients of ``network``, BatchNorm statistics of it and ``others``."""
+    if process_count() == 1:
         return
     gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
     buffers = [buffer for each in (network, *others) for buffer in each.buffers()]
     average([*gradients, *(buffer for buffer in buffers if buffer.is_floating_point())])
-
-
-def weights_digest(*networks: torch.nn.Module) -> str:
-    """sha256 of all weights and buffers, for ``agree``; "" in a single process, where nobody compares."""
-    if size() == 1:
-        return ""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for network in networks:
-        for value in network.state_dict().values():
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

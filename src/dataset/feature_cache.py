@@ -28,7 +28,7 @@ import numpy as np
 
 from common import paths
 from common.arrays import release_memory_map
-from common.distributed import from_main, in_turn, is_main, own
+from common.distributed import from_main, interleave, is_main, my_share
 from common.progress import Announcement, progress_bar
 from utils import UserError, atomic_path, save_json, sha256_json
 
@@ -97,7 +97,7 @@ class FeatureCache:
         names = images.records["image_id"].to_numpy()
 
         def computed() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            mine = blocks[own()]
+            mine = blocks[my_share()]
             pixels = _ahead(mine, lambda block: np.ascontiguousarray(images.pixels[rows[block]]))
             for block, part in zip(mine, pixels, strict=True):
                 yield block, self._half(self.compute(part, list(names[rows[block]])))
@@ -105,7 +105,7 @@ class FeatureCache:
         done = len(rows) - int(missing.sum())
         with progress_bar(total=len(rows), initial=done, desc=desc, unit="img", disable=not blocks) as bar:
             announcement = Announcement(len(rows) - done, "features", self.hint, log.info)
-            for block, made in in_turn(computed()):
+            for block, made in interleave(computed()):
                 features[block] = made
                 if keys and is_main():
                     self._keep([keys[position] for position in block], features[block])

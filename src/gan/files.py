@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from common import paths
-from common.distributed import size
+from common.distributed import process_count
 from data_loader import from_gan_range
 from dataset.image_writer import save_png
 from dataset.patients import GROUPED_BY_PATIENT
@@ -101,7 +101,7 @@ def save_history(run: Run, final_metrics: dict[str, Any] | None = None) -> None:
         "perceptual": run.settings["--perceptual"],
         "precision": run.precision,
         "batch_size": run.schedule.batch_size,
-        "processes": size(),
+        "processes": process_count(),
         "steps": run.gan.step,
         "images_seen": run.images_seen(),
         "metrics": monitor.describe() if monitor is not None else None,

@@ -17,7 +17,7 @@ import torch
 from sklearn.metrics.pairwise import euclidean_distances
 from torch import Tensor, nn
 
-from common.distributed import alone
+from common.distributed import single_process
 from data_loader import to_gan_range
 from gan.options import METRICS_IMAGES
 from gan.timetable import COPY_IMAGES, Costs, Timetable
@@ -240,7 +240,7 @@ class Monitor:
 
     def _features(self, space: Space, rows: np.ndarray) -> np.ndarray:
         if self.data.images is not None:
-            with alone():  # the other processes go on to wait for this one
+            with single_process():  # the other processes go on to wait for this one
                 return np.asarray(space.of_rows(self.data.images, rows))
         pixels = self.data.pixels[torch.from_numpy(rows).to(self.data.pixels.device)]
         return np.asarray(space.features(pixels.cpu().numpy()))

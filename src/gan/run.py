@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common import paths
-from common.distributed import agree, from_main, own, weights_digest
+from common.distributed import from_main, my_share, require_same_weights
 from common.progress import progress_bar
 from data_loader import to_gan_range
 from gan import files as gan_files
@@ -162,10 +162,10 @@ class Run:
     def step(self, rows: Tensor) -> Tensor:
         """One step on the images ``rows`` [batch_size], of which each process takes its share."""
         data, gan = self.data, self.gan
-        real = to_gan_range(data.pixels[rows[own()].to(data.pixels.device)], gan.G.num_channels)
+        real = to_gan_range(data.pixels[rows[my_share()].to(data.pixels.device)], gan.G.num_channels)
         z = step_noise(self.seed, gan.step, self.schedule.batch_size, gan.G.input_dim)
-        labels = None if data.labels is None else data.labels[rows[own()].to(data.labels.device)]
-        return train_step(gan, real, z[own()].to(real.device), self.objective, self.precision, labels)
+        labels = None if data.labels is None else data.labels[rows[my_share()].to(data.labels.device)]
+        return train_step(gan, real, z[my_share()].to(real.device), self.objective, self.precision, labels)
 
     def check(self, meter: LossMeter) -> None:
         """Wait for the device; ``UserError`` with step and term if one was not finite."""
@@ -175,7 +175,7 @@ class Run:
     def check_weights(self) -> None:
         """``UserError`` if the weights are not the same in all processes."""
         gan = self.gan
-        agree(f"weights after epoch {len(self.history)}", weights_digest(gan.G, gan.D, gan.G_ema))
+        require_same_weights(f"weights after epoch {len(self.history)}", gan.G, gan.D, gan.G_ema)
 
     def reason_to_stop(self) -> str | None:
         """After an epoch: "collapse", "time" or nothing."""

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.distributed import average, average_training, own, size
+from common.distributed import average, average_training, my_share, process_count
 from gan import augmentation as gan_augment
 from gan import losses as gan_losses
 from gan.losses import Moments, PerceptualLoss
@@ -161,7 +161,7 @@ def train_step(
     d_terms, real_moments = discriminator_step(gan, real, fake.detach(), precision, labels, match)
     g_terms = generator_step(gan, fake, real_moments, objective, precision, labels, real)
     gan.step += 1
-    half_life = ema_half_life(gan.options.ema_kimg, len(real) * size())
+    half_life = ema_half_life(gan.options.ema_kimg, len(real) * process_count())
     update_average(gan.G_ema, gan.G, ema_decay(gan.step, half_life))
     return torch.stack([*d_terms, *g_terms])
 
@@ -213,7 +213,7 @@ def penalties_of(
     r2 = gan_losses.zero_gradient_penalty(fake, fake_logits) if options.r2 > 0 else none
     unit = none
     if options.adversarial_loss == "wgan-gp":
-        numbers = gan_augment.draws(gan.seed, gan.step, "WGAN-GP", len(real) * size())[own(), 0]
+        numbers = gan_augment.draws(gan.seed, gan.step, "WGAN-GP", len(real) * process_count())[my_share(), 0]
         images = gan_losses.between(real, fake, numbers).requires_grad_()
         with autocast(real.device, precision):
             logits = gan.D(images, labels)
@@ -263,7 +263,7 @@ def as_seen(gan: GAN, images: Tensor, stream: str) -> Tensor:
     """What D is shown of ``images``; with DiffAugment it is changed as seed, step and ``stream`` say."""
     if not gan.options.diffaug:
         return images
-    numbers = gan_augment.draws(gan.seed, gan.step, stream, len(images) * size())[own()]
+    numbers = gan_augment.draws(gan.seed, gan.step, stream, len(images) * process_count())[my_share()]
     return gan_augment.augment(images, numbers)
 
 

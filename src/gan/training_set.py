@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from common.arrays import as_tensor
-from common.distributed import check_batch_size, size
+from common.distributed import check_batch_size, process_count
 from data_loader import ImageSet, load_images
 from dataset.options import cache_folder
 from dataset.patients import grouping_sentence
@@ -184,7 +184,7 @@ def fit_batch_size(batch_size: int, n_images: int) -> int:
     """``batch_size``, or the number of images if that is smaller, with a notice; always a number that the
     processes can share evenly. ``UserError`` if there is none."""
     if batch_size > n_images:
-        largest = n_images // size() * size()
+        largest = n_images // process_count() * process_count()
         log.info(f"--batch-size {batch_size} is larger than the training set: reduced to {largest}")
         batch_size = largest
     check_batch_size(batch_size)

@@ -114,9 +114,9 @@ def describe_arm(
 
 def shared_seconds(work: Workload, device: torch.device, negligible: float = 0.0) -> tuple[float, float]:
     """``classifier_seconds`` of all processes together, from this one's share of the work."""
-    processes = distributed.size()
+    processes = distributed.process_count()
     share = replace(work, batch_size=max(1, work.batch_size // processes))
-    with distributed.alone():
+    with distributed.single_process():
         step, prediction = classifier_seconds(share, device, negligible)
     return step, prediction / processes
 
@@ -156,8 +156,8 @@ def gan_seconds(
     ``build_objective`` makes the losses for training images uint8 [N, S, S]; here they are noise. A step is
     one of all processes, each with its share of ``batch_size``.
     """
-    share = batch_size // distributed.size()
-    with distributed.alone():
+    share = batch_size // distributed.process_count()
+    with distributed.single_process():
         return _gan_seconds(gan, build_objective, share, precision)
 
 

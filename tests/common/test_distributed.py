@@ -31,7 +31,7 @@ GAN = [
 
 def python(*arguments: str, **variables: str) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
-    environment["PYTHONPATH"] = os.pathsep.join([str(SRC), str(Path(__file__).parents[1])])
+    environment["PYTHONPATH"] = os.pathsep.join([str(SRC), *map(str, Path(__file__).parents[1:3])])
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, *arguments], env=environment, **pipes)
 
@@ -50,39 +50,42 @@ def two_processes(code: str) -> list[tuple[int, str]]:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    code = f"from distributed import *\nfrom utils import *\n{code}\nrun_script(main)"
+    imports = (
+        "from common.command_line import run_script\nfrom common.distributed import *\nfrom utils import *"
+    )
+    code = f"{imports}\n{code}\nrun_script(main)"
     started = [python("-c", code, RANK=str(rank), LOCAL_RANK=str(rank), **both) for rank in (0, 1)]
     return [(process.returncode, err) for process in started for _, err in [process.communicate(timeout=300)]]
 
 
 # --- one process -----------------------------------------------------------------------------------
-def test_alone_everything_is_the_obvious_thing():
-    with distributed.together(cpu=True), distributed.main_first():
-        assert (distributed.size(), distributed.rank(), distributed.is_main()) == (1, 0, True)
-        assert [1, 2, 3][distributed.own()] == [1, 2, 3]
+def test_one_process_does_the_obvious_thing():
+    with distributed.process_group(cpu=True), distributed.main_first():
+        assert (distributed.process_count(), distributed.rank(), distributed.is_main()) == (1, 0, True)
+        assert [1, 2, 3][distributed.my_share()] == [1, 2, 3]
         assert distributed.from_main(lambda x: x + 1, 2) == 3
         assert distributed.gather("a") == ["a"]
-        assert list(distributed.in_turn(iter("abc"))) == ["a", "b", "c"]
+        assert list(distributed.interleave(iter("abc"))) == ["a", "b", "c"]
         distributed.check_batch_size(1)
-        distributed.agree("nothing", 1)
+        distributed.require_same("nothing", 1)
         values = torch.tensor([1.0, 2.0])
         distributed.average([values])
         assert values.tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(("n", "processes"), [(7, 3), (6, 2), (1, 2), (5, 1)])
-def test_shares_are_woven_into_the_whole(n, processes, monkeypatch):
+def test_shares_are_merged_into_the_whole(n, processes, monkeypatch):
     rows, parts = torch.arange(2 * n).reshape(n, 2), []
-    monkeypatch.setattr(distributed, "size", lambda: processes)
+    monkeypatch.setattr(distributed, "process_count", lambda: processes)
     for rank in range(processes):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        parts.append(rows[distributed.own()])
-    assert torch.equal(distributed.woven(parts), rows)
+        parts.append(rows[distributed.my_share()])
+    assert torch.equal(distributed.merge_shares(parts), rows)
 
 
 @pytest.mark.parametrize(("batch_size", "fits"), [(6, True), (12, True), (8, False), (3, False), (0, False)])
 def test_a_batch_is_shared_evenly_with_two_images_each_or_refused(batch_size, fits, monkeypatch):
-    monkeypatch.setattr(distributed, "size", lambda: 3)
+    monkeypatch.setattr(distributed, "process_count", lambda: 3)
     if fits:
         distributed.check_batch_size(batch_size)
         return
@@ -96,13 +99,14 @@ def test_exchange_of_two_processes(tmp_path):
     code = f"""
 def main():
     from pathlib import Path
-    with together(cpu=True):
+    with process_group(cpu=True):
         import torch
         me = rank()
-        assert size() == 2 and is_main() == (me == 0) and list(range(5))[own()] == [[0, 2, 4], [1, 3]][me]
+        assert process_count() == 2 and is_main() == (me == 0)
+        assert list(range(5))[my_share()] == [[0, 2, 4], [1, 3]][me]
         assert from_main(lambda: f"by {{me}}") == "by 0"
         assert gather(me * 10) == [0, 10]
-        assert list(in_turn(iter([["a", "c", "d"], ["b"]][me]))) == ["a", "b", "c", "d"]
+        assert list(interleave(iter([["a", "c", "d"], ["b"]][me]))) == ["a", "b", "c", "d"]
         with main_first():
             assert Path({str(tmp_path / "file")!r}).exists() == (me == 1)
             Path({str(tmp_path / "file")!r}).touch()
@@ -112,17 +116,17 @@ def main():
         except WeightsUnavailableError:
             pass
         if me == 1:
-            with alone(), main_first():
+            with single_process(), main_first():
                 barrier()
-                assert (size(), rank(), from_main(rank), gather(me)) == (1, 0, 0, [1])
-        assert size() == 2
+                assert (process_count(), rank(), from_main(rank), gather(me)) == (1, 0, 0, [1])
+        assert process_count() == 2
         means = [torch.full((2, 3), float(me)), torch.tensor(4.0 * me)]
         average(means)
         assert means[0].tolist() == [[0.5] * 3] * 2 and means[1].item() == 2.0
-        agree("things", [1, "a"])
+        require_same("things", [1, "a"])
         print(f"heard {{me}}"), print("heard too", file=sys.stderr)
         try:
-            agree("numbers", me)
+            require_same("numbers", me)
         except UserError as error:
             assert "process 1 has other numbers than process 0" in str(error)
 import sys"""
@@ -136,7 +140,7 @@ def test_a_process_that_ends_ends_the_other(end, exit_code):
     code = f"""
 import os
 def main():
-    with together(cpu=True):
+    with process_group(cpu=True):
         if rank() == 1:
             {end}
         barrier()"""
@@ -174,10 +178,10 @@ def trained_by_two(tmp_path_factory) -> dict[str, Any]:
     file = tmp_path_factory.mktemp("two") / "results.pth"
     code = f"""
 def main():
-    with together(cpu=True):
+    with process_group(cpu=True):
         import torch
-        from test_distributed import fit_a_head, network_after
-        network = network_after(own())
+        from tests.common.test_distributed import fit_a_head, network_after
+        network = network_after(my_share())
         average_training(network)
         means = {{name: weight.grad for name, weight in network.named_parameters()}}
         results = {{"fits": gather(fit_a_head()), "means": means | dict(network.named_buffers())}}
@@ -296,7 +300,7 @@ def test_gan_of_two_processes_trains_resumes_and_refuses(in_tmp):
     code, _, err = train("parts", "--epochs", "4", "--resume", processes=1)
     assert code == 1 and "was made with processes 2 (now 1)" in err
     code, _, err = train("other", "--batch-size", "5")
-    assert code != 0 and "error: batches of 5 images cannot be dealt out to 2 processes" in err
+    assert code != 0 and "error: --batch-size 5 cannot be divided among 2 processes" in err
 
     code, out, err = train("estimated", "--estimate")
     assert code == 0 and out.count("ABOUT ") == 1, err
@@ -353,4 +357,4 @@ def test_two_processes_train_all_layers(in_tmp, make_dataset):
     weights = load_checkpoint(paths.classifier_model("models", "baseline_"))["state_dict"]
     assert all(value.isfinite().all() for value in weights.values())
     code, _, err = run("train_classifier", *ALL_LAYERS, "--batch-size", "7")
-    assert code != 0 and "error: batches of 7 images cannot be dealt out to 2 processes" in err
+    assert code != 0 and "error: --batch-size 7 cannot be divided among 2 processes" in err

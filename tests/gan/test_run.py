@@ -343,7 +343,7 @@ def test_time_that_is_used_up_ends_a_run_that_resume_goes_on_with(
 
 def test_weights_are_compared_whatever_ends_a_run(data_dir, tmp_path, at_any_cost, monkeypatch):
     compared = []
-    monkeypatch.setattr(gan_run, "agree", lambda what, _: compared.append(what))
+    monkeypatch.setattr(gan_run, "require_same_weights", lambda what, *_: compared.append(what))
     train(data_dir, tmp_path, "--epochs", "4", "--checkpoint-interval", "4", "--max-minutes", "1e-6")
     assert compared == ["weights after epoch 1"]
 

@@ -82,27 +82,27 @@ class TestSeveralProcesses:
 
     @pytest.fixture(autouse=True)
     def four(self, monkeypatch):
-        monkeypatch.setattr(distributed, "size", lambda: 1 if distributed._alone else 4)
+        monkeypatch.setattr(distributed, "process_count", lambda: 1 if distributed._on_its_own else 4)
 
     def test_the_classifier(self, monkeypatch):
         def measure(work: Workload, device: object, negligible: float) -> tuple[float, float]:
-            assert (distributed.size(), work.batch_size) == (1, 2)
+            assert (distributed.process_count(), work.batch_size) == (1, 2)
             return 0.5, 0.04
 
         monkeypatch.setattr(estimates, "classifier_seconds", measure)
         work = replace(TRAINED, batch_size=8)
         assert estimates.shared_seconds(work, None) == (0.5, 0.01)
-        assert distributed.size() == 4
+        assert distributed.process_count() == 4
 
     def test_the_gan(self, monkeypatch):
         def step(gan: object, real: torch.Tensor, z: torch.Tensor, *others: object) -> None:
-            assert distributed.size() == 1 and len(real) == len(z) == 2
+            assert distributed.process_count() == 1 and len(real) == len(z) == 2
 
         monkeypatch.setattr(gan_training, "train_step", step)
         gan = gan_training.build_gan(32, 1, 5, (4, 4), 2e-4, 0.5, 0, torch.device("cpu"))
         objective = gan_training.Objective(1.0, 0.0, 1.0, None, 1)
         estimates.gan_seconds(gan, lambda pixels: objective, 8, "fp32")
-        assert distributed.size() == 4
+        assert distributed.process_count() == 4
 
 
 class TestLazyParts:
