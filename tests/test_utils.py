@@ -1,4 +1,3 @@
-import argparse
 import os
 import signal
 import subprocess
@@ -10,8 +9,6 @@ import pytest
 import torch
 
 import utils
-from common import command_line
-from networks import weights
 from utils import UserError, atomic_path, load_checkpoint, load_json, save_checkpoint, save_json
 
 SRC = Path(utils.__file__).parent
@@ -106,122 +103,6 @@ class TestCheckpoints:
         torch.save([1, 2], file)
         with pytest.raises(UserError, match="holds a list"):
             load_checkpoint(file)
-
-
-class TestPretrainedWeights:
-    def test_cached_file_is_used_and_absence_is_explained(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-        url = "http://127.0.0.1:9/models/small-12345678.pth"  # nobody listens on the discard port
-        with pytest.raises(utils.WeightsUnavailableError) as error:
-            weights.hub_weights(url, "some weights", "use --flag")
-        for part in (
-            "some weights",
-            "small-12345678.pth",
-            str(tmp_path / "hub" / "checkpoints"),
-            "use --flag",
-        ):
-            assert part in str(error.value)
-        save_checkpoint(tmp_path / "hub" / "checkpoints" / "small-12345678.pth", {"w": torch.ones(2)})
-        assert torch.equal(weights.hub_weights(url, "some weights", "")["w"], torch.ones(2))
-
-    @pytest.mark.parametrize("damage", ["absent", "truncated", "older format", "list", "web page", "foreign"])
-    def test_unusable_file_is_named_and_the_short_message_has_no_path(self, tmp_path, monkeypatch, damage):
-        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-        folder = tmp_path / "hub" / "checkpoints"
-        file = folder / "small-12345678.pth"
-        if damage == "absent":  # and the folder cannot be made: an error whose own text names a path
-            (tmp_path / "hub").write_text("a file")
-        else:
-            content = {"foreign": {"w": "no tensor"}, "list": [1]}.get(damage, {"w": torch.ones(2000)})
-            folder.mkdir(parents=True)
-            torch.save(content, file, _use_new_zipfile_serialization=damage != "older format")
-        if damage in ("truncated", "older format"):
-            file.write_bytes(file.read_bytes()[:-1000])
-        elif damage == "web page":
-            file.write_text("<html>sign in</html>")
-        with pytest.raises(utils.WeightsUnavailableError) as error:
-            weights.hub_weights(f"http://127.0.0.1:9/{file.name}", "some weights", "use --flag")
-        message, short = str(error.value), error.value.short
-        assert str(folder) in message and str(tmp_path) not in short
-        for text in (message, short):
-            assert text.startswith(f"some weights: {file.name} ") and text.endswith("or use --flag")
-
-    def test_any_cut_through_a_file_of_the_older_format_is_noticed(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-        file = tmp_path / "hub" / "checkpoints" / "small-12345678.pth"
-        file.parent.mkdir(parents=True)
-        torch.save({"w": torch.ones(3)}, file, _use_new_zipfile_serialization=False)
-        whole = file.read_bytes()
-        for size in range(len(whole)):  # torch raises IndexError, struct.error and others besides its own
-            file.write_bytes(whole[:size])
-            with pytest.raises(utils.WeightsUnavailableError):
-                weights.hub_weights(f"http://127.0.0.1:9/{file.name}", "some weights", "use --flag")
-
-
-class TestCommandLine:
-    @pytest.mark.parametrize(
-        ("kind", "limits", "good", "bad"),
-        [
-            (int, {"low": 1}, ["1", "7"], ["0", "-1", "1.5", "x", ""]),
-            (float, {"above": 0}, ["0.1", "1e-4"], ["0", "-1", "nan", "inf", "x"]),
-            (float, {"low": 0, "high": 1}, ["0", "1"], ["1.1", "-0.1"]),
-        ],
-    )
-    def test_numbers(self, kind, limits, good, bad):
-        parse = command_line.number(
-            kind, low=limits.get("low"), high=limits.get("high"), above=limits.get("above")
-        )
-        assert [parse(text) for text in good] == [kind(text) for text in good]
-        for text in bad:
-            with pytest.raises(argparse.ArgumentTypeError):
-                parse(text)
-
-    def test_configuration_shows_no_absolute_path(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        args = argparse.Namespace(a=str(tmp_path / "data" / "x"), b="/somewhere/else/y", c=1, d=None, e="./z")
-        assert command_line.public_config(vars(args)) == {
-            "a": "data/x",
-            "b": "y",
-            "c": 1,
-            "d": None,
-            "e": "./z",
-        }
-        outside = argparse.Namespace(f="../../home/someone/data")
-        assert command_line.public_config(vars(outside)) == {"f": "data"}
-
-    @pytest.mark.parametrize(
-        ("body", "code", "text"),
-        [
-            ("raise UserError('the file\\nis bad')", 1, "error: the file is bad\n"),
-            ("raise KeyboardInterrupt", 130, "interrupted: finished files are kept, unfinished removed\n"),
-            (
-                "raise MemoryError",
-                1,
-                "error: out of memory; a smaller --batch-size or --image-size needs less\n",
-            ),
-            ("open('/none/such', 'w')", 1, "error: No such file or directory: /none/such\n"),
-        ],
-    )
-    def test_errors_end_in_one_line(self, body, code, text):
-        program = f"from utils import *\ndef main():\n    {body}\nrun_script(main)"
-        done = subprocess.run([sys.executable, "-c", program], cwd=SRC, capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (code, text)
-
-    def test_wrong_usage_ends_in_one_line_and_exit_code_2(self, capsys):
-        parser = command_line.argument_parser("A script.")
-        parser.add_argument("--size", type=command_line.number(int, 1), default=1)
-        with pytest.raises(SystemExit) as stop:
-            parser.parse_args(["--size", "0"])
-        assert stop.value.code == 2
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1 and "argument --size: must be a whole number >= 1, got 0" in error
-
-    def test_bugs_keep_their_traceback(self):
-        done = subprocess.run(
-            [sys.executable, "-c", "from utils import *\nrun_script(lambda: 1 / 0)"],
-            cwd=SRC, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
 
 
 class TestSeedsAndDevices:

@@ -24,17 +24,18 @@ def hide_progress(hidden: bool) -> None:
 class _Lines:
     """Text stream for tqdm where output is a file or a pipe: whole lines instead of a bar that is redrawn.
 
-    All bars of a process share one clock, so that a line is written every ``SECONDS_PER_LINE`` at most.
+    All bars of a process share one clock, so that a line is written every ``SECONDS_PER_LINE`` at most, and
+    none for work that is done sooner.
     """
 
-    last = time.monotonic()
+    last = 0.0  # when the latest line was written
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+        self.stream, self.started = stream, time.monotonic()
 
     def write(self, text: str) -> None:
         line = text.strip("\r\n ")
-        if line and time.monotonic() - _Lines.last >= SECONDS_PER_LINE:
+        if line and time.monotonic() - max(_Lines.last, self.started) >= SECONDS_PER_LINE:
             _Lines.last = time.monotonic()
             self.stream.write(line + "\n")
 
