@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 from common import paths
 from common.command_line import argument_parser, number, run_script
 from common.options import add_options
-from dataset.options import DATA_OPTIONS
+from dataset.options import DATA_OPTIONS, PART_OPTIONS, fold_problem
 from dataset.patients import GROUPED_BY_PATIENT, grouping_sentence
 from dataset.records import name_some
-from dataset.splits import TEST, UNUSED, VALIDATION, add_part_arguments, check_part_arguments
+from dataset.splits import TEST, UNUSED, VALIDATION
 from synthetic.folders import (
     check_folder,
     clear,
@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--overwrite", action="store_true", help="remove the folder's synthetic images and manifest first")
     add("--workers", type=number(int, 0), default=4, metavar="N", help="threads that decode images")
-    add_part_arguments(parser.add_argument_group("training images that the generator kept to"))
+    add_options(parser, PART_OPTIONS)
     add_options(parser.add_argument_group("dataset"), DATA_OPTIONS)
     return parser
 
@@ -97,7 +97,8 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
-    check_part_arguments(parser, args)
+    if problem := fold_problem(args.fold, args.k_folds):
+        parser.error(problem)
     if args.trained_on is None and not args.trained_elsewhere:
         parser.error("--trained-on CSV or --trained-elsewhere NAME must say what the generator has seen")
     return args

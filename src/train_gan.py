@@ -19,8 +19,7 @@ from common import paths
 from common.command_line import argument_parser, run_script
 from common.distributed import from_main, is_main, main_first, process_count, process_group, require_same
 from common.options import add_options
-from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
-from dataset.splits import add_part_arguments, check_part_arguments
+from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, PART_OPTIONS, fold_problem
 from gan.flags import (
     ALL,
     POSITIVE,
@@ -52,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output-dir", default=paths.OUTPUT_DIR, metavar="PATH", help="base folder of the outputs")
     add("--results-dir", metavar="PATH", help="folder of the history (default: <output-dir>/metrics)")
     add("--figures-dir", metavar="PATH", help="folder of the loss curve (default: <output-dir>/figures)")
-    add_part_arguments(parser.add_argument_group("training images"))
+    add_options(parser, PART_OPTIONS)
     add_model_arguments(parser.add_argument_group("model"))
     add_training_arguments(parser.add_argument_group("training"))
     add_gan_options(parser)
@@ -64,7 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
-    check_part_arguments(parser, args)
+    if problem := fold_problem(args.fold, args.k_folds):
+        parser.error(problem)
     try:
         options = resolve(args)
     except UserError as error:

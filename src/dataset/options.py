@@ -1,8 +1,9 @@
-"""Options that every script reading the dataset shares, and those of every script that decodes it."""
+"""Options of scripts that read the dataset, decode its images, or name what a generator learned from."""
 
 from __future__ import annotations
 
 from common import paths
+from common.command_line import number
 from common.options import Affects, Option
 
 DATA_OPTIONS = (
@@ -35,6 +36,35 @@ CACHE_OPTIONS = (
     ),
     Option("--no-cache", "neither read nor write --cache-dir", switch=True, set_by_study=True),
 )  # fmt: skip
+PART_OPTIONS = (
+    Option(
+        "--train-fraction", "share of the training patients; a smaller share lies within a larger one",
+        Affects.RUN, type=number(float, above=0, high=1), default=1.0, metavar="F",
+        group="training images of the generator", set_by_study=True,
+    ),
+    Option(
+        "--fold", "leave out fold I of --k-folds (default: none is left out)",
+        Affects.RUN, type=number(int, 1), metavar="I",
+        group="training images of the generator", set_by_study=True,
+    ),
+    Option(
+        "--k-folds", "number of folds, the classifier's --k-folds (default: no folds)",
+        Affects.RUN, type=number(int, 2), metavar="K",
+        group="training images of the generator", set_by_study=True,
+    ),
+)  # fmt: skip
+
+
+def fold_problem(fold: int | None, k_folds: int | None) -> str | None:
+    """Say what is wrong with --fold and --k-folds together; None if nothing is."""
+    if fold is None and k_folds is None:
+        return None
+    if fold is None or k_folds is None:
+        given, lacking = ("--k-folds", "--fold") if fold is None else ("--fold", "--k-folds")
+        return f"{given} needs {lacking}: --fold I --k-folds K leaves out fold I of K"
+    if fold > k_folds:
+        return f"--fold {fold} does not exist among --k-folds {k_folds}: give 1 to {k_folds}"
+    return None
 
 
 def cache_folder(no_cache: bool, cache_dir: str) -> str | None:

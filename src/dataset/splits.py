@@ -7,13 +7,11 @@ pure function of (splits, k).
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import paths
-from common.command_line import number
 from dataset.records import CHECK_COMMAND, Dataset, name_some
 from utils import UserError, load_json, save_json, sha256_json
 
@@ -39,32 +37,6 @@ class Splits:
     sha256: str
     path: Path
     created: bool
-
-
-# --- command line of the generators' side ----------------------------------------------------------
-def add_part_arguments(group: argparse._ActionsContainer) -> None:
-    """The flags that say which of the training images a generator learns from."""
-    group.add_argument(
-        "--train-fraction", type=number(float, above=0, high=1), default=1.0, metavar="F",
-        help="share of the training patients; a smaller share lies within a larger one",
-    )  # fmt: skip
-    group.add_argument(
-        "--fold", type=number(int, 1), metavar="I",
-        help="leave out fold I of --k-folds (default: none is left out)",
-    )  # fmt: skip
-    group.add_argument(
-        "--k-folds", type=number(int, 2), metavar="K",
-        help="number of folds, the classifier's --k-folds (default: no folds)",
-    )  # fmt: skip
-
-
-def check_part_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End with exit code 2 unless --fold and --k-folds go together."""
-    if (args.fold is None) != (args.k_folds is None):
-        given, lacking = ("--k-folds", "--fold") if args.fold is None else ("--fold", "--k-folds")
-        parser.error(f"{given} needs {lacking}: --fold I --k-folds K leaves out fold I of K")
-    if args.fold is not None and args.fold > args.k_folds:
-        parser.error(f"argument --fold: {args.fold} is not allowed: 1 to {args.k_folds}, as --k-folds says")
 
 
 # --- the split -------------------------------------------------------------------------------------
