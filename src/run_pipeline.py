@@ -14,7 +14,7 @@ import logging
 import time
 from pathlib import Path
 
-from arms.treatments import DUPLICATE
+from arms.registry import ARMS, AUGMENTED, BASELINE, Synthetic
 from common import paths
 from common.command_line import argument_parser, number, run_script
 from common.options import add_options
@@ -34,7 +34,10 @@ from studies.steps import (
 log = logging.getLogger(__name__)
 
 
-CHECK, BASELINE, GAN = "check the data", "train the baseline classifier", "train the GAN"
+CHECK, GAN = "check the data", "train the GAN"
+
+# The arms that the augmented classifier must beat beside the baseline.
+CONTROLS = [name for name in ARMS[AUGMENTED].measured_against if ARMS[name].is_control]
 
 # Sized for ten minutes on two cores and for classifiers that clearly learn. No step needs the network: none
 # asks for pretrained weights.
@@ -95,6 +98,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 # --- the steps -------------------------------------------------------------------------------------
+def train_step(arm: str) -> str:
+    """Return the name of the step that trains ``arm``."""
+    return f"train the {ARMS[arm].title}"
+
+
 def comparison_steps(
     folders: Folders,
     *,
@@ -116,25 +124,21 @@ def comparison_steps(
     images = ["--synthetic-dir", str(folders.synthetic)]
     generator = paths.generator_final(folders.models)
 
-    def arm(name: str, prefix: str, options: list[str], needs: tuple[str, ...]) -> Step:
-        metrics = paths.final_metrics(folders.metrics, prefix)
+    def arm(name: str) -> Step:
+        kind = ARMS[name]
+        # A control's folds would say nothing that the comparison asks for: its epochs are the baseline's.
+        options = [*classifier, "--k-folds", "0"] if kind.is_control else [*folds, *classifier]
+        uses_images = kind.synthetic is not Synthetic.UNUSED
         return Step(
-            f"train the {name}", "train_classifier", [*data, *results, *options], metrics,
-            resumable=True, needs=needs, cache=cache,
+            train_step(name), "train_classifier",
+            [*data, *results, *options, *kind.words_of_command(), *(images if uses_images else [])],
+            paths.final_metrics(folders.metrics, kind.prefix), resumable=True, cache=cache,
+            needs=(CHECK, train_step(BASELINE), GENERATION) if uses_images else (CHECK,),
         )  # fmt: skip
 
-    augmented = arm(
-        "augmented classifier", paths.AUGMENTED_PREFIX,
-        [*folds, *classifier, "--use-synthetic", *images], (CHECK, BASELINE, GENERATION),
-    )  # fmt: skip
-    # Its folds would say nothing that the comparison asks for: its epochs are the baseline's.
-    control = arm(
-        "control with duplicated positives", paths.DUPLICATE_PREFIX,
-        [*classifier, "--k-folds", "0", "--control", DUPLICATE, *images], (CHECK, BASELINE, GENERATION),
-    )  # fmt: skip
     return [
         Step(CHECK, "data_loader", data, split),
-        arm("baseline classifier", paths.BASELINE_PREFIX, [*folds, *classifier], (CHECK,)),
+        arm(BASELINE),
         Step(
             GAN,
             "train_gan",
@@ -152,8 +156,8 @@ def comparison_steps(
             needs=(GAN,),
             images=folders.synthetic,
         ),
-        augmented,
-        *([control] if controls else []),
+        arm(AUGMENTED),
+        *([arm(name) for name in CONTROLS] if controls else []),
         Step(
             "analyse",
             "analyze_results",

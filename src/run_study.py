@@ -18,12 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arms.registry import BASELINE, study_arms
 from common import paths
 from common.command_line import argument_parser, number, run_script
 from common.options import add_options
 from common.progress import duration_in_words
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
-from studies.plan import ARMS, BASELINE, Part, arm_step_name, folders_of, part_steps, plan_parts
+from studies.plan import Part, arm_step_name, folders_of, part_steps, plan_parts
 from studies.steps import (
     FINISHED,
     Step,
@@ -75,9 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--fractions", type=fractions, default=[0.05, 0.25, 1.0], metavar="F,...",
         help="shares of the training patients; smaller ones lie within larger ones "
         "(default: 0.05,0.25,1)")  # fmt: skip
-    add("--arms", type=arms, default=list(ARMS)[:3], metavar="A,...",
-        help=f"of {', '.join(ARMS)}; the baseline is needed "
-        f"(default: {','.join(list(ARMS)[:3])})")  # fmt: skip
+    add("--arms", type=arms, default=study_arms()[:3], metavar="A,...",
+        help=f"of {', '.join(study_arms())}; the baseline is needed "
+        f"(default: {','.join(study_arms()[:3])})")  # fmt: skip
     add("--repeats", type=number(int, 1), default=3, metavar="R",
         help="training runs of each arm, of seeds SEED to SEED + R - 1")  # fmt: skip
     add("--k-folds", type=number(int, 0), default=0, metavar="N",
@@ -110,13 +111,13 @@ def fractions(text: str) -> list[float]:
 
 
 def arms(text: str) -> list[str]:
-    """An argparse type: names of ``ARMS``, the baseline among them -> the same in the order of training."""
-    names = text.split(",")
-    if unknown := [name for name in names if name not in ARMS]:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)!r} is no arm; there is {', '.join(ARMS)}")
+    """Read an argparse value: names of ``study_arms`` with the baseline -> the same in training order."""
+    names, known = text.split(","), study_arms()
+    if unknown := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)!r} is no arm; there is {', '.join(known)}")
     if BASELINE not in names:
         raise argparse.ArgumentTypeError(f"{text!r} lacks the baseline, against which arms are measured")
-    return [name for name in ARMS if name in names]
+    return [name for name in known if name in names]
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -242,7 +243,7 @@ def interrupted_arms(study_dir: str) -> list[tuple[float, str]]:
     found = []
     for folder in Path(study_dir).glob(paths.STUDY_PATTERN):
         log = read_log(paths.pipeline_log(folder))
-        entries = {arm: log[arm_step_name(arm)] for arm in ARMS if arm_step_name(arm) in log}
+        entries = {arm: log[arm_step_name(arm)] for arm in study_arms() if arm_step_name(arm) in log}
         for arm, entry in entries.items():
             if entry["state"] != FINISHED:
                 fraction = entry["command"][entry["command"].index("--train-fraction") + 1]

@@ -18,7 +18,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arms.treatments import CLASS_WEIGHT, CONTROLS, DUPLICATE, Treatment, share_schedule
+from arms.registry import (
+    ARMS,
+    BASELINE,
+    BASELINE_PREFIX,
+    CHOSEN_BY_USER,
+    Synthetic,
+    Treatment,
+    control_name,
+    control_names,
+    treatment_of,
+)
+from arms.treatments import share_schedule
 from common import paths
 from common.command_line import argument_parser, number, public_config, run_script
 from common.distributed import (
@@ -51,6 +62,7 @@ if TYPE_CHECKING:
     from arms.data import ArmData
     from arms.output import ArmOutput, Repeat
     from arms.training import ArmTrainer, FoldFit
+    from arms.treatments import Addition
     from studies.timing import Workload
     from synthetic.folders import SyntheticSet
 
@@ -73,8 +85,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--results-dir", default=paths.METRICS_DIR, metavar="PATH", help="folder for metrics and predictions")
     add("--figures-dir", default=paths.FIGURES_DIR, metavar="PATH", help="folder for plots")
     add("--prefix", type=prefix_name, metavar="NAME",
-        help="name of the arm, of which its files begin (default: baseline, augmented, control_duplicate, "
-        "control_weight, curriculum or pretrain, as the options below say)")  # fmt: skip
+        help="name of the arm, with which its files begin (default: " + ", ".join(ARMS) + ", as the options "
+        "below say)")  # fmt: skip
     add("--train-fraction", type=number(float, above=0, high=1), default=1.0, metavar="F",
         help="share of the training patients; smaller shares lie within larger ones")  # fmt: skip
     add("--test-set", choices=("split", "official"), default="split",
@@ -123,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--pretrain-synthetic", type=number(int, 1), metavar="N",
         help="N epochs on synthetic and real images, the others on real ones only "
         "(default: all on both)")  # fmt: skip
-    add("--control", choices=CONTROLS,
+    add("--control", type=control_name, metavar="{" + ",".join(control_names()) + "}",
         help="a control of what synthetic images do: as many real positives again (real negatives for "
         "synthetic ones), drawn with replacement, or a loss weighted to the class balance that they give; "
         "--synthetic-dir says how many they are (default: none)")  # fmt: skip
@@ -178,16 +190,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"--feature-views {args.feature_views} needs {needs}")
     if args.compile and not args.unfreeze:
         parser.error("--compile needs --unfreeze: a frozen backbone sees every image once only")
-    own = treatment_of(args).prefix
-    if args.prefix in paths.ARM_PREFIXES and args.prefix != own:
-        parser.error(f"--prefix {args.prefix[:-1]} names another arm than these options train ({own[:-1]})")
+    own = treatment_of(vars(args)).kind
+    if args.prefix in [kind.prefix for kind in ARMS.values()] and args.prefix != own.prefix:
+        parser.error(f"--prefix {args.prefix[:-1]} names another arm than these options train ({own.name})")
     if args.schedule != "none" and args.epochs_final is not None and args.epochs_final > args.epochs:
         parser.error("--epochs-final lies beyond --epochs, where --schedule ends")
     return args
-
-
-def treatment_of(args: argparse.Namespace) -> Treatment:
-    return Treatment(args.use_synthetic, args.control, args.synthetic_schedule, args.pretrain_synthetic)
 
 
 def synthetic_folders(args: argparse.Namespace) -> list[str]:
@@ -203,7 +211,7 @@ def planned_epochs(args: argparse.Namespace, treatment: Treatment, out: ArmOutpu
 
     if args.epochs_final is not None:
         return args.epochs_final, "--epochs-final"
-    if treatment.any:
+    if treatment.kind.name != BASELINE:
         return baseline_epochs(args, out.origin), "the baseline's"
     if args.k_folds:
         return None, "median best epoch of the folds"
@@ -215,7 +223,7 @@ def planned_epochs(args: argparse.Namespace, treatment: Treatment, out: ArmOutpu
 
 def baseline_epochs(args: argparse.Namespace, origin: dict[str, Any]) -> int:
     """The epochs that the baseline's final model took. ``UserError`` if it is missing or does not fit."""
-    file = paths.final_metrics(args.results_dir, paths.BASELINE_PREFIX)
+    file = paths.final_metrics(args.results_dir, BASELINE_PREFIX)
     if not file.is_file():
         raise UserError(
             f"{file} is missing: every arm takes the baseline's number of epochs; train the baseline first "
@@ -241,7 +249,8 @@ def baseline_epochs(args: argparse.Namespace, origin: dict[str, Any]) -> int:
 def check_shares(treatment: Treatment, epochs_final: int | None) -> None:
     """``UserError`` if training ends before the share of synthetic images has changed for the last time."""
     if epochs_final is not None and treatment.last_change >= epochs_final:
-        flag = "--synthetic-schedule" if treatment.schedule else "--pretrain-synthetic"
+        (name,) = (name for name, value in treatment.kind.options.items() if value is CHOSEN_BY_USER)
+        flag = f"--{name.replace('_', '-')}"
         raise UserError(
             f"{flag} still changes after epoch {treatment.last_change}, but the final model is trained for "
             f"{epochs_final} epochs; give smaller epochs"
@@ -257,14 +266,14 @@ def red_flags(args: argparse.Namespace, data: ArmData) -> list[str]:
         flags.append(f"{count} missing or unreadable images were left out (--skip-bad-images)")
     if args.weights == "none" and not args.unfreeze:
         flags.append("the backbone is random and frozen (--weights none without --unfreeze): a toy")
-    return flags + (differences_from_baseline(args) if treatment_of(args).any else [])
+    return flags + (differences_from_baseline(args) if treatment_of(vars(args)).kind.name != BASELINE else [])
 
 
 def differences_from_baseline(args: argparse.Namespace) -> list[str]:
     """Options in which this arm was not trained as the baseline was."""
     from arms.result_files import differing_options
 
-    file = paths.final_metrics(args.results_dir, paths.BASELINE_PREFIX)
+    file = paths.final_metrics(args.results_dir, BASELINE_PREFIX)
     return differing_options(public_config(vars(args)), load_json(file)["config"]) if file.is_file() else []
 
 
@@ -346,11 +355,29 @@ def extra_labels(args: argparse.Namespace, data: ArmData) -> np.ndarray:
 
 def training_images(args: argparse.Namespace, data: ArmData) -> str:
     """ "899 real + 450 synthetic training images"."""
-    kind = {None: "synthetic", DUPLICATE: "real again", CLASS_WEIGHT: ""}[args.control]
-    extra = f" + {count_extra(args, data):,} {kind}" if kind and treatment_of(args).any else ""
+    n_synthetic, n_repeated = added_images(args, data)
+    extra = f" + {n_synthetic:,} synthetic" if n_synthetic else ""
+    extra += f" + {n_repeated:,} real again" if n_repeated else ""
     if extra and not (labels := extra_labels(args, data)).all():
         extra += f" ({int(labels.sum()):,} of them positive)"
     return f"{data.n_real:,} real{extra} training images"
+
+
+def addition_of(args: argparse.Namespace, data: ArmData) -> Addition:
+    """What the arm adds to all training images."""
+    import numpy as np
+
+    everything = np.arange(data.n_real)
+    return data.addition(
+        treatment_of(vars(args)), args.synthetic_ratio, everything, fold=0, name="final", seed=args.seed
+    )
+
+
+def added_images(args: argparse.Namespace, data: ArmData) -> tuple[int, int]:
+    """(synthetic images, real ones again) that join all training images."""
+    rows = addition_of(args, data).rows
+    n_synthetic = int((rows >= data.n_real).sum())
+    return n_synthetic, len(rows) - n_synthetic
 
 
 def describe_run(args: argparse.Namespace, data: ArmData, device: torch.device, precision: str) -> str:
@@ -390,7 +417,7 @@ def estimate(args: argparse.Namespace, treatment: Treatment) -> str:
     if (official := load_official_test(args.data_dir, args.patient_map)) is not None:
         scored.append(official.images)
     parts = [train, *scored]
-    if treatment.synthetic:
+    if treatment.kind.synthetic is Synthetic.TRAINED_ON:
         places = {
             paths.synthetic_fold(folder, fold)
             for folder in synthetic_folders(args)
@@ -420,7 +447,7 @@ def foresee(
     if (work := workload_of(args)).cached:
         return None
     n_scored = len(data.test.pixels) + (len(data.unlabelled.pixels) if data.unlabelled else 0)
-    n_synthetic = count_extra(args, data) if treatment_of(args).synthetic else 0
+    n_synthetic, _ = added_images(args, data)
     size = ArmSize(
         data.n_real, n_synthetic, n_scored, 0, args.epochs, epochs_final, args.repeats, args.k_folds
     )
@@ -428,17 +455,17 @@ def foresee(
 
 
 # --- results ---------------------------------------------------------------------------------------
-def describe_extra(args: argparse.Namespace, data: ArmData, trainer: ArmTrainer) -> dict[str, Any]:
+def describe_extra(args: argparse.Namespace, data: ArmData) -> dict[str, Any]:
     """What the arm trained on, or weighted by, beside the real images."""
-    import numpy as np
-
-    treatment, n = treatment_of(args), count_extra(args, data)
+    treatment, n = treatment_of(vars(args)), count_extra(args, data)
+    n_synthetic, n_duplicated = added_images(args, data)
+    trained_on = treatment.kind.synthetic is Synthetic.TRAINED_ON
     result: dict[str, Any] = {
-        "n_synthetic": n if treatment.synthetic else 0,
-        "n_duplicated": n if treatment.control == DUPLICATE else 0,
+        "n_synthetic": n_synthetic,
+        "n_duplicated": n_duplicated,
         "n_extra_positive": int(extra_labels(args, data).sum()),
-        "class_weights": trainer.class_weights(np.arange(data.n_real), 0),
-        "synthetic_shares": treatment.shares if treatment.synthetic else None,
+        "class_weights": addition_of(args, data).class_weights,
+        "synthetic_shares": treatment.shares if trained_on else None,
         "synthetic": None,
     }
     if (images := data.synthetic.get(0)) is not None:
@@ -456,7 +483,7 @@ def describe_extra(args: argparse.Namespace, data: ArmData, trainer: ArmTrainer)
             "dir": places[0] if len(places) == 1 else places,
             "folders": folders,
             "folds_of_their_own": sorted(fold for fold in data.synthetic if fold),
-            "trained_on": treatment.synthetic,
+            "trained_on": trained_on,
         }
     return result
 
@@ -516,8 +543,8 @@ def read_data(args: argparse.Namespace, treatment: Treatment) -> ArmData:
         image_size=args.image_size,
         workers=args.workers,
         skip_bad=args.skip_bad_images,
-        synthetic_dirs=synthetic_folders(args) if treatment.any else [],
-        count_only=not treatment.synthetic,
+        synthetic_dirs=[] if treatment.kind.synthetic is Synthetic.UNUSED else synthetic_folders(args),
+        count_only=treatment.kind.synthetic is not Synthetic.TRAINED_ON,
         allow_unverified=args.allow_unverified_synthetic,
         cache_dir=cache_folder(args.no_cache, args.cache_dir),
     )
@@ -588,7 +615,7 @@ def train(args: argparse.Namespace, treatment: Treatment) -> None:
     weight_flags = check_initial_weights(args, data.splits.sha256)
     origin = provenance(args, data, weight_flags + red_flags(args, data))
     out = ArmOutput(
-        args.prefix or treatment.prefix, args.model_dir, args.results_dir, args.figures_dir, origin
+        args.prefix or treatment.kind.prefix, args.model_dir, args.results_dir, args.figures_dir, origin
     )
     epochs_final, epochs_from = planned_epochs(args, treatment, out)
     if not args.k_folds:
@@ -635,7 +662,7 @@ def train(args: argparse.Namespace, treatment: Treatment) -> None:
         "n_train_images": data.n_real,
         "n_train_patients": int(data.train.records["patient"].nunique()),
         "n_train_positive": int(data.train.records["label"].sum()),
-        **describe_extra(args, data, trainer),
+        **describe_extra(args, data),
         "optimizer_steps": repeats[0].fit.steps,
         "epochs_final": epochs_final,
         "epochs_final_from": epochs_from,
@@ -649,7 +676,7 @@ def train(args: argparse.Namespace, treatment: Treatment) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    treatment = treatment_of(args)
+    treatment = treatment_of(vars(args))
     with process_group(args.cpu):
         if not workload_of(args).cached:
             check_batch_size(args.batch_size)

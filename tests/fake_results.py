@@ -194,8 +194,8 @@ def write_classifier(model_dir: Path, split_sha256: str, image_size: int = 32) -
     torch.manual_seed(0)
     state = PneumoniaClassifier(frozen=False).state_dict()
     content = {"format": CHECKPOINT_FORMAT, "state_dict": state, "frozen": False, "image_size": image_size,
-               "prefix": paths.BASELINE_PREFIX, "split_sha256": split_sha256}  # fmt: skip
-    save_checkpoint(paths.classifier_model(model_dir, paths.BASELINE_PREFIX), content)
+               "prefix": "baseline_", "split_sha256": split_sha256}  # fmt: skip
+    save_checkpoint(paths.classifier_model(model_dir, "baseline_"), content)
 
 
 def held_out_records(data_dir: Path) -> tuple[pd.DataFrame, str]:

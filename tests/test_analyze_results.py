@@ -409,8 +409,8 @@ def test_features_have_the_precision_that_the_baseline_was_trained_in():
     from report.image_steps import _precision_of
 
     config = {"precision": "auto", "seed": 42}
-    baseline = Arm("baseline", paths.BASELINE_PREFIX, metrics={"config": config, "precision": "bf16"})
-    other = Arm("augmented", paths.AUGMENTED_PREFIX, metrics={"config": config, "precision": "fp32"})
+    baseline = Arm("baseline", "baseline_", metrics={"config": config, "precision": "bf16"})
+    other = Arm("augmented", "augmented_", metrics={"config": config, "precision": "fp32"})
     arms = {"augmented": other, "baseline": baseline}
     assert _precision_of({"config": config}, arms) == "bf16"
     assert _precision_of({"config": config | {"seed": 1}}, arms) == "auto", "metrics of another training"
@@ -645,7 +645,7 @@ def test_a_damaged_model_is_missing_from_the_report(finished, tmp_path, monkeypa
 
     for step in ("draw_comparison", "draw_training"):
         monkeypatch.setattr(analysis_steps, step, lambda *_: None)
-    model = paths.classifier_model(tmp_path / "models", paths.BASELINE_PREFIX)
+    model = paths.classifier_model(tmp_path / "models", "baseline_")
     model.parent.mkdir(parents=True)
     model.write_bytes(b"no model")
     folders = {"model_dir": tmp_path / "models", "analysis_dir": tmp_path / "out"}

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import run_study
+from arms.registry import study_arms
 from common import paths
 from common import plot_style as plots
 from common.progress import duration_in_words
@@ -27,7 +28,7 @@ from studies import figures as plots_study
 from studies import learning_curve
 from studies import steps as pipeline_steps
 from studies import timing as study_timing
-from studies.plan import ARMS, equal_epochs, plan_parts, steps_per_epoch
+from studies.plan import equal_epochs, plan_parts, steps_per_epoch
 from studies.timing import Speeds, seconds_of, workload
 from utils import UserError, load_json, save_json
 
@@ -66,7 +67,7 @@ class Runner:
     def train(self, command: list[str]) -> None:
         fraction, repeats = float(option(command, "--train-fraction")), int(option(command, "--repeats"))
         arm = arm_of(command)
-        place = list(ARMS).index(arm)
+        place = study_arms().index(arm)
         epochs = int(option(command, "--epochs-final"))
         write_arm(
             Path(option(command, "--results-dir")), arm, self.records, skill=0.6 + fraction / 2 + 0.1 * place,
@@ -189,7 +190,7 @@ def test_the_commands_share_all_but_the_fraction_and_its_epochs(study):
 
 
 def test_the_scripts_take_the_commands(in_tmp, make_dataset):
-    args = run_study.parse_args([*OPTIONS, "--arms", ",".join(ARMS)])
+    args = run_study.parse_args([*OPTIONS, "--arms", ",".join(study_arms())])
     splits = load_or_create_splits(load_dataset(make_dataset()))
     (part,) = plan_parts(splits, [0.5], epochs=6, batch_size=32, k_folds=0, synthetic_per_real=1)
     pipeline_steps.check_options(run_study.study_steps(args, part))  # ends with exit code 2 if not
@@ -234,12 +235,12 @@ def test_an_interrupted_study_goes_on_where_it_stopped(study):
 
 def test_fractions_and_arms_can_be_added(study):
     study("--fractions", "1", "--arms", "baseline,control_weight")
-    assert study("--fractions", "0.5,1", "--arms", ",".join(ARMS)) == [
+    assert study("--fractions", "0.5,1", "--arms", ",".join(study_arms())) == [
         *(f"0.5 {what}" for what in [*SEQUENCE, "control_weight"]), "1 augmented", "1 control_duplicate"
     ]  # fmt: skip
     points = load_json(paths.learning_curve(STUDY))["points"]
     assert [(point["fraction"], point["arm"]) for point in points] == list(
-        itertools.product([0.5, 1.0], ARMS)
+        itertools.product([0.5, 1.0], study_arms())
     )
 
 
@@ -527,7 +528,7 @@ def test_the_figure_has_a_logarithmic_axis_of_patients(points):
     assert "about as many optimiser steps (501 to 520)" in words
     # Each arm is a line through its three fractions, in order.
     lines = [line for line in axes[0].lines if len(line.get_xdata()) == 3]
-    expected = [[p["auroc"] for p in curve["points"] if p["arm"] == arm] for arm in list(ARMS)[:3]]
+    expected = [[p["auroc"] for p in curve["points"] if p["arm"] == arm] for arm in study_arms()[:3]]
     assert [list(line.get_ydata()) for line in lines] == expected
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from arms.registry import Synthetic, Treatment
+from arms.treatments import Addition, FitImages
 from common import paths
 from data_loader import ImageSet, load_images
 from dataset.records import Dataset, OfficialTest, load_dataset, load_official_test, name_some
@@ -103,6 +105,30 @@ class ArmData:
                 break
             first += len(images.records)
         return first + np.arange(self.n_synthetic(fold, n_real, ratio))
+
+    def addition(
+        self,
+        treatment: Treatment,
+        ratio: float | None,
+        train_rows: np.ndarray,
+        *,
+        fold: int,
+        name: str,
+        seed: int,
+    ) -> Addition:
+        """What ``treatment`` adds to the real images ``train_rows`` in ``fold``; see ``FitImages``."""
+        n_real, rows = len(train_rows), np.empty(0, dtype=int)
+        if treatment.kind.synthetic is Synthetic.TRAINED_ON:
+            rows = self.synthetic_rows(fold, n_real, ratio)
+        images = FitImages(
+            name,
+            seed,
+            real_rows=train_rows,
+            real_labels=self.train.records["label"].to_numpy()[train_rows],
+            synthetic_rows=rows,
+            synthetic_labels=self.synthetic_labels(fold, n_real, ratio),
+        )
+        return treatment.kind.add(images)
 
     def skipped(self) -> dict[str, Any]:
         """Images left out by --skip-bad-images: count and ids."""

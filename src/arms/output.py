@@ -218,7 +218,7 @@ def _earlier_curves(out: ArmOutput) -> list[dict[str, Any]]:
 
 def _save_figures(out: ArmOutput, history: dict[str, Any], trained_on: str) -> None:
     """The arm's curves, and the folds of all arms found so far side by side."""
-    from common import plot_style as plots
+    from arms import figures as plots
 
     title = f"{out.prefix.removesuffix('_')}: n = {trained_on}"
     save_figure(paths.loss_figure(out.figures_dir, out.prefix), plots.training_curves(history, "loss", title))

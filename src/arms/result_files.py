@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arms.registry import ARMS, BASELINE, BASELINE_PREFIX, arm_order
 from common import paths
 from common.command_line import command_line
 from utils import UserError, load_json
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TRAIN_COMMAND = "python src/train_classifier.py"
-BASELINE, AUGMENTED, DUPLICATE_ARM, WEIGHT_ARM = (
-    prefix.removesuffix("_") for prefix in paths.ARM_PREFIXES[:4]
-)
 # What two arms must share for their difference to mean anything.
 COMPARED_OPTIONS = (
     "epochs", "batch_size", "lr", "unfreeze", "weights", "image_size", "augment", "weight_decay", "schedule",
@@ -73,7 +71,7 @@ class Arm:
 
 # --- finding ---------------------------------------------------------------------------------------
 def find_arms(metrics_dir: str | Path) -> dict[str, Arm]:
-    """Name -> arm: baseline, augmented, the controls, curriculum, pretrain, then the others by name.
+    """Name -> arm: those of the registry in its order, then the others by name.
 
     ``UserError`` if no arm has final metrics or test predictions, or a file is broken.
     """
@@ -86,12 +84,12 @@ def find_arms(metrics_dir: str | Path) -> dict[str, Arm]:
         for prefix in prefixes - set(runs)
     ]
     if not any(arm.metrics or arm.predictions is not None for arm in found):
-        wanted = paths.final_metrics(metrics_dir, paths.BASELINE_PREFIX).name
+        wanted = paths.final_metrics(metrics_dir, BASELINE_PREFIX).name
         raise UserError(
             f"{metrics_dir} holds no metrics of any classifier ({wanted}, or those of another arm); "
             f"`{TRAIN_COMMAND}` writes them, --metrics-dir says where they are"
         )
-    return {arm.name: arm for arm in sorted(found, key=lambda arm: _order(arm.prefix))}
+    return {arm.name: arm for arm in sorted(found, key=lambda arm: arm_order(arm.prefix))}
 
 
 def select_arms(arms: dict[str, Arm], names: Sequence[str]) -> dict[str, Arm]:
@@ -105,7 +103,7 @@ def find_prefixes(metrics_dir: str | Path, name_of: Callable[[str | Path, str], 
     """Prefixes of the arms with one kind of file (``paths.cv_summary``, ...), ordered as in ``find_arms``."""
     suffix = name_of("", "").name
     found = {file.name.removesuffix(suffix) for file in Path(metrics_dir).glob(f"?*_{suffix}")}
-    return sorted((prefix for prefix in found if not paths.is_gan_prefix(prefix)), key=_order)
+    return sorted((prefix for prefix in found if not paths.is_gan_prefix(prefix)), key=arm_order)
 
 
 def _repeat_of(prefix: str, prefixes: set[str]) -> tuple[str, int] | None:
@@ -114,14 +112,14 @@ def _repeat_of(prefix: str, prefixes: set[str]) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match and match[1] in prefixes else None
 
 
-def _order(prefix: str) -> tuple[int, str]:
-    known = paths.ARM_PREFIXES
-    return (known.index(prefix) if prefix in known else len(known)), prefix
-
-
 def training_command(config: Mapping[str, Any] | None) -> str | None:
     """The command line with the options ``config`` that a result file recorded; None without them."""
     return command_line("train_classifier", config, leave_out=("resume",)) if config else None
+
+
+def training_command_of(name: str) -> str:
+    """Return the command that trains an arm of the registry with default options."""
+    return " ".join([TRAIN_COMMAND, *ARMS[name].words_of_command()])
 
 
 # --- reading ---------------------------------------------------------------------------------------

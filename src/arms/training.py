@@ -14,7 +14,8 @@ from torch import nn
 from arms.data import ArmData
 from arms.fitting import Fit, Pool, Recipe, fit, fit_from_dict, fit_to_dict, predict
 from arms.head_fitting import HeadTask, equal_steps, fit_heads
-from arms.treatments import CLASS_WEIGHT, DUPLICATE, Treatment, balance_weights
+from arms.registry import Treatment
+from arms.treatments import Addition
 from classifier import (
     ClassifierHead,
     InputPipeline,
@@ -136,30 +137,6 @@ class ArmTrainer:
         ]
         return self._fit_all(jobs, "final", epochs)
 
-    def extra_rows(self, name: str, seed: int, train_rows: np.ndarray, fold: int) -> np.ndarray:
-        """Rows of the pool that join ``train_rows``: synthetic images, or real ones of their labels again."""
-        if self.treatment.synthetic:
-            return self.data.synthetic_rows(fold, len(train_rows), self.ratio)
-        if self.treatment.control != DUPLICATE:
-            return train_rows[:0]
-        labels = self.data.train.records["label"].to_numpy()[train_rows]
-        wanted = self.data.synthetic_labels(fold, len(train_rows), self.ratio)
-        rng = np.random.default_rng(derive_seed(seed, "duplicates", name))
-        drawn = [
-            rng.choice(train_rows[labels == label], n)
-            for label, n in zip(*np.unique(wanted, return_counts=True), strict=True)
-        ]
-        return np.concatenate([train_rows[:0], *drawn])
-
-    def class_weights(self, train_rows: np.ndarray, fold: int) -> tuple[float, float] | None:
-        """Factors of the loss of negatives and positives, where the arm is the control that weights it."""
-        if self.treatment.control != CLASS_WEIGHT:
-            return None
-        positive = int(self.data.train.records["label"].to_numpy()[train_rows].sum())
-        wanted = self.data.synthetic_labels(fold, len(train_rows), self.ratio)
-        share = float(wanted.mean()) if len(wanted) else 0.0
-        return balance_weights(positive, len(train_rows), len(wanted), share)
-
     def probabilities(self, result: Fit, images: ImageSet) -> np.ndarray:
         """float64 [N], from the fitted weights."""
         module = self._new_module("prediction", self.seed)
@@ -205,15 +182,15 @@ class ArmTrainer:
     def _fit_networks(self, jobs: list[_Job], stop_after: int | None) -> Iterator[tuple[_Job, Fit]]:
         """One after the other, each by all processes together."""
         for job in jobs:
-            unfinished = self._unfinished(job.state)
+            unfinished, addition = self._unfinished(job.state), self._addition(job)
             result = fit(
                 self._new_module(job.name, job.seed),
                 self.inputs,
                 self.labels,
-                pool=self._pool(job),
+                pool=self._pool(job, addition),
                 recipe=self.recipe,
                 seed=derive_seed(job.seed, "fit", job.name),
-                class_weights=self.class_weights(job.train_rows, job.fold),
+                class_weights=addition.class_weights,
                 stop_after=stop_after,
                 val_rows=job.val_rows,
                 state_file=unfinished,
@@ -234,12 +211,13 @@ class ArmTrainer:
             HeadTask(
                 job.desc,
                 self._new_module(job.name, job.seed),
-                self._pool(job),
+                self._pool(job, addition),
                 derive_seed(job.seed, "fit", job.name),
                 job.val_rows,
-                self.class_weights(job.train_rows, job.fold),
+                addition.class_weights,
             )
             for job in jobs
+            for addition in [self._addition(job)]
         ]
         for group in equal_steps(tasks, self.recipe.batch_size):
             group_jobs = [job_of[task.name] for task in group]
@@ -259,9 +237,13 @@ class ArmTrainer:
             unfinished.unlink(missing_ok=True)
             yield from zip(group_jobs, fits, strict=True)
 
-    def _pool(self, job: _Job) -> Pool:
-        extra = self.extra_rows(job.name, job.seed, job.train_rows, job.fold)
-        return Pool(job.train_rows, extra, self.treatment.shares)
+    def _addition(self, job: _Job) -> Addition:
+        return self.data.addition(
+            self.treatment, self.ratio, job.train_rows, fold=job.fold, name=job.name, seed=job.seed
+        )
+
+    def _pool(self, job: _Job, addition: Addition) -> Pool:
+        return Pool(job.train_rows, addition.rows, self.treatment.shares)
 
     def _finished(self, job: _Job) -> Path:
         return self.state_folder / f"{job.state}.pth"

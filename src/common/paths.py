@@ -122,15 +122,7 @@ def cached_distances(cache_dir: str | Path, name: str) -> Path:
 
 
 # --- classifier ------------------------------------------------------------------------------------
-BASELINE_PREFIX = "baseline_"
-AUGMENTED_PREFIX = "augmented_"
-DUPLICATE_PREFIX = "control_duplicate_"
-WEIGHT_PREFIX = "control_weight_"
-CURRICULUM_PREFIX = "curriculum_"
-PRETRAIN_PREFIX = "pretrain_"
-ARM_PREFIXES = (
-    BASELINE_PREFIX, AUGMENTED_PREFIX, DUPLICATE_PREFIX, WEIGHT_PREFIX, CURRICULUM_PREFIX, PRETRAIN_PREFIX,
-)  # fmt: skip
+# ``prefix``: the first letters of all files of an arm, "baseline_" (see ``arms.registry``).
 CV_COMPARISON = "cv_comparison.png"
 
 

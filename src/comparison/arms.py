@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from arms.registry import BASELINE
 from arms.result_files import (
-    BASELINE,
     TRAIN_COMMAND,
     Arm,
     probabilities_of_runs,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from arms.result_files import AUGMENTED, Arm
-from common import paths
+from arms.registry import ARMS, AUGMENTED
+from arms.result_files import Arm
 
 MAIN = "0"  # of metrics["manifest_sha256"]: the folder of the final model; the others are of single folds
 
@@ -23,14 +23,14 @@ def synthetic_flags(arms: Sequence[Arm]) -> list[str]:
     reference = next((arm for arm in users if arm.name == AUGMENTED), users[0])
     unlike = {arm.name: folds[0] for arm in users if (folds := _unlike_folds(arm, reference))}
     flags = []
-    if ours := [arm for arm in users if arm.name in unlike and arm.prefix in paths.ARM_PREFIXES]:
+    if ours := [arm for arm in users if arm.name in unlike and arm.name in ARMS]:
         shown = "; ".join(_shown(arm, reference, unlike[arm.name]) for arm in ours)
         flags.append(f"the arms were trained with, or made to match, DIFFERENT SYNTHETIC IMAGES: {shown}")
     flags += [
         f"{arm.name} was trained with, or made to match, other synthetic images than {reference.name}: "
         f"{_shown(arm, reference, unlike[arm.name])}"
         for arm in users
-        if arm.name in unlike and arm.prefix not in paths.ARM_PREFIXES
+        if arm.name in unlike and arm.name not in ARMS
     ]
     return flags + _numbers(users)
 
@@ -72,7 +72,7 @@ def _numbers(users: Sequence[Arm]) -> list[str]:
         return []
     known = [arm for arm in users if arm.name in numbers]
     shown = ", ".join(f"{arm.name} {numbers[arm.name]:,}{_ratio(arm.metrics)}" for arm in known)
-    ours = {numbers[arm.name] for arm in known if arm.prefix in paths.ARM_PREFIXES}
+    ours = {numbers[arm.name] for arm in known if arm.name in ARMS}
     if len(ours) > 1:
         return [f"the arms added, or stood for, DIFFERENT NUMBERS of synthetic images: {shown}"]
     return [f"synthetic images added, or stood for: {shown}"]

@@ -17,7 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from common.plot_style import ARM_COLOURS, INK, arm_colours, new_figure, panels, styled, tint
+from arms.figures import arm_colours
+from arms.registry import ARMS
+from common.plot_style import INK, new_figure, panels, styled, tint
 from stats.paired_tests import points
 
 WIDTH = 6.4  # inches
@@ -41,7 +43,7 @@ def _arm_styles(arms: Sequence[str]) -> dict[str, dict[str, Any]]:
     colours = arm_colours(arms)
     return {
         arm: {"color": colours[arm], "marker": MARKERS[i % len(MARKERS)]}
-        for i, arm in enumerate({**ARM_COLOURS, **dict.fromkeys(arms)})
+        for i, arm in enumerate(dict.fromkeys([*ARMS, *arms]))
         if arm in arms
     }
 

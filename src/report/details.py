@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from arms.registry import ARMS
 from report.blocks import Block, Bullets, Table, count, decimal, percent, with_interval
 
 RULES = {
@@ -145,7 +146,8 @@ def training(content: Mapping[str, Any], cross_validated: Mapping[str, Mapping[s
 def _trained_on(name: str, m: Mapping[str, Any]) -> str:
     if not m.get("n_train_images"):
         return f"{name}: not known, its file of metrics is missing."
-    words = f"{name}: trained on {count(m['n_train_images'], 'real image')}"
+    kind = f" ({ARMS[name].words})" if name in ARMS else ""
+    words = f"{name}{kind}: trained on {count(m['n_train_images'], 'real image')}"
     if m.get("n_train_patients"):
         words += f" of {count(m['n_train_patients'], 'patient')}"
     if m.get("n_synthetic"):

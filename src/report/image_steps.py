@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from arms.registry import BASELINE_PREFIX
 from arms.result_files import TRAIN_COMMAND, Arm
 from classifier import load_classifier
 from common import paths
@@ -158,7 +159,7 @@ def _baseline(
 ) -> tuple[PneumoniaClassifier | None, int | None, str]:
     """(the baseline classifier, its image size, the precision of its training), None where there is none that
     can be read; other splits are flagged."""
-    file = paths.classifier_model(options.model_dir, paths.BASELINE_PREFIX)
+    file = paths.classifier_model(options.model_dir, BASELINE_PREFIX)
     model, checkpoint = None, {}
     if file.is_file():
         try:
@@ -181,7 +182,7 @@ def _precision_of(checkpoint: Mapping[str, Any], arms: Mapping[str, Arm]) -> str
     else --precision itself, of which "auto" may be another one here."""
     config = checkpoint.get("config", {})
     for arm in arms.values():
-        if arm.prefix == paths.BASELINE_PREFIX and arm.metrics and arm.metrics.get("config") == config:
+        if arm.prefix == BASELINE_PREFIX and arm.metrics and arm.metrics.get("config") == config:
             return arm.metrics.get("precision") or config.get("precision", "fp32")
     return config.get("precision", "fp32")
 

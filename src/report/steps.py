@@ -10,9 +10,10 @@ from typing import Any
 
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from arms.result_files import AUGMENTED, BASELINE, TRAIN_COMMAND, Arm, training_command
+from arms import figures as arm_figures
+from arms.registry import AUGMENTED, BASELINE
+from arms.result_files import TRAIN_COMMAND, Arm, training_command, training_command_of
 from common import paths
-from common import plot_style as plots
 from common.command_line import command_line
 from report import comparison_figures as plots_comparison
 from report.sections import Picture
@@ -65,12 +66,13 @@ def draw_training(arms: Mapping[str, Arm], outcome: Outcome) -> None:
             outcome.without(f"{path.name}: no training history was found", PREDICTIONS_REMEDY)
             continue
         title = f"{word} while training: {_sizes(arms)}"
-        figure = plots.comparison_curves(histories, quantity, title, contaminated)
+        figure = arm_figures.comparison_curves(histories, quantity, title, contaminated)
         outcome.picture(path, figure, f"{word.lower()} by epoch, training and validation", "training")
     summaries = {name: arm.cv for name, arm in arms.items() if arm.cv}
     path = paths.cv_comparison_figure(outcome.folder)
     if summaries:
-        outcome.picture(path, plots.cv_comparison(summaries), "cross-validation of each arm", "training")
+        figure = arm_figures.cv_comparison(summaries)
+        outcome.picture(path, figure, "cross-validation of each arm", "training")
     else:
         remedy = f"`{TRAIN_COMMAND} --k-folds 5` writes them"
         outcome.without(f"{path.name}: no arm has cross-validation results", remedy)
@@ -131,8 +133,8 @@ def _curves(arms: Mapping[str, Arm]) -> dict[str, dict[str, Any]]:
 
 # --- what is missing, what is stale ----------------------------------------------------------------
 def _other_arm(names: Iterable[str]) -> str:
-    flag = "" if BASELINE not in names else " --use-synthetic"
-    return f"`{TRAIN_COMMAND}{flag}` trains another"
+    name = BASELINE if BASELINE not in names else AUGMENTED
+    return f"`{training_command_of(name)}` trains another"
 
 
 def note_missing(
@@ -140,10 +142,10 @@ def note_missing(
 ) -> None:
     """Which result files of which arm are not there, and the command that writes them; of the arms in
     ``left_out`` nothing is missed."""
-    for name, flag in ((BASELINE, ""), (AUGMENTED, " --use-synthetic")):
+    for name in (BASELINE, AUGMENTED):
         if name not in arms and name not in left_out:
             file = paths.test_predictions(metrics_dir, f"{name}_").name
-            outcome.without(f"{file}: there is no {name} arm", f"`{TRAIN_COMMAND}{flag}` trains it")
+            outcome.without(f"{file}: there is no {name} arm", f"`{training_command_of(name)}` trains it")
     for arm in arms.values():
         if arm.predictions is None:
             file = paths.test_predictions(metrics_dir, arm.prefix).name

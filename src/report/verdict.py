@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arms.result_files import AUGMENTED, BASELINE, DUPLICATE_ARM, TRAIN_COMMAND
+from arms.registry import ARMS, AUGMENTED, BASELINE
+from arms.result_files import training_command_of
 from comparison.warnings import of_pairs
 from report.blocks import Block, count, interval, percent, signed
 from stats.paired_tests import points
@@ -15,9 +16,13 @@ def headline_pairs(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The pairs that answer the question: synthetic data against the baseline, then against the control
     with duplicated real images; without an augmented arm the arm against the baseline that comes first."""
     pairs = {(pair["a"], pair["b"]): pair for pair in comparison["pairs"]}
-    wanted = [(BASELINE, AUGMENTED), (AUGMENTED, DUPLICATE_ARM)]
-    found = [pairs[key] for key in wanted if key in pairs]
-    return [_turned(pair) if pair["a"] == AUGMENTED else pair for pair in found] or comparison["pairs"][:1]
+    found = []
+    for other in ARMS[AUGMENTED].measured_against:
+        if (other, AUGMENTED) in pairs:
+            found.append(pairs[other, AUGMENTED])
+        elif (AUGMENTED, other) in pairs:
+            found.append(_turned(pairs[AUGMENTED, other]))
+    return found or comparison["pairs"][:1]
 
 
 def _turned(pair: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,12 +76,12 @@ def verdict_lines(content: Mapping[str, Any]) -> list[Block]:
 def _why_no_answer(content: Mapping[str, Any]) -> str | None:
     """Why augmented and baseline are not compared, or None if they are."""
     names = list(content["arms"])
-    for name, flag in ((BASELINE, ""), (AUGMENTED, " --use-synthetic")):
+    for name in (BASELINE, AUGMENTED):
         if name not in names:
             silent = "so this does not say what the synthetic images do to the classifier"
             if name in content["left_out"]:
                 return f"The {name} arm was left out (--arms), {silent}."
-            return f"There is no {name} arm, {silent}; `{TRAIN_COMMAND}{flag}` trains it."
+            return f"There is no {name} arm, {silent}; `{training_command_of(name)}` trains it."
     for item in content["not_compared"]:
         if {item["a"], item["b"]} == {BASELINE, AUGMENTED}:
             return f"{AUGMENTED} and {BASELINE} cannot be compared: {item['reason']}."

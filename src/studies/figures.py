@@ -12,7 +12,9 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from common.plot_style import INK, arm_colours, new_figure, panels, styled
+from arms.figures import arm_colours
+from arms.registry import BASELINE
+from common.plot_style import INK, new_figure, panels, styled
 from report.comparison_figures import BAND, MARKERS
 from stats.paired_tests import points as margin_words
 
@@ -71,7 +73,7 @@ def _place(item: Any, items: Sequence[Any]) -> float:
 def _pair_style(pair: tuple[str, str], pairs: Sequence[tuple[str, str]], colours: dict) -> dict[str, Any]:
     """The colour of the arm in question; hollow and dashed where it is not compared with the baseline."""
     style = {"color": colours[pair[1]], "marker": MARKERS[1 + pairs.index(pair) % (len(MARKERS) - 1)]}
-    if pair[0] != "baseline":
+    if pair[0] != BASELINE:
         style |= {"markerfacecolor": "white", "linestyle": "--"}
     return style
 

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from arms.registry import ARMS, BASELINE
 from arms.result_files import (
-    AUGMENTED,
-    BASELINE,
-    DUPLICATE_ARM,
     Arm,
     differing_options,
     find_arms,
@@ -210,9 +208,7 @@ def _gans(points: Sequence[Point]) -> list[dict[str, Any]]:
 
 
 def _references(arm: str) -> tuple[str, ...]:
-    if arm == BASELINE:
-        return ()
-    return (BASELINE, DUPLICATE_ARM) if arm == AUGMENTED else (BASELINE,)
+    return ARMS[arm].measured_against if arm in ARMS else (BASELINE,)
 
 
 def _outcome(name: str, outcome: ScoreDifference, n_pairs: int) -> dict[str, Any]:

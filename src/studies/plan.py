@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arms.result_files import AUGMENTED, BASELINE, DUPLICATE_ARM, WEIGHT_ARM
-from arms.treatments import CLASS_WEIGHT, DUPLICATE, steps_per_epoch
+from arms.registry import ARMS, BASELINE, Synthetic
+from arms.treatments import steps_per_epoch
 from common import paths
 from studies.steps import GENERATION, Folders, Step, positives_of
 from utils import UserError
@@ -22,13 +22,6 @@ from utils import UserError
 if TYPE_CHECKING:
     from dataset.splits import Splits
 
-# Name of an arm -> what it adds to the baseline's command; in the order in which they are trained.
-ARMS = {
-    BASELINE: [],
-    AUGMENTED: ["--use-synthetic"],
-    DUPLICATE_ARM: ["--control", DUPLICATE],
-    WEIGHT_ARM: ["--control", CLASS_WEIGHT],
-}
 GAN = "train the GAN"
 GAN_CHECKPOINTS = 5  # of a training, for --resume; few images make many short epochs
 
@@ -139,15 +132,17 @@ def part_steps(
            "--k-folds", str(k_folds), *common, *classifier_args]  # fmt: skip
 
     def train(arm: str) -> Step:
-        images = [] if arm == BASELINE else ["--synthetic-dir", str(folders.synthetic)]
+        kind = ARMS[arm]
+        uses_images = kind.synthetic is not Synthetic.UNUSED
+        images = ["--synthetic-dir", str(folders.synthetic)] if uses_images else []
         return Step(
-            arm_step_name(arm), "train_classifier", [*own, *ARMS[arm], *images],
-            paths.final_metrics(folders.metrics, f"{arm}_"),
-            resumable=True, needs=() if arm == BASELINE else (GENERATION,), cache=cache,
+            arm_step_name(arm), "train_classifier", [*own, *kind.words_of_command(), *images],
+            paths.final_metrics(folders.metrics, kind.prefix),
+            resumable=True, needs=(GENERATION,) if uses_images else (), cache=cache,
         )  # fmt: skip
 
     steps = [train(BASELINE)]
-    if len(arms) > 1:
+    if any(ARMS[arm].synthetic is not Synthetic.UNUSED for arm in arms):
         generator = paths.generator_final(folders.models)
         interval = math.ceil(kimg * 1000 / part.n_positive / GAN_CHECKPOINTS)
         length = ["--kimg", f"{kimg:g}", "--checkpoint-interval", str(interval)]

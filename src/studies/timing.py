@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arms.registry import ARMS, Synthetic
 from common.command_line import ArgumentParser, number
 from gan.flags import add_model_arguments, add_training_arguments
 from gan.options import GANOptions, add_gan_options, options_of, resolve
-from studies.plan import ARMS, GAN, Part, arm_step_name
+from studies.plan import GAN, Part, arm_step_name
 from studies.steps import GENERATION, Step
 from utils import UserError
 
@@ -294,7 +295,7 @@ def seconds_of(
     if step.name == GENERATION:
         return SCRIPT_SECONDS + part.n_synthetic * speeds.generation
     # Controls only count the synthetic images.
-    shown = {arm_step_name(arm) for arm, options in ARMS.items() if "--use-synthetic" in options}
+    shown = {arm_step_name(arm) for arm, kind in ARMS.items() if kind.synthetic is Synthetic.TRAINED_ON}
     synthetic = part.n_synthetic if step.name in shown else 0
     decoded = new_real + synthetic + new_scored
     return SCRIPT_SECONDS + decoded * speeds.decoding + training_seconds(

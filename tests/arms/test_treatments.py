@@ -4,40 +4,41 @@ import shlex
 
 import pytest
 
-from arms.treatments import CLASS_WEIGHT, DUPLICATE, Treatment, balance_weights, share_schedule
+from arms.registry import treatment_of
+from arms.treatments import balance_weights, share_schedule
 from common.command_line import command_line, public_config
 from train_classifier import parse_args
 
 
 class TestNames:
     @pytest.mark.parametrize(
-        ("treatment", "prefix"),
+        ("words", "prefix"),
         [
-            (Treatment(), "baseline_"),
-            (Treatment(synthetic=True), "augmented_"),
-            (Treatment(control=DUPLICATE), "control_duplicate_"),
-            (Treatment(control=CLASS_WEIGHT), "control_weight_"),
-            (Treatment(synthetic=True, schedule=((0, 0.5),)), "curriculum_"),
-            (Treatment(synthetic=True, pretrain=3), "pretrain_"),
+            ([], "baseline_"),
+            (["--use-synthetic"], "augmented_"),
+            (["--control", "duplicate-positives"], "control_duplicate_"),
+            (["--control", "class-weight"], "control_weight_"),
+            (["--use-synthetic", "--synthetic-schedule", "0:0.5"], "curriculum_"),
+            (["--use-synthetic", "--pretrain-synthetic", "3"], "pretrain_"),
         ],
     )
-    def test_each_arm_has_its_prefix(self, treatment, prefix):
-        assert treatment.prefix == prefix
-        assert treatment.any == (prefix != "baseline_")
+    def test_each_arm_has_its_prefix(self, words, prefix):
+        assert treatment_of(vars(parse_args(words))).kind.prefix == prefix
 
 
 class TestShares:
     def test_a_schedule_counts_finished_epochs(self):
-        treatment = Treatment(synthetic=True, schedule=share_schedule("0:0,5:0.25,10:0.5"))
+        schedule = share_schedule("0:0,5:0.25,10:0.5")
+        treatment = treatment_of({"use_synthetic": True, "synthetic_schedule": schedule})
         assert treatment.shares == ((1, 0.0), (6, 0.25), (11, 0.5))
         assert treatment.last_change == 10
 
     def test_pretraining_ends_with_real_images_only(self):
-        treatment = Treatment(synthetic=True, pretrain=4)
+        treatment = treatment_of({"use_synthetic": True, "pretrain_synthetic": 4})
         assert treatment.shares == ((1, None), (5, 0.0)) and treatment.last_change == 4
 
     def test_else_images_are_drawn_by_their_number(self):
-        assert Treatment(synthetic=True).shares == ((1, None),)
+        assert treatment_of({"use_synthetic": True}).shares == ((1, None),)
 
     @pytest.mark.parametrize(
         "text", ["", "5:0.2", "0:0,5", "0:0,5:0.2,5:0.3", "0:1", "0:-0.1", "0:x", "0:0,3:0", "0:nan"]

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from common.plot_style import ARM_COLOURS, arm_colours
+from arms.figures import arm_colours
+from arms.registry import ARMS
 from fake_comparison import fake_comparison
 from report import comparison_figures as figures
 
@@ -153,7 +154,7 @@ def test_subgroups_of_one_arm_and_of_none():
 
 # --- colours ---------------------------------------------------------------------------------------
 def test_an_arm_has_one_colour_whoever_stands_beside_it():
-    everybody = arm_colours([*ARM_COLOURS, "mine", "yours"])
+    everybody = arm_colours([*ARMS, "mine", "yours"])
     assert len(set(everybody.values())) == len(everybody)
     for some in (["augmented"], ["control_weight", "baseline"], ["mine", "pretrain"]):
         colours = arm_colours(some)

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from arms.registry import BASELINE_PREFIX
 from benchmarks.speed import plain as plain_path
 from benchmarks.speed.plan import MAX_GB, REAL_SIZE, Bench, agree, measured, not_measured, seconds_of
 from classifier import FEATURES, PneumoniaClassifier, build_classifier, feature_caches, load_classifier
@@ -180,11 +181,11 @@ def baseline_default(bench: Bench) -> dict[str, Any]:
         finished, out = run_cold(bench, data, "baseline_default")
         our_times.append(finished.seconds)
         if plain is None:
-            model, _ = load_classifier(paths.classifier_model(out, paths.BASELINE_PREFIX))
+            model, _ = load_classifier(paths.classifier_model(out, BASELINE_PREFIX))
             plain = PlainBaseline(bench, data, model)
             note = same_probabilities(bench, data, plain, out)
         plain_times.append(plain.seconds_of_passes())
-    metrics = load_json(paths.final_metrics(out, paths.BASELINE_PREFIX))
+    metrics = load_json(paths.final_metrics(out, BASELINE_PREFIX))
     trained, scored = passes(metrics, sizes.epochs, sizes.folds)
     training, validation = (statistics.median(times) for times in zip(*plain_times, strict=True))
     return measured(
@@ -199,7 +200,7 @@ def baseline_default(bench: Bench) -> dict[str, Any]:
 
 def same_probabilities(bench: Bench, data: Path, plain: PlainBaseline, out: Path) -> str:
     """Does the plain path predict the test images as our command did, from the same weights?"""
-    ours = pd.read_csv(paths.test_predictions(out, paths.BASELINE_PREFIX)).head(bench.sizes.plain_images)
+    ours = pd.read_csv(paths.test_predictions(out, BASELINE_PREFIX)).head(bench.sizes.plain_images)
     records = load_dataset(data).images.set_index("image_id").loc[ours["image_id"]]
     features = torch.from_numpy(plain.features(records)).to(bench.device)
     with torch.no_grad():
