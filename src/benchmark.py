@@ -1,10 +1,10 @@
-"""What will it take on this machine, and how much faster is it than the plain way?
+"""Measure the time and memory that this project needs on this machine, beside a plain implementation.
 
     python src/benchmark.py --quick     # under 5 minutes, on few images
-    python src/benchmark.py --resume    # all of it, an hour or more; goes on after an interruption
+    python src/benchmark.py --resume    # all rows, an hour or more; goes on after an interruption
 
-Times this project's path beside a plain one (PIL and a DataLoader, float32, the whole backbone in every
-epoch) on made-up chest phantoms, and writes results/benchmark.json and benchmark.png.
+The plain path uses PIL and a DataLoader, float32, and the whole backbone in every epoch. Both work on made-up
+chest phantoms. Writes results/benchmark.json and benchmark.png.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from common import paths
 from common.command_line import argument_parser, number, run_script
+from common.logs import keep_run_log
+from common.options import Affects, Option
 from utils import resolve_precision, save_figure, select_device
 
 log = logging.getLogger(__name__)
-
 
 ROW_IDS = (
     "baseline_default", "first_pass", "warm_full", "unfreeze_step", "gan_step", "gan_step_no_vgg", "generate",
@@ -27,41 +28,60 @@ ROW_IDS = (
 )  # fmt: skip
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argument_parser(__doc__.split("\n\n", 1)[0])
-    add = parser.add_argument
-    add("--quick", action="store_true", help="few images: under 5 minutes, rough figures")
-    add("--rows", type=row_ids, default=ROW_IDS, metavar="ID,...",
-        help=f"rows to measure, of {', '.join(ROW_IDS)} (default: all)")  # fmt: skip
-    add("--resume", action="store_true",
-        help="keep the rows that were measured on this machine with the same settings")  # fmt: skip
-    add("--output-dir", default=paths.OUTPUT_DIR, metavar="PATH", help="folder of benchmark.json and .png")
-    add("--work-dir", default=paths.BENCHMARK_DIR, metavar="PATH",
-        help="folder of the phantoms and caches, about 3 GB, which may be deleted afterwards")  # fmt: skip
-    add("--weights", choices=("auto", "imagenet", "none"), default="auto",
-        help="of ResNet-50; auto: untrained, for timing only, where ImageNet's cannot be had")  # fmt: skip
-    add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-        help="of our path; auto: bf16 where the hardware multiplies it")  # fmt: skip
-    add("--workers", type=number(int, 1), default=4, metavar="N",
-        help="threads or processes that decode or write images, on either path")  # fmt: skip
-    add("--seed", type=number(int, 0, 2**32 - 1), default=42, metavar="N", help="of phantoms and weights")
-    add("--cpu", action="store_true", help="use the CPU even if a GPU is there")
-    return parser
-
-
 def row_ids(text: str) -> tuple[str, ...]:
-    """An argparse type: "a,b" -> ("a", "b"), all of them rows."""
+    """Parse "a,b" as names of rows."""
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
         if name not in ROW_IDS:
-            raise argparse.ArgumentTypeError(f"{name!r} is no row; they are {', '.join(ROW_IDS)}")
+            raise argparse.ArgumentTypeError(f"no row is called {name!r}; the rows are {', '.join(ROW_IDS)}")
     return names
 
 
-def usable_weights(asked: str) -> str:
-    """ "imagenet" or "none"; ``UserError`` if the former was asked for and cannot be had."""
+OPTIONS = (
+    Option("--quick", "measure on few images: under 5 minutes, rough numbers", Affects.RUN, switch=True),
+    Option(
+        "--rows", f"rows to measure, of {', '.join(ROW_IDS)} (default: all)",
+        type=row_ids, default=ROW_IDS, metavar="ID,...",
+    ),
+    Option("--resume", "keep rows measured on this machine with the same settings", switch=True),
+    Option(
+        "--output-dir", "folder of benchmark.json and benchmark.png", default=paths.OUTPUT_DIR,
+        metavar="PATH",
+    ),
+    Option(
+        "--work-dir", "folder of phantoms and caches, about 3 GB; may be deleted afterwards",
+        default=paths.BENCHMARK_DIR, metavar="PATH",
+    ),
+    Option(
+        "--weights", "weights of ResNet-50; auto: imagenet, or none (for timing only) if it cannot be had",
+        Affects.RUN, choices=("auto", "imagenet", "none"), default="auto",
+    ),
+    Option(
+        "--precision", "arithmetic of this project's path; auto: bf16 if the hardware multiplies it",
+        Affects.RUN, choices=("auto", "fp32", "bf16"), default="auto",
+    ),
+    Option(
+        "--workers", "threads or processes that decode or write images, on either path",
+        Affects.RUN, type=number(int, 1), default=4, metavar="N",
+    ),
+    Option(
+        "--seed", "seed of phantoms and weights", Affects.RUN, type=number(int, 0, 2**32 - 1), default=42,
+        metavar="N",
+    ),
+    Option("--cpu", "use the CPU even if a GPU is there", switch=True),
+)  # fmt: skip
+
+
+def build_parser() -> argparse.ArgumentParser:
+    return argument_parser(
+        "Measure the time and memory that this project needs, beside a plain implementation.", OPTIONS
+    )
+
+
+def usable_weights(asked: str) -> Literal["imagenet", "none"]:
+    """Return "imagenet" or "none"; ``UserError`` if "imagenet" was asked for and cannot be had."""
     if asked == "none":
-        return asked
+        return "none"
     from classifier import build_classifier
     from utils import WeightsUnavailableError
 
@@ -77,24 +97,32 @@ def usable_weights(asked: str) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    from benchmarks.speed.figure import benchmark
-    from benchmarks.speed.plan import FULL, QUICK, Bench, machine
-    from benchmarks.speed.rows import Results, describe_machine, measure_all, table
+    import torch
+
+    from benchmarks.file_formats import SpeedSettings, TimedMachine
+    from benchmarks.machine import machine_facts
+    from benchmarks.speed.figure import speed_figure
+    from benchmarks.speed.plan import FULL, QUICK, Bench
+    from benchmarks.speed.results import SpeedResults, machine_in_words, speed_table
 
     device = select_device(args.cpu)
-    precision = resolve_precision(args.precision, device)
-    weights = usable_weights(args.weights)
-    sizes, work = QUICK if args.quick else FULL, Path(args.work_dir)
-    bench = Bench(sizes, device, precision, weights, args.workers, work, args.seed)
-    settings: dict[str, Any] = {"quick": args.quick, "precision": precision, "weights": weights}
-    settings |= {"workers": args.workers, "seed": args.seed}
-    results = Results(paths.benchmark(args.output_dir), machine(device), settings, must_fit=args.resume)
-    measure_all(bench, results, args.rows, keep=args.resume)
-    figure = paths.benchmark_figure(args.output_dir)
-    save_figure(figure, benchmark(results.content))
-    log.info(describe_machine(results.content))
-    log.info("\n".join(table(results.content["rows"])))
-    log.info(f"{results.file} and {figure.name}; what was measured and how stands in the rows' notes")
+    settings: SpeedSettings = {
+        "quick": args.quick, "precision": resolve_precision(args.precision, device),
+        "weights": usable_weights(args.weights), "workers": args.workers, "seed": args.seed,
+    }  # fmt: skip
+    machine: TimedMachine = {**machine_facts(device), "threads": torch.get_num_threads()}
+    results = SpeedResults(paths.benchmark(args.output_dir), machine, settings, must_fit=args.resume)
+    keep_run_log(results.file)
+    bench = Bench(
+        QUICK if args.quick else FULL, device, settings["precision"], settings["weights"], args.workers,
+        Path(args.work_dir), args.seed,
+    )  # fmt: skip
+    results.measure(bench, args.rows, keep=args.resume)
+    content, figure = results.content(), paths.benchmark_figure(args.output_dir)
+    save_figure(figure, speed_figure(content))
+    log.info(machine_in_words(content))
+    log.info("\n".join(speed_table(content["rows"])))
+    log.info(f"wrote {results.file} and {figure.name}; each row's note says how it was measured")
 
 
 if __name__ == "__main__":

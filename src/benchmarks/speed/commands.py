@@ -1,7 +1,6 @@
-"""Rows of the benchmark that time whole commands, as a user types them, on made-up chest phantoms.
+"""Rows of the speed benchmark that time whole commands, as a user types them, on made-up chest phantoms.
 
-Each takes a ``Bench`` and returns its row. What the plain path would take for all its epochs is extrapolated
-from one pass over some of the images.
+The plain path's time for all its epochs is extrapolated from one pass over some of the images.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,8 +23,10 @@ import pandas as pd
 import torch
 
 from arms.registry import BASELINE_PREFIX
-from benchmarks.speed import plain as plain_path
-from benchmarks.speed.plan import MAX_GB, REAL_SIZE, Bench, agree, measured, not_measured, seconds_of
+from benchmarks.file_formats import SpeedRow
+from benchmarks.machine import wall_seconds
+from benchmarks.speed import plain_path
+from benchmarks.speed.plan import MAX_GB, REAL_SIZE, Bench, measured, not_measured, note_of_agreement
 from classifier import FEATURES, PneumoniaClassifier, build_classifier, feature_caches, load_classifier
 from common import paths
 from common.paths import SRC
@@ -35,16 +36,19 @@ from phantom.dataset import make_phantom_dataset
 from utils import UserError, load_json, set_seed
 
 BATCH = 32
-PIXEL_TOLERANCE = 1.0  # gray levels
+PIXEL_TOLERANCE = 1.001  # gray levels
 PROBABILITY_TOLERANCE = {"fp32": 0.001, "bf16": 0.02}
 FEATURE_TOLERANCE = {"fp32": 0.001, "bf16": 0.02}  # relative
 
 
 # --- commands --------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Finished:
-    """A command that ended well: wall-clock ``seconds`` from start to end, and the most memory that it held
-    (resident, mapped files included; None where the system does not tell)."""
+class FinishedCommand:
+    """A command that ended well.
+
+    ``seconds``: wall-clock time from start to end. ``peak_bytes``: the most memory that it held, mapped files
+    included; None where the system does not tell.
+    """
 
     seconds: float
     peak_bytes: int | None
@@ -64,29 +68,28 @@ with open(sys.argv[1], "w") as report:
 """
 
 
-def run_command(command: Sequence[str]) -> Finished:
+def run_timed(command: Sequence[str]) -> FinishedCommand:
     """Run ``command``; ``UserError`` with its last line if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         log, report = Path(folder, "log"), Path(folder, "report")
         with log.open("wb") as output:
             if hasattr(os, "wait4"):
-                launched = [sys.executable, "-S", "-c", LAUNCHER, str(report), *command]
-                _run(launched, output)
-                code, seconds, peak = report.read_text(encoding="utf-8").split()
+                _exit_code([sys.executable, "-S", "-c", LAUNCHER, str(report), *command], output)
+                code, seconds, peak = map(float, report.read_text(encoding="utf-8").split())
                 unit = 1 if sys.platform == "darwin" else 1024  # bytes
-                finished = Finished(float(seconds), int(peak) * unit)
+                finished = FinishedCommand(seconds, int(peak) * unit)
             else:
                 start = time.perf_counter()
-                code = _run(command, output)
-                finished = Finished(time.perf_counter() - start, None)
-        if int(code) != 0:
+                code = _exit_code(command, output)
+                finished = FinishedCommand(time.perf_counter() - start, None)
+        if code != 0:
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
-            raise UserError(f"{Path(command[1]).name} ended with code {code}: {lines[-1]}")
+            raise UserError(f"{Path(command[1]).name} ended with code {code:.0f}: {lines[-1]}")
     return finished
 
 
-def _run(command: Sequence[str], output: BinaryIO) -> int:
-    """The exit code; a process that is interrupted here ends the command, too."""
+def _exit_code(command: Sequence[str], output: BinaryIO) -> int:
+    """Run ``command`` and return its exit code; an interruption here ends the command, too."""
     process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
         return process.wait()
@@ -97,7 +100,7 @@ def _run(command: Sequence[str], output: BinaryIO) -> int:
 
 
 def baseline_command(bench: Bench, data: Path, cache: Path, out: Path) -> list[str]:
-    """The default baseline on ``data``; cached things go to ``cache``, everything else to ``out``."""
+    """Return the command of the default baseline on ``data``; caches go to ``cache``, the rest to ``out``."""
     sizes = bench.sizes
     options = {
         "data-dir": data, "cache-dir": cache, "model-dir": out, "results-dir": out, "figures-dir": out,
@@ -110,83 +113,88 @@ def baseline_command(bench: Bench, data: Path, cache: Path, out: Path) -> list[s
     return command + ([] if bench.gpu else ["--cpu"])
 
 
-def run_cold(bench: Bench, data: Path, name: str) -> tuple[Finished, Path]:
-    """The default baseline with nothing cached; returns its folder of results, too."""
+def run_cold(bench: Bench, data: Path, name: str) -> tuple[FinishedCommand, Path]:
+    """Run the default baseline with nothing cached; returns also its folder of results."""
     cache, out = bench.work / name / "cache", bench.work / name / "out"
     for folder in (cache, out):
         shutil.rmtree(folder, ignore_errors=True)
-    return run_command(baseline_command(bench, data, cache, out)), out
+    return run_timed(baseline_command(bench, data, cache, out)), out
 
 
-def run_warm(bench: Bench, data: Path, name: str) -> Finished:
-    """The same command once more, with what ``run_cold`` of that name left in the caches."""
-    return run_command(baseline_command(bench, data, bench.work / name / "cache", bench.work / name / "out"))
+def run_warm(bench: Bench, data: Path, name: str) -> FinishedCommand:
+    """Run the same command again with the caches that ``run_cold`` of that name left."""
+    return run_timed(baseline_command(bench, data, bench.work / name / "cache", bench.work / name / "out"))
 
 
-def phantoms(bench: Bench, count: int, side: int) -> Path:
-    """A phantom dataset of ``count`` labelled images of ``side`` pixels, made once."""
+def phantom_folder(bench: Bench, count: int, side: int) -> Path:
+    """Make a phantom dataset of ``count`` labelled images of ``side`` pixels, unless it is there."""
     folder = bench.work / f"phantoms_{count}_{side}px"
     return make_phantom_dataset(folder, count, side, bench.seed, num_test_images=0, progress=True)
 
 
 # --- the plain path --------------------------------------------------------------------------------
 def seconds_per_image(times: Sequence[tuple[int, float]]) -> float:
-    """From passes over few and over many images, so that the constant cost of a pass is left out."""
+    """Return the time per image from passes over (few, many) images, without the constant cost of a pass."""
     (few, short), (many, long) = times
     return max(long - short, 0.0) / (many - few)
 
 
 class PlainBaseline:
-    """The plain path on the first ``count`` images of ``data``, with the backbone of ``model``."""
+    """The plain path on the first images of ``data``, with the weights of ``model``."""
 
     def __init__(self, bench: Bench, data: Path, model: PneumoniaClassifier) -> None:
         self.bench = bench
         self.records = load_dataset(data).images.head(bench.sizes.plain_images)
-        # Default memory layout, whatever layout the given weights have.
-        self.model = copy.deepcopy(model).to(bench.device, memory_format=torch.contiguous_format)
+        self.model = copy.deepcopy(model).to(memory_format=torch.contiguous_format).to(bench.device)
         self.optimizer = torch.optim.AdamW(self.model.head.parameters(), lr=0.001, weight_decay=0.0)
 
     def loader(self, records: pd.DataFrame, shuffle: bool = False) -> Any:
-        images = plain_path.PlainImages(records["path"], records["label"], self.bench.sizes.side)
-        return plain_path.loader_of(images, BATCH, self.bench.workers, shuffle)
+        """Load the images of ``records`` in batches."""
+        files, labels = list(records["path"]), list(records["label"])
+        images = plain_path.PlainImages(files, labels, self.bench.sizes.side)
+        return plain_path.plain_loader(images, BATCH, self.bench.workers, shuffle)
 
-    def seconds_of_passes(self) -> tuple[float, float]:
-        """Seconds per image of (training, validation)."""
-        n, device = len(self.records), self.bench.device
+    def time_passes(self) -> tuple[float, float]:
+        """Return the seconds per image of (training, validation)."""
         training, validation = [], []
-        for count in (max(1, n // 4), n):
+        for count in (max(1, len(self.records) // 4), len(self.records)):
             loader = self.loader(self.records.head(count), shuffle=True)
-            work = lambda loader=loader: plain_path.train_pass(self.model, loader, self.optimizer, device)  # noqa: E731
-            training.append((count, seconds_of(work, device)))
-            work = lambda loader=loader: plain_path.validation_pass(self.model, loader, device)  # noqa: E731
-            validation.append((count, seconds_of(work, device)))
+            training.append((count, wall_seconds(self._train(loader), self.bench.device)))
+            validation.append((count, wall_seconds(self._validate(loader), self.bench.device)))
         return seconds_per_image(training), seconds_per_image(validation)
 
+    def _train(self, loader: Any) -> Callable[[], float]:
+        return lambda: plain_path.train_pass(self.model, loader, self.optimizer, self.bench.device)
+
+    def _validate(self, loader: Any) -> Callable[[], float]:
+        return lambda: plain_path.validation_pass(self.model, loader, self.bench.device)
+
     def features(self, records: pd.DataFrame) -> np.ndarray:
-        return plain_path.features_of(self.model, self.loader(records), self.bench.device)
+        """Return the features of the images of ``records``, float32 [N, 2048]."""
+        return plain_path.plain_features(self.model, self.loader(records), self.bench.device)
 
 
-def passes(metrics: dict[str, Any], epochs: int, folds: int) -> tuple[int, int]:
-    """Images that the plain path has to pass for a baseline's result: (trained on, only scored)."""
+def image_passes(metrics: Mapping[str, Any], epochs: int, folds: int) -> tuple[int, int]:
+    """Count the images that the plain path passes for a baseline's result: (trained on, only scored)."""
     n = metrics["n_train_images"]
     return (folds - 1) * epochs * n + metrics["epochs_final"] * n, epochs * n + metrics["n_images"]
 
 
 # --- rows ------------------------------------------------------------------------------------------
-def baseline_default(bench: Bench) -> dict[str, Any]:
+def measure_default_baseline(bench: Bench) -> SpeedRow:
+    """Time the default baseline with nothing cached beside the plain path."""
     sizes = bench.sizes
-    data = phantoms(bench, sizes.baseline_images, sizes.source_side)
-    our_times, plain_times, note, plain = [], [], "", None
-    for _ in range(sizes.command_repeats):
-        finished, out = run_cold(bench, data, "baseline_default")
-        our_times.append(finished.seconds)
-        if plain is None:
-            model, _ = load_classifier(paths.classifier_model(out, BASELINE_PREFIX))
-            plain = PlainBaseline(bench, data, model)
-            note = same_probabilities(bench, data, plain, out)
-        plain_times.append(plain.seconds_of_passes())
+    data = phantom_folder(bench, sizes.baseline_images, sizes.source_side)
+    finished, out = run_cold(bench, data, "baseline_default")
+    model, _ = load_classifier(paths.classifier_model(out, BASELINE_PREFIX))
+    plain = PlainBaseline(bench, data, model)
+    note = note_of_same_probabilities(bench, data, plain, out)
+    our_times, plain_times = [finished.seconds], [plain.time_passes()]
+    for _ in range(sizes.command_repeats - 1):
+        our_times.append(run_cold(bench, data, "baseline_default")[0].seconds)
+        plain_times.append(plain.time_passes())
     metrics = load_json(paths.final_metrics(out, BASELINE_PREFIX))
-    trained, scored = passes(metrics, sizes.epochs, sizes.folds)
+    trained, scored = image_passes(metrics, sizes.epochs, sizes.folds)
     training, validation = (statistics.median(times) for times in zip(*plain_times, strict=True))
     return measured(
         "baseline_default", statistics.median(our_times), trained * training + scored * validation,
@@ -198,20 +206,22 @@ def baseline_default(bench: Bench) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def same_probabilities(bench: Bench, data: Path, plain: PlainBaseline, out: Path) -> str:
-    """Does the plain path predict the test images as our command did, from the same weights?"""
+def note_of_same_probabilities(bench: Bench, data: Path, plain: PlainBaseline, out: Path) -> str:
+    """Check that the plain path predicts the test images as our command did, from the same weights."""
     ours = pd.read_csv(paths.test_predictions(out, BASELINE_PREFIX)).head(bench.sizes.plain_images)
     records = load_dataset(data).images.set_index("image_id").loc[ours["image_id"]]
     features = torch.from_numpy(plain.features(records)).to(bench.device)
     with torch.no_grad():
         theirs = torch.sigmoid(plain.model.head(features).squeeze(1)).cpu().numpy()
     gap = float(np.abs(theirs - ours["probability"].to_numpy()).max())
-    return agree(f"probabilities of {len(ours)} test images", gap, PROBABILITY_TOLERANCE[bench.precision])
+    what = f"probabilities of {len(ours)} test images"
+    return note_of_agreement(what, gap, PROBABILITY_TOLERANCE[bench.precision])
 
 
-def first_pass(bench: Bench) -> dict[str, Any]:
+def measure_first_pass(bench: Bench) -> SpeedRow:
+    """Time decoding and features of images that are not cached beside the plain path."""
     sizes = bench.sizes
-    data = phantoms(bench, sizes.baseline_images, sizes.source_side)
+    data = phantom_folder(bench, sizes.baseline_images, sizes.source_side)
     set_seed(bench.seed)
     model = build_classifier(bench.weights, frozen=True)
     plain = PlainBaseline(bench, data, model)
@@ -224,9 +234,9 @@ def first_pass(bench: Bench) -> dict[str, Any]:
         features = features_of.of(images)
         return np.array(images.pixels), features.astype(np.float32)
 
-    note = same_features(bench, plain, *ours())
+    note = note_of_same_features(bench, plain, *ours())
     times = [
-        (seconds_of(lambda: plain.features(records), bench.device), seconds_of(ours, bench.device))
+        (wall_seconds(lambda: plain.features(records), bench.device), wall_seconds(ours, bench.device))
         for _ in range(sizes.command_repeats)
     ]
     theirs, own = (1000 * statistics.median(column) / len(records) for column in zip(*times, strict=True))
@@ -238,18 +248,27 @@ def first_pass(bench: Bench) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def same_features(bench: Bench, plain: PlainBaseline, pixels: np.ndarray, features: np.ndarray) -> str:
+def note_of_same_features(
+    bench: Bench, plain: PlainBaseline, pixels: np.ndarray, features: np.ndarray
+) -> str:
+    """Check that both paths give the same ``pixels`` [N, S, S] and ``features`` [N, 2048]."""
     theirs = np.concatenate([plain_path.gray_levels(images) for images, _ in plain.loader(plain.records)])
-    first = agree("pixels (gray levels)", float(np.abs(theirs - pixels).max()), PIXEL_TOLERANCE + 1e-3)
+    same_pixels = note_of_agreement(
+        "pixels (gray levels)", float(np.abs(theirs - pixels).max()), PIXEL_TOLERANCE
+    )
     expected = plain.features(plain.records)
     gap = float(np.linalg.norm(features - expected) / np.linalg.norm(expected))
-    return f"{first}; {agree('features (relative)', gap, FEATURE_TOLERANCE[bench.precision])}"
+    tolerance = FEATURE_TOLERANCE[bench.precision]
+    return f"{same_pixels}; {note_of_agreement('features (relative)', gap, tolerance)}"
 
 
-def memory(bench: Bench) -> dict[str, Any]:
-    """At a smaller number of images: what that took, and the pixels and features that would be added."""
+def measure_memory(bench: Bench) -> SpeedRow:
+    """Measure the peak memory of the default baseline at the real dataset's size.
+
+    With fewer images the pixels and features of the missing ones are added.
+    """
     sizes, n = bench.sizes, bench.sizes.full_images
-    finished, _ = run_cold(bench, phantoms(bench, n, sizes.small_side), "full")
+    finished, _ = run_cold(bench, phantom_folder(bench, n, sizes.small_side), "full")
     if finished.peak_bytes is None:
         return not_measured("memory", "this system does not tell the peak memory of a process")
     missing = (REAL_SIZE - n) * (sizes.side**2 + 4 * FEATURES)
@@ -264,15 +283,16 @@ def memory(bench: Bench) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def warm_full(bench: Bench) -> dict[str, Any]:
+def measure_warm_baseline(bench: Bench) -> SpeedRow:
+    """Time the default baseline with warm caches at the real dataset's size, or a line through two sizes."""
     sizes = bench.sizes
     counts = [sizes.full_images]
-    if sizes.full_images < REAL_SIZE:  # a line through two points
+    if sizes.full_images < REAL_SIZE:
         counts = [sizes.full_images // 4, sizes.full_images]
     points = []
     for count in counts:
         name = "full" if count == sizes.full_images else f"full_{count}"
-        data = phantoms(bench, count, sizes.small_side)
+        data = phantom_folder(bench, count, sizes.small_side)
         run_warm(bench, data, name)  # fills the caches unless the row of memory has
         times = [run_warm(bench, data, name).seconds for _ in range(sizes.command_repeats)]
         points.append((count, statistics.median(times)))
@@ -287,9 +307,10 @@ def warm_full(bench: Bench) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def growth(bench: Bench) -> dict[str, Any]:
+def measure_growth(bench: Bench) -> SpeedRow:
+    """Measure by how many per cent the cost of more images differs from proportion to their number."""
     sizes = bench.sizes
-    data = [phantoms(bench, count, sizes.small_side) for count in sizes.growth]
+    data = [phantom_folder(bench, count, sizes.small_side) for count in sizes.growth]
     times = [
         [run_cold(bench, folder, "growth")[0].seconds for folder in data]
         for _ in range(sizes.command_repeats)

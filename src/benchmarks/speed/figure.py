@@ -1,34 +1,32 @@
-"""The figure of the benchmark: ``benchmark.json`` in, matplotlib ``Figure`` out; no computing."""
+"""Figure of the speed benchmark: ``benchmark.json`` in, matplotlib ``Figure`` out; nothing is computed."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from benchmarks.file_formats import SpeedBenchmark, SpeedRow
 from common.plot_style import INK, PALETTE, new_figure, panels, styled
 
 REACHED, MISSED = PALETTE[0], PALETTE[1]
-MEASURED = "measured"
 
 
 @styled
-def benchmark(content: Mapping[str, Any]) -> Figure:
-    """A bar per row from its target (1) to its ratio, as a multiple of the target (log axis)."""
+def speed_figure(content: SpeedBenchmark) -> Figure:
+    """Draw a bar per row from its target (1) to its ratio, as a multiple of the target (log axis)."""
     rows = content["rows"][::-1]
     figure = new_figure(9.6, 1.9 + 0.36 * len(rows))
     (ax,) = panels(figure, 1, 1)
-    values = [row["ratio"] / row["target"] for row in rows if row["status"] == MEASURED]
+    values = [multiple for row in rows if (multiple := _multiple_of_target(row)) is not None]
     low, high = min([0.5, *values]), max([2.0, *values])
     ax.set_xscale("log")
-    ax.set_xlim(low / 1.3, high * 4)  # room for the figures beside the bars
+    ax.set_xlim(low / 1.3, high * 4)  # room for the words beside the bars
     for place, row in enumerate(rows):
-        _bar(ax, place, row)
+        _draw_bar(ax, place, row)
     ax.set_ylim(-0.7, len(rows) - 0.3)
     ax.axvline(1.0, color=INK, linewidth=1.2, linestyle="--")
     ax.set_yticks(range(len(rows)), [row["name"] for row in rows])
@@ -44,26 +42,30 @@ def benchmark(content: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _bar(ax: Axes, place: int, row: Mapping[str, Any]) -> None:
-    multiple, words = 1.0, "not measured"
-    if row["status"] == MEASURED:
-        multiple, words = row["ratio"] / row["target"], _words(row)
+def _multiple_of_target(row: SpeedRow) -> float | None:
+    return None if row["ratio"] is None else row["ratio"] / row["target"]
+
+
+def _draw_bar(ax: Axes, place: int, row: SpeedRow) -> None:
+    multiple, words = _multiple_of_target(row), "not measured"
+    if multiple is not None:
+        words = _bar_label(row)
         ax.barh(place, multiple - 1, left=1, height=0.62, color=REACHED if multiple >= 1 else MISSED)
-    ax.text(max(multiple, 1.0) * 1.06, place, words, va="center", fontsize="small", color=INK)
+    ax.text(max(multiple or 1.0, 1.0) * 1.06, place, words, va="center", fontsize="small", color=INK)
 
 
-def _words(row: Mapping[str, Any]) -> str:
-    """ "2.4x, target 2x"; a limit or a share in its own units."""
-    unit = row["unit"]
+def _bar_label(row: SpeedRow) -> str:
+    """Word a measured row: "2.4x, target 2x"; a limit or a share in its own unit."""
+    ratio, ours, unit = row["ratio"] or 0.0, row["ours"] or 0.0, row["unit"]
     if row["plain"] is None:
-        return f"{row['ours']:.3g} {unit}, limit {row['ours'] * row['ratio']:.3g} {unit}"
+        return f"{ours:.3g} {unit}, limit {ours * ratio:.3g} {unit}"
     if row["target"] < 1:
-        return f"{100 * row['ratio']:.0f} %, target {100 * row['target']:.0f} %"
+        return f"{100 * ratio:.0f} %, target {100 * row['target']:.0f} %"
     extrapolated = " (plain extrapolated)" if row["extrapolated"] else ""
-    return f"{row['ratio']:.3g}x, target {row['target']:g}x{extrapolated}"
+    return f"{ratio:.3g}x, target {row['target']:g}x{extrapolated}"
 
 
-def _title(content: Mapping[str, Any]) -> str:
+def _title(content: SpeedBenchmark) -> str:
     facts = content["machine"]
     where = f"{facts['gpu']}, " if facts["gpu"] else ""
     quick = ", few images (--quick)" if content["settings"]["quick"] else ""

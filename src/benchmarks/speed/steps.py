@@ -1,6 +1,6 @@
-"""Rows of the benchmark that time one step or one function, ours and the plain one side by side.
+"""Rows of the speed benchmark that time one step or one function, ours and the plain one side by side.
 
-Each takes a ``Bench`` and returns its row; before anything is timed both paths must give the same answer.
+Before anything is timed both paths must give the same answer.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import copy
 import shutil
 import statistics
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +16,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from arms.fitting import train_one_epoch
-from benchmarks.speed import plain as plain_path
-from benchmarks.speed.plan import (
-    Bench,
-    agree,
-    matrix_gflops,
-    measured,
-    seconds_of,
-    side_by_side,
-)
+from benchmarks.file_formats import SpeedRow
+from benchmarks.machine import matrix_gflops, seconds_side_by_side, wall_seconds
+from benchmarks.speed import plain_path
+from benchmarks.speed.plan import Bench, measured, note_of_agreement
 from classifier import FeatureExtractor, InputPipeline, build_classifier
 from common import paths
 from data_loader import to_classifier_range, to_gan_range
@@ -56,7 +50,7 @@ LOSS_TOLERANCE = {"fp32": 0.005, "bf16": 0.05}  # nats
 
 
 def noise_images(bench: Bench, count: int) -> Tensor:
-    """uint8 [count, S, S] on the device: what they show does not change how long a step takes."""
+    """Make noise, uint8 [count, S, S] on the device: a step takes equally long whatever images show."""
     generator = torch.Generator().manual_seed(derive_seed(bench.seed, "benchmark images"))
     side = bench.sizes.side
     images = torch.randint(0, 256, (count, side, side), generator=generator, dtype=torch.uint8)
@@ -64,7 +58,8 @@ def noise_images(bench: Bench, count: int) -> Tensor:
 
 
 # --- classifier ------------------------------------------------------------------------------------
-def unfreeze_step(bench: Bench) -> dict[str, Any]:
+def measure_unfreeze_step(bench: Bench) -> SpeedRow:
+    """Time a training step of all layers of the classifier."""
     batch, device = bench.sizes.batch, bench.device
     pixels, labels = noise_images(bench, batch), (torch.arange(batch, device=device) % 4 == 0).float()
     images = to_classifier_range(pixels).contiguous()
@@ -76,7 +71,7 @@ def unfreeze_step(bench: Bench) -> dict[str, Any]:
     data, rows = InputPipeline(pixels), np.arange(batch)[None]
 
     def plain() -> float:
-        return plain_path.train_step(plain_model, images, labels, plain_optimizer)
+        return plain_path.plain_classifier_step(plain_model, images, labels, plain_optimizer)
 
     def ours() -> float:
         line = train_one_epoch(
@@ -84,18 +79,19 @@ def unfreeze_step(bench: Bench) -> dict[str, Any]:
         )
         return line["loss"]
 
-    note = agree("losses of the first step (nats)", abs(plain() - ours()), LOSS_TOLERANCE[bench.precision])
-    seconds, our_seconds = side_by_side(plain, ours, bench.sizes.repeats, device)
+    gap = abs(plain() - ours())
+    note = note_of_agreement("losses of the first step (nats)", gap, LOSS_TOLERANCE[bench.precision])
+    seconds, our_seconds = seconds_side_by_side(plain, ours, bench.sizes.repeats, device)
     return measured(
         "unfreeze_step", our_seconds, seconds,
         note=f"batch {batch}, {bench.sizes.side} px, {bench.precision}, {bench.weights_note()}; {note}",
     )  # fmt: skip
 
 
-def peak_share(bench: Bench) -> dict[str, Any]:
-    n, dtype = bench.sizes.inference_images * (16 if bench.gpu else 1), torch.bfloat16
-    if bench.precision == "fp32":
-        dtype = torch.float32
+def measure_peak_share(bench: Bench) -> SpeedRow:
+    """Measure the arithmetic speed of ResNet-50 inference as a share of the machine's peak."""
+    n = bench.sizes.inference_images * (16 if bench.gpu else 1)
+    dtype = torch.float32 if bench.precision == "fp32" else torch.bfloat16
     pixels = noise_images(bench, n).cpu().numpy()
     set_seed(bench.seed)
     model = build_classifier(bench.weights, frozen=True)
@@ -109,8 +105,8 @@ def peak_share(bench: Bench) -> dict[str, Any]:
     infer()
     peaks, speeds = [], []
     for _ in range(bench.sizes.repeats):
-        peaks.append(matrix_gflops(bench, dtype, 2))
-        speeds.append(operations / seconds_of(infer, bench.device) / 1e9)
+        peaks.append(matrix_gflops(bench.device, bench.sizes.matrix, dtype, 2))
+        speeds.append(operations / wall_seconds(infer, bench.device) / 1e9)
     kind = str(dtype).removeprefix("torch.")
     return measured(
         "peak_share", statistics.median(speeds), statistics.median(peaks),
@@ -120,7 +116,7 @@ def peak_share(bench: Bench) -> dict[str, Any]:
 
 
 def inference_operations(side: int) -> int:
-    """Floating-point operations of ResNet-50 for one image, two for each multiplication and addition."""
+    """Count ResNet-50's floating-point operations for one image, two for each multiply-add."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):
@@ -131,16 +127,18 @@ def inference_operations(side: int) -> int:
 
 
 # --- GAN -------------------------------------------------------------------------------------------
-def gan_step(bench: Bench) -> dict[str, Any]:
+def measure_gan_step(bench: Bench) -> SpeedRow:
+    """Time a GAN step with all three losses."""
     return _gan_row(bench, "gan_step", with_vgg=True)
 
 
-def gan_step_no_vgg(bench: Bench) -> dict[str, Any]:
+def measure_gan_step_without_vgg(bench: Bench) -> SpeedRow:
+    """Time a GAN step without the perceptual loss."""
     return _gan_row(bench, "gan_step_no_vgg", with_vgg=False)
 
 
-def _gan_row(bench: Bench, row_id: str, with_vgg: bool) -> dict[str, Any]:
-    """Our time is that of a whole cycle of lazy perceptual steps, divided by their number."""
+def _gan_row(bench: Bench, row_id: str, with_vgg: bool) -> SpeedRow:
+    """Time a GAN step; ours is the mean over a whole cycle of steps with and without VGG16."""
     sizes, device = bench.sizes, bench.device
     gan, plain_gan, objective = build_both(bench, with_vgg)
     pixels = noise_images(bench, sizes.batch)
@@ -151,7 +149,9 @@ def _gan_row(bench: Bench, row_id: str, with_vgg: bool) -> dict[str, Any]:
         return step_noise(bench.seed, gan.step, sizes.batch, LATENT_DIM).to(device)
 
     def plain() -> dict[str, float]:
-        return plain_path.gan_step(plain_gan, real, noise(), objective.perceptual, objective.feature_matching)
+        return plain_path.plain_gan_step(
+            plain_gan, real, noise(), objective.perceptual, objective.feature_matching
+        )
 
     def ours() -> Tensor:
         for _ in range(cycle):
@@ -161,9 +161,9 @@ def _gan_row(bench: Bench, row_id: str, with_vgg: bool) -> dict[str, Any]:
     first = plain()
     terms = dict(zip(TERMS, train_step(gan, real, noise(), objective, bench.precision).tolist(), strict=True))
     gap = max(abs(first[name] - terms[name]) for name in ("d_loss_real", "d_loss_fake"))
-    note = agree("D's losses of the first step (nats)", gap, LOSS_TOLERANCE[bench.precision])
+    note = note_of_agreement("D's losses of the first step (nats)", gap, LOSS_TOLERANCE[bench.precision])
     ours()
-    seconds, cycle_seconds = side_by_side(plain, ours, sizes.repeats, device)
+    seconds, cycle_seconds = seconds_side_by_side(plain, ours, sizes.repeats, device)
     lazy = f", VGG16 (untrained) every {cycle} steps" if with_vgg else ""
     return measured(
         row_id, cycle_seconds / cycle, seconds,
@@ -173,7 +173,7 @@ def _gan_row(bench: Bench, row_id: str, with_vgg: bool) -> dict[str, Any]:
 
 
 def build_both(bench: Bench, with_vgg: bool) -> tuple[GAN, plain_path.PlainGAN, Objective]:
-    """Our GAN and a plain one of the same weights, and our objective."""
+    """Build our GAN, a plain one with the same weights, and our objective."""
     sizes, device = bench.sizes, bench.device
     maps = (sizes.feature_maps, sizes.feature_maps)
     gan = build_gan(sizes.side, 3, LATENT_DIM, maps, LR, BETA1, bench.seed, device)
@@ -189,7 +189,8 @@ def build_both(bench: Bench, with_vgg: bool) -> tuple[GAN, plain_path.PlainGAN, 
     return gan, plain_path.PlainGAN(G, D, LR, BETA1, plain_vgg), objective
 
 
-def generate(bench: Bench) -> dict[str, Any]:
+def measure_generation(bench: Bench) -> SpeedRow:
+    """Time generating and writing images."""
     sizes, device = bench.sizes, bench.device
     generator = lively_generator(bench)
     numbers = list(range(1, sizes.generated + 1))
@@ -200,7 +201,9 @@ def generate(bench: Bench) -> dict[str, Any]:
     make = ImageMaker(generator, bench.seed, device)
 
     def plain(count: int = sizes.generated) -> None:
-        plain_path.write_images(plain_generator, z[:count].to(device), folders["plain"], GENERATED_BATCH)
+        plain_path.write_images_one_by_one(
+            plain_generator, z[:count].to(device), folders["plain"], GENERATED_BATCH
+        )
 
     def ours(count: int = sizes.generated) -> None:
         write_images(
@@ -217,8 +220,8 @@ def generate(bench: Bench) -> dict[str, Any]:
         ).max()
         for number in numbers[:few]
     )
-    note = agree("pixels (gray levels)", float(gap), 1.0)
-    seconds, our_seconds = side_by_side(plain, ours, min(3, sizes.repeats), device)
+    note = note_of_agreement("pixels (gray levels)", float(gap), 1.0)
+    seconds, our_seconds = seconds_side_by_side(plain, ours, min(3, sizes.repeats), device)
     shutil.rmtree(folders["plain"].parent)
     return measured(
         "generate", our_seconds, seconds,
@@ -228,25 +231,27 @@ def generate(bench: Bench) -> dict[str, Any]:
 
 
 def mean_of_channels(file: Path) -> np.ndarray:
+    """Read an image as gray levels, float [S, S]."""
     with Image.open(file) as image:
         return np.asarray(image.convert("RGB"), dtype=float).mean(axis=2)
 
 
 def lively_generator(bench: Bench) -> Generator:
-    """An untrained generator whose images vary about as much as X-rays: flat ones would compress too fast."""
+    """Make an untrained generator whose images vary about as much as X-rays; flat ones compress too fast."""
     sizes = bench.sizes
     torch.manual_seed(derive_seed(bench.seed, "generator"))
     generator = Generator(sizes.side, 3, LATENT_DIM, sizes.feature_maps)
     initialise(generator)
     for module in generator.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_var is not None
             nn.init.constant_(module.running_var, 0.01)
     return generator.eval()
 
 
 # --- comparing images ------------------------------------------------------------------------------
-def quality(bench: Bench) -> dict[str, Any]:
-    """The features are given to both, so that computing them does not count for us."""
+def measure_image_quality(bench: Bench) -> SpeedRow:
+    """Time FID, KID and precision; both paths are given the same features."""
     sizes = bench.sizes
     rng = np.random.default_rng(bench.seed)
     mixing = rng.standard_normal((64, sizes.features))
@@ -258,17 +263,18 @@ def quality(bench: Bench) -> dict[str, Any]:
     subset = sizes.compared // 2
 
     def plain() -> tuple[float, float, float]:
-        kid = plain_path.kernel_distances(a, b, subset, KID_SUBSETS, bench.seed).mean()
-        return plain_path.frechet_distance(a, b), float(kid), plain_path.neighbour_scores(a, b, NEIGHBOURS)[0]
+        kid = plain_path.plain_kernel_distances(a, b, subset, KID_SUBSETS, bench.seed).mean()
+        precision, _ = plain_path.plain_neighbour_scores(a, b, NEIGHBOURS)
+        return plain_path.plain_frechet_distance(a, b), float(kid), precision
 
     def ours() -> tuple[float, float, float]:
         kid = kernel_distance_of_subsets(a, b, size=subset, seed=bench.seed, n_subsets=KID_SUBSETS)["mean"]
         return frechet_distance_of_features(a, b), kid, neighbourhood_scores(a, b)["precision"]
 
     gaps = [abs(x - y) / max(abs(x), 1e-12) for x, y in zip(plain(), ours(), strict=True)]
-    note = agree("FID, KID and precision (relative)", max(gaps), 0.01)
+    note = note_of_agreement("FID, KID and precision (relative)", max(gaps), 0.01)
     cpu = torch.device("cpu")
-    seconds, our_seconds = side_by_side(plain, ours, min(3, sizes.repeats), cpu)
+    seconds, our_seconds = seconds_side_by_side(plain, ours, min(3, sizes.repeats), cpu)
     return measured(
         "quality", our_seconds, seconds,
         note=f"2 x {sizes.compared:,} made-up features of {sizes.features} numbers, given to both (computing "

@@ -1,9 +1,9 @@
-"""The plain path: what the README describes, written the ordinary way, for the benchmark to compare with.
+"""The plain path: the project's work written the ordinary way, for the speed benchmark to compare with.
 
-PIL decodes, torchvision resizes and normalises in a DataLoader, every epoch passes the whole backbone, in
-float32 and PyTorch's default memory layout; VGG16 sees reals and fakes of every batch; each loss is read with
-``.item()``; images are saved one by one; the Fréchet distance takes a general matrix square root. It uses the
-same networks as our path, so that both can be given the same weights.
+PIL decodes; torchvision resizes and normalises in a DataLoader; every epoch runs the whole backbone in
+float32 and PyTorch's default memory layout; VGG16 sees the real and generated images of every batch; each
+loss is read with ``.item()``; images are saved one by one; the Fréchet distance takes a general matrix square
+root. Both paths use the same networks, so that both can be given the same weights.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from torchvision.utils import save_image
 from classifier import PneumoniaClassifier
 from data_loader import IMAGENET_MEAN, IMAGENET_STD
 from dcgan import Discriminator, Generator
-from gan.losses import SMOOTHING
+from gan.losses import SMOOTHING, VGG16Features
 
 
 # --- images ----------------------------------------------------------------------------------------
 class PlainImages(Dataset):
-    """PNG files -> float32 [3, S, S], ImageNet mean and std, with a label; decoded anew every time."""
+    """Dataset of PNG files and labels; decodes float32 [3, S, S] with ImageNet's mean and SD every time."""
 
     def __init__(self, files: Sequence[Path], labels: Sequence[float], side: int) -> None:
         self.files, self.labels = list(files), list(labels)
@@ -49,13 +49,14 @@ class PlainImages(Dataset):
             return self.transform(image.convert("RGB")), self.labels[index]
 
 
-def loader_of(images: PlainImages, batch_size: int, workers: int, shuffle: bool) -> DataLoader:
-    workers = min(workers, os.cpu_count() or workers)  # of more, PyTorch warns
+def plain_loader(images: PlainImages, batch_size: int, workers: int, shuffle: bool) -> DataLoader:
+    """Load ``images`` in batches with ``workers`` processes."""
+    workers = min(workers, os.cpu_count() or workers)  # PyTorch warns about more
     return DataLoader(images, batch_size=batch_size, shuffle=shuffle, num_workers=workers)
 
 
 def gray_levels(images: Tensor) -> np.ndarray:
-    """Normalised images [N, 3, S, S] -> their first channel as gray levels [N, S, S], 0 to 255."""
+    """Turn normalised images [N, 3, S, S] into gray levels [N, S, S], 0 to 255, of the first channel."""
     return ((images[:, 0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]) * 255.0).numpy()
 
 
@@ -63,17 +64,18 @@ def gray_levels(images: Tensor) -> np.ndarray:
 def train_pass(
     model: PneumoniaClassifier, loader: DataLoader, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> float:
-    """One epoch; returns the mean loss (nats)."""
+    """Train one epoch; returns the mean loss (nats)."""
     model.train()
     total = 0.0
     for images, labels in loader:
-        total += train_step(model, images.to(device), labels.float().to(device), optimizer)
+        total += plain_classifier_step(model, images.to(device), labels.float().to(device), optimizer)
     return total / len(loader)
 
 
-def train_step(
+def plain_classifier_step(
     model: PneumoniaClassifier, images: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer
 ) -> float:
+    """Update the classifier once; returns the loss (nats)."""
     optimizer.zero_grad()
     loss = functional.binary_cross_entropy_with_logits(model(images), labels)
     loss.backward()
@@ -83,7 +85,7 @@ def train_step(
 
 @torch.no_grad()
 def validation_pass(model: PneumoniaClassifier, loader: DataLoader, device: torch.device) -> float:
-    """Accuracy at probability 0.5."""
+    """Score the images of ``loader``; returns the accuracy at probability 0.5."""
     model.eval()
     correct, seen = 0, 0
     for images, labels in loader:
@@ -94,15 +96,15 @@ def validation_pass(model: PneumoniaClassifier, loader: DataLoader, device: torc
 
 
 @torch.no_grad()
-def features_of(model: PneumoniaClassifier, loader: DataLoader, device: torch.device) -> np.ndarray:
-    """float32 [N, 2048] in eval mode."""
+def plain_features(model: PneumoniaClassifier, loader: DataLoader, device: torch.device) -> np.ndarray:
+    """Compute the backbone's features, float32 [N, 2048]."""
     model.eval()
     return np.concatenate([model.features(images.to(device)).cpu().numpy() for images, _ in loader])
 
 
 # --- GAN -------------------------------------------------------------------------------------------
 class PlainGAN:
-    """G, D and two Adam optimizers; ``vgg``: three maps of features of images, or None."""
+    """G, D and their Adam optimizers; ``vgg`` gives three feature maps of images, or is None."""
 
     def __init__(
         self, G: Generator, D: Discriminator, lr: float, beta1: float, vgg: nn.Module | None
@@ -113,8 +115,13 @@ class PlainGAN:
         self.cross_entropy = nn.BCEWithLogitsLoss()
 
 
-def gan_step(gan: PlainGAN, real: Tensor, z: Tensor, perceptual: float, matching: float) -> dict[str, float]:
-    """One update of D, then of G; ``real`` [B, C, S, S] in [-1, 1]. Losses in nats, the others unweighted."""
+def plain_gan_step(
+    gan: PlainGAN, real: Tensor, z: Tensor, perceptual: float, matching: float
+) -> dict[str, float]:
+    """Update D, then G, once; ``real`` [B, C, S, S] in [-1, 1].
+
+    Returns the losses: adversarial ones in nats, the others without their weights.
+    """
     ones, zeros = (torch.full((len(real),), value, device=real.device) for value in (1.0, 0.0))
     gan.optimizer_D.zero_grad()
     loss_real = gan.cross_entropy(gan.D(real), ones * (1 - SMOOTHING))
@@ -127,10 +134,10 @@ def gan_step(gan: PlainGAN, real: Tensor, z: Tensor, perceptual: float, matching
     logits, fake_features = gan.D.logits_and_features(fake)
     _, real_features = gan.D.logits_and_features(real)
     adversarial = gan.cross_entropy(logits, ones)
-    match = _distance(fake_features, [maps.detach() for maps in real_features])
+    match = _map_distance(fake_features, [maps.detach() for maps in real_features])
     loss, vgg_loss = adversarial + matching * match, None
     if gan.vgg is not None:
-        vgg_loss = _distance(gan.vgg(fake), gan.vgg(real))
+        vgg_loss = _map_distance(gan.vgg(fake), gan.vgg(real))
         loss = loss + perceptual * vgg_loss
     loss.backward()
     gan.optimizer_G.step()
@@ -143,23 +150,25 @@ def gan_step(gan: PlainGAN, real: Tensor, z: Tensor, perceptual: float, matching
     }
 
 
-def _distance(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """Mean squared difference of maps, averaged over layers."""
+def _map_distance(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """Return the mean squared difference of feature maps, averaged over layers."""
     pairs = zip(fake, real, strict=True)
     return torch.stack([functional.mse_loss(made, born) for made, born in pairs]).mean()
 
 
 class PlainVGG16(nn.Module):
-    """VGG16 up to relu3_3 at the images' own size: the layers of ``network`` (``VGG16Features``) as they are
-    usually called, images [N, 3, S, S] in [-1, 1]."""
+    """VGG16 up to relu3_3, with the layers of ``network``, called in the usual way."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: VGG16Features) -> None:
         super().__init__()
         self.layers, self.outputs = network.layers, network.outputs
-        self.mean, self.std = network.mean, network.std
+        self.register_buffer("mean", network.get_buffer("mean"), persistent=False)
+        self.register_buffer("std", network.get_buffer("std"), persistent=False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x, maps = ((images + 1) / 2 - self.mean) / self.std, []
+        """Return three feature maps of images [N, 3, S, S] in [-1, 1]."""
+        mean, std = self.get_buffer("mean"), self.get_buffer("std")
+        x, maps = ((images + 1) / 2 - mean) / std, []
         for index, layer in enumerate(self.layers):
             x = layer(x)
             if index in self.outputs:
@@ -168,8 +177,8 @@ class PlainVGG16(nn.Module):
 
 
 @torch.no_grad()
-def write_images(generator: Generator, z: Tensor, folder: Path, batch_size: int) -> None:
-    """Generate and save the images 1.png, 2.png, ... of noise [N, latent_dim], one file after the other."""
+def write_images_one_by_one(generator: Generator, z: Tensor, folder: Path, batch_size: int) -> None:
+    """Generate images from noise ``z`` [N, latent_dim] and save them as 1.png, 2.png, ..."""
     folder.mkdir(parents=True, exist_ok=True)
     generator.eval()
     number = 0
@@ -180,8 +189,8 @@ def write_images(generator: Generator, z: Tensor, folder: Path, batch_size: int)
 
 
 # --- comparing images ------------------------------------------------------------------------------
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """FID of features [N, D] and [M, D] with scipy's matrix square root (as in Heusel et al. 2017's code)."""
+def plain_frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Compute FID of features [N, D] and [M, D] with scipy's matrix square root (Heusel et al. 2017)."""
     from scipy.linalg import sqrtm
 
     (mu_a, sigma_a), (mu_b, sigma_b) = ((x.mean(axis=0), np.cov(x, rowvar=False)) for x in (a, b))
@@ -189,8 +198,8 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(((mu_a - mu_b) ** 2).sum() + np.trace(sigma_a + sigma_b - 2 * np.real(root)))
 
 
-def kernel_distances(a: np.ndarray, b: np.ndarray, size: int, subsets: int, seed: int) -> np.ndarray:
-    """KID of each of ``subsets`` random subsets, every kernel computed anew (Binkowski et al. 2018)."""
+def plain_kernel_distances(a: np.ndarray, b: np.ndarray, size: int, subsets: int, seed: int) -> np.ndarray:
+    """Compute KID of ``subsets`` random subsets, every kernel anew (Binkowski et al. 2018)."""
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(subsets):
@@ -201,8 +210,8 @@ def kernel_distances(a: np.ndarray, b: np.ndarray, size: int, subsets: int, seed
     return np.array(values)
 
 
-def neighbour_scores(a: np.ndarray, real: np.ndarray, k: int) -> tuple[float, float]:
-    """(precision, recall) of features ``a`` beside ``real``: distances of all pairs, each row sorted."""
+def plain_neighbour_scores(a: np.ndarray, real: np.ndarray, k: int) -> tuple[float, float]:
+    """Compute (precision, recall) of features ``a`` beside ``real``, sorting all distances of each row."""
     from scipy.spatial.distance import cdist
 
     between = cdist(real, a)
