@@ -130,7 +130,7 @@ def prepare(
     from benchmarks.generators.rows import GANResults, read_fitting
     from benchmarks.generators.scorer import load_scorer
     from benchmarks.generators.scores import Judge
-    from benchmarks.speed.plan import machine
+    from benchmarks.machine import machine_facts
 
     device, cache = select_device(args.cpu), cache_folder(args.no_cache, args.cache_dir)
     data = load_benchmark_data(
@@ -139,8 +139,7 @@ def prepare(
     )  # fmt: skip
     if args.images < len(data.reference):
         raise UserError(f"--images {args.images} is less than the {len(data.reference)} held-out positives")
-    of_machine = machine(device) if header is None else header["machine"]
-    of_machine = {name: value for name, value in of_machine.items() if name != "threads"}  # of each row
+    of_machine = machine_facts(device) if header is None else header["machine"]
     here = {"machine": of_machine, "data": data.summary(), "images": args.images}
     read_fitting(paths.gan_benchmark(args.output_dir), here)  # refused before minutes of training
     scorer = load_scorer(data, cache, device, resolve_precision("auto", device))

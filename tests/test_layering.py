@@ -49,6 +49,12 @@ def test_nobody_imports_a_script():
         assert not imports(name) & (SCRIPTS - ALSO_DOMAIN), f"{name} imports a script"
 
 
+def test_only_the_benchmark_scripts_import_benchmarks():
+    for name in FILES:
+        if name.split(".")[0] not in ("benchmarks", "benchmark", "benchmark_gan"):
+            assert not any(module.startswith("benchmarks.") for module in imports(name)), name
+
+
 def test_utils_imports_nothing_of_ours():
     assert not imports("utils")
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.speed import plain_path, steps
+from benchmarks.speed import plain_path
 from classifier import FeatureExtractor, build_classifier
 from dataset.image_reader import read_image
 from image_metrics.distances import frechet_distance_of_features, kernel_distance_of_subsets
+from networks.vgg16 import untrained_vgg16
 from utils import set_seed
 
 
@@ -43,7 +44,7 @@ def test_plain_distances_are_ours():
 
 
 def test_untrained_vgg16_fits_and_the_plain_one_uses_its_layers():
-    vgg = steps.untrained_vgg16(0)
+    vgg = untrained_vgg16(0)
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     maps = plain_path.PlainVGG16(vgg)(images)
     assert [tuple(x.shape[1:]) for x in maps] == [(64, 32, 32), (128, 16, 16), (256, 8, 8)]
