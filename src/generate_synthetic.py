@@ -149,7 +149,7 @@ def prepare_folder(folder: Path, manifest: dict[str, Any], make: ImageMaker, ove
 def generate(args: argparse.Namespace) -> None:
     from common.progress import Announcement
     from gan.generation import ImageMaker, write_images
-    from studies.estimates import estimate_generation
+    from studies.time_estimate import estimate_generation
     from utils import select_device
 
     generator, checkpoint = load_generator(args.model_path, args.latent_dim, args.feature_maps_g)

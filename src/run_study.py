@@ -15,15 +15,18 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arms.registry import BASELINE, study_arms
 from common import paths
-from common.command_line import argument_parser, number, run_script
+from common.command_line import ArgumentParser, argument_parser, number, run_script
 from common.options import add_options
 from common.progress import duration_in_words
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
+from gan.flags import add_model_arguments, add_training_arguments
+from gan.options import add_gan_options, resolve, wants_perceptual
 from studies.plan import Part, arm_step_name, folders_of, part_steps, plan_parts
 from studies.steps import (
     FINISHED,
@@ -32,11 +35,18 @@ from studies.steps import (
     cache_options,
     check_options,
     data_options,
+    in_process_of_its_own,
     read_log,
     run_steps,
     unfinished,
 )
-from studies.timing import Workload, describe_speeds, disk_bytes, measure, seconds_of_all, workload
+from studies.time_estimate import (
+    IMAGES_TO_DECODE,
+    ClassifierWork,
+    GANWork,
+    study_seconds,
+    study_speeds,
+)
 from utils import UserError, save_figure, save_json
 
 if TYPE_CHECKING:
@@ -46,7 +56,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-IMAGES_TO_TIME = 8
+MODEL_BYTES = 94e6  # of a ResNet-50
 # What the study says itself, of every script and of each alone; or what would make an arm another one.
 OWN_OPTIONS = {
     "--data-dir", "--splits", "--patient-map", "--skip-bad-images", "--model-dir", "--results-dir",
@@ -131,12 +141,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"{flag}: {clash[0]} cannot be passed on: the study gives it itself")
     if args.estimate and args.draw_only:
         parser.error("--estimate and --draw-only exclude each other: give one of them")
-    workload_of(args)  # wrong numbers end here
+    classifier_work(args), gan_work(args)  # wrong numbers end here
     return args
-
-
-def workload_of(args: argparse.Namespace) -> Workload:
-    return workload(args.image_size, args.cpu, args.classifier_args, args.gan_args)
 
 
 # --- the plan --------------------------------------------------------------------------------------
@@ -182,6 +188,34 @@ def describe_part(part: Part, with_synthetic: bool) -> str:
 
 
 # --- how long it takes -----------------------------------------------------------------------------
+def classifier_work(args: argparse.Namespace) -> ClassifierWork:
+    """How the classifiers are trained, from the options that are passed on; exit code 2 if one is wrong."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--batch-size", type=number(int, 2), default=32)
+    parser.add_argument("--unfreeze", action="store_true")
+    parser.add_argument("--augment", default="none")
+    parser.add_argument("--feature-views", type=number(int, 1), default=1)
+    options, _ = parser.parse_known_args(args.classifier_args)
+    own = {"image_size": args.image_size, "repeats": args.repeats, "k_folds": args.k_folds}
+    return ClassifierWork.from_options(vars(options) | own)
+
+
+def gan_work(args: argparse.Namespace) -> GANWork:
+    """How the GANs are trained, from the options that are passed on; exit code 2 if one is wrong."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    add_model_arguments(parser)
+    add_training_arguments(parser)
+    add_gan_options(parser)
+    options, _ = parser.parse_known_args(["--image-size", str(args.image_size), *args.gan_args])
+    try:
+        resolve(options)
+    except UserError as error:
+        parser.error(str(error))
+    work = GANWork.from_options(vars(options), wants_perceptual(options))
+    return replace(work, epochs=1, epoch_images=1000 * args.kimg)
+
+
 def print_estimate(args: argparse.Namespace, parts: list[Part], dataset: Dataset, splits: Splits) -> None:
     """Measure a few seconds of each kind of work and say about how long what is unfinished will take."""
     from dataset.records import load_official_test
@@ -192,14 +226,16 @@ def print_estimate(args: argparse.Namespace, parts: list[Part], dataset: Dataset
         log.info("everything is trained already")
         return
     official = load_official_test(args.data_dir, args.patient_map)
-    n_scored = int((splits.images["role"] == TEST).sum()) + (len(official.images) if official else 0)
-    work = workload_of(args)
+    classifier, gan = classifier_work(args), gan_work(args)
     log.info("measuring how fast this machine is ...")
-    speeds = measure(work, [Path(path) for path in dataset.images["path"][:IMAGES_TO_TIME]])
+    needed = gan if len(args.arms) > 1 else None
+    images = list(dataset.images["path"][:IMAGES_TO_DECODE])
+    speeds = in_process_of_its_own(study_speeds, classifier, needed, images, args.cpu)
     untrained = {part.fraction for part, step in due if step.name == arm_step_name(BASELINE)}
-    times = seconds_of_all(
-        due, work, speeds, n_scored=n_scored, repeats=args.repeats, k_folds=args.k_folds, kimg=args.kimg,
-        cache=not args.no_cache,
+    times = study_seconds(
+        due, classifier, gan, speeds,
+        n_scored=int((splits.images["role"] == TEST).sum()) + (len(official.images) if official else 0),
+        cached=not args.no_cache,
         known=max((part.n_images for part in parts if part.fraction not in untrained), default=0),
     )  # fmt: skip
     seconds = dict.fromkeys(("train_classifier", "train_gan", "generate_synthetic"), 0.0)
@@ -208,9 +244,9 @@ def print_estimate(args: argparse.Namespace, parts: list[Part], dataset: Dataset
     shares = ", ".join(
         f"{script}.py {duration_in_words(value)}" for script, value in seconds.items() if value
     )
-    log.info(f"ABOUT {duration_in_words(sum(seconds.values()))} for {len(due)} steps: {shares}")
-    log.info(describe_speeds(work, speeds))
-    gigabytes = disk_bytes(len(args.arms), len(parts), args.repeats) / 1e9
+    log.info(f"ABOUT {duration_in_words(sum(times))} for {len(due)} steps: {shares}")
+    n_models = args.repeats + 1 if args.repeats > 1 else 1  # one of each run, and the arm's own
+    gigabytes = MODEL_BYTES * len(args.arms) * len(parts) * n_models / 1e9
     log.info(f"the classifiers take about {gigabytes:.1f} GB below {args.study_dir}")
 
 
@@ -278,7 +314,7 @@ def main(argv: list[str] | None = None) -> None:
         splits,
         args.fractions,
         epochs=args.epochs,
-        batch_size=workload_of(args).batch_size,
+        batch_size=classifier_work(args).batch_size,
         k_folds=args.k_folds,
         synthetic_per_real=args.synthetic_per_real,
     )

@@ -14,7 +14,6 @@ import argparse
 import logging
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ from arms.registry import (
     control_names,
     treatment_of,
 )
-from arms.treatments import share_schedule
+from arms.treatments import features_computed_once, share_schedule
 from common import paths
 from common.command_line import argument_parser, number, public_config, run_script
 from common.distributed import (
@@ -42,6 +41,7 @@ from common.distributed import (
     require_same,
 )
 from common.options import add_options
+from common.progress import Announcement
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, cache_folder
 from dataset.patients import GROUPED_BY_IMAGE, grouping_sentence
 from utils import (
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     from arms.output import ArmOutput, Repeat
     from arms.training import ArmTrainer, FoldFit
     from arms.treatments import Addition
-    from studies.timing import Workload
     from synthetic.folders import SyntheticSet
 
 log = logging.getLogger(__name__)
@@ -198,6 +197,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+def features_once(args: argparse.Namespace) -> bool:
+    return features_computed_once(not args.unfreeze, args.augment, args.feature_views)
+
+
 def synthetic_folders(args: argparse.Namespace) -> list[str]:
     """Those of --synthetic-dir."""
     return [args.synthetic_dir] if isinstance(args.synthetic_dir, str) else args.synthetic_dir
@@ -323,7 +326,7 @@ def prepare_state_folder(
     } | {
         "epochs_final": epochs_final,
         "precision": precision,
-        "processes": 1 if workload_of(args).cached else process_count(),  # which change no features
+        "processes": 1 if features_once(args) else process_count(),  # which change no features
     }
     if args.resume and run_file.is_file():
         earlier = {"processes": 1, "compile": False} | load_json(run_file)
@@ -389,24 +392,14 @@ def describe_run(args: argparse.Namespace, data: ArmData, device: torch.device, 
 
 
 # --- how long it takes -----------------------------------------------------------------------------
-def workload_of(args: argparse.Namespace) -> Workload:
-    from studies.timing import workload
-
-    # Of augmented views, too, features are computed once.
-    augment = args.augment if args.feature_views == 1 else "none"
-    options = {"precision": args.precision, "batch_size": args.batch_size, "augment": augment}
-    return replace(workload(args.image_size, args.cpu, [], []), frozen=not args.unfreeze, **options)
-
-
 def estimate(args: argparse.Namespace, treatment: Treatment) -> str:
-    """What --estimate prints; nothing is decoded but a few images, and nothing written but the dataset's
-    splits.json where there is none."""
+    """Say how long the run takes; writes nothing but the dataset's splits.json where there is none."""
     import pandas as pd
 
     from data_loader import count_undecoded
     from dataset.records import load_dataset, load_official_test
     from dataset.splits import TEST, TRAIN, load_or_create_splits, reduce_training, select
-    from studies.estimates import ArmSize, estimate_arm
+    from studies.time_estimate import ClassifierWork, estimate_classifier
     from synthetic.folders import existing_images
 
     dataset = load_dataset(args.data_dir, args.patient_map)
@@ -425,33 +418,27 @@ def estimate(args: argparse.Namespace, treatment: Treatment) -> str:
         }
         files = [file for place in sorted(places) for file in existing_images(place)]
         parts.append(pd.DataFrame({"path": files}))
-    missing = sum(
-        count_undecoded(part, args.image_size, cache_folder(args.no_cache, args.cache_dir)) for part in parts
-    )
+    cache_dir = cache_folder(args.no_cache, args.cache_dir)
     n_scored = sum(map(len, scored))
-    n_seen = args.feature_views * (sum(map(len, parts)) - n_scored)
-    size = ArmSize(
-        len(train), n_seen - len(train), n_scored, missing,
-        args.epochs, args.epochs_final, args.repeats, args.k_folds,
-    )  # fmt: skip
-    return estimate_arm(size, workload_of(args), select_device(args.cpu), list(train["path"]))
-
-
-def foresee(
-    args: argparse.Namespace, data: ArmData, epochs_final: int | None, device: torch.device
-) -> str | None:
-    """How long the training takes that is about to begin; None if it is short, or features that are computed
-    once will tell it themselves."""
-    from studies.estimates import ArmSize, foresee_arm
-
-    if (work := workload_of(args)).cached:
-        return None
-    n_scored = len(data.test.pixels) + (len(data.unlabelled.pixels) if data.unlabelled else 0)
-    n_synthetic, _ = added_images(args, data)
-    size = ArmSize(
-        data.n_real, n_synthetic, n_scored, 0, args.epochs, epochs_final, args.repeats, args.k_folds
+    # Other arms take the baseline's epochs, which are at most --epochs.
+    epochs_final = args.epochs_final or (args.epochs if treatment.kind.name != BASELINE else None)
+    work = ClassifierWork.from_options(
+        vars(args) | {"epochs_final": epochs_final},
+        n_real=len(train),
+        n_scored=n_scored,
+        n_undecoded=sum(count_undecoded(part, args.image_size, cache_dir) for part in parts),
+        n_features=args.feature_views * (sum(map(len, parts)) - n_scored) + n_scored,
     )
-    return foresee_arm(size, work, device)
+    return estimate_classifier(work, list(train["path"]), select_device(args.cpu))
+
+
+def announce_steps(args: argparse.Namespace, n_real: int, epochs_final: int | None) -> Announcement:
+    """Make the announcement, during the first steps, of how long all optimiser steps take."""
+    from studies.time_estimate import ClassifierWork
+
+    work = ClassifierWork.from_options(vars(args) | {"epochs_final": epochs_final}, n_real=n_real)
+    hint = "fewer --k-folds, --repeats or --epochs, or a smaller --image-size, take less"
+    return Announcement(work.n_steps, "optimiser steps", hint, log.info, warm_up=3)
 
 
 # --- results ---------------------------------------------------------------------------------------
@@ -625,8 +612,7 @@ def train(args: argparse.Namespace, treatment: Treatment) -> None:
         build_classifier(args.weights, not args.unfreeze)  # unavailable weights end here, nothing changed yet
     require_same("data or options", [origin, epochs_final, precision])
     log.info(f"{out.prefix.removesuffix('_')}: {describe_run(args, data, device, precision)}")
-    if not args.resume and (time_needed := from_main(foresee, args, data, epochs_final, device)):
-        log.info(time_needed)
+    announcement = announce_steps(args, data.n_real, epochs_final)
     trainer = ArmTrainer(
         data,
         Recipe(
@@ -643,6 +629,7 @@ def train(args: argparse.Namespace, treatment: Treatment) -> None:
         resume=args.resume,
         views=args.feature_views,
         cache_dir=cache_folder(args.no_cache, args.cache_dir),
+        on_step=(lambda: None) if args.resume else announcement.after,
     )
 
     folds: list[FoldFit] = []
@@ -678,7 +665,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     treatment = treatment_of(vars(args))
     with process_group(args.cpu):
-        if not workload_of(args).cached:
+        if not features_once(args):
             check_batch_size(args.batch_size)
         if not args.estimate:
             train(args, treatment)

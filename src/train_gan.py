@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from common import paths
 from common.command_line import argument_parser, run_script
 from common.distributed import from_main, is_main, main_first, process_count, process_group, require_same
 from common.options import add_options
-from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, PART_OPTIONS, fold_problem
+from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, PART_OPTIONS, cache_folder, fold_problem
 from gan.flags import (
     ALL,
     POSITIVE,
@@ -31,7 +32,15 @@ from gan.flags import (
     check_monitoring_arguments,
     monitor_options,
 )
-from gan.options import add_gan_options, describe_options, doubts, options_of, resolve, settings_of
+from gan.options import (
+    add_gan_options,
+    describe_options,
+    doubts,
+    options_of,
+    resolve,
+    settings_of,
+    wants_perceptual,
+)
 from utils import UserError
 
 if TYPE_CHECKING:
@@ -183,11 +192,30 @@ def train(args: argparse.Namespace) -> None:
     log.info(f"averaged generator after {run.gan.step:,} steps: {file}")
 
 
+def estimate(args: argparse.Namespace) -> str:
+    """Say how long a training takes; nothing is downloaded, and nothing written but splits.json."""
+    from data_loader import count_undecoded
+    from gan.training_set import count_epochs, fit_batch_size, records_to_learn_from, training_part_of
+    from studies.time_estimate import GANWork, estimate_gan
+    from utils import select_device
+
+    records, _ = records_to_learn_from(args, *training_part_of(args))
+    batch_size = fit_batch_size(args.batch_size, len(records))
+    work = replace(
+        GANWork.from_options(vars(args), wants_perceptual(args)),
+        batch_size=batch_size,
+        epochs=count_epochs(args.epochs, args.kimg, len(records), batch_size),
+        epoch_images=len(records) // batch_size * batch_size,
+        n_undecoded=count_undecoded(records, args.image_size, cache_folder(args.no_cache, args.cache_dir)),
+    )
+    return estimate_gan(work, list(records["path"]), select_device(args.cpu))
+
+
 def instead_of_training(args: argparse.Namespace) -> None:
-    from gan.forecast import dry_run, estimate, preview
+    from gan.forecast import dry_run, preview
 
     if args.dry_run:
-        dry_run(args)
+        dry_run(args, estimate)
     elif args.preview_augmentations:
         preview(args)
     else:

@@ -50,7 +50,9 @@ python src/generate_synthetic.py --model-path ./models/gan/generator_final.pth
 python src/train_classifier.py --use-synthetic
 python src/analyze_results.py
 """.strip().splitlines()
-SPECIFIED_FILES = re.findall(r"\S+", """
+SPECIFIED_FILES = re.findall(
+    r"\S+",
+    """
 .gitignore .gitattributes .kaggle/ .venv/ LICENSE README.md requirements.txt
 data/ processed/ stage2_train_metadata.csv stage2_test_metadata.csv Training/ Images/ Test/ synthetic/
 synthetic_00001.png models/ baseline_resnet50.pth augmented_resnet50.pth best_overall_baseline_resnet50.pth
@@ -61,7 +63,8 @@ gan_training_history.json figures/ baseline_loss.png augmented_loss.png cv_compa
 analysis/ comparison_acc.png comparison_loss.png comparison_report.txt ssim_analysis.json fid_score.json
 real_vs_synthetic_comparison.png gan_images/ src/ __init__.py analyze_results.py classifier.py data_loader.py
 dcgan.py download_dataset.py generate_synthetic.py train_classifier.py train_gan.py utils.py tests/
-""")
+""",
+)
 SPECIFIED_HEADINGS = """
 Task
 Related Work

@@ -17,7 +17,6 @@ import run_study
 from arms.registry import study_arms
 from common import paths
 from common import plot_style as plots
-from common.progress import duration_in_words
 from comparison.arms import compare
 from dataset.records import load_dataset
 from dataset.splits import TRAIN, load_or_create_splits, reduce_training
@@ -27,9 +26,8 @@ from stats.paired_tests import holm
 from studies import figures as plots_study
 from studies import learning_curve
 from studies import steps as pipeline_steps
-from studies import timing as study_timing
 from studies.plan import equal_epochs, plan_parts, steps_per_epoch
-from studies.timing import Speeds, seconds_of, workload
+from studies.time_estimate import ClassifierWork, GANWork, Speeds
 from utils import UserError, load_json, save_json
 
 SRC = Path(__file__).resolve().parent.parent / "src"
@@ -105,7 +103,7 @@ def study(in_tmp, make_dataset, monkeypatch):
     runner = Runner(make_dataset())
     monkeypatch.setattr(pipeline_steps, "run_command", runner)
     monkeypatch.setattr(run_study, "check_options", lambda steps: None)
-    monkeypatch.setattr(run_study, "measure", lambda work, images: SPEEDS)
+    monkeypatch.setattr(run_study, "in_process_of_its_own", lambda *_: SPEEDS)
     quick = functools.partial(learning_curve.summarise, n_resamples=20)
     monkeypatch.setattr(learning_curve, "summarise", quick)
     monkeypatch.setattr(plots_study, "learning_curve", lambda content: plots.new_figure(1, 1))
@@ -275,38 +273,24 @@ def test_the_estimate_alone_trains_nothing(study, in_tmp, capsys):
     assert not (in_tmp / "results").exists()
 
 
-def test_the_estimate_multiplies(study):
-    args = run_study.parse_args([*OPTIONS, *FULL])
-    splits = load_or_create_splits(load_dataset(args.data_dir))
-    (part,) = plan_parts(splits, [1.0], epochs=6, batch_size=32, k_folds=0, synthetic_per_real=0.5)
-    cost = {"n_scored": 40, "repeats": 3, "k_folds": 0, "kimg": 2.0}
-    baseline, gan, images, augmented, _ = run_study.study_steps(args, part)
+def test_the_work_is_measured_as_the_options_say():
+    def works(*argv: str) -> tuple[ClassifierWork, GANWork]:
+        args = run_study.parse_args([*OPTIONS, *argv])
+        return run_study.classifier_work(args), run_study.gan_work(args)
 
-    trained = workload(32, True, ["--unfreeze"], [])
-
-    def seconds(step, work=trained, **changes):
-        return seconds_of(step, part, work, SPEEDS, **cost | changes) - seconds_of(
-            step, part, work, Speeds(0, 0, 0, 0, 0), **cost
-        )
-
-    assert seconds(baseline) == pytest.approx(3 * (18 * 0.5 + 40 * 0.01) + (96 + 40) * 0.003)
-    assert seconds(augmented) - seconds(baseline) == pytest.approx(48 * 0.003)
-    assert seconds(gan) == pytest.approx(2000 * 0.002 + 24 * 0.003)
-    assert seconds(images) == pytest.approx(48 * 0.001)
-    folds = seconds(baseline, k_folds=3) - seconds(baseline)
-    assert folds == pytest.approx(2 * 18 * 0.5 + 6 * 96 * 0.01)
-    frozen = workload(32, True, [], [])  # features are computed once
-    assert seconds(baseline, frozen) == pytest.approx((96 + 40) * (0.003 + 0.01))
-    assert [duration_in_words(s) for s in (50, 35 * 60, 130 * 60)] == ["50 s", "35 min", "2 h 10 min"]
-
-
-def test_the_work_is_measured_as_the_options_say(monkeypatch):
-    small = workload(32, True, ["--unfreeze", "--batch-size", "4"], ["--num-channels=1", "--batch-size", "4"])
-    assert small.num_channels == 1 and small.gan_batch_size == small.batch_size == 4 and not small.cached
-    monkeypatch.setattr(study_timing, "MOST_SECONDS", 0.0)  # one call of each kind
-    speeds = study_timing.measure_here(small, [Path("nowhere.png")])
-    assert min(speeds.step, speeds.prediction, speeds.gan, speeds.generation) > 0
-    assert study_timing.measure_here(workload(32, True, [], []), []).step == 0
+    small, gan = works(
+        "--classifier-args", "--unfreeze --batch-size 4", "--gan-args", "--num-channels=1 --batch-size 4"
+    )
+    assert gan.num_channels == 1 and gan.batch_size == small.batch_size == 4 and not small.features_once
+    assert (small.image_size, gan.image_size, gan.epoch_images) == (32, 32, 3000)
+    views, penalised = works(
+        "--classifier-args", "--augment light --feature-views 4", "--gan-args", "--preset cpu"
+    )
+    assert (
+        views.features_once and views.views == 4 and penalised.options.r1 == 1 and penalised.image_size == 32
+    )
+    others = "--save-interval 5 --tensorboard"
+    assert works("--gan-args", others) == works(), "options that do not change how long a GAN takes"
 
 
 # --- wrong usage -----------------------------------------------------------------------------------

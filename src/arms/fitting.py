@@ -204,13 +204,14 @@ def fit(
     state_file: Path | None = None,
     resume: bool = False,
     desc: str = "training",
+    on_step: Callable[[], object] = lambda: None,
 ) -> Fit:
     """Train ``module`` on the rows ``pool`` of ``data`` for ``recipe.epochs`` epochs.
 
     An epoch is ceil(real images / batch_size) steps, whatever else is in ``pool``. ``stop_after`` ends
     training earlier without changing the learning-rate schedule, so that a refit walks the path that the
     folds walked. With ``val_rows`` the epoch of lowest validation loss is kept. ``state_file`` is written at
-    most once a minute; with ``resume`` training goes on from it.
+    most once a minute; with ``resume`` training goes on from it. ``on_step`` is called after every step.
     """
     steps = steps_per_epoch(len(pool.real), recipe.batch_size)
     check_batch_size(min(recipe.batch_size, len(pool.real)))
@@ -236,6 +237,11 @@ def fit(
 
     saved = time.monotonic()
     with progress_bar(total=steps * last, initial=steps * (first - 1), desc=desc, unit="step") as bar:
+
+        def count_step() -> None:
+            bar.update()
+            on_step()
+
         for epoch in range(first, last + 1):
             module.train()
             batches = pool.batches(epoch, recipe.batch_size, derive_seed(seed, epoch))
@@ -243,7 +249,7 @@ def fit(
                 train = train_one_epoch(
                     module, data, labels, batches, optimizer, scheduler,
                     precision=recipe.precision, seed=derive_seed(seed, epoch), class_weights=class_weights,
-                    on_step=bar.update,
+                    on_step=count_step,
                 )  # fmt: skip
             except UserError as error:
                 raise UserError(f"{desc}, epoch {epoch}: {error}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from arms.data import ArmData
 from arms.fitting import Fit, Pool, Recipe, fit, fit_from_dict, fit_to_dict, predict
 from arms.head_fitting import HeadTask, equal_steps, fit_heads
 from arms.registry import Treatment
-from arms.treatments import Addition
+from arms.treatments import Addition, features_computed_once
 from classifier import (
     ClassifierHead,
     InputPipeline,
@@ -70,7 +70,8 @@ class ArmTrainer:
     backbone's features are computed once, kept below ``cache_dir`` (None: nowhere), and heads alone are
     fitted on them, several at a time; else whole networks are fitted on pixels. ``treatment`` and ``ratio``
     (synthetic images per real one; None: all) say what joins the real images. ``state_folder`` keeps finished
-    and unfinished fits until the whole run is done; with ``resume`` they are taken up again.
+    and unfinished fits until the whole run is done; with ``resume`` they are taken up again. ``on_step`` is
+    called after each optimiser step of whole networks.
     """
 
     def __init__(
@@ -89,12 +90,14 @@ class ArmTrainer:
         resume: bool,
         views: int = 1,
         cache_dir: str | Path | None = None,
+        on_step: Callable[[], object] = lambda: None,
     ) -> None:
         self.data, self.recipe, self.device, self.seed = data, recipe, device, seed
+        self.on_step = on_step
         self.treatment, self.ratio = treatment, ratio
         self.weights, self.frozen = weights, frozen
         self.state_folder, self.resume = state_folder, resume
-        self.cached = frozen and (augment == "none" or views > 1)
+        self.cached = features_computed_once(frozen, augment, views)
         self.labels = torch.from_numpy(data.pool_labels()).to(device)
         if self.cached:
             self.backbone = self._new_classifier("backbone", seed)
@@ -196,6 +199,7 @@ class ArmTrainer:
                 state_file=unfinished,
                 resume=self.resume,
                 desc=job.desc,
+                on_step=self.on_step,
             )
             from_main(save_checkpoint, self._finished(job), fit_to_dict(result))
             from_main(unfinished.unlink, True)

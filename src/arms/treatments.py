@@ -126,6 +126,11 @@ def share_schedule(text: str) -> tuple[tuple[int, float], ...]:
     return schedule
 
 
+def features_computed_once(frozen: bool, augment: str, views: int) -> bool:
+    """Whether the frozen backbone's features are computed once, so that heads alone are fitted on them."""
+    return frozen and (augment == "none" or views > 1)
+
+
 def steps_per_epoch(n_real: int, batch_size: int) -> int:
     """Return the optimiser steps of an epoch in every arm.
 

@@ -63,17 +63,24 @@ def duration_in_words(seconds: float) -> str:
 class Announcement:
     """Announces once, some seconds into a loop over ``to_go`` of ``unit``, how long the loop will take.
 
-    ``hint`` says what would shorten it. A loop that takes less than a minute is not announced.
+    ``hint`` says what would shorten it. A loop that takes less than a minute is not announced. The clock
+    starts after ``warm_up`` calls of ``after``, which may be slower than the others.
     """
 
     AFTER = 5.0  # seconds
 
-    def __init__(self, to_go: int, unit: str, hint: str, say: Callable[[str], object]) -> None:
-        self.to_go, self.unit, self.hint, self.say = to_go, unit, hint, say
+    def __init__(
+        self, to_go: int, unit: str, hint: str, say: Callable[[str], object], warm_up: int = 0
+    ) -> None:
+        self.to_go, self.unit, self.hint, self.say, self.warm_up = to_go, unit, hint, say, warm_up
         self.done, self.started, self.pending = 0, time.monotonic(), True
 
     def after(self, count: int = 1) -> None:
         """Note that ``count`` more are done."""
+        if self.warm_up > 0:
+            self.warm_up -= 1
+            self.started = time.monotonic()
+            return
         self.done += count
         elapsed = time.monotonic() - self.started
         if not self.pending or elapsed < self.AFTER:

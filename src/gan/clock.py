@@ -85,6 +85,14 @@ class TimeEstimate:
             )
 
 
+def quicker_options(image_size: int, perceptual: bool) -> str:
+    """Say which options make a training shorter."""
+    flags = ["--epochs or --kimg", *(["--perceptual off"] if perceptual else [])]
+    if image_size >= 64:
+        flags.append("a smaller --image-size")
+    return f"shorter with {', '.join(flags)}"
+
+
 def peak_memory_mb(device: torch.device) -> float | None:
     """The most that this process has held so far, of an NVIDIA GPU's memory or else of the machine's; None
     where the system does not say."""

@@ -1,5 +1,5 @@
-"""What train_gan.py does instead of training: how long and how much memory it would take, and what --diffaug
-makes of the images.
+"""What train_gan.py does instead of training: how much memory it would take, and what --diffaug makes of the
+images.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import argparse
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,49 +18,20 @@ import torch
 from common import paths
 from common.arrays import as_tensor
 from common.command_line import public_config
-from data_loader import count_undecoded, from_gan_range, load_images, to_gan_range
-from dataset.options import cache_folder
+from data_loader import from_gan_range, load_images, to_gan_range
 from dcgan import count_parameters
 from gan.augmentation import augment, draws
 from gan.files import save_grid
-from gan.objective import objective_to_time
 from gan.options import DEFAULTS, as_typed, options_of, wants_perceptual
 from gan.training import GAN, PERCEPTUAL_IMAGES, build_gan
-from gan.training_set import count_epochs, fit_batch_size, records_to_learn_from, training_part_of
+from gan.training_set import fit_batch_size, records_to_learn_from, training_part_of
 from image_metrics.copies import DETAIL_SHIFT, DETAIL_SIDE
 from networks.vgg16 import untrained_vgg16
-from studies.estimates import IMAGES_TO_DECODE, describe_gan, gan_seconds
-from studies.timing import SCRIPT_SECONDS, decoding_seconds
-from utils import resolve_precision, select_device
 
 log = logging.getLogger(__name__)
 
 
 PREVIEW_IMAGES, PREVIEW_ROWS = 8, 6  # training images, side by side, the first row as they are
-
-
-# --- time ------------------------------------------------------------------------------------------
-def estimate(args: argparse.Namespace) -> str:
-    """What --estimate prints; nothing is decoded but a few images, nothing downloaded, and nothing written
-    but the dataset's splits.json where there is none."""
-    device = select_device(args.cpu)
-    precision = resolve_precision(args.precision, device)
-    records, _ = records_to_learn_from(args, *training_part_of(args))
-    batch_size = fit_batch_size(args.batch_size, len(records))
-    steps = count_epochs(args.epochs, args.kimg, len(records), batch_size) * (len(records) // batch_size)
-    per_image, step, plain_step = gan_seconds(
-        _gan_of(args, device),
-        lambda pixels: objective_to_time(args, pixels, precision),
-        batch_size,
-        precision,
-    )
-    decoding = decoding_seconds(list(records["path"][:IMAGES_TO_DECODE]), args.image_size)
-    undecoded = count_undecoded(records, args.image_size, cache_folder(args.no_cache, args.cache_dir))
-    fixed = SCRIPT_SECONDS + undecoded * decoding + len(records) * per_image
-    return describe_gan(
-        fixed, steps, step, plain_step, batch_size=batch_size, image_size=args.image_size,
-        epochs=steps // (len(records) // batch_size),
-    )  # fmt: skip
 
 
 def _gan_of(args: argparse.Namespace, device: torch.device) -> GAN:
@@ -70,8 +41,8 @@ def _gan_of(args: argparse.Namespace, device: torch.device) -> GAN:
 
 
 # --- everything that can be told -------------------------------------------------------------------
-def dry_run(args: argparse.Namespace) -> None:
-    """Print what a training would be and take; nothing is trained or written."""
+def dry_run(args: argparse.Namespace, estimate: Callable[[argparse.Namespace], str]) -> None:
+    """Print what a training would be and take; nothing is trained or written. ``estimate`` says how long."""
     log.info("options:")
     log.info(describe_options_in_full(args))
     with nothing_written(args) as args:

@@ -14,7 +14,7 @@ from data_loader import to_gan_range
 from gan.losses import PerceptualLoss
 from gan.options import wants_perceptual
 from gan.training import Objective, perceptual_every
-from networks.vgg16 import VGG16Features, load_vgg16, untrained_vgg16
+from networks.vgg16 import VGG16Features, load_vgg16
 from utils import WeightsUnavailableError, autocast
 
 log = logging.getLogger(__name__)
@@ -55,12 +55,3 @@ def objective_with(
 ) -> Objective:
     weights = args.lambda_adv, args.lambda_perceptual, args.lambda_fm
     return Objective(*weights, perceptual_loss, perceptual_every(device))
-
-
-def objective_to_time(args: argparse.Namespace, pixels: Tensor, precision: str) -> Objective:
-    """As slow as ``build_objective``'s where VGG16's weights can be had, without having them."""
-    loss = None
-    if wants_perceptual(args):
-        network = untrained_vgg16(args.seed).to(pixels.device)
-        loss = perceptual_loss_of(network, pixels, args.num_channels, precision)
-    return objective_with(args, loss, pixels.device)

@@ -20,7 +20,7 @@ from common.distributed import from_main, my_share, require_same_weights
 from common.progress import progress_bar
 from data_loader import to_gan_range
 from gan import files as gan_files
-from gan.clock import Clock, TimeEstimate, peak_memory_mb
+from gan.clock import Clock, TimeEstimate, peak_memory_mb, quicker_options
 from gan.monitor import Monitor, MonitorOptions, better
 from gan.networks import GENERATOR_FORMAT
 from gan.probe import gradient_shares
@@ -37,7 +37,6 @@ from gan.training import (
     train_step,
 )
 from gan.warnings import active_warnings, new_warnings
-from studies.estimates import gan_hint
 from utils import UserError, save_checkpoint
 
 log = logging.getLogger(__name__)
@@ -96,7 +95,7 @@ class Run:
         total, done = self.schedule.epochs * self.steps_per_epoch, self.gan.step
         self.clock.start()
         from_main(self.prepare)
-        hint = gan_hint(self.gan.G.image_size, self.objective.perceptual_loss is not None)
+        hint = quicker_options(self.gan.G.image_size, self.objective.perceptual_loss is not None)
         estimate = TimeEstimate(total - done, self.schedule.batch_size, hint)
         with progress_bar(total=total, initial=done, unit="step", smoothing=0.05) as bar:
             for epoch in range(len(self.history) + 1, self.schedule.epochs + 1):

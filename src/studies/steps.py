@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from common import paths
 from common.paths import SRC
@@ -23,6 +25,8 @@ from gan.options import CLASS_FLAGS
 from utils import UserError, load_json, save_json
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 FINISHED, STARTED, OUTDATED = "finished", "started", "outdated"
@@ -222,6 +226,12 @@ def are_outdated(step: Step, entry: dict[str, Any]) -> bool:
 def modified(path: Path) -> int | None:
     """Time of the last change in nanoseconds; None if there is no such file."""
     return path.stat().st_mtime_ns if path.exists() else None
+
+
+def in_process_of_its_own(function: Callable[..., T], *arguments: Any) -> T:
+    """Call ``function`` in a new process, whose memory is free again afterwards."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def run_command(step: Step, extra: list[str]) -> float:

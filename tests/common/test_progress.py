@@ -1,9 +1,12 @@
+"""Progress bars in files, and announcements of long loops."""
+
 import io
+import re
 
 import pytest
 
 from common import progress
-from common.progress import progress_bar
+from common.progress import Announcement, progress_bar
 
 
 class Clock:
@@ -46,3 +49,27 @@ def test_quick_work_writes_nothing_to_a_file(monkeypatch):
 def test_without_a_standard_error_there_is_no_bar(monkeypatch):
     monkeypatch.setattr("sys.stderr", None)
     assert list(progress_bar([1, 2])) == [1, 2]
+
+
+def test_an_announcement_is_made_once_and_only_of_long_loops(monkeypatch):
+    monkeypatch.setattr(Announcement, "AFTER", 0.0)
+    said = []
+    short = Announcement(3, "images", "fewer", said.append)
+    short.after()
+    assert not said
+    monkeypatch.setattr(progress, "WORTH_SAYING", 0.0)
+    long = Announcement(3, "images", "fewer help", said.append)
+    for _ in range(3):
+        long.after()
+    assert len(said) == 1 and re.fullmatch(r"about 0 s for 3 images; fewer help", said[0])
+
+
+def test_slow_first_calls_are_not_counted(monkeypatch):
+    monkeypatch.setattr(Announcement, "AFTER", 0.0)
+    clock = iter([0.0, 1000.0, 1002.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    said = []
+    announcement = Announcement(100, "steps", "", said.append, warm_up=1)
+    announcement.after()  # compiles for 1,000 seconds
+    announcement.after()
+    assert said == ["about 3 min for 100 steps"]

@@ -359,9 +359,9 @@ def test_time_of_earlier_parts_counts():
 
 
 def test_a_dry_run_says_what_there_would_be_and_writes_nothing(data_dir, tmp_path, monkeypatch, capsys):
-    from studies import timing as study_timing
+    from studies import time_estimate
 
-    monkeypatch.setattr(study_timing, "MOST_SECONDS", 0.0)
+    monkeypatch.setattr(time_estimate, "PROBE_SECONDS", 0.0)
     monkeypatch.chdir(tmp_path)
     fresh = shutil.copytree(data_dir, tmp_path / "data")
     (fresh / paths.SPLITS).unlink(missing_ok=True)

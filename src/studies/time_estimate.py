@@ -1,0 +1,374 @@
+"""Estimates of time: a few steps of the work are timed on this machine, and multiplied.
+
+A script describes its work (``ClassifierWork``, ``GANWork``) and prints ``estimate_...``; the low-data study
+adds up ``study_seconds``. Of several processes (torchrun) one alone measures, with its share of a batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arms.treatments import features_computed_once, steps_per_epoch
+from common import distributed
+from common.progress import duration_in_words
+from gan.options import GANOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from gan.generation import ImageMaker
+    from gan.training import GAN
+    from studies.plan import Part
+    from studies.steps import Step
+
+PROBE_SECONDS = 2.0  # at least, of each kind of work; one call if that takes longer
+SCRIPT_SECONDS = 12.0  # of a script for imports, metadata and results, by experience
+IMAGES_TO_DECODE = 8
+GENERATED_BATCH, GENERATED_WORKERS = 64, 4  # the defaults of generate_synthetic.py
+LONGEST_CYCLE = 64  # steps of a GAN that are timed together: what is rarer hardly counts
+WORTH_OFFERING = 0.9  # an option is offered if at most this share of the time remains with it
+MOST_OFFERS = 3
+
+
+# --- how much work ---------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Speeds:
+    """Seconds of each kind of work, per image but for ``step``."""
+
+    step: float = 0.0  # of the classifier's optimiser
+    prediction: float = 0.0  # or features, where they are computed once
+    gan: float = 0.0  # a training step, per image
+    generation: float = 0.0  # and writing
+    decoding: float = 0.0
+
+
+@dataclass(frozen=True)
+class ClassifierWork:
+    """What a run of train_classifier.py has to do.
+
+    ``epochs_final`` None: found while training, at most ``epochs``. ``n_scored``: images that are predicted
+    only; ``n_undecoded``: images that are not in the cache; ``n_features``: features to compute where that
+    happens once, one for each view of an image.
+    """
+
+    image_size: int
+    batch_size: int
+    precision: str
+    frozen: bool
+    augment: str
+    views: int
+    epochs: int = 1
+    epochs_final: int | None = None
+    repeats: int = 1
+    k_folds: int = 0
+    n_real: int = 0
+    n_scored: int = 0
+    n_undecoded: int = 0
+    n_features: int = 0
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], **counts: int) -> ClassifierWork:
+        """Take the options of train_classifier.py (name -> value); ``counts``: the fields n_..."""
+        values = {field.name: options[field.name] for field in fields(cls) if field.name in options}
+        return cls(frozen=not options["unfreeze"], views=options["feature_views"], **values, **counts)
+
+    @property
+    def features_once(self) -> bool:
+        """Whether steps cost next to nothing, because features are computed once."""
+        return features_computed_once(self.frozen, self.augment, self.views)
+
+    @property
+    def search(self) -> tuple[float, float]:
+        """Shares of the images that the folds, or the search for the epochs, train on and validate."""
+        if self.k_folds:
+            return self.k_folds - 1.0, 1.0
+        return (0.9, 0.1) if self.epochs_final is None else (0.0, 0.0)
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        epochs = self.search[0] * self.epochs + self.repeats * (self.epochs_final or self.epochs)
+        return round(epochs * steps_per_epoch(self.n_real, self.batch_size))
+
+    def seconds(self, speeds: Speeds) -> float:
+        """Seconds of the run at these ``speeds``."""
+        start = SCRIPT_SECONDS + self.n_undecoded * speeds.decoding
+        if self.features_once:
+            return start + self.n_features * speeds.prediction
+        predicted = self.search[1] * self.epochs * self.n_real + self.repeats * self.n_scored
+        return start + self.n_steps * speeds.step + predicted * speeds.prediction
+
+
+@dataclass(frozen=True)
+class GANWork:
+    """What a run of train_gan.py has to do.
+
+    ``feature_maps``: of G and D; ``loss_weights``: adversarial, perceptual, feature matching;
+    ``epoch_images``: images shown in an epoch; ``n_undecoded``: images that are not in the cache.
+    """
+
+    image_size: int
+    num_channels: int
+    latent_dim: int
+    feature_maps: tuple[int, int]
+    options: GANOptions
+    batch_size: int
+    precision: str
+    perceptual: bool
+    loss_weights: tuple[float, float, float]
+    epochs: int = 1
+    epoch_images: float = 0
+    n_undecoded: int = 0
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], perceptual: bool) -> GANWork:
+        """Take the options of train_gan.py (name -> value), for one epoch of no images."""
+        values = {field.name: options[field.name] for field in fields(GANOptions)}
+        names = ("image_size", "num_channels", "latent_dim", "batch_size", "precision")
+        return cls(
+            feature_maps=(options["feature_maps_g"], options["feature_maps_d"]),
+            options=GANOptions(**values),
+            perceptual=perceptual,
+            loss_weights=(options["lambda_adv"], options["lambda_perceptual"], options["lambda_fm"]),
+            **{name: options[name] for name in names},
+        )
+
+    def seconds(self, speeds: Speeds) -> float:
+        """Seconds of the run at these ``speeds``."""
+        start = SCRIPT_SECONDS + self.n_undecoded * speeds.decoding
+        return start + self.epochs * self.epoch_images * speeds.gan
+
+
+# --- timing ----------------------------------------------------------------------------------------
+def seconds_per_call(call: Callable[[], object], device: torch.device) -> float:
+    """Time ``call`` again and again for ``PROBE_SECONDS``; the first, slower one is not counted."""
+    import torch
+
+    start, calls = 0.0, -1
+    while calls < 1 or time.perf_counter() - start < PROBE_SECONDS:
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        calls += 1
+        start = start or time.perf_counter()
+    return (time.perf_counter() - start) / calls
+
+
+def decoding_seconds(images: Sequence[Path], image_size: int) -> float:
+    """Seconds per image if as many threads decode as the scripts take; a few of ``images`` are decoded."""
+    from dataset.image_reader import read_image
+
+    some = images[:IMAGES_TO_DECODE]
+    start = time.perf_counter()
+    for image in some:
+        with contextlib.suppress(OSError):  # the run itself will say so
+            read_image(image, image_size)
+    return (time.perf_counter() - start) / max(1, len(some)) / min(4, os.cpu_count() or 1)
+
+
+def classifier_speeds(work: ClassifierWork, device: torch.device) -> Speeds:
+    """Time a step and a prediction of all processes together; only features if they are computed once."""
+    import numpy as np
+    import torch
+
+    from arms.fitting import train_one_epoch
+    from classifier import FeatureExtractor, InputPipeline, build_classifier, predict_batches
+    from utils import resolve_precision
+
+    processes, precision = distributed.process_count(), resolve_precision(work.precision, device)
+    size = max(1, work.batch_size // processes)
+    model = build_classifier("none", work.frozen)
+    if work.features_once:
+        extract = FeatureExtractor(model, device, precision)
+        some = _noise(extract.batch_size, work.image_size).numpy()
+        return Speeds(prediction=seconds_per_call(lambda: extract(some), device) / len(some) / processes)
+    model = model.to(device, memory_format=torch.channels_last)
+    data = InputPipeline(_noise(size, work.image_size).to(device), work.augment)
+    rows = np.arange(size)
+    labels = (torch.arange(size) % 2).float().to(device)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-4, fused=True)
+
+    def take_step() -> None:
+        train_one_epoch(model, data, labels, rows[None], optimizer, None, precision=precision, seed=0)
+
+    def predict() -> None:
+        predict_batches(model, data, rows, batch_size=size, precision=precision)
+
+    with distributed.single_process():
+        model.train()
+        step = seconds_per_call(take_step, device)
+        model.eval()
+        return Speeds(step=step, prediction=seconds_per_call(predict, device) / size / processes)
+
+
+def gan_speeds(work: GANWork, device: torch.device) -> Speeds:
+    """Time steps of all processes together, over a cycle: some take a penalty or the perceptual loss too."""
+    import torch
+
+    from data_loader import to_gan_range
+    from gan.objective import perceptual_loss_of
+    from gan.training import Objective, perceptual_every, step_noise, train_step
+    from networks.vgg16 import untrained_vgg16
+    from utils import resolve_precision
+
+    precision, size = (
+        resolve_precision(work.precision, device),
+        work.batch_size // distributed.process_count(),
+    )
+    pixels = _noise(size, work.image_size).to(device)
+    loss, every = None, 1
+    if work.perceptual:
+        every = perceptual_every(device)
+        loss = perceptual_loss_of(untrained_vgg16(0).to(device), pixels, work.num_channels, precision)
+    objective, gan = Objective(*work.loss_weights, loss, every), untrained_gan(work, device)
+    real = to_gan_range(pixels, work.num_channels)
+    z = step_noise(0, 0, size, gan.G.input_dim).to(device)
+    classes = work.options.n_classes
+    labels = torch.arange(size, device=device) % classes if classes else None
+    penalty_every = work.options.reg_every if work.options.penalised else 1
+    steps = min(math.lcm(penalty_every, every), LONGEST_CYCLE)
+
+    def take_steps() -> None:
+        for _ in range(steps):
+            train_step(gan, real, z, objective, precision, labels)
+
+    with distributed.single_process():
+        return Speeds(gan=seconds_per_call(take_steps, device) / steps / work.batch_size)
+
+
+def _noise(n: int, side: int) -> torch.Tensor:
+    import torch
+
+    return torch.randint(0, 256, (n, side, side), dtype=torch.uint8)
+
+
+def untrained_gan(work: GANWork, device: torch.device) -> GAN:
+    """Build the networks of ``work``."""
+    from gan.training import build_gan
+
+    sizes = (work.image_size, work.num_channels, work.latent_dim, work.feature_maps)
+    return build_gan(*sizes, 2e-4, 0.5, 0, device, work.options)
+
+
+def generation_seconds(make: ImageMaker, n_images: int, batch_size: int, workers: int) -> float:
+    """Seconds per generated and written image; ``n_images`` are written to a temporary folder."""
+    from gan.generation import write_images
+
+    make([1])  # the first is slower
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        write_images(Path(folder), range(1, n_images + 1), make, batch_size=batch_size, workers=workers)
+        return (time.perf_counter() - start) / n_images
+
+
+# --- what a script prints --------------------------------------------------------------------------
+def estimate_classifier(work: ClassifierWork, images: Sequence[Path], device: torch.device) -> str:
+    """Say how long the run takes and what is quicker; ``images``: training images, a few are decoded."""
+    speeds = replace(classifier_speeds(work, device), decoding=decoding_seconds(images, work.image_size))
+    # Convolutions take as many operations as there are pixels.
+    quarter = replace(speeds, step=speeds.step / 4, prediction=speeds.prediction / 4)
+    half = max(1, work.epochs // 2)
+    shorter = {
+        f"--image-size {work.image_size // 2}": work.seconds(quarter),
+        "--k-folds 0": replace(work, k_folds=0).seconds(speeds),
+        "--repeats 1": replace(work, repeats=1).seconds(speeds),
+        f"--epochs {half}": replace(work, epochs=half).seconds(speeds),
+    }
+    if work.features_once:
+        basis = f"features of {1 / speeds.prediction:,.0f} images/s; those in the cache cost nothing"
+    else:
+        trained, predicted = work.batch_size / speeds.step, 1 / speeds.prediction
+        basis = f"{trained:,.0f} images/s trained on, {predicted:,.0f} predicted"
+    return describe_estimate(work.seconds(speeds), basis, shorter)
+
+
+def estimate_gan(work: GANWork, images: Sequence[Path], device: torch.device) -> str:
+    """Say how long the run takes and what is quicker; ``images``: training images, a few are decoded."""
+    speeds = replace(gan_speeds(work, device), decoding=decoding_seconds(images, work.image_size))
+    half = max(1, work.epochs // 2)
+    shorter = {f"--epochs {half}": replace(work, epochs=half).seconds(speeds)}
+    if work.image_size in (64, 128, 224, 256):  # half of others is no size of a GAN
+        shorter[f"--image-size {work.image_size // 2}"] = work.seconds(replace(speeds, gan=speeds.gan / 4))
+    if work.perceptual:
+        plain = gan_speeds(replace(work, perceptual=False), device).gan
+        shorter["--perceptual off"] = work.seconds(replace(speeds, gan=plain))
+    steps, step = work.epochs * work.epoch_images / work.batch_size, work.batch_size * speeds.gan
+    basis = f"{steps:,.0f} steps of {step:.2g} s, {1 / speeds.gan:,.0f} images/s"
+    return describe_estimate(work.seconds(speeds), basis, shorter)
+
+
+def estimate_generation(make: ImageMaker, n_images: int, batch_size: int, workers: int) -> str:
+    """Say how long generating and writing ``n_images`` takes; two batches are made and thrown away."""
+    if not n_images:
+        return "all images are there already"
+    seconds = generation_seconds(make, min(n_images, 2 * batch_size), batch_size, workers)
+    shorter = {f"--num-images {n_images // 2}": SCRIPT_SECONDS + n_images // 2 * seconds}
+    return describe_estimate(SCRIPT_SECONDS + n_images * seconds, f"{1 / seconds:,.0f} images/s", shorter)
+
+
+def describe_estimate(seconds: float, basis: str, shorter: Mapping[str, float]) -> str:
+    """Write an estimate in a line; ``shorter``: option -> seconds of the run with it."""
+    offers = sorted((time, flag) for flag, time in shorter.items() if time <= WORTH_OFFERING * seconds)
+    text = f"ABOUT {duration_in_words(seconds)} ({basis}, measured just now)"
+    if offers:
+        words = (f"{flag} {duration_in_words(time)}" for time, flag in offers[:MOST_OFFERS])
+        text += f"; shorter: {', '.join(words)}"
+    return text
+
+
+# --- the low-data study ----------------------------------------------------------------------------
+def study_speeds(
+    classifier: ClassifierWork, gan: GANWork | None, images: Sequence[Path], cpu: bool
+) -> Speeds:
+    """Time each kind of work of a study; ``gan`` None: it trains none."""
+    from gan.generation import ImageMaker
+    from utils import select_device
+
+    device = select_device(cpu)
+    decoding = decoding_seconds(images, classifier.image_size)
+    speeds = replace(classifier_speeds(classifier, device), decoding=decoding)
+    if gan is None:
+        return speeds
+    label = 0 if gan.options.n_classes else None
+    make = ImageMaker(untrained_gan(gan, device).G_ema, 0, device, label)
+    generation = generation_seconds(make, GENERATED_BATCH, GENERATED_BATCH, GENERATED_WORKERS)
+    return replace(speeds, gan=gan_speeds(gan, device).gan, generation=generation)
+
+
+def study_seconds(
+    due: Sequence[tuple[Part, Step]], classifier: ClassifierWork, gan: GANWork, speeds: Speeds, *,
+    n_scored: int, cached: bool, known: int = 0,
+) -> list[float]:  # fmt: skip
+    """Seconds of each step that is ``due``, from few to many patients.
+
+    ``n_scored``: images that every arm predicts. With a cache (``cached``) real images are decoded, and their
+    features computed, once: small fractions lie within larger ones. ``known``: training images of the largest
+    fraction that a classifier was trained on before.
+    """
+    seconds = []
+    for part, step in due:
+        if step.script == "train_gan":
+            seconds.append(replace(gan, n_undecoded=0 if cached else part.n_positive).seconds(speeds))
+        elif step.script == "generate_synthetic":
+            seconds.append(SCRIPT_SECONDS + part.n_synthetic * speeds.generation)
+        else:
+            # Controls only count the synthetic images.
+            shown = part.n_images + (part.n_synthetic if "--use-synthetic" in step.options else 0)
+            new, scored = shown, n_scored
+            if cached and known:
+                new, scored = shown - min(known, part.n_images), 0
+            arm = replace(
+                classifier, epochs=part.epochs, epochs_final=part.epochs, n_real=part.n_images,
+                n_scored=n_scored, n_undecoded=new + scored, n_features=classifier.views * new + scored,
+            )  # fmt: skip
+            seconds.append(arm.seconds(speeds))
+            known = max(known, part.n_images)
+    return seconds
