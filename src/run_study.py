@@ -19,10 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arms.options import TRAIN_OPTIONS
 from arms.registry import BASELINE, study_arms
 from common import paths
 from common.command_line import ArgumentParser, argument_parser, number, run_script
-from common.options import add_options
+from common.options import add_options, flags_set_by_study
 from common.progress import duration_in_words
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
 from gan.flags import add_model_arguments, add_training_arguments
@@ -64,10 +65,7 @@ OWN_OPTIONS = {
     "--resume", "--cache-dir", "--no-cache",
 }  # fmt: skip
 OWN_OPTIONS_OF = {
-    "classifier_args": OWN_OPTIONS | {
-        "--epochs-final", "--repeats", "--prefix", "--use-synthetic", "--synthetic-dir", "--synthetic-ratio",
-        "--synthetic-schedule", "--pretrain-synthetic", "--control",
-    },
+    "classifier_args": flags_set_by_study(TRAIN_OPTIONS),
     "gan_args": OWN_OPTIONS | {"--output-dir", "--kimg", "--fold"},
 }  # fmt: skip
 

@@ -12,25 +12,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arms.registry import (
-    ARMS,
-    BASELINE,
-    BASELINE_PREFIX,
-    CHOSEN_BY_USER,
-    Synthetic,
-    Treatment,
-    control_name,
-    control_names,
-    treatment_of,
-)
-from arms.treatments import features_computed_once, share_schedule
+from arms import options as arm_options
+from arms.options import differing_options, flag_of, wrong_combination
+from arms.registry import BASELINE, BASELINE_PREFIX, CHOSEN_BY_USER, Synthetic, Treatment, treatment_of
+from arms.treatments import features_computed_once
 from common import paths
-from common.command_line import argument_parser, number, public_config, run_script
+from common.command_line import argument_parser, public_config, run_script
 from common.distributed import (
     check_batch_size,
     from_main,
@@ -40,9 +31,9 @@ from common.distributed import (
     process_group,
     require_same,
 )
-from common.options import add_options
+from common.options import Affects, values_affecting
 from common.progress import Announcement
-from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, cache_folder
+from dataset.options import cache_folder
 from dataset.patients import GROUPED_BY_IMAGE, grouping_sentence
 from utils import (
     UserError,
@@ -68,132 +59,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-# What a resumed run may do differently without changing its numbers.
-FREE_TO_CHANGE = {
-    "workers", "resume", "model_dir", "results_dir", "figures_dir", "synthetic_dir", "data_dir", "splits",
-    "repeats", "cache_dir", "no_cache", "estimate",
-}  # fmt: skip
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argument_parser(__doc__.split("\n\n", 1)[0])
-    add_options(parser, DATA_OPTIONS)
-    add_options(parser, CACHE_OPTIONS)
-    add = parser.add_argument
-    add("--model-dir", default=paths.MODEL_DIR, metavar="PATH", help="folder for model checkpoints")
-    add("--results-dir", default=paths.METRICS_DIR, metavar="PATH", help="folder for metrics and predictions")
-    add("--figures-dir", default=paths.FIGURES_DIR, metavar="PATH", help="folder for plots")
-    add("--prefix", type=prefix_name, metavar="NAME",
-        help="name of the arm, with which its files begin (default: " + ", ".join(ARMS) + ", as the options "
-        "below say)")  # fmt: skip
-    add("--train-fraction", type=number(float, above=0, high=1), default=1.0, metavar="F",
-        help="share of the training patients; smaller shares lie within larger ones")  # fmt: skip
-    add("--test-set", choices=("split", "official"), default="split",
-        help="score the frozen hold-out, or the official test CSV if that is truly labelled")  # fmt: skip
-
-    group = parser.add_argument_group("training")
-    add = group.add_argument
-    add("--epochs", type=number(int, 1), default=15, metavar="N", help="passes over the training images")
-    add("--epochs-final", type=number(int, 1), metavar="N",
-        help="epochs of the final model (default: median best epoch of the folds; "
-        "with --use-synthetic the baseline's, so that both take the same number of steps)")  # fmt: skip
-    add("--batch-size", type=number(int, 2), default=32, metavar="N", help="images per optimiser step")
-    add("--lr", type=number(float, above=0), default=0.001, metavar="FLOAT", help="(peak) learning rate")
-    add("--weight-decay", type=number(float, 0), default=0.0, metavar="FLOAT", help="AdamW's weight decay")
-    add("--schedule", choices=("none", "onecycle"), default="none", help="learning rate over --epochs")
-    add("--unfreeze", action="store_true", help="fine-tune all layers instead of the last one only")
-    add("--weights", default="imagenet", metavar="{imagenet,none,PATH}",
-        help="initial weights; none (from scratch) makes sense with --unfreeze only")  # fmt: skip
-    add("--augment", choices=("none", "light"), default="none",
-        help="light: small affine, brightness and contrast changes; never mirrored")  # fmt: skip
-    add("--feature-views", type=number(int, 1, 64), default=1, metavar="V",
-        help="with --augment light and a frozen backbone: features of V views of each image (itself and "
-        "V - 1 changed ones, the same for all repeats and arms) are computed once, and one is drawn per "
-        "epoch; 1 augments anew in every epoch, through the whole network")  # fmt: skip
-    add("--image-size", type=number(int, 32, 1024), default=224, metavar="N", help="pixels per side")
-    add("--seed", type=number(int, 0, 2**32 - 1), default=42, metavar="N", help="of everything but the split")
-    add("--repeats", type=number(int, 1), default=1, metavar="R",
-        help="final models, of seeds SEED to SEED + R - 1; the arm's predictions are their mean")  # fmt: skip
-
-    group = parser.add_argument_group("synthetic data")
-    add = group.add_argument
-    add("--use-synthetic", action="store_true",
-        help="augment training with synthetic images; results get the prefix augmented_")  # fmt: skip
-    add("--synthetic-dir", nargs="+", default=paths.SYNTHETIC_DIR, metavar="PATH",
-        help="folder of synthetic images, which are of one label; or several folders, of positives and of "
-        "negatives, say")  # fmt: skip
-    add("--synthetic-ratio", type=number(float, above=0), metavar="FLOAT",
-        help="synthetic images per real training image, of each folder in proportion to what it holds "
-        "(default: all of them)")  # fmt: skip
-    add("--allow-unverified-synthetic", action="store_true",
-        help="use images of unknown or leaky origin, and flag every result")  # fmt: skip
-
-    add("--synthetic-schedule", type=share_schedule, metavar="E:S,...",
-        help="curriculum: share S of synthetic images among those drawn once E epochs are done, e.g. "
-        "0:0,5:0.25,10:0.5 (default: always in proportion to their number)")  # fmt: skip
-    add("--pretrain-synthetic", type=number(int, 1), metavar="N",
-        help="N epochs on synthetic and real images, the others on real ones only "
-        "(default: all on both)")  # fmt: skip
-    add("--control", type=control_name, metavar="{" + ",".join(control_names()) + "}",
-        help="a control of what synthetic images do: as many real positives again (real negatives for "
-        "synthetic ones), drawn with replacement, or a loss weighted to the class balance that they give; "
-        "--synthetic-dir says how many they are (default: none)")  # fmt: skip
-
-    group = parser.add_argument_group("cross-validation")
-    group.add_argument("--k-folds", type=number(int, 0), default=5, metavar="N",
-                       help="patient-grouped folds; 0 uses one 10 %% validation split instead")  # fmt: skip
-
-    group = parser.add_argument_group("hardware")
-    add = group.add_argument
-    add("--workers", type=number(int, 0), default=4, metavar="N", help="threads that decode images")
-    add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-        help="auto: bf16 where the hardware multiplies it")  # fmt: skip
-    add("--compile", action="store_true",
-        help="with --unfreeze: torch.compile the network first, which takes a minute")  # fmt: skip
-    add("--cpu", action="store_true", help="use the CPU even if a GPU is available")
-    add("--resume", action="store_true", help="go on with an interrupted run of the same options")
-    add("--estimate", action="store_true",
-        help="only say about how long it takes, and what is quicker; writes nothing but splits.json where "
-        "there is none")  # fmt: skip
-    return parser
-
-
-def prefix_name(text: str) -> str:
-    """An argparse type: an arm's name as the prefix of its files, "mine" or "mine_" -> "mine_"."""
-    name = text.removesuffix("_")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a name of letters, digits, - and _")
-    if name == "gan" or name.startswith("gan_") or re.search(r"(^|_)r\d+$", name):
-        raise argparse.ArgumentTypeError(f"{text!r} is taken: gan_... and ..._r1 name other files")
-    return f"{name}_"
-
-
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.k_folds == 1:
-        parser.error("--k-folds 1 is not allowed: one fold cannot validate; use 0, or at least 2")
-    if isinstance(args.synthetic_dir, list) and len(args.synthetic_dir) == 1:
-        (args.synthetic_dir,) = args.synthetic_dir
-    for flag in ("synthetic_schedule", "pretrain_synthetic"):
-        if getattr(args, flag) is not None and not args.use_synthetic:
-            parser.error(f"--{flag.replace('_', '-')} needs --use-synthetic")
-    if args.synthetic_ratio is not None and not (args.use_synthetic or args.control):
-        parser.error("--synthetic-ratio needs --use-synthetic or --control")
-    if args.control and args.use_synthetic:
-        parser.error("--control takes the place of --use-synthetic: give one of them")
-    if args.synthetic_schedule and args.pretrain_synthetic:
-        parser.error("--pretrain-synthetic is a schedule of its own: leave --synthetic-schedule out")
-    if args.feature_views > 1 and (args.unfreeze or args.augment == "none"):
-        needs = "a frozen backbone: leave --unfreeze out" if args.unfreeze else "--augment light"
-        parser.error(f"--feature-views {args.feature_views} needs {needs}")
-    if args.compile and not args.unfreeze:
-        parser.error("--compile needs --unfreeze: a frozen backbone sees every image once only")
-    own = treatment_of(vars(args)).kind
-    if args.prefix in [kind.prefix for kind in ARMS.values()] and args.prefix != own.prefix:
-        parser.error(f"--prefix {args.prefix[:-1]} names another arm than these options train ({own.name})")
-    if args.schedule != "none" and args.epochs_final is not None and args.epochs_final > args.epochs:
-        parser.error("--epochs-final lies beyond --epochs, where --schedule ends")
+    if problem := wrong_combination(vars(args)):
+        parser.error(problem)
     return args
 
 
@@ -201,8 +71,20 @@ def features_once(args: argparse.Namespace) -> bool:
     return features_computed_once(not args.unfreeze, args.augment, args.feature_views)
 
 
+def build_parser() -> argparse.ArgumentParser:
+    return argument_parser((__doc__ or "").split("\n\n", 1)[0], arm_options.TRAIN_OPTIONS)
+
+
+def recorded_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options as result files record them; one folder of synthetic images is a word."""
+    config = public_config(vars(args))
+    if isinstance(config["synthetic_dir"], list) and len(config["synthetic_dir"]) == 1:
+        (config["synthetic_dir"],) = config["synthetic_dir"]
+    return config
+
+
 def synthetic_folders(args: argparse.Namespace) -> list[str]:
-    """Those of --synthetic-dir."""
+    """Return the folders that --synthetic-dir names."""
     return [args.synthetic_dir] if isinstance(args.synthetic_dir, str) else args.synthetic_dir
 
 
@@ -253,7 +135,7 @@ def check_shares(treatment: Treatment, epochs_final: int | None) -> None:
     """``UserError`` if training ends before the share of synthetic images has changed for the last time."""
     if epochs_final is not None and treatment.last_change >= epochs_final:
         (name,) = (name for name, value in treatment.kind.options.items() if value is CHOSEN_BY_USER)
-        flag = f"--{name.replace('_', '-')}"
+        flag = flag_of(name)
         raise UserError(
             f"{flag} still changes after epoch {treatment.last_change}, but the final model is trained for "
             f"{epochs_final} epochs; give smaller epochs"
@@ -274,10 +156,8 @@ def red_flags(args: argparse.Namespace, data: ArmData) -> list[str]:
 
 def differences_from_baseline(args: argparse.Namespace) -> list[str]:
     """Options in which this arm was not trained as the baseline was."""
-    from arms.result_files import differing_options
-
     file = paths.final_metrics(args.results_dir, BASELINE_PREFIX)
-    return differing_options(public_config(vars(args)), load_json(file)["config"]) if file.is_file() else []
+    return differing_options(recorded_options(args), load_json(file)["config"]) if file.is_file() else []
 
 
 def check_initial_weights(args: argparse.Namespace, split_sha256: str) -> list[str]:
@@ -298,7 +178,7 @@ def check_initial_weights(args: argparse.Namespace, split_sha256: str) -> list[s
 def provenance(args: argparse.Namespace, data: ArmData, flags: list[str]) -> dict[str, Any]:
     """What every result file of the arm says about where it comes from."""
     return {
-        "config": public_config(vars(args)),
+        "config": recorded_options(args),
         "split_sha256": data.splits.sha256,
         "data_sha256": data.dataset.data_sha256,
         "grouped_by": data.splits.grouped_by,
@@ -320,7 +200,7 @@ def prepare_state_folder(
     """The folder of the unfinished run: emptied without --resume, checked against this run with it."""
     folder = paths.classifier_state(args.model_dir, out.prefix)
     run_file = folder / "run.json"
-    run = {key: value for key, value in public_config(vars(args)).items() if key not in FREE_TO_CHANGE}
+    run = values_affecting(arm_options.TRAIN_OPTIONS, Affects.RUN, recorded_options(args))
     run |= {
         key: out.origin[key] for key in ("split_sha256", "data_sha256", "manifest_sha256", "skipped_images")
     } | {

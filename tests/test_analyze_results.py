@@ -19,16 +19,16 @@ import torch
 from PIL import Image
 
 from analyze_results import main
+from arms.options import TRAIN_OPTIONS, differing_options
 from arms.result_files import (
-    COMPARED_OPTIONS,
     Arm,
     difference,
-    differing_options,
     find_arms,
     warnings_of,
     why_not_comparable,
 )
 from common import paths
+from common.options import Affects, names_affecting
 from common.public_text import without_folders
 from comparison.arms import compare
 from fake_results import fake_records, held_out_records, write_arm, write_classifier, write_synthetic
@@ -551,8 +551,10 @@ def test_arms_trained_otherwise_than_the_baseline_are_named(tmp_path):
 
 
 def test_every_compared_option_is_compared():
-    baseline = dict.fromkeys(COMPARED_OPTIONS, 1)
-    for key in COMPARED_OPTIONS:
+    compared = names_affecting(TRAIN_OPTIONS, Affects.COMPARISON)
+    assert {"lr", "seed", "test_set"} <= compared and not {"workers", "use_synthetic", "cpu"} & compared
+    baseline = dict.fromkeys(compared, 1)
+    for key in compared:
         (sentence,) = differing_options(baseline | {key: 2}, baseline)
         assert sentence == f"--{key.replace('_', '-')} was 2 here and 1 in the baseline"
     assert differing_options(baseline, baseline) == differing_options(baseline, {}) == []

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from arms import options as arm_options
 from arms.data import ArmData
+from arms.options import flag_of
 from arms.result_files import find_prefixes
 from arms.scores import out_of_fold_table, prediction_table, summarise_folds
 from classifier import CHECKPOINT_FORMAT
 from common import paths
+from common.options import Affects, names_affecting
 from utils import UserError, load_json, save_checkpoint, save_csv, save_figure, save_json
 
 if TYPE_CHECKING:
@@ -23,14 +26,6 @@ if TYPE_CHECKING:
     from arms.training import ArmTrainer, FoldFit
 
 log = logging.getLogger(__name__)
-
-
-# Options that make no difference to a fold that was trained already.
-NOT_OF_FOLDS = {
-    "k_folds", "repeats", "epochs_final", "workers", "resume", "model_dir", "results_dir", "figures_dir",
-    "synthetic_dir", "data_dir", "splits", "cpu", "cache_dir", "no_cache", "prefix", "test_set",
-    "patient_map", "skip_bad_images",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ def save_folds(out: ArmOutput, data: ArmData, folds: list[FoldFit], weights_saw_
 def earlier_folds(out: ArmOutput) -> dict[str, Any] | None:
     """The summary of folds that an earlier run of the same options and data left, or None.
 
-    What one of the two runs does not mention is no difference: another version wrote it.
+    Options that only one of the two runs names are not compared.
     """
     file = paths.cv_summary(out.results_dir, out.prefix)
     if not file.is_file() or not paths.cv_predictions(out.results_dir, out.prefix).is_file():
@@ -95,9 +90,10 @@ def _why_other_folds(summary: dict[str, Any], out: ArmOutput) -> str | None:
     earlier, now = summary.get("config"), out.origin["config"]
     if not isinstance(earlier, dict):
         return "their options are not known"
-    for key in sorted(earlier.keys() & now.keys() - NOT_OF_FOLDS):
+    compared = names_affecting(arm_options.TRAIN_OPTIONS, Affects.FOLDS)
+    for key in sorted(compared & earlier.keys() & now.keys()):
         if earlier[key] != now[key]:
-            return f"--{key.replace('_', '-')} was {earlier[key]} there and is {now[key]} here"
+            return f"{flag_of(key)} was {earlier[key]} there and is {now[key]} here"
     for key in ("split_sha256", "data_sha256", "manifest_sha256", "skipped_images"):
         if summary.get(key, out.origin[key]) != out.origin[key]:
             return f"{key} differs"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arms.options import differing_options
 from arms.registry import ARMS, BASELINE, BASELINE_PREFIX, arm_order
 from common import paths
 from common.command_line import command_line
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TRAIN_COMMAND = "python src/train_classifier.py"
-# What two arms must share for their difference to mean anything.
-COMPARED_OPTIONS = (
-    "epochs", "batch_size", "lr", "unfreeze", "weights", "image_size", "augment", "weight_decay", "schedule",
-    "seed", "test_set", "train_fraction", "feature_views",
-)  # fmt: skip
 PREDICTION_COLUMNS = ("image_id", "patient", "label", "probability")
 WORD_COLUMNS = ("class", "view", "sex")
 OPTIONAL_COLUMNS = (*WORD_COLUMNS, "age", "fold")
@@ -277,20 +273,6 @@ def warnings_of(arms: Sequence[Arm]) -> list[str]:
             flags.append(f"{what}: {shown}")
     flags += _unlike_baseline(known)
     return flags + [flag for arm in arms if (flag := _unknown_or_stale(arm))]
-
-
-def differing_options(
-    own: dict[str, Any], baseline: dict[str, Any], leave_out: Sequence[str] = ()
-) -> list[str]:
-    """A sentence for each of ``COMPARED_OPTIONS`` that two runs' options ("config") give differently.
-
-    An option that one of them lacks is no difference: an older version wrote it.
-    """
-    return [
-        f"--{key.replace('_', '-')} was {own[key]} here and {baseline[key]} in the baseline"
-        for key in COMPARED_OPTIONS
-        if key not in leave_out and key in own and key in baseline and own[key] != baseline[key]
-    ]
 
 
 def _unlike_baseline(arms: list[Arm]) -> list[str]:

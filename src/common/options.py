@@ -21,6 +21,7 @@ class Affects(enum.Flag):
     RUN = enum.auto()  # the numbers of this run: --resume must be given the same value
     FOLDS = enum.auto()  # what the models of the folds learn
     COMPARISON = enum.auto()  # two arms must share it for their difference to mean anything
+    THRESHOLDS = enum.auto()  # how probabilities relate to labels: a threshold holds for one value only
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arms.result_files import Arm, differing_options
+from arms.options import differing_options
+from arms.result_files import Arm
+from common.options import Affects
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Options that say nothing about how the probabilities of a fold relate to those of the final model.
-IRRELEVANT = ("seed", "test_set")
 ONE_FIT = "each by one fit on part of the training images, while test results are of the final model"
 
 
@@ -48,7 +48,7 @@ def why_folds_are_unfit(source: Arm, arm: Arm) -> str | None:
         if source.cv.get(key, arm.metrics.get(key)) != arm.metrics.get(key):
             return f"the folds of {who} are of another {what}"
     ours, theirs = arm.metrics.get("config") or {}, source.cv.get("config") or {}
-    if differ := differing_options(ours, theirs, leave_out=IRRELEVANT):
+    if differ := differing_options(ours, theirs, Affects.COMPARISON | Affects.THRESHOLDS):
         return f"the folds of {who} were trained otherwise ({differ[0]})"
     if len(source.cv_predictions) != source.cv["n_images"]:
         return f"the out-of-fold predictions of {who} are of another run than its folds"
@@ -75,7 +75,7 @@ def why_no_fold_test(a: Arm, b: Arm) -> str | None:
     first, second = a.cv, b.cv
     # Only what arms share: what they differ in by design is none of the options compared.
     ours, theirs = second.get("config") or {}, first.get("config") or {}
-    if differ := differing_options(ours, theirs, leave_out=("test_set",)):
+    if differ := differing_options(ours, theirs, Affects.COMPARISON | Affects.FOLDS):
         return f"the folds of {b.name} were trained otherwise ({differ[0].replace('the baseline', a.name)})"
     if first["k"] != second["k"]:
         return f"{a.name} has {first['k']} folds and {b.name} {second['k']}"

@@ -6,8 +6,8 @@ import pytest
 
 from arms.registry import treatment_of
 from arms.treatments import balance_weights, share_schedule
-from common.command_line import command_line, public_config
-from train_classifier import parse_args
+from common.command_line import command_line
+from train_classifier import parse_args, recorded_options
 
 
 class TestNames:
@@ -52,18 +52,20 @@ def test_a_recorded_run_is_printed_as_it_can_be_typed_again():
     words = ["--use-synthetic", "--synthetic-schedule", "0:0,1:0.5,12:0.125", "--lr", "0.0002"]
     args = parse_args(words)
     # As a result file holds it.
-    config = json.loads(json.dumps(public_config(vars(args))))
+    config = json.loads(json.dumps(recorded_options(args)))
     command = shlex.split(command_line("train_classifier", config))
     assert command[command.index("--synthetic-schedule") + 1] == "0:0,1:0.5,12:0.125"
-    assert parse_args(command[2:]) == args
+    assert recorded_options(parse_args(command[2:])) == recorded_options(args)
 
 
 def test_several_folders_are_typed_again_and_one_stays_a_word():
     args = parse_args(["--use-synthetic", "--synthetic-dir", "data/ill", "data/my normal"])
-    config = json.loads(json.dumps(public_config(vars(args))))
+    config = json.loads(json.dumps(recorded_options(args)))
     assert config["synthetic_dir"] == ["data/ill", "data/my normal"]
-    assert parse_args(shlex.split(command_line("train_classifier", config))[2:]) == args
-    assert parse_args(["--use-synthetic", "--synthetic-dir", "data/ill"]).synthetic_dir == "data/ill"
+    again = parse_args(shlex.split(command_line("train_classifier", config))[2:])
+    assert again == args
+    one = parse_args(["--use-synthetic", "--synthetic-dir", "data/ill"])
+    assert recorded_options(one)["synthetic_dir"] == "data/ill"
 
 
 def test_balance_weights_give_the_augmented_balance():
