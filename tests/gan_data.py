@@ -55,6 +55,10 @@ def save_generator(path: Path, seed: int = 0, n_classes: int = 0, **changes) -> 
         "grouped_by": "nih_patient",
         "train_image_ids": ["a", "b"],
         "train_patients": ["p"],
+        "train_fraction": 1.0,
+        "fold": None,
+        "k_folds": None,
+        "red_flags": [],
         "step": 7,
     }
     save_checkpoint(path, content | changes)

@@ -13,11 +13,12 @@ from PIL import Image
 import dcgan
 import generate_synthetic
 from common import paths
+from common.file_formats import format_problems
 from gan import generation
 from gan import networks as gan_networks
 from gan import training as gan_training
 from gan_data import save_generator
-from synthetic import folders as synthetic
+from synthetic.file_formats import Manifest
 from utils import UserError, load_checkpoint, load_json, sha256_file
 
 
@@ -52,7 +53,7 @@ def test_images_are_numbered_gray_8_bit_png_with_a_manifest_of_their_origin(gene
         "train_fraction": 1.0, "fold": None, "k_folds": None, "red_flags": [],
     }  # fmt: skip
     assert manifest == expected
-    assert set(synthetic.REQUIRED_KEYS) <= manifest.keys()
+    assert not format_problems(manifest, Manifest)
 
 
 def test_images_of_a_seed_differ_from_each_other_and_from_those_of_another_seed(generator, tmp_path):

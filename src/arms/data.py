@@ -31,9 +31,8 @@ from dataset.splits import (
     reduce_training,
     select,
 )
-from synthetic.folders import SyntheticSet, load_synthetic
+from synthetic.folders import SyntheticSet, join_folders, load_synthetic
 from synthetic.leak_checks import known_patients
-from synthetic.union import join_folders
 from utils import UserError
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from stats.bootstrap import bootstrap_interval
 from stats.metric_registry import classification_metrics, mean_and_std
 from stats.metrics import THRESHOLD, wilson_interval
 from stats.shortcut_baselines import References, reference_summary
-from synthetic.folders import overlaps
+from synthetic.leak_checks import overlaps
 
 PERSON_COLUMNS = ["image_id", "patient", "class", "view", "sex", "age", "label"]
 CLEAN_NOTE = "folds are patient-grouped; nothing that was trained saw the images of its validation fold"

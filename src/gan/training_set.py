@@ -24,7 +24,7 @@ from gan.flags import POSITIVE
 from gan.monitor import set_aside
 from gan.options import CLASS_NAMES
 from gan.setup import TrainingSet
-from synthetic.folders import few_images_flags
+from synthetic.manifest import few_images_flags
 from utils import UserError, load_checkpoint
 
 log = logging.getLogger(__name__)

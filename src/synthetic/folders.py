@@ -1,49 +1,35 @@
-"""Synthetic images on disk and where they come from: writing, reading, checking and refusing them.
+"""Folders of synthetic images: reading one or several as one set, continuing one, emptying one.
 
-A manifest beside the images names everything their generator was trained on. Images whose generator saw
-a test patient are refused; patients are compared, not only image ids. A folder's own images and those of
-its subfolders fold_1, fold_2, ... (of generators trained without one fold) never mix.
+A folder's own images and those of its subfolders fold_1, fold_2, ... (of generators trained without one
+fold) never mix. Images whose generator saw a test patient are refused, see ``leak_checks``.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import paths
 from dataset.records import name_some
-from synthetic.leak_checks import Seen, match_ids, unknown_ids_flag
+from synthetic.leak_checks import check_origin, unknown_origin_flag
+from synthetic.manifest import IDENTITY, difference_in_making, read_manifest
 from utils import UserError, load_json, sha256_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
-OR_LIVE_WITH_IT = "or use --allow-unverified-synthetic and live with a red flag in every result file"
-MANIFEST_FORMAT = "synthetic-manifest-1"
-FILES = "synthetic_%05d.png"
-FEW_IMAGES = 32  # of which a generator learns little more than the images themselves
-ORIGIN = (
-    "split_sha256", "data_sha256", "grouped_by", "classes", "label", "train_image_ids", "train_patients",
-)  # fmt: skip
-# What older checkpoints and manifests do not say: their generators learned from all training images.
-ORIGIN_DEFAULTS = {"train_fraction": 1.0, "fold": None, "k_folds": None, "red_flags": []}
-# What two sets of images must share for one to go on where the other stopped.
-IDENTITY = {
-    "format": "format", "generator_sha256": "generator", "images_sha256": "origin", "seed": "seed",
-    "class": "class",
-}  # fmt: skip
-REQUIRED_KEYS = ("label", "count", "train_image_ids", "train_patients", "generator_sha256", "split_sha256")
-
 
 @dataclass(frozen=True)
 class SyntheticSet:
-    """Images of one folder: ``records`` (image_id, path, label), the ``label`` of them all, and what was
-    found out about them; or of several folders (``parts``), and ``label`` is None if theirs differ.
+    """Images of one folder, or of several (``parts``), and what was found out about them.
 
-    ``generator_patients``: those of this dataset whose images the generator saw; None when nobody knows.
-    ``verified``: could all of the origin be compared with the test set, and does it not touch it? Otherwise
-    what it touches is at best somebody's word, so no fold counts as unseen by the generator.
+    ``records``: image_id, path, label; ``label``: that of them all, None if folders differ. ``verified`` and
+    ``generator_patients``: see ``leak_checks.OriginCheck``; no fold counts as unseen by the generator of a
+    set that is not verified. ``manifest``: see ``file_formats.Manifest``; empty without one.
     """
 
     records: pd.DataFrame
@@ -62,7 +48,7 @@ class SyntheticSet:
 
     @property
     def class_flag(self) -> str | None:
-        """The class that a conditional generator made, one of ``gan_options.CLASS_FLAGS``; else None."""
+        """The class that a conditional generator made, one of ``gan.options.CLASS_FLAGS``; else None."""
         return self.manifest.get("class")
 
     @property
@@ -72,6 +58,7 @@ class SyntheticSet:
 
     @property
     def k_folds(self) -> int | None:
+        """Number of folds that ``fold`` is one of."""
         return self.manifest.get("k_folds")
 
     @property
@@ -80,134 +67,51 @@ class SyntheticSet:
         return self.manifest.get("train_fraction", 1.0)
 
 
-# --- reading ---------------------------------------------------------------------------------------
+# --- reading one folder ----------------------------------------------------------------------------
 def load_synthetic(
     folder: str | Path,
-    patient_of: dict[str, str],
-    test_images: dict[str, str],
+    patient_of: Mapping[str, str],
+    test_images: Mapping[str, str],
     allow_unverified: bool = False,
 ) -> SyntheticSet:
-    """The synthetic images of ``folder``, checked against a split.
+    """Read the synthetic images of ``folder`` and check their origin against a split.
 
-    ``patient_of`` maps every image id whose patient is known to it (``seen_images.known_patients``);
+    ``patient_of`` maps every image id whose patient is known (``leak_checks.known_patients``);
     ``test_images`` does so for the images that the classifier will be scored on. ``UserError`` if there are
-    no images, their label is unknown (a generator of all classes), images are missing, or their origin is
-    unknown (the manifest names no image of this dataset) or touches the test set; the last two become red
-    flags with ``allow_unverified``. What the manifest itself confesses, training images that are unknown
-    here, and training elsewhere, which nobody here can check, are red flags in any case.
+    no images, images are missing, their label is unknown (a generator of all classes), or
+    ``leak_checks.check_origin`` refuses them.
     """
     folder = Path(folder)
     manifest_file = paths.synthetic_manifest(folder)
-    if not existing_images(folder):
+    files = existing_images(folder)
+    if not files:
         raise UserError(
             f"{folder} holds no synthetic images; make them with `python src/generate_synthetic.py`"
         )
     if not manifest_file.is_file():
-        return _unverified(folder, allow_unverified)
+        flag = unknown_origin_flag(folder, "is missing", allow_unverified)
+        return SyntheticSet(_records(files, label=1), 1, False, None, red_flags=[flag])
     manifest = read_manifest(manifest_file)
     if manifest["label"] is None:
         raise UserError(
             f"{folder}: these images have no label, because their generator was trained on all classes; "
             "train one on positives (`python src/train_gan.py --classes positive`), or with --conditional"
         )
-    flags = list(manifest.get("red_flags", []))
-    patient_of, elsewhere = {**patient_of, **test_images}, manifest.get("trained_elsewhere")
-    seen = match_ids(manifest["train_image_ids"], patient_of)
-    patients = set(manifest["train_patients"]) | set(seen.patients)
-    lack = _what_lacks(seen, patients, set(patient_of.values()))
-    known = bool(elsewhere or lack is None)
-    if not known:
-        flags.append(_unknown_flag(folder, lack, allow_unverified))
-    if known and (flag := unknown_ids_flag(seen)) and flag not in flags:
-        flags.append(flag)
-    if elsewhere:
-        flags.append(
-            f"the generator of {folder.name}/ was trained elsewhere ({elsewhere}): that it saw no test "
-            "patient there is its maker's word"
-        )
-    if leaked := images_seen(set(seen.ids), patients, test_images):
-        flags.append(_leak_flag(folder, leaked, allow_unverified))
+    origin = check_origin(folder, manifest, patient_of, test_images, allow_unverified)
+    label = int(manifest["label"])
     return SyntheticSet(
-        records=_records(folder, manifest),
-        label=int(manifest["label"]),
-        verified=known and not elsewhere and not leaked and not seen.unknown,
-        generator_patients=patients if known else None,
+        records=_records(_listed_files(folder, manifest), label),
+        label=label,
+        verified=origin.verified,
+        generator_patients=origin.patients,
         manifest=manifest,
         manifest_sha256=sha256_file(manifest_file),
-        red_flags=flags,
+        red_flags=origin.red_flags,
     )
 
 
-def _what_lacks(seen: Seen, patients: set[str], known_patients: set[str]) -> str | None:
-    """Why what a manifest names cannot be compared with this dataset, or None. Patients of another dataset
-    may have the same names as ours, so they count only where no images are listed."""
-    if not seen.ids and not patients:
-        return "names no training image"
-    if seen.ids and len(seen.unknown) == len(seen.ids):
-        return f"names training images ({len(seen.ids):,}), but none of this dataset"
-    if not seen.ids and not patients & known_patients:
-        return f"names training patients ({len(patients):,}), but none of this dataset"
-    return None
-
-
-def images_seen(seen_ids: set[str], seen_patients: set[str], images: dict[str, str]) -> list[str]:
-    """Those of ``images`` (image id -> patient) that a generator saw, or whose patient it saw; sorted."""
-    return sorted(name for name, patient in images.items() if name in seen_ids or patient in seen_patients)
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """A manifest with all the keys that checking needs. ``UserError`` if it is broken."""
-    manifest = load_json(path, "`python src/generate_synthetic.py`")
-    missing = [key for key in REQUIRED_KEYS if not isinstance(manifest, dict) or key not in manifest]
-    if missing:
-        raise UserError(f"{path} is not a manifest of synthetic images: it lacks {', '.join(missing)}")
-    for key in ("train_image_ids", "train_patients"):
-        if not isinstance(manifest[key], list):
-            raise UserError(f"{path} is not a manifest of synthetic images: {key} is no list")
-    return manifest
-
-
-def overlaps(generator_patients: set[str] | None, patients: set[str]) -> bool:
-    """May the generator have seen one of ``patients``? Yes, if nobody knows what it saw."""
-    return generator_patients is None or bool(generator_patients & patients)
-
-
-def _leak_flag(folder: Path, leaked: list[str], allow: bool) -> str:
-    message = f"the generator of {folder.name}/ saw patients of {len(leaked)} test images"
-    if not allow:
-        raise UserError(
-            f"{folder}: its generator was trained on patients of the test set ({name_some(leaked, 3)}); "
-            f"train the GAN on this split (same --splits), {OR_LIVE_WITH_IT}"
-        )
-    return f"{message}: no figure of this arm can be believed"
-
-
-def _unknown_flag(folder: Path, lack: str, allow: bool) -> str:
-    """``lack``: what is wrong with the manifest, after its name."""
-    manifest = paths.synthetic_manifest(folder)
-    if not allow:
-        raise UserError(
-            f"{manifest} {lack}, so nobody knows whether the generator saw the test patients; make them with "
-            "`python src/generate_synthetic.py`, name their origin with `python src/register_synthetic.py`, "
-            f"{OR_LIVE_WITH_IT}"
-        )
-    state = f"a manifest that {lack}" if manifest.is_file() else "no manifest"
-    return f"the images of {folder.name}/ have {state}: their generator may have seen the test patients"
-
-
-def _unverified(folder: Path, allow: bool) -> SyntheticSet:
-    import pandas as pd
-
-    flag = _unknown_flag(folder, "is missing", allow)
-    files = existing_images(folder)
-    records = pd.DataFrame({"image_id": [file.stem for file in files], "path": files, "label": 1})
-    return SyntheticSet(records, label=1, verified=False, generator_patients=None, red_flags=[flag])
-
-
-def _records(folder: Path, manifest: dict[str, Any]) -> pd.DataFrame:
-    """The files that the manifest counts, all of which must be there."""
-    import pandas as pd
-
+def _listed_files(folder: Path, manifest: Mapping[str, Any]) -> list[Path]:
+    """Return the files that the manifest counts; ``UserError`` unless all are there."""
     files = [paths.synthetic_image(folder, index) for index in range(1, manifest["count"] + 1)]
     missing = [file.stem for file in files if not file.is_file()]
     made_by = f"python src/{manifest.get('created_by', 'generate_synthetic.py')}"
@@ -216,43 +120,85 @@ def _records(folder: Path, manifest: dict[str, Any]) -> pd.DataFrame:
             f"{folder} is incomplete: {len(missing)} of {manifest['count']} images are missing; "
             f"run the `{made_by}` command that made them again, it goes on where it stopped"
         )
-    label = int(manifest["label"])
+    return files
+
+
+def _records(files: Sequence[Path], label: int) -> pd.DataFrame:
+    import pandas as pd
+
     return pd.DataFrame({"image_id": [file.stem for file in files], "path": files, "label": label})
 
 
-# --- writing ---------------------------------------------------------------------------------------
-def make_manifest(origin: dict[str, Any], count: int, created_by: str, **images: Any) -> dict[str, Any]:
-    """What a folder holds and where it comes from; ``complete`` turns true with the last image.
-
-    ``origin`` has the keys ORIGIN and may have those of ORIGIN_DEFAULTS, as a generator's checkpoint does.
-    ``images``: the generator's name (generator) and, null for lack of one, its file's hash
-    (generator_sha256); the side of the images in pixels (image_size); whatever else is known.
-    """
-    return {
-        "format": MANIFEST_FORMAT,
-        **images,
-        **{key: origin[key] for key in ORIGIN},
-        **{key: origin.get(key, default) for key, default in ORIGIN_DEFAULTS.items()},
-        "files": FILES,
-        "count": count,
-        "complete": False,
-        "created_by": created_by,
-    }
-
-
-def few_images_flags(n_images: int) -> list[str]:
-    """A red flag if a generator learned from so few images that it can hardly do more than repeat them."""
-    if n_images >= FEW_IMAGES:
-        return []
-    few = f"{n_images} images, fewer than {FEW_IMAGES}"
-    return [f"the generator learned from {few}: such a one mostly memorises, so expect near-copies of them"]
-
-
 def existing_images(folder: Path) -> list[Path]:
-    """The images of the folder itself, not those of its fold subfolders; none if there is no folder."""
+    """Return the images of the folder itself, not those of its fold subfolders; [] if there is no folder."""
     return sorted(folder.glob(paths.SYNTHETIC_PATTERN))
 
 
+# --- several folders as one ------------------------------------------------------------------------
+def join_folders(found: Sequence[dict[int, SyntheticSet]]) -> dict[int, SyntheticSet]:
+    """Unite several folders: fold -> images of all of them (``found`` holds the same for each folder).
+
+    A fold that a folder has no images of its own for takes those of its key 0, whose generator saw the
+    patients of that fold; the same then holds for the united set. ``UserError`` if two folders hold the same
+    images.
+    """
+    if len(found) == 1:
+        return found[0]
+    for one, other in combinations([sets[0] for sets in found], 2):
+        if _same_images(one, other):
+            raise UserError(
+                f"--synthetic-dir: {_folder(one)} and {_folder(other)} hold the same images (generator, seed "
+                "and class are the same): leave one of them out"
+            )
+    folds = sorted({fold for sets in found for fold in sets})
+    return {fold: unite([sets.get(fold, sets[0]) for sets in found]) for fold in folds}
+
+
+def unite(sets: Sequence[SyntheticSet]) -> SyntheticSet:
+    """Make one set of several, the same whatever their order.
+
+    Records are interleaved, so that the first n are of each folder in proportion to its images. ``label`` is
+    None if the labels differ. What one of the generators saw counts as seen; what is unknown of one is
+    unknown of all.
+    """
+    import numpy as np
+    import pandas as pd
+
+    parts = sorted(sets, key=lambda part: (-(part.label or 0), part.manifest_sha256 or ""))
+    place = np.concatenate([(np.arange(n) + 0.5) / n for n in (len(part.records) for part in parts)])
+    named = [  # every folder has the same file names
+        part.records.assign(image_id=f"{_folder(part).name}/" + part.records["image_id"]) for part in parts
+    ]
+    records = pd.concat(named).iloc[np.argsort(place, kind="stable")]
+    labels = {part.label for part in parts}
+    seen = [part.generator_patients for part in parts]
+    known = [patients for patients in seen if patients is not None]
+    hashes = "\n".join(part.manifest_sha256 or "none" for part in parts)
+    return SyntheticSet(
+        records=records.reset_index(drop=True),
+        label=labels.pop() if len(labels) == 1 else None,
+        verified=all(part.verified for part in parts),
+        generator_patients=set().union(*known) if len(known) == len(seen) else None,
+        manifest_sha256=hashlib.sha256(hashes.encode()).hexdigest(),
+        red_flags=list({flag: None for part in parts for flag in part.red_flags}),
+        parts=tuple(parts),
+    )
+
+
+def _folder(images: SyntheticSet) -> Path:
+    return images.records["path"].iloc[0].parent
+
+
+def _same_images(one: SyntheticSet, other: SyntheticSet) -> bool:
+    """Whether both are the same folder, or filled by the same generator from the same noise."""
+    if _folder(one).resolve() == _folder(other).resolve():
+        return True
+    if not any(one.manifest.get(key) for key in ("generator_sha256", "images_sha256")):
+        return False
+    return difference_in_making(one.manifest, other.manifest) is None
+
+
+# --- filling a folder ------------------------------------------------------------------------------
 def clear(folder: Path) -> None:
     """Remove the manifest and the synthetic images, and nothing else: fold subfolders stay."""
     paths.synthetic_manifest(folder).unlink(missing_ok=True)
@@ -260,8 +206,8 @@ def clear(folder: Path) -> None:
         path.unlink()
 
 
-def check_folder(folder: Path, manifest: dict[str, Any]) -> None:
-    """``UserError`` unless what is in ``folder`` can be continued into what ``manifest`` describes."""
+def check_folder(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` unless what is in ``folder`` can be continued into what ``manifest`` describes."""
     remedy = "--overwrite replaces them, --output-dir puts the new ones elsewhere"
     path = paths.synthetic_manifest(folder)
     images = existing_images(folder)
@@ -270,12 +216,10 @@ def check_folder(folder: Path, manifest: dict[str, Any]) -> None:
             raise UserError(f"{folder} holds {len(images)} images without a {path.name}: {remedy}")
         return
     found = load_json(path, f"python src/{manifest['created_by']} --overwrite")
-    for key, what in IDENTITY.items():
-        old, new = (found.get(key) if isinstance(found, dict) else None), manifest.get(key)
-        if old != new:
-            raise UserError(
-                f"{folder} holds images of another {what} ({str(old)[:12]}, now {str(new)[:12]}): {remedy}"
-            )
+    found = found if isinstance(found, dict) else {}
+    if key := difference_in_making(found, manifest):
+        old, new = (str(content.get(key))[:12] for content in (found, manifest))
+        raise UserError(f"{folder} holds images of another {IDENTITY[key]} ({old}, now {new}): {remedy}")
     old, asked = found.get("count", 0), manifest["count"]
     if old > asked:
         raise UserError(f"{folder} holds {old} images, --num-images {asked} asks for fewer: {remedy}")

@@ -1,10 +1,11 @@
-"""Images of any making, PNG or JPEG -> a folder of synthetic images, 8-bit gray PNG.
+"""Images made elsewhere, PNG or JPEG -> a folder of synthetic images, 8-bit gray PNG; and their maker's list.
 
 Everything is read before anything is written; the folder that the images come from is never changed.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from common import paths
 from dataset.image_reader import read_gray
 from dataset.image_writer import is_whole, save_png
 from dataset.records import name_some
+from synthetic.leak_checks import without_ending
 from utils import UserError
 
+ID_COLUMNS = ("image_id", "patientid", "image index")  # ours, RSNA's (which names an image), NIH's
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
-AS_GOOD_AS_BLACK = 16  # of 255: 12-bit values in a 16-bit file reach 4095 / 257 = 15.9 at most
+NEARLY_BLACK = 16  # of 255: 12-bit values in a 16-bit file reach 4095 / 257 = 15.9 at most
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,16 @@ class Source:
 
 
 def find_images(folder: Path, output: Path) -> list[Path]:
-    """The PNG and JPEG files of ``folder``, by name; ``UserError`` if it is no place to copy from."""
+    """Return the PNG and JPEG files of ``folder``, by name; ``UserError`` if they cannot be copied."""
     if not folder.is_dir():
         raise UserError(f"--images {folder} is not a folder")
     if folder.resolve() == output.resolve():
-        raise UserError(f"--images and --output-dir are both {folder}: give another, the images are copied")
+        raise UserError(
+            f"--images and --output-dir are both {folder}: give another --output-dir, the images are copied"
+        )
     if paths.synthetic_manifest(folder).is_file():
         raise UserError(
-            f"{paths.synthetic_manifest(folder)} says already where these images come from: use the folder "
+            f"{paths.synthetic_manifest(folder)} already says where these images come from: use the folder "
             "as it is, with train_classifier.py --use-synthetic --synthetic-dir"
         )
     files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
@@ -49,9 +54,9 @@ def find_images(folder: Path, output: Path) -> list[Path]:
 
 
 def survey(files: list[Path], workers: int, skip_bad: bool) -> tuple[list[Source], list[str]]:
-    """(the readable images, the names of the others); every file is decoded, nothing is written.
+    """Decode every file and write none: (the readable images, the names of the others).
 
-    ``UserError`` naming the unreadable ones unless ``skip_bad``, or if all images are as good as black.
+    ``UserError`` naming the unreadable ones unless ``skip_bad``, or if all images are nearly black.
     """
     from common.progress import progress_bar
 
@@ -71,19 +76,49 @@ def survey(files: list[Path], workers: int, skip_bad: bool) -> tuple[list[Source
         where = files[0].parent
         raise UserError(f"{name_some(bad)} unreadable in {where}; --skip-bad-images leaves them out")
     sources = [source for source in found if source is not None]
-    if (brightest := max(source.brightest for source in sources)) <= AS_GOOD_AS_BLACK:
+    if (brightest := max(source.brightest for source in sources)) <= NEARLY_BLACK:
         raise UserError(
-            f"the brightest pixel of all images is {brightest} of 255: they are as good as black; 12-bit "
-            "values in 16-bit files have to be scaled to the full range first"
+            f"the brightest pixel of all images is {brightest} of 255, so they are nearly black; scale "
+            "12-bit values in 16-bit files to the full range first"
         )
     return sources, bad
 
 
 def copy_images(sources: list[Source], folder: Path) -> None:
-    """Write synthetic_00001.png, ... in the order of ``sources``; whole ones of an earlier run stay."""
+    """Write synthetic_00001.png, ... in the order of ``sources``; undamaged ones of an earlier run stay."""
     from common.progress import progress_bar
 
     for index, source in enumerate(progress_bar(sources, desc="copying images", unit="img"), start=1):
         target = paths.synthetic_image(folder, index)
         if not is_whole(target, source.size):
             save_png(target, read_gray(source.path))
+
+
+def read_ids(path: str | Path) -> list[str]:
+    """Read the image ids of a CSV file, sorted, each once; endings of image files are removed.
+
+    ``UserError`` if there are none, a row has none, or it is unclear which column holds them.
+    """
+    path = Path(path)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: --trained-on takes a CSV file of image ids") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a readable CSV file: {error}") from None
+    names = [cell.strip().lower() for cell in rows[0]] if rows else []
+    column = next((names.index(name) for name in ID_COLUMNS if name in names), None)
+    if column is not None:
+        rows = rows[1:]
+    elif len(names) > 1:
+        raise UserError(
+            f"{path} has no column image_id, patientId or Image Index; its first line is "
+            f"{', '.join(names[:5])}"
+        )
+    cells = [row[column or 0].strip() if len(row) > (column or 0) else "" for row in rows]
+    if "" in cells:
+        raise UserError(f"{path}: entry {cells.index('') + 1} has no image id")
+    if not cells:
+        raise UserError(f"{path} names no image; a generator of other data needs --trained-elsewhere NAME")
+    return sorted({without_ending(cell) for cell in cells})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from synthetic.leak_checks import match_ids, nih_patient, unknown_ids_flag
+from synthetic.leak_checks import match_ids, nih_patient, overlaps, refuse_overlapping, unknown_ids_flag
 
 PATIENT_OF = {"Img-a1": "00000007", "img-b2": "00000008", "1.2.840.7": "00000009"}
 
@@ -42,3 +42,14 @@ def test_what_is_unknown_is_counted():
     assert seen.unknown == ["else/where", "img-b3"]
     assert unknown_ids_flag(seen).startswith("2 of 3 image ids listed")
     assert unknown_ids_flag(match_ids(["img-b2"], PATIENT_OF)) is None
+
+
+@pytest.mark.parametrize("name", ["CheXpert", "MIMIC-CXR", "PadChest", "VinDr-CXR", "LAION-5B"])
+def test_data_of_other_hospitals_is(name):
+    refuse_overlapping(name)
+
+
+def test_overlap_with_validation_patients():
+    assert overlaps({"p1", "p2"}, {"p2", "p3"})
+    assert not overlaps({"p1"}, {"p2"})
+    assert overlaps(None, {"p2"}), "unknown origin counts as seen"

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from synthetic.folders import SyntheticSet
-from synthetic.union import join_folders, union
+from synthetic.folders import SyntheticSet, join_folders, unite
 from utils import UserError
 
 
@@ -21,7 +20,7 @@ def images(folder: str, n: int, label: int, *, seen=frozenset(), **changes) -> S
 
 
 def test_every_number_of_images_is_of_both_folders_in_proportion():
-    records = union([images("ill", 30, 1), images("normal", 60, 0)]).records
+    records = unite([images("ill", 30, 1), images("normal", 60, 0)]).records
     assert len(records) == 90 and list(records.columns) == ["image_id", "path", "label"]
     shares = records["label"].to_numpy().cumsum()
     assert np.abs(shares - np.arange(1, 91) / 3).max() <= 1
@@ -32,10 +31,10 @@ def test_every_number_of_images_is_of_both_folders_in_proportion():
 
 def test_the_order_of_the_folders_makes_no_difference_and_their_content_does():
     parts = images("ill", 4, 1), images("normal", 8, 0), images("not_normal", 5, 0)
-    one, other = union(parts), union(parts[::-1])
+    one, other = unite(parts), unite(parts[::-1])
     pd.testing.assert_frame_equal(one.records, other.records)
     assert one.manifest_sha256 == other.manifest_sha256
-    changed = union([*parts[:2], images("not_normal", 5, 0, manifest_sha256="of others")])
+    changed = unite([*parts[:2], images("not_normal", 5, 0, manifest_sha256="of others")])
     assert changed.manifest_sha256 != one.manifest_sha256
     assert {part.manifest_sha256 for part in one.folders} == {part.manifest_sha256 for part in parts}
 
@@ -43,10 +42,10 @@ def test_the_order_of_the_folders_makes_no_difference_and_their_content_does():
 def test_what_one_generator_saw_counts_as_seen_and_what_is_not_known_of_one_is_not_known():
     a = images("a", 2, 1, seen={"p1"}, red_flags=["few"])
     b = images("b", 2, 0, seen={"p2"}, red_flags=["few", "many"])
-    both = union([a, b])
+    both = unite([a, b])
     assert (both.label, both.verified, both.generator_patients) == (None, True, {"p1", "p2"})
     assert both.red_flags == ["few", "many"]
-    unknown = union([a, images("c", 2, 1, verified=False, generator_patients=None)])
+    unknown = unite([a, images("c", 2, 1, verified=False, generator_patients=None)])
     assert (unknown.label, unknown.verified, unknown.generator_patients) == (1, False, None)
 
 
