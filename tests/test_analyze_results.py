@@ -28,9 +28,11 @@ from arms.result_files import (
     why_not_comparable,
 )
 from common import paths
+from common.file_formats import format_problems
 from common.options import Affects, names_affecting
 from common.public_text import without_folders
 from comparison.arms import compare
+from comparison.image_file_formats import FidScore, ImageQuality, SsimAnalysis
 from fake_results import fake_records, held_out_records, write_arm, write_classifier, write_synthetic
 from phantom.dataset import make_phantom_dataset
 from utils import UserError, load_json, save_json
@@ -242,18 +244,25 @@ def test_ssim_has_its_yardstick_and_its_n(analysed):
         "synthetic_vs_training", "synthetic_vs_heldout", "training_vs_training", "synthetic_vs_synthetic"
     }  # fmt: skip
     for row in rows.values():
-        assert row["n_pairs"] == 10 and -1 <= row["mean"] <= 1 and row["sd"] > 0
+        assert row["n_pairs"] == 10 and -1 <= row["ssim"] <= 1 and row["ssim_sd"] > 0
     assert "similarity, not quality" in ssim["what"] and "cannot tell" in ssim["cannot_tell"]
     assert ssim["image_size"] == 32 and ssim["seed"] == 42 and ssim["grouped_by"] == "nih_patient"
+
+
+def test_the_files_about_images_are_as_their_formats_describe(analysed):
+    for name, kind in (
+        ("ssim_analysis", SsimAnalysis), ("fid_score", FidScore), ("image_quality", ImageQuality),
+    ):  # fmt: skip
+        assert format_problems(load_json(analysed / f"{name}.json"), kind) == []
 
 
 def test_fid_of_the_classifier_is_labelled_and_has_a_floor(analysed):
     fid = load_json(analysed / "fid_score.json")
     assert fid["extractor"] == "classifier" and fid["comparability"].startswith("NOT COMPARABLE")
-    assert set(fid["distances"]) == {
-        "synthetic_vs_training", "synthetic_vs_heldout", "training_vs_heldout", "floor"
+    assert set(fid["comparisons"]) == {
+        "synthetic_vs_training", "synthetic_vs_heldout", "heldout_vs_training", "floor"
     }  # fmt: skip
-    assert fid["fid"] == fid["distances"]["synthetic_vs_training"]["fid"] > fid["floor"] > 0
+    assert fid["fid"] == fid["comparisons"]["synthetic_vs_training"]["fid"] > fid["fid_floor"] > 0
     assert 2 <= fid["n"] <= min(fid["available"].values())
     text = one_line(read_report(analysed))
     assert "NOT COMPARABLE with published FID" in text and f"n: {fid['n']} and {fid['n']} images" in text
@@ -381,7 +390,7 @@ def test_inception_is_used_when_its_weights_are_cached(finished, tmp_path, monke
 
 @pytest.mark.parametrize(("asked", "left"), [("auto", ["good"]), ("good", ["good"]), ("bad", None)])
 def test_features_that_overflow_are_left_out_unless_they_were_asked_for(monkeypatch, tmp_path, asked, left):
-    from comparison.image_quality import Extractor
+    from comparison.feature_extractors import Extractor
     from dataset.feature_cache import FeaturesOverflowError
     from report import image_steps as analysis_images
     from report.steps import Outcome
@@ -391,7 +400,7 @@ def test_features_that_overflow_are_left_out_unless_they_were_asked_for(monkeypa
             raise FeaturesOverflowError("features of it are not finite; use the other")
         return extractor.name
 
-    monkeypatch.setattr(analysis_images, "measure", measure)
+    monkeypatch.setattr(analysis_images, "measure_features", measure)
     options = SimpleNamespace(extractor=asked, num_fid=4, seed=0, cache_dir=None)
     extractors = [Extractor(name, f"the {name} network", "", "", None) for name in ("bad", "good")]
     outcome = Outcome(tmp_path)
@@ -406,16 +415,16 @@ def test_features_that_overflow_are_left_out_unless_they_were_asked_for(monkeypa
 
 
 def test_features_have_the_precision_that_the_baseline_was_trained_in():
-    from report.image_steps import _precision_of
+    from comparison.feature_extractors import training_precision
 
     config = {"precision": "auto", "seed": 42}
     baseline = Arm("baseline", "baseline_", metrics={"config": config, "precision": "bf16"})
     other = Arm("augmented", "augmented_", metrics={"config": config, "precision": "fp32"})
     arms = {"augmented": other, "baseline": baseline}
-    assert _precision_of({"config": config}, arms) == "bf16"
-    assert _precision_of({"config": config | {"seed": 1}}, arms) == "auto", "metrics of another training"
-    assert _precision_of({"config": config}, {"augmented": other}) == "auto"
-    assert _precision_of({}, arms) == "fp32"
+    assert training_precision({"config": config}, arms) == "bf16"
+    assert training_precision({"config": config | {"seed": 1}}, arms) == "auto", "metrics of another training"
+    assert training_precision({"config": config}, {"augmented": other}) == "auto"
+    assert training_precision({}, arms) == "fp32"
 
 
 @pytest.mark.parametrize("short", ["", "weights.pth cannot be had"])

@@ -35,7 +35,7 @@ def project(tmp_path_factory) -> Path:
     write_arm(metrics_dir, "augmented", records, seed=1, split_sha256=split)
     write_synthetic(root / paths.SYNTHETIC_DIR, data_dir)
     save_text(paths.comparison_report(root / paths.ANALYSIS_DIR), "COMPARISON REPORT\n")
-    row = {"mean": 0.3, "sd": 0.1, "median": 0.3, "n_pairs": 10}
+    row = {"ssim": 0.3, "ssim_sd": 0.1, "ssim_median": 0.3, "n_pairs": 10}
     ssim = {"comparisons": {"synthetic_vs_training": row}, "cannot_tell": "It cannot tell."}
     save_json(paths.ssim_analysis(root / paths.ANALYSIS_DIR), ssim)
     terms = ["g_loss", "g_adversarial", "g_feature_matching", "d_loss", "d_loss_real", "d_loss_fake",

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from arms.data import ArmData
+from arms.shortcut_baselines import ReferencePredictors, reference_summary
 from arms.training import FoldFit
 from stats.bootstrap import bootstrap_interval
 from stats.metric_registry import classification_metrics, mean_and_std
 from stats.metrics import THRESHOLD, wilson_interval
-from stats.shortcut_baselines import References, reference_summary
 from synthetic.leak_checks import overlaps
 
 PERSON_COLUMNS = ["image_id", "patient", "class", "view", "sex", "age", "label"]
@@ -113,7 +113,7 @@ def reference_results(
 ) -> dict[str, Any]:
     """The references on the test images, and out of fold where folds were trained."""
     train, test = data.train, data.test
-    references = References(train.records, train.pixels)
+    references = ReferencePredictors(train.records, train.pixels)
     result: dict[str, Any] = {
         "test": reference_summary(
             test.records["label"].to_numpy(),

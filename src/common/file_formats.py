@@ -71,11 +71,20 @@ def _problems_of_keys(content: Any, kind: Any, place: str) -> Iterator[str]:
         return
     hints = get_type_hints(kind, include_extras=True)
     start = f"{place}." if place else ""
-    yield from (f"{start}{key} is missing" for key in sorted(kind.__required_keys__ - content.keys()))
+    yield from (f"{start}{key} is missing" for key in sorted(_required(kind) - content.keys()))
     yield from (f"{start}{key} is not described" for key in content if key not in hints)
     for key, hint in hints.items():
         if key in content:
             yield from _problems(content[key], hint, f"{start}{key}")
+
+
+def _required(kind: Any) -> set[str]:
+    """The keys that must be there.
+
+    Python's own ``__required_keys__`` takes every key for required in a module that postpones annotations.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    return {key for key in kind.__required_keys__ if get_origin(hints[key]) is not NotRequired}
 
 
 def _is_a(content: Any, kind: Any) -> bool:
@@ -106,7 +115,7 @@ def describe_format(kind: Any) -> str:
         hints = get_type_hints(each, include_extras=True)
         rows = ["| key | type | meaning |", "|---|---|---|"]
         for key, hint in hints.items():
-            optional = "" if key in each.__required_keys__ else " (may be absent)"
+            optional = "" if key in _required(each) else " (may be absent)"
             rows.append(f"| `{key}` | {type_name(hint)} | {meaning(hint)}{optional} |")
             todo += _inner_formats(hint)
         level = "##" if each is kind else "###"

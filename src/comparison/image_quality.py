@@ -1,292 +1,107 @@
-"""Real and synthetic images side by side: decoding them, and the contents of the three JSON files.
+"""Synthetic images compared with real ones: the contents of the three JSON files about images.
 
-Between the pure functions of ``image_quality`` and the script: knows which images are compared, at which
-size, from which split, and in whose features, and puts into words what the numbers cannot tell.
+Decides which images are the yardstick of which, and calls the pure functions of image_metrics/.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.metrics.pairwise import euclidean_distances
 
 from common.progress import progress_bar
-from comparison import quality_table as quality_rows
-from comparison.image_assessment import assess_features, assess_pixels, quality_flags
-from data_loader import ImageSet, load_images
-from dataset.records import Dataset
-from dataset.splits import TEST, TRAIN, Splits, select
-from gan.options import CLASS_FLAGS, CLASS_NAMES
-from image_metrics.distance_cache import RealDistances
-from image_metrics.distances import (
-    REAL_TO_REAL,
+from comparison.feature_extractors import Extractor
+from comparison.image_file_formats import (
+    ClosestPair,
+    FeatureQuality,
+    FidScore,
+    ImageQuality,
+    Memorisation,
+    PixelMemorisation,
+    Separability,
+    SsimAnalysis,
+    SubsetDistances,
+)
+from comparison.image_sets import ImageSets
+from comparison.image_warnings import quality_flags
+from comparison.quality_table import quality_rows
+from data_loader import ImageSet
+from image_metrics.copies import closer_to_training, detail_distances, near_copies
+from image_metrics.equal_draws import (
+    EqualDistances,
     EqualDraws,
+    RealDistances,
+    distances_of_draws,
+    equal_draws,
+    mean_distances,
+)
+from image_metrics.kernel_distance import KID_SUBSET_SIZE, kernel_distance_of_subsets
+from image_metrics.neighbourhoods import scores_over_draws, separability
+from image_metrics.ssim import (
     draw_pairs,
     draw_pairs_within,
-    equal_draws,
-    feature_distances,
     relative_diversity,
     ssim_of_pairs,
-    summarise,
+    summarise_pairs,
 )
-from utils import UserError, WeightsUnavailableError
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import torch
-
-    from synthetic.folders import SyntheticSet
-
-log = logging.getLogger(__name__)
-
-
-SSIM_WHAT = "SSIM is similarity, not quality: 1 means the same image."
+QUALITY_FORMAT = "image-quality-1"
+MIN_HELDOUT = 5  # held-out images; fewer are no yardstick for copies
+LISTED_PAIRS = 16  # the closest ones, by name
+MOST_RANKED = 2000  # synthetic images whose distances are ranked; a share needs no more
+SSIM_WHAT = "SSIM measures similarity, not quality: 1 means the same image."
 SSIM_CANNOT_TELL = (
     "It cannot tell whether an image could be a real X-ray or shows pneumonia: a blurred, average chest is "
-    "similar to every other. Read each row beside the yardstick. Synthetic images that are more similar to "
-    "one another than real ones are to each other point to a lack of variety."
+    "similar to every other chest. Read each row beside training_vs_training. Synthetic images that are more "
+    "similar to one another than real ones are to each other lack variety."
 )
 FID_CANNOT_TELL = (
-    "Every row has the same number of images, because the distance falls as that number grows; read each "
+    "Every row uses the same number of images, because the distance falls as that number grows. Read each "
     "row beside the floor, which is what chance alone gives for real images. A distance cannot tell whether "
     "an image shows pneumonia, whether it is a copy of a training image, or whether it helps a classifier."
 )
 
-QUALITY_FORMAT = "image-quality-1"
-
-
-# --- images ----------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class ImageSets:
-    """The images that are compared, all uint8 [N, image_size, image_size].
-
-    ``seen`` bool [training images]: those that the generator learned from; all where nobody knows. ``kind``:
-    their label or class in words; ``provenance``: where they come from, for every JSON file; ``seen_others``:
-    how many training images of other kinds the generator learned from.
-    """
-
-    training: ImageSet
-    heldout: ImageSet
-    synthetic: ImageSet
-    seen: np.ndarray
-    image_size: int
-    kind: str
-    provenance: dict[str, Any]
-    seen_others: int = 0
-
-
-def real_images(dataset: Dataset, splits: Splits, role: str, synthetic: SyntheticSet) -> pd.DataFrame:
-    """Records with that role and the label of the synthetic images or, where it is known, their class."""
-    records = select(dataset, splits, role, synthetic.label)
-    name = _class_name(dataset, synthetic)
-    return records if name is None else records[records["class"] == name].reset_index(drop=True)
-
-
-def _class_name(dataset: Dataset, synthetic: SyntheticSet) -> str | None:
-    """The dataset's name of their class; None if no class is known, or this dataset does not have it."""
-    names = dict(zip(CLASS_FLAGS, CLASS_NAMES, strict=True))
-    name = names.get(synthetic.class_flag or "")
-    return name if name in set(dataset.images["class"]) else None
-
-
-def load_image_sets(
-    dataset: Dataset,
-    splits: Splits,
-    synthetic: SyntheticSet,
-    *,
-    image_size: int,
-    seed: int,
-    workers: int,
-    skip_bad: bool,
-    cache_dir: str | Path | None = None,
-) -> ImageSets:
-    """Real images of the synthetic ones' label or class, and the synthetic ones, decoded to ``image_size``.
-
-    All of them: a copy is found only if its original is looked at. ``seed`` is the run's, for the files;
-    ``cache_dir``: where decoded images are kept, None: nowhere.
-    ``UserError`` naming unreadable images, unless ``skip_bad``.
-    """
-    wanted = {
-        "training": real_images(dataset, splits, TRAIN, synthetic),
-        "heldout": real_images(dataset, splits, TEST, synthetic),
-        "synthetic": synthetic.records,
-    }
-    sets = {}
-    for name, records in wanted.items():
-        sets[name] = load_images(
-            records,
-            image_size,
-            workers=workers,
-            skip_bad=skip_bad,
-            desc=f"decoding {name} images",
-            cache_dir=cache_dir,
-        )
-        if not len(sets[name].pixels) and name != "heldout":
-            raise UserError(f"no readable {name} images are left to compare")
-    named = set(synthetic.manifest.get("train_image_ids", []))
-    seen = sets["training"].records["image_id"].isin(named).to_numpy()
-    skipped = [image_id for images in sets.values() for image_id in images.skipped]
-    seen_others = int(select(dataset, splits, TRAIN)["image_id"].isin(named).sum()) - int(
-        wanted["training"]["image_id"].isin(named).sum()
-    )
-    name = _class_name(dataset, synthetic)
-    kind = "positives" if synthetic.label else "negatives" + (f" of class {name}" if name else "")
-    provenance = {
-        "image_size": image_size,
-        "kind": kind,
-        "class": name,
-        "seed": seed,
-        "split_sha256": splits.sha256,
-        "data_sha256": dataset.data_sha256,
-        "grouped_by": splits.grouped_by,
-        "generator_sha256": synthetic.manifest.get("generator_sha256"),
-        "manifest_sha256": synthetic.manifest_sha256,
-        "synthetic_verified": synthetic.verified,
-        "available": {name: len(records) for name, records in wanted.items()},
-        "seen_by_generator": int(seen.sum()) if seen.any() else None,
-        "seen_of_other_kinds": seen_others,
-        "skipped_images": {"count": len(skipped), "image_ids": skipped},
-    }
-    seen = seen if seen.any() else np.ones(len(seen), dtype=bool)
-    return ImageSets(**sets, seen=seen, image_size=image_size, kind=kind, provenance=provenance,
-                     seen_others=seen_others)  # fmt: skip
-
 
 # --- SSIM ------------------------------------------------------------------------------------------
-def compare_by_ssim(images: ImageSets, n_pairs: int, seed: int) -> dict[str, Any]:
-    """The content of ``ssim_analysis.json``."""
+def compare_by_ssim(images: ImageSets, n_pairs: int, seed: int) -> SsimAnalysis:
+    """Make the content of ssim_analysis.json from ``n_pairs`` random pairs of each comparison."""
     training, heldout, synthetic = images.training.pixels, images.heldout.pixels, images.synthetic.pixels
-    patients = list(images.training.records["patient"])
-    across = {"synthetic_vs_training": training, "synthetic_vs_heldout": heldout}
-    drawn = {
-        name: (synthetic, real, draw_pairs(len(synthetic), len(real), n_pairs, seed))
-        for name, real in across.items()
+    patients = images.training.records["patient"].to_numpy()
+    pairs_of = {
+        "synthetic_vs_training": (synthetic, training),
+        "synthetic_vs_heldout": (synthetic, heldout),
+        "training_vs_training": (training, training),
+        "synthetic_vs_synthetic": (synthetic, synthetic),
     }
-    drawn["training_vs_training"] = (training, training, draw_pairs_within(patients, n_pairs, seed))
-    within = draw_pairs_within(range(len(synthetic)), n_pairs, seed)
-    drawn["synthetic_vs_synthetic"] = (synthetic, synthetic, within)
     comparisons = {}
-    for name, (a, b, pairs) in drawn.items():
+    for name, (a, b) in pairs_of.items():
+        if a is not b:
+            pairs = draw_pairs(len(a), len(b), n_pairs, seed)
+        else:
+            pairs = draw_pairs_within(patients if a is training else np.arange(len(a)), n_pairs, seed)
         progress = partial(progress_bar, desc=f"SSIM {name.replace('_', ' ')}", unit="pair")
-        values = ssim_of_pairs(a, b, pairs, progress)
-        comparisons[name] = summarise(values, pairs, same_set=a is b)
+        comparisons[name] = summarise_pairs(ssim_of_pairs(a, b, pairs, progress), pairs, same_set=a is b)
     return {
         "what": SSIM_WHAT,
         "cannot_tell": SSIM_CANNOT_TELL,
         "settings": "scikit-image structural_similarity, data_range 255, Gaussian window of sigma 1.5",
-        "pairs": "distinct random pairs; within the real images always of two different patients",
+        "pairs": "distinct random pairs; pairs of real images are always of two different patients",
         **images.provenance,
         "comparisons": comparisons,
     }
 
 
-# --- features --------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Extractor:
-    """Rows of a set of images -> features float [N, D], and how its distances have to be labelled: in a few
-    words (``short``), in a sentence (``description``), and what they may be compared with. ``key``: the same
-    for the same features; without it nothing that follows from them is kept. ``precision`` of the network's
-    arithmetic and type of its ``device``, on which features depend a little."""
-
-    name: str
-    short: str
-    description: str
-    comparability: str
-    features: Callable[[ImageSet, np.ndarray], np.ndarray]
-    key: str = ""
-    precision: str | None = None
-    device: str | None = None
-
-
-def inception_extractor(device: torch.device, cache_dir: str | Path | None = None) -> Extractor:
-    """``WeightsUnavailableError`` where FID's own weights cannot be had."""
-    from networks.inception import feature_cache, load_inception
-
-    cache = feature_cache(load_inception(), cache_dir, device=device)
-    return Extractor(
-        "inception",
-        "FID's Inception network",
-        "the features of FID's Inception network (pt_inception-2015-12-05), which has seen photographs only",
-        "Published FID values usually rest on 10,000 to 50,000 images: compare only values from equally "
-        "many, processed alike.",
-        partial(cache.of, desc="Inception features"),
-        cache.key,
-        "fp32",
-        device.type,
-    )
-
-
-def classifier_extractor(
-    model: torch.nn.Module, device: torch.device, precision: str, cache_dir: str | Path | None = None
-) -> Extractor:
-    """``precision``: that with which the classifier was trained, so that its features are found again, and a
-    distance does not depend on the machine that measures it."""
-    from classifier import feature_caches
-
-    (cache,) = feature_caches(
-        model,
-        cache_dir,
-        device=device,
-        precision=precision,
-        hint="a smaller --num-fid or --image-size is quicker",
-        remedy="use --extractor inception, or train the baseline on other --weights",
-    )
-    return Extractor(
-        "classifier",
-        "this project's baseline classifier",
-        "the features of this project's own baseline classifier",
-        "NOT COMPARABLE with published FID, nor with the features of another classifier: FID's Inception "
-        "weights were not used. The classifier learned from these very training images, so held-out ones can "
-        "lie apart from them for that reason alone; the row with both real shows how far.",
-        cache.of,
-        cache.key,
-        precision,
-        device.type,
-    )
-
-
-def usable_extractors(
-    choice: str,
-    model: torch.nn.Module | None,
-    device: torch.device,
-    precision: str = "fp32",
-    cache_dir: str | Path | None = None,
-) -> list[Extractor]:
-    """The extractors to measure with; the first is that of fid_score.json.
-
-    ``choice`` is that of --extractor: with "auto" and "inception" Inception's come first and ``model``'s
-    second, with "classifier" they stand alone. ``precision``: the classifier's; ``cache_dir``: where features
-    are kept, None: nowhere. ``UserError`` if nothing can be had.
-    """
-    found = []
-    if choice != "classifier":
-        try:
-            found.append(inception_extractor(device, cache_dir))
-        except WeightsUnavailableError as error:
-            if choice == "inception":
-                raise
-            log.info(f"Inception weights are unavailable for FID ({str(error).split('; ')[0]})")
-    if model is not None:
-        found.append(classifier_extractor(model, device, precision, cache_dir))
-    if not found:
-        raise UserError(
-            "neither FID's Inception weights nor a baseline classifier are there; "
-            "`python src/train_classifier.py` trains one, --model-dir says where it is"
-        )
-    return found
-
-
+# --- distances between features --------------------------------------------------------------------
 @dataclass(frozen=True)
 class Measured:
-    """Features of each image, computed once, and the distances between them.
+    """Features of the images, computed once, and the distances between them.
 
-    ``training``, ``heldout``, ``synthetic``: float32 [N, D] of the images in ``rows`` (of the same names);
-    heldout may have no rows. ``sets``: what is compared at equal n; ``distances``: of ``feature_distances``.
+    ``rows``: the images drawn from each set; ``training``, ``heldout``, ``synthetic``: their features
+    float32 [N, D] (heldout may have no rows); ``sets``: what is compared at an equal number of images.
     """
 
     extractor: Extractor
@@ -295,91 +110,91 @@ class Measured:
     heldout: np.ndarray
     synthetic: np.ndarray
     sets: EqualDraws
-    distances: dict[str, Any]
+    distances: EqualDistances
 
 
-def measure(
+def measure_features(
     images: ImageSets, extractor: Extractor, num_fid: int, seed: int, cache_dir: str | Path | None = None
 ) -> Measured:
-    """Features of at most ``num_fid`` images of each kind, drawn at random, and of twice as many training
-    images, because the floor halves them. ``cache_dir``: where distances of real images are kept."""
+    """Compute features of at most ``num_fid`` random images of each set, and their distances.
+
+    Of the training images twice as many are used, because the floor halves them. ``cache_dir``: folder for
+    the distances of real images; None keeps nothing.
+    """
     rng = np.random.default_rng(seed)
     rows, features = {}, {}
     for name, most in (("training", 2 * num_fid), ("heldout", num_fid), ("synthetic", num_fid)):
-        part = getattr(images, name)
+        part = images.parts[name]
         rows[name] = np.sort(rng.permutation(len(part.pixels))[:most])
         made = extractor.features(part, rows[name]) if len(rows[name]) else np.empty((0, 0))
         features[name] = made.astype(np.float32)
     patients = list(images.training.records["patient"].iloc[rows["training"]])
+    heldout = features["heldout"] if len(features["heldout"]) else None
     sets = equal_draws(
-        features["training"], patients, features["synthetic"],
-        features["heldout"] if len(features["heldout"]) else None, max_images=num_fid, seed=seed,
-    )  # fmt: skip
-    keys = [_row_keys(getattr(images, name), rows[name]) for name in ("training", "heldout")]
-    # How many synthetic images there are matters: they are drawn before the held-out ones.
-    drawing = {"n": sets.n, "draws": sets.draws, "seed": seed, "patients": patients,
-               "synthetic": len(rows["synthetic"])}  # fmt: skip
-    store = RealDistances(cache_dir, extractor.key, keys, drawing)
-    distances = feature_distances(
-        sets, partial(progress_bar, desc="Fréchet distances", unit="draw"), store.load(sets.draws),
-        lambda values: store.save({name: rows for name, rows in values.items() if name in REAL_TO_REAL}),
-    )  # fmt: skip
-    return Measured(extractor, rows, **features, sets=sets, distances=distances)
+        features["training"], patients, features["synthetic"], heldout, max_images=num_fid, seed=seed
+    )
+    keys = [_row_keys(images.parts[name], rows[name]) for name in ("training", "heldout")]
+    # The number of synthetic images matters: they are drawn before the held-out ones.
+    drawing = {
+        "n": sets.n, "draws": sets.draws, "seed": seed, "patients": patients,
+        "synthetic": len(rows["synthetic"]),
+    }  # fmt: skip
+    kept = RealDistances(cache_dir, extractor.key, keys, drawing)
+    progress = partial(progress_bar, desc="Fréchet distances", unit="draw")
+    distances = distances_of_draws(sets, progress, kept.load(sets.draws))
+    if distances:
+        kept.save(distances)
+    return Measured(extractor, rows, **features, sets=sets, distances=mean_distances(sets.n, distances))
 
 
 def _row_keys(images: ImageSet, rows: np.ndarray) -> list[str]:
     return [images.row_keys[row] for row in rows] if len(images.row_keys) else []
 
 
-def arithmetic(extractor: Extractor) -> dict[str, str | None]:
-    """With what precision and on what type of device features were computed, for the JSON files."""
-    return {"precision": extractor.precision, "device": extractor.device}
-
-
-def compare_by_features(images: ImageSets, measured: Measured) -> dict[str, Any]:
-    """The content of ``fid_score.json``; without "distances" if there are too few images for any."""
+def compare_by_features(images: ImageSets, measured: Measured) -> FidScore | None:
+    """Make the content of fid_score.json; None if there are too few images for any distance."""
     result, extractor = measured.distances, measured.extractor
-    headline = {}
-    if "distances" in result:
-        fid, floor = (result["distances"][name]["fid"] for name in ("synthetic_vs_training", "floor"))
-        headline = {"fid": fid, "floor": floor, "relative": fid / floor if floor > 0 else None}
+    if "comparisons" not in result:
+        return None
+    fid, floor = (result["comparisons"][name]["fid"] for name in ("synthetic_vs_training", "floor"))
     return {
-        **headline,
+        "fid": fid,
+        "fid_floor": floor,
+        "fid_relative": fid / floor if floor > 0 else None,
         "extractor": extractor.name,
-        **arithmetic(extractor),
+        "precision": extractor.precision,
+        "device": extractor.device,
         "extractor_description": extractor.description,
         "comparability": extractor.comparability,
         "cannot_tell": FID_CANNOT_TELL,
         "method": "each draw halves the training images by patient; n images on either side of every "
         "distance; floor = half against half; mean and SD over the draws",
         **images.provenance,
-        **result,
+        "n": result["n"],
+        "draws": result["draws"],
+        "comparisons": result["comparisons"],
     }
 
 
-# --- the whole of it -------------------------------------------------------------------------------
+# --- everything together ---------------------------------------------------------------------------
 def assess_quality(
-    images: ImageSets, measured: Sequence[Measured], *, seed: int, ssim: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """The content of ``image_quality.json``: "rows" to be shown as they are, "flags" to be said loudly, and
-    all numbers behind them.
+    images: ImageSets, measured: Sequence[Measured], *, seed: int, ssim: SsimAnalysis | None = None
+) -> ImageQuality:
+    """Make the content of image_quality.json.
 
-    ``measured``: of each extractor, or none; ``ssim``: the content of ssim_analysis.json, or None. Rows whose
-    numbers cannot be had, for want of images, are left out.
+    ``measured``: one for each extractor, or none; ``ssim``: the content of ssim_analysis.json, or None. Rows
+    without numbers, for want of images, are left out.
     """
     diversity = None
     if ssim is not None:
         pairs = ssim["comparisons"]
         diversity = relative_diversity(pairs["synthetic_vs_synthetic"], pairs["training_vs_training"])
-    spaces = {
-        part.extractor.name: arithmetic(part.extractor) | assess_features(images, part, seed)
-        for part in measured
-    }
+    spaces = {part.extractor.name: assess_features(images, part, seed) for part in measured}
     words = {part.extractor.name: part.extractor.short for part in measured}
-    pixels = assess_pixels(images, seed)
+    pixels, other_kinds = assess_pixels(images, seed), images.provenance["seen_of_other_kinds"]
     return {
         "format": QUALITY_FORMAT,
-        "rows": quality_rows.compose(words, spaces, pixels, diversity, ssim, _not_looked_for(images)),
+        "rows": quality_rows(words, spaces, pixels, diversity, ssim, other_kinds),
         "flags": quality_flags(diversity, pixels, spaces),
         **images.provenance,
         "extractors": spaces,
@@ -388,34 +203,124 @@ def assess_quality(
     }
 
 
-def _not_looked_for(images: ImageSets) -> list[str]:
-    """What a search for copies among images of one kind misses."""
-    if not images.seen_others:
-        return []
-    return [
-        f"The generator also learned from {images.seen_others:,} training images of other classes: copies of "
-        "those are not looked for."
-    ]
+def assess_features(images: ImageSets, measured: Measured, seed: int) -> FeatureQuality:
+    """Compute every statistic of the features of one extractor."""
+    patients = {
+        name: images.parts[name].records["patient"].to_numpy()[measured.rows[name]]
+        for name in ("training", "heldout")
+    }
+    return {
+        "precision": measured.extractor.precision,
+        "device": measured.extractor.device,
+        "distances": measured.distances,
+        "kid_of_subsets": _subset_distances(measured, seed),
+        "neighbourhoods": scores_over_draws(measured.sets),
+        "memorisation": _feature_memorisation(images, measured, patients, seed),
+        "separability": _separability(measured, patients, seed),
+    }
 
 
-def closest_neighbours(images: ImageSets, quality: dict[str, Any], n_pairs: int = 8) -> dict[str, Any]:
-    """Arguments of ``plots_images.nearest_neighbours`` for the pairs that ``assess_quality`` found closest by
-    pixels."""
-    pairs, copies = quality["memorisation"]["closest"][:n_pairs], quality["memorisation"].get("copies")
-    kinds = [kind for kind in ("synthetic", "training", "heldout") if kind in pairs[0]]
-    captions = {kind: [f"r = {1 - pair[f'{kind}_distance']:.2f}" for pair in pairs] for kind in kinds[1:]}
-    title = (
-        f"Closest pairs among {len(images.synthetic.pixels):,} synthetic, {images.seen.sum():,} training and "
-        f"{len(images.heldout.pixels):,} held-out {images.kind}. r: correlation of details, near 1 in a copy."
+def _subset_distances(measured: Measured, seed: int) -> SubsetDistances | None:
+    training, heldout, synthetic = measured.training, measured.heldout, measured.synthetic
+    # Half of the smallest set, so that subsets differ from one another.
+    sizes = [len(part) for part in (training, synthetic, heldout) if len(part) >= 2 * MIN_HELDOUT]
+    size = min(KID_SUBSET_SIZE, min(sizes, default=0) // 2)
+    if size < 2 or min(len(training), len(synthetic)) < 2 * size:
+        return None
+    unseen = None
+    if len(heldout) >= 2 * size:
+        unseen = kernel_distance_of_subsets(heldout, training, size=size, seed=seed)
+    return {
+        "n_images": {"training": len(training), "heldout": len(heldout), "synthetic": len(synthetic)},
+        "synthetic_vs_training": kernel_distance_of_subsets(synthetic, training, size=size, seed=seed),
+        "heldout_vs_training": unseen,
+    }
+
+
+def _separability(measured: Measured, patients: dict[str, np.ndarray], seed: int) -> Separability:
+    """Synthetic and held-out images, each against as many training images."""
+    training, synthetic, heldout = measured.training, measured.synthetic, measured.heldout
+    each_alone = [f"synthetic {index}" for index in range(len(synthetic))]  # every one is its own group
+    n = min(len(training), len(synthetic))
+    made = separability(training, patients["training"], synthetic, each_alone, n=n, seed=seed)
+    if not len(heldout):
+        return {"synthetic_vs_training": made, "heldout_vs_training": None}
+    n = min(len(training), len(heldout))
+    unseen = separability(training, patients["training"], heldout, patients["heldout"], n=n, seed=seed)
+    known = unseen["probe_auroc"] is not None
+    return {"synthetic_vs_training": made, "heldout_vs_training": unseen if known else None}
+
+
+# --- memorisation ----------------------------------------------------------------------------------
+def _feature_memorisation(
+    images: ImageSets, measured: Measured, patients: dict[str, np.ndarray], seed: int
+) -> Memorisation | None:
+    seen = images.seen[measured.rows["training"]]
+    training = measured.training[seen]
+    if not _enough(len(training), len(measured.heldout)):
+        return None
+    return _memorisation(
+        euclidean_distances(measured.synthetic, training),
+        euclidean_distances(measured.synthetic, measured.heldout),
+        euclidean_distances(measured.heldout, training),
+        patients["training"][seen],
+        patients["heldout"],
+        seed,
     )
-    if copies:
-        title += f" Flagged above {1 - copies['threshold']:.2f}, which 1 % of the held-out images reach."
-        flagged = [", flagged" * (pair["training_distance"] < copies["threshold"]) for pair in pairs]
-        captions["training"] = [r + word for r, word in zip(captions["training"], flagged, strict=True)]
-    shown = {kind: _pixels_of(getattr(images, kind), [pair[kind] for pair in pairs]) for kind in kinds}
-    return {"heldout": None, **shown, "captions": captions, "title": title}
 
 
-def _pixels_of(images: ImageSet, image_ids: Sequence[str]) -> np.ndarray:
-    row_of = {image_id: row for row, image_id in enumerate(images.records["image_id"])}
-    return images.pixels[[row_of[image_id] for image_id in image_ids]]
+def assess_pixels(images: ImageSets, seed: int) -> PixelMemorisation:
+    """Search for copies by the details of the pixels, among all images that the generator saw.
+
+    Lists the closest pairs; with too few held-out images there is nothing else.
+    """
+    training, heldout = images.training.pixels[images.seen], images.heldout.pixels
+    to_training = detail_distances(images.synthetic.pixels, training)
+    to_heldout = detail_distances(images.synthetic.pixels, heldout)
+    records = {name: part.records for name, part in images.parts.items()}
+    records["training"] = records["training"][images.seen]
+    names = {name: part["image_id"].to_numpy() for name, part in records.items()}
+    closest = _closest_pairs(to_training, to_heldout, names)
+    if not _enough(len(training), len(heldout)):
+        return {"closest": closest}
+    patients = {name: records[name]["patient"].to_numpy() for name in ("training", "heldout")}
+    yardstick = detail_distances(heldout, training)
+    found = _memorisation(to_training, to_heldout, yardstick, patients["training"], patients["heldout"], seed)
+    return {"copies": found["copies"], "closer": found["closer"], "closest": closest}
+
+
+def _enough(n_seen: int, n_heldout: int) -> bool:
+    return n_seen > 1 and n_heldout >= MIN_HELDOUT
+
+
+def _memorisation(
+    to_training: np.ndarray, to_heldout: np.ndarray, yardstick: np.ndarray,
+    training_patients: np.ndarray, heldout_patients: np.ndarray, seed: int,
+) -> Memorisation:  # fmt: skip
+    ranked = np.random.default_rng(seed).permutation(len(to_training))[:MOST_RANKED]
+    return {
+        "copies": near_copies(to_training, yardstick),
+        "closer": closer_to_training(
+            to_training[ranked], to_heldout[ranked], training_patients, heldout_patients, seed=seed
+        ),
+    }
+
+
+def _closest_pairs(
+    to_training: np.ndarray, to_heldout: np.ndarray, names: dict[str, np.ndarray]
+) -> list[ClosestPair]:
+    """List the synthetic images closest to a training image, closest first, with the nearest real ones."""
+    pairs: list[ClosestPair] = []
+    for row in np.argsort(to_training.min(axis=1), kind="stable")[:LISTED_PAIRS]:
+        nearest = int(to_training[row].argmin())
+        pair: ClosestPair = {
+            "synthetic": names["synthetic"][row],
+            "training": names["training"][nearest],
+            "training_distance": float(to_training[row, nearest]),
+        }
+        if to_heldout.shape[1]:
+            nearest = int(to_heldout[row].argmin())
+            pair["heldout"] = names["heldout"][nearest]
+            pair["heldout_distance"] = float(to_heldout[row, nearest])
+        pairs.append(pair)
+    return pairs

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from arms.result_files import Arm, warnings_of
-from comparison.synthetic_sets import synthetic_flags
+from comparison.image_warnings import synthetic_flags
 from dataset.patients import GROUPED_BY_IMAGE, grouping_sentence
 from stats.paired_tests import ALPHA
 

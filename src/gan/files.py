@@ -23,7 +23,7 @@ from gan.figures import gan_losses, gan_quality, mosaic, moving
 from gan.networks import DISCRIMINATOR_FORMAT, GENERATOR_FORMAT
 from gan.options import CLASS_NAMES
 from gan.warnings import new_warnings
-from image_metrics.feature_spaces import small_images
+from image_metrics.pixel_features import small_images
 from utils import UserError, atomic_path, plain, save_checkpoint, save_figure, save_json, save_text
 
 if TYPE_CHECKING:

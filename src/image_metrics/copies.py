@@ -1,43 +1,71 @@
-"""Are synthetic images copies of training images? Distances to the nearest real ones, and their yardsticks.
+"""Search for synthetic images that copy training images, by distances to the nearest real images.
 
-Distances in, numbers out; nothing here reads a file or plots. The yardstick is held-out real images, which
-cannot be copies: how close do they come to the training images? Two questions are asked, since either alone
-misleads: is an image closer to a training image than real strangers come to one, and are synthetic images
-closer to the training images than to as many unseen ones? Blurred images are close to everything: the
-first question takes them for copies where the second does not.
+Distances in, numbers out; nothing here reads a file or plots. Held-out real images are the yardstick, since
+they cannot be copies. Two measures are needed, because each alone misleads: the share of synthetic images
+that are closer to a training image than unseen real images are, and whether synthetic images are closer to
+the training images than to equally many unseen ones. Blurred images are close to every image: the first
+measure takes them for copies, the second does not.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.special import gammaln
 
+from image_metrics.pixel_features import thumbnail_features
 from stats.metrics import wilson_interval
-from stats.shortcut_baselines import thumbnail_features
 
-DETAIL_SIDE = 32  # cells; the finest at which a copy that was moved by 2 % is still aligned to half a cell
-DETAIL_SIGMA = 3.0  # cells; what is smoother than this is left out
+DETAIL_SIDE = 32  # cells; the finest grid on which a copy moved by 2 % is still aligned to half a cell
+DETAIL_SIGMA = 3.0  # cells; smoother structures are left out
 DETAIL_SHIFT = 1  # cells in either direction, 3 % of the image's side
 CLOSEST_SHARE = 0.01  # of the held-out images lie below the threshold for a near-copy
 PERMUTATIONS = 500
 CHUNK = 512  # rows of a distance matrix computed at once
 
 
+class NearCopies(TypedDict):
+    """Synthetic images that are closer to a training image than nearly all held-out real images are."""
+
+    threshold: Annotated[float, "distance below which an image is flagged: 1 % quantile of held-out images"]
+    flagged: Annotated[int, "synthetic images flagged"]
+    share: Annotated[float, "flagged share of the synthetic images, 0 to 1"]
+    share_ci95: Annotated[list[float], "95 % Wilson interval of share"]
+    heldout_share: Annotated[float, "share of the held-out images below the threshold, 0 to 1"]
+    nearly_identical: Annotated[int, "synthetic images below half of the threshold"]
+    median_nearest: Annotated[float, "median distance of synthetic images to the nearest training image"]
+    heldout_median_nearest: Annotated[float, "the same for held-out real images"]
+    n_synthetic: Annotated[int, "synthetic images"]
+    n_training: Annotated[int, "training images that the generator saw"]
+    n_heldout: Annotated[int, "held-out real images"]
+
+
+class CloserToTraining(TypedDict):
+    """Synthetic images that are closer to the training images than to equally many held-out ones."""
+
+    share: Annotated[float, "share of synthetic images closer to a training image; 0.5 without copying"]
+    chance95: Annotated[list[float], "central 95 % of the share if whole patients change sides at random"]
+    candidates: Annotated[int, "real images on each side after the larger side is reduced"]
+    n_synthetic: Annotated[int, "synthetic images"]
+    n_training: Annotated[int, "training images that the generator saw"]
+    n_heldout: Annotated[int, "held-out real images"]
+
+
 # --- distances in pixels ---------------------------------------------------------------------------
 def detail_distances(
     a: np.ndarray, b: np.ndarray, progress: Callable[[Iterable], Iterable] = lambda chunks: chunks
 ) -> np.ndarray:
-    """1 - r of the details of images uint8 [N, S, S] and [M, S, S], shifted for the best fit: float32 [N, M].
+    """1 - r of the details of images uint8 [N, S, S] and [M, S, S] at the best shift: float32 [N, M].
 
-    Details are the 32 x 32 area averages minus their Gaussian blur, so that neither brightness, contrast,
-    a gradient of light nor the common shape of a chest counts, but ribs, heart border, devices and opacities
-    do. r is Pearson's correlation of the inner 30 x 30 cells of ``a`` with each window of ``b``, the largest
-    over shifts of up to one cell. 0: the same image, though it be brighter, blurred or moved by 3 % of its
-    side; 1: nothing in common.
+    Details are the 32 x 32 area averages minus their Gaussian blur. Brightness, contrast, a gradient of light
+    and the common shape of a chest do not count; ribs, heart border, devices and opacities do. r is Pearson's
+    correlation of the inner 30 x 30 cells of ``a`` with each window of ``b``, the largest over shifts of up
+    to one cell. 0: the same image, even if it is brighter, blurred or moved by 3 % of its side; 1: nothing in
+    common.
     """
     inner = DETAIL_SIDE - 2 * DETAIL_SHIFT
     details_a, details_b = _details(a), _details(b)
@@ -56,21 +84,36 @@ def detail_distances(
 
 
 def _details(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [N, S, S] -> float32 [N, 32, 32] without what is smoother than ``DETAIL_SIGMA`` cells."""
+    """Reduce images uint8 [N, S, S] to 32 x 32 cells and leave out smooth structures: float32 [N, 32, 32]."""
     small = thumbnail_features(pixels, DETAIL_SIDE).reshape(-1, DETAIL_SIDE, DETAIL_SIDE)
     return (small - gaussian_filter(small, (0, DETAIL_SIGMA, DETAIL_SIGMA))).astype(np.float32)
 
 
 def _unit_rows(images: np.ndarray) -> np.ndarray:
-    """[N, h, w] -> [N, h * w] with mean 0 and length 1, so that products are correlations (constant: 0)."""
-    rows = images.reshape(len(images), images.shape[1] * images.shape[2])
+    """Flatten [N, ...] to rows of mean 0 and length 1: products are correlations (constant row: 0)."""
+    rows = images.reshape(len(images), math.prod(images.shape[1:]))
     rows = rows - rows.mean(axis=1, keepdims=True)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(min=1e-6)
 
 
+def closest_pairs(
+    a: np.ndarray, b: np.ndarray, n_pairs: int, side: int = 32
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of ``a`` most like some row of ``b``, best first: pairs int [P, 2] and correlations [P].
+
+    Images uint8 [N, S, S] and [M, S, S]; likeness is Pearson's r of the ``side`` x ``side`` area averages,
+    blind to brightness and contrast. Each row of ``a`` appears once, with its closest row of ``b``.
+    """
+    r = _unit_rows(thumbnail_features(a, side)) @ _unit_rows(thumbnail_features(b, side)).T  # [N, M]
+    closest = r.argmax(axis=1)
+    best = r[np.arange(len(a)), closest]
+    rows = np.argsort(-best, kind="stable")[:n_pairs]
+    return np.stack([rows, closest[rows]], axis=1), best[rows]
+
+
 # --- near-copies -----------------------------------------------------------------------------------
-def near_copies(to_training: np.ndarray, yardstick: np.ndarray) -> dict[str, Any]:
-    """Synthetic images closer to a training image than nearly all held-out real images are.
+def near_copies(to_training: np.ndarray, yardstick: np.ndarray) -> NearCopies:
+    """Count synthetic images closer to a training image than nearly all held-out real images are.
 
     ``to_training``: distances [S, T] of synthetic to training images; ``yardstick``: [H, T] of held-out
     real to the same training images, so that both minima are over T candidates. The threshold is the
@@ -99,19 +142,19 @@ def near_copies(to_training: np.ndarray, yardstick: np.ndarray) -> dict[str, Any
 def closer_to_training(
     to_training: np.ndarray,
     to_heldout: np.ndarray,
-    training_patients: Sequence[Any],
-    heldout_patients: Sequence[Any],
+    training_patients: Sequence[Any] | np.ndarray,
+    heldout_patients: Sequence[Any] | np.ndarray,
     *,
     seed: int,
     permutations: int = PERMUTATIONS,
-) -> dict[str, Any]:
-    """Share of synthetic images that are closer to the training images than to the held-out ones.
+) -> CloserToTraining:
+    """Measure the share of synthetic images that are closer to the training images than to the held-out ones.
 
     ``to_training`` [S, T], ``to_heldout`` [S, H]: distances. The larger set is reduced to the size of the
-    smaller one, on average over all ways of doing so (exactly, see ``_share``): with equally many candidates
-    on each side 0.5 is what a generator gives that never saw either. ``chance95`` is the central 95 % of
-    the share when whole patients change sides at random, which a few real images that are close to
-    everything make wide. After Meehan et al., "A non-parametric test to detect data-copying", AISTATS 2020.
+    smaller one, averaged exactly over all ways of doing so (see ``_share``). A generator that saw neither set
+    gives 0.5. ``chance95`` is the central 95 % of the share when whole patients change sides at random; a few
+    real images that are close to everything make it wide. After Meehan et al., "A non-parametric test to
+    detect data-copying", AISTATS 2020.
     """
     distances = np.concatenate([to_training, to_heldout], axis=1)
     order = np.argsort(distances, axis=1, kind="stable")
@@ -131,7 +174,7 @@ def closer_to_training(
 
 
 def _relabel(patients: np.ndarray, n_heldout: int, rng: np.random.Generator) -> np.ndarray:
-    """bool [N]: random whole patients whose images are ``n_heldout``, as nearly as whole patients allow."""
+    """Mark the images of random whole patients, ``n_heldout`` as nearly as whole patients allow: bool [N]."""
     names, member, sizes = np.unique(patients, return_inverse=True, return_counts=True)
     shuffled = rng.permutation(len(names))
     taken = np.searchsorted(np.cumsum(sizes[shuffled]), n_heldout) + 1

@@ -1,9 +1,9 @@
-"""The Inception network that published FID values are measured with, and nothing else.
+"""The Inception network that published FID values are measured with.
 
-It is not torchvision's ImageNet network: the weights were ported from TensorFlow's 2015 Inception, whose
-average pools leave the padding out of the mean, and whose last block pools by maximum. Values from any
-other network are not comparable with published FID (Heusel et al., NeurIPS 2017; the port and its weight
-file are those of github.com/mseitzer/pytorch-fid).
+It is not torchvision's ImageNet network. The weights were ported from TensorFlow's Inception of 2015, whose
+average pools leave the padding out of the mean and whose last block pools by maximum. FID values from any
+other network are not comparable with published ones (Heusel et al., NeurIPS 2017). The port and its weight
+file come from github.com/mseitzer/pytorch-fid.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torchvision.models.inception import (
 
 from common.arrays import as_tensor
 from dataset.feature_cache import FeatureCache, sha256_weights
-from networks.weights import hub_weights
+from networks.weights import hub_weights, weights_file
 from utils import UserError
 
 WEIGHTS_URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
@@ -40,8 +40,10 @@ INPUT = "gray replicated, 299 px bilinear antialiased, [-1, 1], version 1"  # fo
 FEATURES = 2048
 
 
-class _OwnPool:
-    """Mixed into torchvision's blocks: their pooled branch, which comes last, is pooled by ``pool``."""
+class _PooledBranch(nn.Module):
+    """Replaces the pooling of the last branch of torchvision's blocks, which it is mixed into."""
+
+    branch_pool: nn.Module
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         return F.avg_pool2d(x, kernel_size=3, stride=1, padding=1, count_include_pad=False)
@@ -51,25 +53,25 @@ class _OwnPool:
         return torch.cat([super().forward(x)[:, : -pooled.shape[1]], pooled], dim=1)
 
 
-class _BlockA(_OwnPool, InceptionA):
+class _BlockA(_PooledBranch, InceptionA):
     pass
 
 
-class _BlockC(_OwnPool, InceptionC):
+class _BlockC(_PooledBranch, InceptionC):
     pass
 
 
-class _BlockE(_OwnPool, InceptionE):
+class _BlockE(_PooledBranch, InceptionE):
     pass
 
 
-class _LastBlock(_OwnPool, InceptionE):
+class _LastBlock(_PooledBranch, InceptionE):
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         return F.max_pool2d(x, kernel_size=3, stride=1, padding=1)
 
 
 def build_network() -> nn.Module:
-    """The architecture with random weights: [N, 3, 299, 299] in [-1, 1] -> logits [N, 1008]."""
+    """Build the network with random weights: [N, 3, 299, 299] in [-1, 1] -> logits [N, 1008]."""
     blocks = [BasicConv2d, _BlockA, InceptionB, _BlockC, InceptionD, _BlockE, InceptionAux]
     network = Inception3(CLASSES, aux_logits=False, inception_blocks=blocks, init_weights=False)
     network.Mixed_7c = _LastBlock(2048)
@@ -77,20 +79,20 @@ def build_network() -> nn.Module:
 
 
 def load_inception() -> nn.Module:
-    """The network with FID's weights, returning pooled features [N, 2048], in eval mode.
+    """Load the network with FID's weights, in eval mode; it returns pooled features [N, 2048].
 
-    ``WeightsUnavailableError`` if they are neither cached nor reachable; ``UserError`` if the cached file
-    is something else.
+    ``WeightsUnavailableError`` if the weights are neither cached nor reachable; ``UserError`` if the cached
+    file holds another network.
     """
     remedy = "use --extractor classifier (the baseline classifier's features)"
     state = hub_weights(WEIGHTS_URL, "FID's Inception weights", remedy)
     network = build_network()
-    own = network.state_dict()
-    counters = {key for key in own if key.endswith("num_batches_tracked")}  # older files lack them
-    wrong = [key for key in own if key not in counters and key not in state]
-    wrong += [key for key, value in state.items() if key not in own or value.shape != own[key].shape]
+    expected = network.state_dict()
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}  # the file lacks them
+    wrong = [key for key in expected if key not in counters and key not in state]
+    wrong += [key for key in state if key not in expected or state[key].shape != expected[key].shape]
     if wrong:
-        file = WEIGHTS_URL.rsplit("/", 1)[1]
+        file = weights_file(WEIGHTS_URL).name
         raise UserError(
             f"{file} in torch's cache is not FID's Inception network ({wrong[0]} does not fit); "
             f"delete it, or {remedy}"
@@ -101,7 +103,7 @@ def load_inception() -> nn.Module:
 
 
 def to_inception_range(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 [N, S, S] -> float32 [N, 3, 299, 299] in [-1, 1]; bilinear, antialiased where it shrinks."""
+    """Resize uint8 [N, S, S] to float32 [N, 3, 299, 299] in [-1, 1], bilinear, antialiased to shrink."""
     gray = pixels.unsqueeze(1).float() / 127.5 - 1.0  # [N, 1, S, S]
     size = (INPUT_SIZE, INPUT_SIZE)
     resized = F.interpolate(gray, size, mode="bilinear", align_corners=False, antialias=True)
@@ -117,7 +119,7 @@ def inception_features(
     batch_size: int = 32,
     progress: Callable[..., Any] = lambda batches, **_: batches,
 ) -> np.ndarray:
-    """uint8 [N, S, S] -> float32 [N, 2048]. ``progress`` wraps the batches."""
+    """Compute features of images: uint8 [N, S, S] -> float32 [N, 2048]. ``progress`` wraps the batches."""
     network = network.to(device)
     batches = as_tensor(pixels).split(batch_size)
     parts = [
@@ -127,8 +129,10 @@ def inception_features(
     return torch.cat(parts).numpy()
 
 
-def feature_cache(network: nn.Module, cache_dir: str | Path | None, *, device: torch.device) -> FeatureCache:
-    """The features of ``load_inception``'s network, kept below ``cache_dir`` (None: nowhere)."""
+def inception_cache(
+    network: nn.Module, cache_dir: str | Path | None, *, device: torch.device
+) -> FeatureCache:
+    """Cache of the features of ``load_inception``'s network below ``cache_dir`` (None: nothing is kept)."""
     network = network.to(device)
     facts = {
         "network": "FID's Inception",

@@ -1,4 +1,4 @@
-"""Pretrained weights from torch's own cache folder, or downloaded there."""
+"""Pretrained weights: read from torch's own cache folder, downloaded there if they are missing."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ import torch
 from utils import WeightsUnavailableError, load_checkpoint
 
 
-def hub_weights(url: str, what: str, remedy: str) -> dict[str, torch.Tensor]:
-    """Pretrained weights from torch's own cache folder, or downloaded there from ``url`` (hash checked).
+def weights_file(url: str) -> Path:
+    """File in torch's cache folder that holds the weights from ``url`` once they are downloaded."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
 
-    ``what`` names the weights and ``remedy`` what else the user can do, for the error that is raised
-    (``WeightsUnavailableError``) when they are neither cached nor reachable, or the cached file is no such
-    file.
+
+def hub_weights(url: str, what: str, remedy: str) -> dict[str, torch.Tensor]:
+    """Load pretrained weights from torch's cache folder; download them from ``url`` first (hash checked).
+
+    ``what`` names the weights in the error, and ``remedy`` says what else the user can do. Raises
+    ``WeightsUnavailableError`` if the weights are neither cached nor reachable, or the file is damaged.
     """
     import urllib.error
 
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = folder / url.rsplit("/", 1)[1]
+    file = weights_file(url)
+    folder = file.parent
 
     def unavailable(problem: str) -> WeightsUnavailableError:
         message = f"{what}: {file.name} {problem}; put the file from {url} there, or {remedy}"
@@ -35,21 +39,21 @@ def hub_weights(url: str, what: str, remedy: str) -> dict[str, torch.Tensor]:
             with _network_timeout(10.0):
                 torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=True)
         except (urllib.error.URLError, OSError, RuntimeError) as error:
-            # Not all of an OSError, which would name the folder once more.
+            # The whole text of an OSError would name the folder once more.
             reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
             raise unavailable(f"is not in {folder} and could not be downloaded ({reason})") from None
     try:
         state = load_checkpoint(file)
-    except Exception:  # damaged bytes in torch's older format make it raise nearly anything
-        raise unavailable(f"in {folder} is damaged or another file") from None
+    except Exception:  # damaged bytes can make torch raise nearly anything
+        raise unavailable(f"in {folder} is damaged or is not a file of weights") from None
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise unavailable(f"in {folder} is not a file of weights alone")
+        raise unavailable(f"in {folder} holds more than weights")
     return state
 
 
 @contextlib.contextmanager
 def _network_timeout(seconds: float) -> Iterator[None]:
-    """torch.hub sets no timeout of its own, and would wait for minutes behind a silent firewall."""
+    """Set a timeout for connections: torch.hub has none and can wait for minutes behind a firewall."""
     import socket
 
     previous = socket.getdefaulttimeout()

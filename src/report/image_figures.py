@@ -1,7 +1,7 @@
 """Figures that show X-rays, real and synthetic: grids, pairs and heat maps.
 
-As in ``plots``, whose style these share: numbers in, matplotlib ``Figure`` out, no metric computed, no path
-chosen. Pixels are drawn as whole numbers of screen pixels, so that nothing is smoothed or invented.
+Pixels in, matplotlib ``Figure`` out; no metric is computed and no file written. Every pixel of an image is
+drawn as a whole number of screen pixels, so that nothing is smoothed or invented.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from common.plot_style import DPI, INK, PALETTE, new_figure, styled
 # --- images ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class ImageSection:
-    """A block of images under one heading.
+    """A block of images uint8 [N, S, S] under one heading.
 
-    images: uint8 [N, S, S]; labels: a short text under each; boxes: per image float [K, 4] with
-    x, y, width, height in pixels of that image.
+    ``labels``: a short text under each image; ``boxes``: for each image float [K, 4] with x, y, width and
+    height in pixels of that image.
     """
 
     heading: str
@@ -41,7 +41,7 @@ def image_grid(
     labels: list[str] | None = None,
     boxes: Sequence[np.ndarray] | None = None,
 ) -> Figure:
-    """Gray images uint8 [N, S, S] in a grid at their own resolution, or a whole multiple of it."""
+    """Draw gray images uint8 [N, S, S] in a grid, at their own resolution or a whole multiple of it."""
     columns = columns or math.ceil(math.sqrt(len(images)))
     return image_sections([ImageSection("", images, labels, boxes)], min(columns, len(images)), title or "")
 
@@ -54,7 +54,7 @@ def real_vs_synthetic(
     columns: int = 8,
     kind: str = "positives",
 ) -> Figure:
-    """Real training images above synthetic ones, both uint8 [N, S, S] and of the ``kind`` named.
+    """Draw real training images above synthetic ones, both uint8 [N, S, S] and of the ``kind`` named.
 
     ``real`` None leaves every real X-ray out. ``pairs`` = (synthetic, most similar real, captions) adds
     rows in which each synthetic image stands above its closest training image.
@@ -73,7 +73,7 @@ def real_vs_synthetic(
 
 @styled
 def image_sections(sections: Sequence[ImageSection], columns: int, title: str) -> Figure:
-    """Blocks of images under one another, every pixel drawn as a whole number of screen pixels."""
+    """Draw blocks of images under one another."""
     size = sections[0].images.shape[1]
     tile = size * max(1, math.ceil(144 / size))  # screen pixels
     gap, margin = 6, 14
@@ -106,6 +106,7 @@ def _draw_section(
     ax: Axes, section: ImageSection, corner: tuple[int, int], columns: int, tile: int, gap: int
 ) -> None:
     left, top = corner
+    view = {"xlim": ax.get_xlim(), "ylim": ax.get_ylim()}
     if section.heading:
         ax.text(left, top + 14, section.heading, fontsize=8.5, va="center", color=INK)
         top += 30
@@ -120,9 +121,7 @@ def _draw_section(
             ax.text(x + tile / 2, y + tile + 12, text, fontsize=6.5, ha="center", va="center", color=INK)
         if section.boxes is not None:
             _draw_boxes(ax, section.boxes[index], (x, y), tile / image.shape[0])
-    # imshow narrows the view to the image just drawn
-    figure_width, figure_height = ax.figure.get_size_inches() * ax.figure.dpi
-    ax.set(xlim=(0, figure_width), ylim=(figure_height, 0), aspect="auto")
+    ax.set(**view, aspect="auto")  # imshow narrows the view to the image just drawn
 
 
 def _draw_boxes(ax: Axes, boxes: np.ndarray, corner: tuple[int, int], scale: float) -> None:
@@ -140,19 +139,19 @@ def nearest_neighbours(
     title: str,
     no_real_images: bool = False,
 ) -> Figure:
-    """Synthetic images uint8 [N, S, S], one a column, above their nearest training and held-out real images.
+    """Draw synthetic images uint8 [N, S, S], a column each, above their nearest training and held-out images.
 
     ``captions``: texts under the "training" and the "heldout" images. With ``no_real_images`` the synthetic
-    ones stand alone, with the training images' texts; ``heldout`` None leaves that row out.
+    images stand alone, with the training images' texts; ``heldout`` None leaves that row out.
     """
-    above = "Synthetic: those closest to a training image, closest first"
+    above = "Synthetic: the images closest to a training image, closest first"
     if no_real_images:
         above += " (the real ones are left out: --no-real-images)"
         return image_sections([ImageSection(above, synthetic, captions["training"])], len(synthetic), title)
-    below = "The nearest training image of each: its generator learned from it"
+    below = "The nearest training image of each; the generator learned from it"
     sections = [ImageSection(above, synthetic), ImageSection(below, training, captions["training"])]
     if heldout is not None:
-        unseen = "The nearest held-out image, never seen: likeness by chance, and not what was sorted by"
+        unseen = "The nearest held-out image of each, which the generator never saw: likeness by chance"
         sections.append(ImageSection(unseen, heldout, captions["heldout"]))
     return image_sections(sections, len(synthetic), title)
 
@@ -171,7 +170,7 @@ def gradcam(
     title: str,
     caption: str,
 ) -> Figure:
-    """A row per X-ray uint8 [N, S, S]: the image itself, then each arm's heat map laid over it.
+    """Draw a row per X-ray uint8 [N, S, S]: the image itself, then each arm's heat map laid over it.
 
     ``heats``: float [N, S', S'] in [0, 1] for each arm; ``probabilities``: float [N], written under each
     map. Shows real X-rays.

@@ -14,7 +14,7 @@ from arms import figures as arm_figures
 from common import plot_style as plots
 from fake_results import fake_cv, fake_history
 from gan import figures as plots_gan
-from report import image_figures as plots_images
+from report import image_figures
 
 
 def texts(figure: Figure) -> str:
@@ -57,7 +57,7 @@ def test_gan_losses_leave_out_terms_that_were_off():
 def test_images_are_drawn_pixel_by_pixel():
     image = np.zeros((48, 48), dtype=np.uint8)
     image[::2, ::2] = 255  # the finest pattern: any resampling would turn it gray
-    shown = render(plots_images.image_grid(np.stack([image] * 6), columns=3, title="six"))
+    shown = render(image_figures.image_grid(np.stack([image] * 6), columns=3, title="six"))
     scale = 3  # 48 pixels become 144
     expected = np.kron(image, np.ones((scale, scale), dtype=np.uint8))
     top, left = 14 + 30, 14  # margin and title
@@ -69,7 +69,7 @@ def test_images_are_drawn_pixel_by_pixel():
 def test_grid_with_labels_boxes_and_a_long_title():
     images = np.full((3, 64, 64), 100, dtype=np.uint8)
     boxes = [np.array([[8.0, 8.0, 20.0, 30.0]]), np.empty((0, 4)), np.array([[0, 0, 9, 9], [30, 30, 9, 9]])]
-    figure = plots_images.image_grid(images, 2, "a title " * 20, labels=["AP", "PA", "AP"], boxes=boxes)
+    figure = image_figures.image_grid(images, 2, "a title " * 20, labels=["AP", "PA", "AP"], boxes=boxes)
     rectangles = figure.axes[0].patches
     assert len(rectangles) == 3
     assert rectangles[0].get_width() == 20 * 3 and rectangles[0].get_height() == 30 * 3
@@ -81,11 +81,11 @@ def test_grid_with_labels_boxes_and_a_long_title():
 def test_real_images_are_left_out_when_told():
     rng = np.random.default_rng(0)
     real, synthetic = (rng.integers(0, 256, (8, 32, 32), dtype=np.uint8) for _ in range(2))
-    both = plots_images.real_vs_synthetic(
+    both = image_figures.real_vs_synthetic(
         real, synthetic, "t", (synthetic[:2], real[:2], ["r = 0.9", "r = 0.8"])
     )
     assert len(both.axes[0].images) == 8 + 8 + 2 + 2
-    alone = plots_images.real_vs_synthetic(None, synthetic, "t")
+    alone = image_figures.real_vs_synthetic(None, synthetic, "t")
     shown = [image.get_array() for image in alone.axes[0].images]
     assert len(shown) == 8
     assert all((array == synthetic[i]).all() for i, array in enumerate(shown))

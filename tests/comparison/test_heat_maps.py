@@ -12,8 +12,8 @@ from PIL import Image
 from torch import nn
 
 from classifier import CHECKPOINT_FORMAT, PneumoniaClassifier
-from comparison import heat_maps as gradcam
-from report import image_figures as plots_images
+from comparison import heat_maps
+from report import image_figures
 from utils import UserError, save_checkpoint
 
 SIZE = 64
@@ -57,7 +57,7 @@ def squares() -> tuple[np.ndarray, list[tuple[slice, slice]]]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_bright_square_that_drives_the_logit_gets_the_heat(frozen, precision):
     images, windows = squares()
-    maps = gradcam.gradcam_maps(Brightness(frozen=frozen), images, precision=precision, batch_size=3)
+    maps = heat_maps.gradcam_maps(Brightness(frozen=frozen), images, precision=precision, batch_size=3)
     assert maps.shape == images.shape and maps.dtype == np.float32
     for heat, window in zip(maps, windows, strict=True):
         assert heat.min() >= 0 and heat.max() == pytest.approx(1.0)
@@ -74,7 +74,7 @@ def _flat(window: tuple[slice, slice]) -> np.ndarray:
 
 def test_what_lowers_the_score_gets_no_heat():
     images, _ = squares()
-    assert (gradcam.gradcam_maps(Brightness(sign=-1.0), images) == 0).all()
+    assert (heat_maps.gradcam_maps(Brightness(sign=-1.0), images) == 0).all()
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -83,7 +83,7 @@ def test_our_classifier_is_explained_whole_and_left_as_it_was(frozen):
     model = PneumoniaClassifier(frozen).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE), dtype=np.uint8)
-    maps = gradcam.gradcam_maps(model, images, device=CPU)
+    maps = heat_maps.gradcam_maps(model, images, device=CPU)
     assert maps.shape == (2, SIZE, SIZE) and np.isfinite(maps).all()
     assert maps.min() >= 0 and maps.max() <= 1
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -106,7 +106,7 @@ def test_maps_are_grad_cam_by_its_equations():
     coarse = (weights * kept["a"]).sum(dim=1, keepdim=True).relu()  # [1, 1, 3, 3]
     expected = nn.functional.interpolate(coarse, (96, 96), mode="bilinear")[0, 0].detach().numpy()
     assert expected.max() > 0
-    assert gradcam.gradcam_maps(model, pixels)[0] == pytest.approx(expected / expected.max(), abs=1e-5)
+    assert heat_maps.gradcam_maps(model, pixels)[0] == pytest.approx(expected / expected.max(), abs=1e-5)
 
 
 # --- which images ----------------------------------------------------------------------------------
@@ -120,25 +120,25 @@ def predictions(n: int = 400, seed: int = 0) -> pd.DataFrame:
 
 def test_right_and_wrong_images_are_chosen_by_the_stated_rule():
     table = predictions()
-    chosen = gradcam.choose_images(table, n_each=3, seed=5)
-    assert list(chosen["outcome"]) == [word for word in gradcam.OUTCOMES.values() for _ in range(3)]
-    for (label, call), outcome in gradcam.OUTCOMES.items():
+    chosen = heat_maps.choose_images(table, n_each=3, seed=5)
+    assert list(chosen["outcome"]) == [word for word in heat_maps.OUTCOMES.values() for _ in range(3)]
+    for (label, call), outcome in heat_maps.OUTCOMES.items():
         rows = chosen[chosen["outcome"] == outcome]
         assert (rows["label"] == label).all() and ((rows["probability"] >= 0.5) == bool(call)).all()
         group = table[(table["label"] == label) & ((table["probability"] >= 0.5) == bool(call))]
-        drawn = group.sample(min(gradcam.POOL, len(group)), random_state=5)
+        drawn = group.sample(min(heat_maps.POOL, len(group)), random_state=5)
         best = drawn["probability"].nlargest(3) if call else drawn["probability"].nsmallest(3)
         assert list(rows["probability"]) == list(best)
     shuffled = table.sample(frac=1, random_state=1)
-    assert gradcam.choose_images(shuffled, n_each=3, seed=5).equals(chosen)
-    assert not gradcam.choose_images(table, n_each=3, seed=6).equals(chosen)
+    assert heat_maps.choose_images(shuffled, n_each=3, seed=5).equals(chosen)
+    assert not heat_maps.choose_images(table, n_each=3, seed=6).equals(chosen)
 
 
 def test_outcomes_that_do_not_occur_are_left_out():
     table = predictions(30).assign(probability=0.9)
-    chosen = gradcam.choose_images(table)
+    chosen = heat_maps.choose_images(table)
     assert set(chosen["outcome"]) == {"true positive", "false positive"}
-    assert gradcam.row_titles(chosen, "augmented")[0] == "True positive\nof augmented\n(label: pneumonia)"
+    assert heat_maps.row_titles(chosen, "augmented")[0] == "True positive\nof augmented\n(label: pneumonia)"
 
 
 # --- arms and figure -------------------------------------------------------------------------------
@@ -161,14 +161,14 @@ def two_arms(tmp_path: Path) -> tuple[dict[str, Path], pd.DataFrame]:
 
 def test_every_arm_explains_the_same_images_at_its_own_size(two_arms):
     files, records = two_arms
-    shown = gradcam.explain_arms(files, records, device=CPU, workers=1)
+    shown = heat_maps.explain_arms(files, records, device=CPU, workers=1)
     assert shown.xrays.shape == (3, 96, 96)
     assert {arm: heat.shape for arm, heat in shown.heats.items()} == {
         "baseline": (3, 64, 64), "augmented": (3, 96, 96)
     }  # fmt: skip
     assert all(p.shape == (3,) and (p > 0).all() and (p < 1).all() for p in shown.probabilities.values())
     with pytest.raises(UserError, match="is missing"):
-        gradcam.explain_arms({"gone": files["baseline"].with_name("no.pth")}, records, device=CPU)
+        heat_maps.explain_arms({"gone": files["baseline"].with_name("no.pth")}, records, device=CPU)
 
 
 def test_figure_shows_each_image_under_each_arm_with_its_probability():
@@ -177,8 +177,8 @@ def test_figure_shows_each_image_under_each_arm_with_its_probability():
     heats = {arm: rng.random((2, 32, 32)).astype(np.float32) for arm in ("baseline", "augmented")}
     heats["augmented"][1] = 0
     chances = {"baseline": np.array([0.91, 0.08]), "augmented": np.array([0.77, 0.42])}
-    figure = plots_images.gradcam(xrays, heats, chances, ["True positive", "False negative"], "8 of 301",
-                                  gradcam.CAPTION)  # fmt: skip
+    figure = image_figures.gradcam(xrays, heats, chances, ["True positive", "False negative"], "8 of 301",
+                                  heat_maps.CAPTION)  # fmt: skip
     words = " ".join(text.get_text() for text in figure.findobj(match=lambda x: hasattr(x, "get_text")))
     for word in ("X-ray", "baseline", "augmented", "True positive", "p = 0.91", "p = 0.42", "8 of 301"):
         assert word in words, word
@@ -187,4 +187,4 @@ def test_figure_shows_each_image_under_each_arm_with_its_probability():
     assert [len(ax.images) for ax in tiles] == [1, 2, 2] * 2 and key.get_title("left").startswith("heat")
     assert (tiles[1].images[0].get_array() == xrays[0]).all()
     assert tiles[5].images[1].get_alpha().max() == 0  # no heat, no colour
-    assert tiles[1].images[1].get_alpha().max() <= plots_images.HEAT_OPACITY < 1
+    assert tiles[1].images[1].get_alpha().max() <= image_figures.HEAT_OPACITY < 1

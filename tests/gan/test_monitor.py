@@ -16,7 +16,8 @@ from gan.setup import TrainingSet
 from gan.timetable import START_SECONDS, Costs, Timetable, forward_operations, timetable
 from gan.training import Objective, build_gan, image_noise, step_noise, train_step
 from gan.warnings import active_warnings
-from image_metrics.feature_spaces import grain, hog_features, hog_space
+from image_metrics.feature_spaces import hog_space
+from image_metrics.pixel_features import grain, hog_features
 
 CPU = torch.device("cpu")
 SHAPES = 32  # pixels

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from image_metrics import neighbourhoods as fidelity
-from image_metrics.distances import equal_draws
+from image_metrics.equal_draws import equal_draws
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def test_one_distribution_scores_high_and_a_planted_collapse_scores_nothing(rng)
         sets = equal_draws(training, patients, made, heldout, max_images=1000, seed=3)
         result = fidelity.scores_over_draws(sets)
         assert result["n"] == 150 and result["k"] == fidelity.NEIGHBOURS
-        scores[name] = {key: row["mean"] for key, row in result["scores"]["synthetic_vs_training"].items()}
-        unseen = {key: row["mean"] for key, row in result["scores"]["training_vs_heldout"].items()}
+        scores[name] = result["comparisons"]["synthetic_vs_training"]
+        unseen = result["comparisons"]["heldout_vs_training"]
     for key in fidelity.SCORES:
         assert scores["fresh"][key] == pytest.approx(unseen[key], abs=0.1)
     assert scores["fresh"]["density"] == pytest.approx(1.0, abs=0.2)  # its expectation, Naeem et al. 2020
@@ -87,9 +87,9 @@ def probe(a, b, patients=None, n=200, seed=0) -> dict:
 def test_one_distribution_cannot_be_separated_and_two_can(rng):
     a, b = rng.normal(size=(300, 20)), rng.normal(size=(250, 20))
     same = probe(a, b)
-    assert same["auroc"] == pytest.approx(0.5, abs=0.12) and same["n"] == [200, 200]
+    assert same["probe_auroc"] == pytest.approx(0.5, abs=0.12) and same["n_images"] == [200, 200]
     b[:, 7] += 4.0
-    assert probe(a, b)["auroc"] > 0.99
+    assert probe(a, b)["probe_auroc"] > 0.99
     assert probe(a, b) == probe(a, b)
 
 
@@ -98,10 +98,10 @@ def test_patients_stay_in_one_fold(rng):
     patients = np.repeat(np.arange(20), 10)
     a = rng.normal(size=(20, 60))[patients] + rng.normal(0, 0.05, size=(200, 60))
     b = rng.normal(size=(200, 60))
-    leaking = probe(a, b)["auroc"]  # every image its own group
-    assert leaking > 0.8 and probe(a, b, patients)["auroc"] < 0.65
+    leaking = probe(a, b)["probe_auroc"]  # every image its own group
+    assert leaking > 0.8 and probe(a, b, patients)["probe_auroc"] < 0.65
 
 
 def test_too_few_groups_give_no_auroc(rng):
     a, b = rng.normal(size=(30, 2)), rng.normal(size=(30, 2))
-    assert probe(a, b, ["one patient"] * 30)["auroc"] is None
+    assert probe(a, b, ["one patient"] * 30)["probe_auroc"] is None

@@ -5,7 +5,6 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from stats import metrics
 from stats.metric_registry import METRICS, Metric, classification_metrics, mean_and_std
-from stats.shortcut_baselines import References, logistic_probabilities, metadata_features, thumbnail_features
 
 
 def test_metrics_by_hand():
@@ -104,36 +103,3 @@ def test_fold_means_leave_out_the_undefined():
     mean, std = mean_and_std(rows)
     assert mean["accuracy"] == pytest.approx(0.6) and std["accuracy"] == pytest.approx(np.sqrt(0.02))
     assert mean["auroc"] == 0.9 and std["auroc"] is None and mean["brier"] is None
-
-
-class TestReferences:
-    def test_thumbnails_are_area_means(self):
-        pixels = np.arange(2 * 64 * 64, dtype=np.int64).reshape(2, 64, 64) % 251
-        features = thumbnail_features(pixels.astype(np.uint8))
-        blocks = pixels.reshape(2, 16, 4, 16, 4).mean(axis=(2, 4)) / 255
-        assert features == pytest.approx(blocks.reshape(2, 256), abs=1e-6)
-
-    def test_metadata_features_know_the_unknown(self):
-        features = metadata_features(["AP", "PA", ""], ["M", "F", ""], [30, float("nan"), 60])
-        assert features.tolist() == [[1, 0, 1, 0, 3], [0, 0, 0, 0, 5], [0, 1, 0, 1, 6]]
-
-    def test_out_of_fold_means_not_having_seen_it(self):
-        """Labels of pure noise: whoever saw an image could remember it, who did not scores about 0.5."""
-        import pandas as pd
-
-        rng = np.random.default_rng(5)
-        n = 400
-        records = pd.DataFrame(
-            {"label": rng.integers(0, 2, n), "view": "AP", "sex": "M", "age": rng.integers(20, 80, n)}
-        )
-        pixels = rng.integers(0, 255, (n, 16, 16), dtype=np.uint8)
-        references = References(records, pixels)
-        folds = rng.integers(1, 6, n)
-        labels = records["label"].to_numpy()
-        assert abs(metrics.auroc(labels, references.out_of_fold(folds)["thumbnail"]) - 0.5) < 0.12
-        assert metrics.auroc(labels, references.predict(records, pixels)["thumbnail"]) > 0.7
-
-    def test_logistic_regression_learns(self):
-        features = np.random.default_rng(6).normal(size=(200, 3))
-        labels = (features[:, 0] > 0).astype(int)
-        assert metrics.auroc(labels, logistic_probabilities(features, labels, features, 1.0)) > 0.99

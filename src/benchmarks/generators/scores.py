@@ -22,10 +22,10 @@ from benchmarks.generators.data import BenchmarkData
 from benchmarks.generators.kid import KernelReference
 from gan.monitor import mean_distance
 from image_metrics.copies import closer_to_training, detail_distances, near_copies
-from image_metrics.distances import EqualDraws, feature_distances, halve_by_group, kernel_distance
-from image_metrics.feature_spaces import grain, hog_features
+from image_metrics.equal_draws import EqualDraws, feature_distances, halve_by_group
+from image_metrics.kernel_distance import kernel_distance
 from image_metrics.neighbourhoods import NEIGHBOURS, SCORES, neighbourhood_scores
-from stats.shortcut_baselines import THUMBNAIL_SIDE, thumbnail_features
+from image_metrics.pixel_features import THUMBNAIL_SIDE, grain, hog_features, thumbnail_features
 from utils import derive_seed
 
 VERSION = 2  # of the spaces and of what is computed in them: figures of two versions are not to be compared
@@ -164,7 +164,7 @@ def _named(pairs: Iterator) -> Iterator[dict[str, tuple[np.ndarray, np.ndarray]]
 def compare(sets: EqualDraws) -> dict[str, float | int | None]:
     """Means over the draws: "kid", "fid", each with its SD over draws, "precision", "recall", "density",
     "coverage"; "n" images on either side."""
-    distances = feature_distances(sets)["distances"]["pair"]
+    distances = feature_distances(sets)["comparisons"]["pair"]
     scores = [neighbourhood_scores(*compared["pair"], NEIGHBOURS) for compared in sets]
     means = {name: float(np.mean([score[name] for score in scores])) for name in SCORES}
     return {"n": sets.n, **distances, **means}

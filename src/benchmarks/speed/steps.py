@@ -36,7 +36,8 @@ from gan.training import (
     step_noise,
     train_step,
 )
-from image_metrics.distances import frechet_distance_of_features, kernel_distance_of_subsets
+from image_metrics.frechet import frechet_distance_of_features
+from image_metrics.kernel_distance import kernel_distance_of_subsets
 from image_metrics.neighbourhoods import NEIGHBOURS, neighbourhood_scores
 from networks.vgg16 import untrained_vgg16
 from utils import autocast, derive_seed, set_seed
@@ -268,8 +269,9 @@ def measure_image_quality(bench: Bench) -> SpeedRow:
         return plain_path.plain_frechet_distance(a, b), float(kid), precision
 
     def ours() -> tuple[float, float, float]:
-        kid = kernel_distance_of_subsets(a, b, size=subset, seed=bench.seed, n_subsets=KID_SUBSETS)["mean"]
-        return frechet_distance_of_features(a, b), kid, neighbourhood_scores(a, b)["precision"]
+        kid = kernel_distance_of_subsets(a, b, size=subset, seed=bench.seed, n_subsets=KID_SUBSETS)
+        precision = neighbourhood_scores(a, b)["precision"]
+        return frechet_distance_of_features(a, b), kid["kid_of_subsets"], precision
 
     gaps = [abs(x - y) / max(abs(x), 1e-12) for x, y in zip(plain(), ours(), strict=True)]
     note = note_of_agreement("FID, KID and precision (relative)", max(gaps), 0.01)

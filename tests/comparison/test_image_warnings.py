@@ -3,7 +3,7 @@
 import pytest
 
 from arms.result_files import Arm
-from comparison.synthetic_sets import analysed_others, synthetic_flags
+from comparison.image_warnings import analysed_others, synthetic_flags
 
 A, B = "a" * 64, "b" * 64
 
@@ -80,8 +80,8 @@ def test_looking_at_one_of_several_folders_is_said():
 def test_images_looked_at_are_those_of_the_augmented_arm_or_it_is_said():
     arms = [BASELINE, arm("augmented"), arm("control_duplicate", B), arm("diffusion", B)]
     assert analysed_others(arms, A) is None
-    assert f"looked at (manifest {B[:12]}) are NOT THOSE" in analysed_others(arms, B)
-    assert "looked at (no manifest) are NOT THOSE" in analysed_others(arms, None)
+    assert f"analysed here (manifest {B[:12]}) are NOT THOSE" in analysed_others(arms, B)
+    assert "analysed here (no manifest) are NOT THOSE" in analysed_others(arms, None)
     without = [BASELINE, arm("control_duplicate", A), arm("diffusion", B)]
     assert analysed_others(without, B) is None
     assert f"(diffusion manifest {B[:12]})" in analysed_others(without, A)

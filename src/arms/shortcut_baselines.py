@@ -1,7 +1,7 @@
-"""Reference predictors that ignore the lungs: every classifier is printed beside them.
+"""Reference predictors that ignore the lungs; every classifier is reported beside them.
 
-A network that does not beat a logistic regression on 16 x 16 thumbnails has not learned from the image,
-and one that does not beat view, sex and age has learned less than the form that came with it.
+A network that does not beat a logistic regression on 16 x 16 thumbnails has learned nothing from the details
+of the image. One that does not beat view, sex and age has learned less than the form that came with it.
 """
 
 from __future__ import annotations
@@ -10,19 +10,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from common.arrays import release_memory_map
+from image_metrics.pixel_features import thumbnail_features
 from stats.bootstrap import bootstrap_difference
 from stats.metrics import auroc
 
 if TYPE_CHECKING:
     import pandas as pd
 
-THUMBNAIL_SIDE = 16
 # Inverse L2 strengths. 0.01 gives the thumbnails their best out-of-fold AUROC on 899 RSNA training
 # images (0.0003 to 1 tried): the reference should be as strong as it can be.
 THUMBNAIL_C = 0.01
@@ -30,41 +28,38 @@ METADATA_C = 1.0
 UNKNOWN_AGE = 50.0  # years, about the median
 
 
-def metadata_features(view: Sequence[str], sex: Sequence[str], age: Sequence[float]) -> np.ndarray:
-    """float [N, 5]: AP, view unknown, male, sex unknown, age in decades."""
-    view, sex = np.asarray(view, dtype=str), np.asarray(sex, dtype=str)
+def metadata_features(
+    view: Sequence[str] | pd.Series, sex: Sequence[str] | pd.Series, age: Sequence[float] | pd.Series
+) -> np.ndarray:
+    """Columns of numbers from metadata, float [N, 5]: AP, view unknown, male, sex unknown, age in decades."""
+    views, sexes = np.asarray(view, dtype=str), np.asarray(sex, dtype=str)
     decades = np.nan_to_num(np.asarray(age, dtype=float), nan=UNKNOWN_AGE) / 10.0
-    columns = [view == "AP", ~np.isin(view, ["AP", "PA"]), sex == "M", ~np.isin(sex, ["M", "F"]), decades]
+    columns = [
+        views == "AP", ~np.isin(views, ["AP", "PA"]), sexes == "M", ~np.isin(sexes, ["M", "F"]), decades
+    ]  # fmt: skip
     return np.stack([np.asarray(column, dtype=float) for column in columns], axis=1)
-
-
-def thumbnail_features(pixels: np.ndarray, side: int = THUMBNAIL_SIDE) -> np.ndarray:
-    """uint8 [N, S, S] -> float [N, side * side]: area averages in [0, 1]."""
-    small = []
-    for chunk in np.array_split(pixels, max(1, len(pixels) // 256)):
-        images = torch.from_numpy(chunk.astype(np.float32))[:, None]
-        small.append(torch.nn.functional.adaptive_avg_pool2d(images, side))
-        release_memory_map(pixels)
-    return torch.cat(small).flatten(1).numpy() / 255.0
 
 
 def logistic_probabilities(
     train_features: np.ndarray, train_labels: np.ndarray, features: np.ndarray, c: float
 ) -> np.ndarray:
-    """Probabilities [M] for ``features`` from a standardised logistic regression, L2-penalised with C = c."""
+    """Fit a standardised logistic regression (L2, C = c) and predict probabilities [M] for ``features``."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000))
     return model.fit(train_features, train_labels).predict_proba(features)[:, 1]
 
 
-class References:
-    """The two logistic regressions for one set of training images; ``records`` has view, sex, age, label."""
+class ReferencePredictors:
+    """The two reference predictors for one set of training images.
+
+    ``records`` has view, sex, age and label; ``pixels`` uint8 [N, S, S].
+    """
 
     def __init__(self, records: pd.DataFrame, pixels: np.ndarray) -> None:
         self.labels = records["label"].to_numpy()
         self.features = _both_features(records, pixels)
 
     def out_of_fold(self, folds: np.ndarray) -> dict[str, np.ndarray]:
-        """Probabilities [N] of each training image from models that did not see its fold (1..k)."""
+        """Predict each training image [N] with models that did not see its fold (1..k)."""
         probabilities = {name: np.empty(len(self.labels)) for name in self.features}
         for fold in np.unique(folds):
             held_out = folds == fold
@@ -75,7 +70,7 @@ class References:
         return probabilities
 
     def predict(self, records: pd.DataFrame, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """Probabilities for other images, from models fitted on all training images."""
+        """Predict other images with models fitted on all training images."""
         return {
             name: logistic_probabilities(self.features[name][0], self.labels, features, c)
             for name, (features, c) in _both_features(records, pixels).items()
@@ -95,8 +90,10 @@ def reference_summary(
     probabilities: np.ndarray,
     references: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """The references on some images, and the classifier's AUROC minus the thumbnails' with a 95 %
-    interval (paired bootstrap over patients)."""
+    """Summarise the references on some images, and the classifier's AUROC minus the thumbnails' AUROC.
+
+    The difference has a 95 % interval by paired bootstrap over patients.
+    """
     gap = bootstrap_difference(labels, references["thumbnail"], probabilities, patients, "auroc")
     return {
         "always_negative_accuracy": float(1.0 - np.mean(labels)),

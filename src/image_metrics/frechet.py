@@ -1,0 +1,45 @@
+"""The Fréchet distance (FID) of two sets of features: features -> (mean, covariance) -> distance."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def mean_and_covariance(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [D] and unbiased covariance [D, D] of features float [N, D]; N is at least 2."""
+    features = np.asarray(features, dtype=np.float64)
+    return features.mean(axis=0), np.atleast_2d(np.cov(features, rowvar=False))
+
+
+def frechet_distance(mu_a: np.ndarray, sigma_a: np.ndarray, mu_b: np.ndarray, sigma_b: np.ndarray) -> float:
+    """Squared Fréchet (2-Wasserstein) distance of two Gaussians with mean [D] and covariance [D, D] each.
+
+    |mu_a - mu_b|^2 + tr(sigma_a) + tr(sigma_b) - 2 tr((sigma_a sigma_b)^(1/2))   (Dowson and Landau 1982)
+
+    The last trace is that of (r sigma_b r)^(1/2) with r = sigma_a^(1/2). This matrix is symmetric, so its
+    eigenvalues stay real, while those of a general matrix square root may not.
+    """
+    values, vectors = np.linalg.eigh(sigma_a)
+    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ sigma_b @ root).clip(min=0)).sum()
+    return _sum_of_parts(mu_a - mu_b, np.trace(sigma_a), np.trace(sigma_b), cross)
+
+
+def frechet_distance_of_features(a: np.ndarray, b: np.ndarray) -> float:
+    """Fréchet distance of the Gaussians fitted to features float [N, D] and [M, D].
+
+    With fewer images than features the cross term is computed as the nuclear norm of the N x M matrix
+    A B^T / sqrt((N - 1)(M - 1)) of the centred features. The number is the same without any D x D matrix.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if max(len(a), len(b)) >= a.shape[1]:
+        return frechet_distance(*mean_and_covariance(a), *mean_and_covariance(b))
+    centred_a = (a - a.mean(axis=0)) / np.sqrt(len(a) - 1)
+    centred_b = (b - b.mean(axis=0)) / np.sqrt(len(b) - 1)
+    cross = np.linalg.svd(centred_a @ centred_b.T, compute_uv=False).sum()
+    return _sum_of_parts(a.mean(axis=0) - b.mean(axis=0), (centred_a**2).sum(), (centred_b**2).sum(), cross)
+
+
+def _sum_of_parts(shift: np.ndarray, trace_a: float, trace_b: float, cross: float) -> float:
+    """The distance from its parts; 0 where rounding leaves it slightly negative."""
+    return max(0.0, float(shift @ shift + trace_a + trace_b - 2.0 * cross))
