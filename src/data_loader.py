@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 from common import paths
 from common.command_line import argument_parser, number, run_script
 from common.options import Option
+from dataset.image_lists import ImageList, list_images
 from dataset.image_reader import decoder_version, read_image
 from dataset.options import DATA_OPTIONS
 from dataset.patients import GROUPED_BY_PATIENT, grouping_sentence
-from dataset.pixel_cache import ImageList, count_missing, list_images, load_pixels
+from dataset.pixel_cache import count_missing, load_pixels
 from dataset.records import CHECK_COMMAND, load_dataset, load_official_test, name_some
 from dataset.splits import describe_splits, load_or_create_splits
 from dataset.tables import PLAUSIBLE_AGE, POSITIVE_CLASS

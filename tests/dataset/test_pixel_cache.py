@@ -21,6 +21,7 @@ from common.arrays import as_tensor
 from data_loader import load_images
 from dataset import image_reader
 from dataset import pixel_cache as image_cache
+from dataset.image_lists import ImageList
 from dataset.image_reader import read_image
 from dataset.records import load_dataset
 from utils import UserError, load_checkpoint
@@ -75,11 +76,11 @@ def loading_process(records, cache: Path, before_decoding: str) -> list[str]:
     """A command that loads ``records``; ``before_decoding``: what it does before each ``path``."""
     code = (
         f"import functools, sys, time; sys.path.insert(0, {str(paths.SRC)!r})\n"
-        "from pathlib import Path; from dataset import image_reader, pixel_cache\n"
+        "from pathlib import Path; from dataset import image_lists, image_reader, pixel_cache\n"
         "pixel_cache.BLOCK = 4; print = functools.partial(print, flush=True)\n"
         f"def decode(path):\n    {before_decoding}\n    return image_reader.read_image(path, {SIZE})\n"
         f"files = [Path(file) for file in {[str(path) for path in records['path']]!r}]\n"
-        f"images = pixel_cache.list_images(files, {SIZE}, image_reader.decoder_version())\n"
+        f"images = image_lists.list_images(files, {SIZE}, image_reader.decoder_version())\n"
         f"pixels, _ = pixel_cache.load_pixels(images, {str(cache)!r}, decode, workers=1, desc='loading')\n"
         "print('SUM', int(pixels.sum()))\n"
     )
@@ -497,7 +498,7 @@ def test_opening_a_full_sized_cache_is_quick(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     states = tuple((f"{i}.png", 1, 1) for i in range(n))
-    images = image_cache.ImageList(folder, states, size, "made up")
+    images = ImageList(folder, states, size, "made up")
     row = np.arange(size * size, dtype=np.uint32).astype(np.uint8).reshape(size, size)
     options = {"workers": 4, "desc": "made up"}
     image_cache.load_pixels(images, tmp_path / "cache", lambda _: row, **options)
