@@ -111,7 +111,7 @@ class ArmTrainer:
                 remedy="give other --weights, or --unfreeze",
             )
             require_same("weights", [view.key for view in self.features])
-            inputs = [view.of(images) for view in self.features for images in data.pool()]
+            inputs = [view.features(images) for view in self.features for images in data.pool()]
             self.inputs = InputPipeline(torch.from_numpy(np.concatenate(inputs)).to(device), views=views)
         else:
             self.inputs = InputPipeline(as_tensor(data.pool_pixels()).to(device), augment)
@@ -273,7 +273,7 @@ class ArmTrainer:
         if not self.cached:
             return InputPipeline(as_tensor(images.pixels).to(self.device))
         if id(images) not in self._to_predict:
-            features = torch.from_numpy(self.features[0].of(images)).to(self.device)
+            features = torch.from_numpy(self.features[0].features(images)).to(self.device)
             self._to_predict[id(images)] = InputPipeline(features)
         return self._to_predict[id(images)]
 

@@ -80,42 +80,8 @@ def phantom_marker(data_dir: str | Path) -> Path:
     return Path(data_dir) / "phantoms.json"
 
 
-# --- decoded images --------------------------------------------------------------------------------
-CACHED_INDEX_PATTERN = "*.jsonl"
-
-
-def image_cache(cache_dir: str | Path, name: str) -> Path:
-    """Holds what was decoded from one folder at one size, in one way."""
-    return Path(cache_dir) / "images" / name
-
-
-def image_cache_lock(folder: str | Path) -> Path:
-    return Path(folder) / "lock"
-
-
-def cached_pixels(folder: str | Path, name: str) -> Path:
-    return Path(folder) / f"{name}.npy"
-
-
-def cached_index(pixels: Path) -> Path:
-    """Says what lies in the rows of ``pixels``."""
-    return pixels.with_suffix(".jsonl")
-
-
-# --- cached features -------------------------------------------------------------------------------
-FEATURES_PATTERN = "*.features"
-FEATURES_TEMPORARY_PATTERN = ".*.features.tmp"  # blocks being written, by ``utils.atomic_path``
-
-
-def feature_cache(cache_dir: str | Path, space: str) -> Path:
-    """Features of one network, with one way of preparing its input and one precision."""
-    return Path(cache_dir) / "features" / space
-
-
-def feature_block(folder: str | Path, name: str) -> Path:
-    return Path(folder) / f"{name}.features"
-
-
+# --- caches ---------------------------------------------------------------------------------------
+# Decoded images and features: see ``dataset/pixel_cache.py`` and ``dataset/feature_cache.py``.
 def cached_distances(cache_dir: str | Path, name: str) -> Path:
     """Distances between real images, which need not be computed for every set of synthetic ones."""
     return Path(cache_dir) / "distances" / f"{name}.json"

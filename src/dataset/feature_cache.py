@@ -1,13 +1,13 @@
-"""Images -> features of a frozen network: computed once, kept as float16 on disk, shared by all who ask.
+"""Images -> features of a frozen network: computed once, kept as float16 on disk, shared by every script.
 
 Features lie in blocks of some hundred images, a file each, in a folder per space: one network (by its
-weights), one way of preparing its input, one precision. A block names the images that it holds by keys
-that change with the file and with its decoding, so a list of images finds what any other list has had
-computed: folds, arms, seeds, controls, fractions of the training patients and the analysis share one cache,
-synthetic images are blocks of their own, and a run that was killed goes on after its last block.
+weights), one way of preparing its input, one precision. A block names its images by keys that change with
+the file and with its decoding, so a list of images finds what was computed for any other list: folds, arms,
+seeds, controls, fractions of the training patients and the analysis share one cache, synthetic images are
+blocks of their own, and a run that was killed goes on after its last block.
 
-Every block bears its sha256. One that is damaged, or of a changed image, is never used; its images are
-computed again. Without a folder, or when it cannot be written, features stay in memory: the same numbers,
+Every block begins with its sha256. A damaged block, or one of a changed image, is never used; its images are
+computed again. Without a folder, or if it cannot be written, features stay in memory: the same numbers,
 since they are rounded to float16 either way. Several processes (see ``distributed``) compute a block each
 in turn; the main one reads and writes the files.
 """
@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common import paths
 from common.arrays import release_memory_map
 from common.distributed import from_main, interleave, is_main, my_share
 from common.progress import Announcement, progress_bar
@@ -44,16 +43,18 @@ BLOCK = 256  # images: 13 MB of pixels at 224 pixels a side, 1 MB of 2048 featur
 DIGEST = 32  # bytes of a sha256
 KEY = 16  # bytes of an image's key
 ABANDONED = 24 * 3600  # seconds after which a temporary file is taken for one of a killed run
+BLOCK_PATTERN = "*.features"
+TEMPORARY_PATTERN = ".*.features.tmp"  # blocks being written, by ``utils.atomic_path``
 
 # Pixels uint8 [B, S, S] and their image ids -> features float [B, D].
 Compute = Callable[[np.ndarray, Sequence[str]], np.ndarray]
 
 
 def sha256_weights(network: nn.Module) -> str:
-    """Of the names, kinds, shapes and values of a network's weights and BatchNorm statistics."""
+    """Hash names, kinds, shapes and values of a network's weights and BatchNorm statistics."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
-        if name.endswith("num_batches_tracked"):  # which no output depends on
+        if name.endswith("num_batches_tracked"):  # no output depends on it
             continue
         array = value.detach().cpu().contiguous().numpy()
         digest.update(f"{name} {array.dtype} {array.shape} ".encode())
@@ -68,9 +69,9 @@ class FeaturesOverflowError(UserError):
 class FeatureCache:
     """Features of one space: looked up below ``cache_dir``, computed where they are missing.
 
-    ``facts``: all that features depend on besides the image (plain types); ``compute`` makes ``dim`` features
-    of each image. ``cache_dir`` None: nothing is kept. ``hint``: what makes a long computation shorter in the
-    script that asks; ``remedy``: what to do about a network whose features overflow.
+    ``facts``: everything that features depend on besides the image (plain types); ``compute`` makes ``dim``
+    features of each image. ``cache_dir`` None: nothing is kept. ``hint``: option that shortens a long
+    computation; ``remedy``: what to do about a network whose features overflow.
     """
 
     def __init__(
@@ -85,13 +86,18 @@ class FeatureCache:
     ) -> None:
         self.key = sha256_json(facts)
         self.facts, self.compute, self.dim = facts, compute, dim
-        self.folder = paths.feature_cache(cache_dir, self.key[:20]) if cache_dir is not None else None
+        self.folder = Path(cache_dir) / "features" / self.key[:20] if cache_dir is not None else None
         self.hint, self.remedy = hint, remedy
 
-    def of(self, images: ImageSet, rows: np.ndarray | None = None, desc: str = "features") -> np.ndarray:
-        """float16 [N, dim] of ``rows`` of ``images`` (default: all). ``FeaturesOverflowError`` if they do."""
+    def features(
+        self, images: ImageSet, rows: np.ndarray | None = None, desc: str = "features"
+    ) -> np.ndarray:
+        """Return float16 [N, dim] for ``rows`` of ``images`` (default: all rows).
+
+        ``FeaturesOverflowError`` if they do not fit into float16.
+        """
         rows = np.arange(len(images.records)) if rows is None else np.asarray(rows)
-        keys = [images.row_keys[row] for row in rows] if len(images.row_keys) else []
+        keys = [images.row_keys[int(row)] for row in rows] if len(images.row_keys) else []
         features, missing = from_main(self._known, keys, len(rows))
         blocks = _blocks(np.flatnonzero(missing))
         names = images.records["image_id"].to_numpy()
@@ -116,25 +122,18 @@ class FeatureCache:
 
     # --- files ---
     def _known(self, keys: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
-        """(features float16 [n, dim], bool [n]: which are still missing in them)."""
+        """Return (features float16 [n, dim], bool [n]: which are still missing in them)."""
         features = np.empty((n, self.dim), dtype=np.float16)
         if not keys or self.folder is None:
             return features, np.ones(n, dtype=bool)
-        self._remove_abandoned()
-        return features, self._look_up(keys, features)
+        _remove_abandoned(self.folder)
+        return features, self._look_up(self.folder, keys, features)
 
-    def _remove_abandoned(self) -> None:
-        """Delete temporary files of runs that were killed; younger ones may be another process's."""
-        for file in self.folder.glob(paths.FEATURES_TEMPORARY_PATTERN):
-            with contextlib.suppress(OSError):
-                if time.time() - file.stat().st_mtime > ABANDONED:
-                    file.unlink()
-
-    def _look_up(self, keys: Sequence[str], features: np.ndarray) -> np.ndarray:
-        """Fill ``features`` from intact blocks; bool [N]: which are missing."""
+    def _look_up(self, folder: Path, keys: Sequence[str], features: np.ndarray) -> np.ndarray:
+        """Fill ``features`` from intact blocks in ``folder``; returns bool [N]: which are missing."""
         missing = np.ones(len(keys), dtype=bool)
         position_of = {key: position for position, key in enumerate(keys)}
-        for file in sorted(self.folder.glob(paths.FEATURES_PATTERN)):
+        for file in sorted(folder.glob(BLOCK_PATTERN)):
             if not missing.any():
                 break
             try:
@@ -155,34 +154,42 @@ class FeatureCache:
         return missing
 
     def _keep(self, keys: Sequence[str], features: np.ndarray) -> None:
-        """Write a block; from the first that cannot be written on, nothing is kept any more."""
+        """Write a block; once one cannot be written, nothing is kept any more."""
         if self.folder is None:
             return
         name = hashlib.sha256("".join(keys).encode()).hexdigest()[:20]
         try:
             if not (about := self.folder / "about.json").is_file():
                 save_json(about, self.facts)
-            with atomic_path(paths.feature_block(self.folder, name), durable=False) as temporary:
+            with atomic_path(self.folder / f"{name}.features", durable=False) as temporary:
                 temporary.write_bytes(_block_bytes(keys, features))
         except OSError as error:
             reason = error.strerror or error
             log.warning(
-                f"WARNING: {self.folder.parent} cannot be used ({reason}): features are computed again in "
-                "every run; --cache-dir names another folder, --no-cache needs none"
+                f"WARNING: {self.folder.parent} cannot be used ({reason}), so features are computed again in "
+                "every run; name another folder with --cache-dir, or use none with --no-cache"
             )
             self.folder = None
 
     def _half(self, features: np.ndarray) -> np.ndarray:
-        """As float16."""
+        """Round to float16; ``FeaturesOverflowError`` if that is impossible."""
         with np.errstate(over="ignore"):
             half = features.astype(np.float16)
         if not np.isfinite(half).all():
             name = self.facts.get("network", "the network")
             raise FeaturesOverflowError(
-                f"features of {name} are not finite, or beyond the range of float16 (65,504): they cannot be "
-                + f"used as they are; {self.remedy}".removesuffix("; ")
+                f"features of {name} are not finite, or beyond the range of float16 (65,504), so they cannot "
+                + f"be used; {self.remedy}".removesuffix("; ")
             )
         return half
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete temporary files of runs that were killed; younger ones may be another process's."""
+    for file in folder.glob(TEMPORARY_PATTERN):
+        with contextlib.suppress(OSError):
+            if time.time() - file.stat().st_mtime > ABANDONED:
+                file.unlink()
 
 
 # --- blocks ----------------------------------------------------------------------------------------
@@ -191,7 +198,7 @@ def _blocks(positions: np.ndarray) -> list[np.ndarray]:
 
 
 def _ahead(items: Sequence[Any], make: Callable[[Any], Any]) -> Iterator[Any]:
-    """``make`` of each item, one ahead in another thread: reading goes on while the network computes."""
+    """Yield ``make`` of each item, made one ahead in another thread while the network computes."""
     with ThreadPoolExecutor(1) as thread:
         waiting = None
         for item in items:
@@ -203,7 +210,7 @@ def _ahead(items: Sequence[Any], make: Callable[[Any], Any]) -> Iterator[Any]:
 
 
 def _block_bytes(keys: Sequence[str], features: np.ndarray) -> bytes:
-    """sha256 of what follows, keys uint8 [B, 16], features float16 [B, D]; both as .npy."""
+    """Join the sha256 of what follows, keys uint8 [B, 16] and features float16 [B, D], both as .npy."""
     content = io.BytesIO()
     np.save(content, np.frombuffer(bytes.fromhex("".join(keys)), np.uint8).reshape(-1, KEY))
     np.save(content, features)
@@ -211,16 +218,16 @@ def _block_bytes(keys: Sequence[str], features: np.ndarray) -> bytes:
 
 
 def _read_keys(file: io.BufferedReader) -> list[str]:
-    """Keys of a block, not yet verified. ``ValueError`` or ``EOFError`` if they are damaged."""
+    """Read the keys of a block without verifying them; ``ValueError`` or ``EOFError`` if damaged."""
     file.seek(DIGEST)
     keys = np.load(file, allow_pickle=False)
     if keys.dtype != np.uint8 or keys.shape[1:] != (KEY,):
-        raise ValueError("these are no keys")
+        raise ValueError("not an array of keys")
     return [key.tobytes().hex() for key in keys]
 
 
 def _read_block(content: bytes, n: int, dim: int) -> np.ndarray | None:
-    """float16 [n, dim] of a block, None if it is not what was written."""
+    """Return float16 [n, dim] of a block, None if it is not what was written."""
     if hashlib.sha256(memoryview(content)[DIGEST:]).digest() != content[:DIGEST]:
         return None
     stream = io.BytesIO(content)

@@ -111,6 +111,6 @@ def _network_space(name: str, cache: FeatureCache, operations: float, facts: dic
         return cache.compute(pixels, [""] * len(pixels)).astype(np.float16)
 
     def of_rows(images: ImageSet, rows: np.ndarray) -> np.ndarray:
-        return cache.of(images, rows, desc=f"{name} features of the reals")
+        return cache.features(images, rows, desc=f"{name} features of the reals")
 
     return Space(name, features, of_rows, cache.dim, operations, 0.0, facts)

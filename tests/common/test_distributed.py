@@ -19,6 +19,7 @@ from arms.fitting import Pool, Recipe, fit
 from classifier import ClassifierHead, InputPipeline
 from classifier_runs import frozen
 from common import distributed, paths
+from dataset.feature_cache import BLOCK_PATTERN
 from utils import UserError, load_checkpoint, load_json
 
 SRC = paths.SRC
@@ -316,8 +317,8 @@ def test_two_processes_compute_the_features_and_results_of_one(in_tmp, make_data
         options = [*frozen(in_tmp), "--k-folds", "2", "--precision", "fp32", "--cpu"]
         code, out, err = run("train_classifier", *options, *where, processes=processes)
         assert code == 0 and out.count("test: ") == 1, err
-    features = contents(in_tmp / "one/cache", paths.FEATURES_PATTERN)
-    assert features and contents(in_tmp / "two/cache", paths.FEATURES_PATTERN) == features
+    features = contents(in_tmp / "one/cache", BLOCK_PATTERN)
+    assert features and contents(in_tmp / "two/cache", BLOCK_PATTERN) == features
     tables = contents(in_tmp / "one", "*.csv")
     assert len(tables) == 3 and contents(in_tmp / "two", "*.csv") == tables
 

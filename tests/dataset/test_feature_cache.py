@@ -22,7 +22,7 @@ from classifier import (
     folded_for_inference,
     predict_batches,
 )
-from common import paths, progress
+from common import progress
 from conftest import blob_image
 from data_loader import ImageSet, load_images, to_classifier_range
 from dataset import feature_cache
@@ -70,56 +70,59 @@ def cache(folder: Path | None, **facts) -> FeatureCache:
 
 
 def block_files(folder: Path) -> list[Path]:
-    return sorted(folder.rglob(paths.FEATURES_PATTERN))
+    return sorted(folder.rglob(feature_cache.BLOCK_PATTERN))
 
 
 class TestLookUp:
     def test_computed_once_and_the_same_to_the_bit(self, images, tmp_path):
         without, first, second = cache(None), cache(tmp_path / "c"), cache(tmp_path / "c")
-        expected = without.of(images)
+        expected = without.features(images)
         assert expected.dtype == np.float16 and expected.shape == (10, SIDE)
         assert np.allclose(expected, images.pixels.mean(axis=2) / 7, rtol=1e-3)
-        assert np.array_equal(first.of(images), expected) and len(first.compute.seen) == 10
-        assert np.array_equal(second.of(images), expected) and second.compute.seen == []
+        assert np.array_equal(first.features(images), expected) and len(first.compute.seen) == 10
+        assert np.array_equal(second.features(images), expected) and second.compute.seen == []
         assert len(block_files(tmp_path / "c")) == 3 and without.compute.seen == first.compute.seen
 
     def test_any_list_finds_what_another_has_had_computed(self, records, images, tmp_path):
-        cache(tmp_path / "c").of(images)
+        cache(tmp_path / "c").features(images)
         backwards = load_images(records.iloc[::-2].reset_index(drop=True), SIDE)
         part = cache(tmp_path / "c")
-        assert np.array_equal(part.of(backwards), cache(None).of(backwards)) and part.compute.seen == []
+        assert (
+            np.array_equal(part.features(backwards), cache(None).features(backwards))
+            and part.compute.seen == []
+        )
         rows = np.array([7, 2])
-        assert np.array_equal(part.of(images, rows), cache(None).of(images)[rows])
+        assert np.array_equal(part.features(images, rows), cache(None).features(images)[rows])
 
     def test_only_what_is_missing_is_computed(self, records, images, tmp_path):
-        cache(tmp_path / "c").of(load_images(records.iloc[2:5].reset_index(drop=True), SIDE))
+        cache(tmp_path / "c").features(load_images(records.iloc[2:5].reset_index(drop=True), SIDE))
         rest = cache(tmp_path / "c")
-        assert np.array_equal(rest.of(images), cache(None).of(images))
+        assert np.array_equal(rest.features(images), cache(None).features(images))
         assert rest.compute.seen == [f"img-{i:02d}" for i in (0, 1, 5, 6, 7, 8, 9)]
 
     def test_another_network_or_precision_is_another_space(self, images, tmp_path):
-        cache(tmp_path / "c", precision="fp32").of(images)
+        cache(tmp_path / "c", precision="fp32").features(images)
         other = cache(tmp_path / "c", precision="bf16")
-        other.of(images)
+        other.features(images)
         assert len(other.compute.seen) == 10
 
     @pytest.mark.parametrize("what", ["content", "size of the pixels"])
     def test_a_changed_image_or_size_is_computed_again(self, records, images, tmp_path, what):
-        cache(tmp_path / "c").of(images)
+        cache(tmp_path / "c").features(images)
         if what == "content":
             Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(records["path"][3])
         changed = load_images(records, SIDE if what == "content" else 2 * SIDE)
         again = FeatureCache(
             tmp_path / "c", {"network": "means"}, lambda p, i: Counting()(p[:, :SIDE, :SIDE], i), SIDE
         )
-        features = again.of(changed)
+        features = again.features(changed)
         assert np.allclose(features, changed.pixels[:, :SIDE, :SIDE].mean(axis=2) / 7, rtol=1e-3)
 
     def test_images_without_keys_are_never_kept(self, images, tmp_path):
         nameless = ImageSet(images.records, images.pixels, [])
         for _ in range(2):
             own = cache(tmp_path / "c")
-            own.of(nameless)
+            own.features(nameless)
             assert len(own.compute.seen) == 10
         assert not block_files(tmp_path / "c")
 
@@ -132,20 +135,24 @@ class TestLookUp:
                 return images.pixels[rows]
 
         watched = Watched()
-        features = cache(None).of(ImageSet(images.records, watched, []))
-        assert np.array_equal(features, cache(None).of(images)) and watched.longest == feature_cache.BLOCK
+        features = cache(None).features(ImageSet(images.records, watched, []))
+        assert (
+            np.array_equal(features, cache(None).features(images)) and watched.longest == feature_cache.BLOCK
+        )
 
     def test_a_memory_map_that_was_let_go_is_read_again(self, images, tmp_path):
         np.save(tmp_path / "pixels.npy", images.pixels)
         mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
-        features = cache(None).of(ImageSet(images.records, mapped[:], []))
-        assert np.array_equal(features, cache(None).of(images)) and np.array_equal(mapped, images.pixels)
+        features = cache(None).features(ImageSet(images.records, mapped[:], []))
+        assert np.array_equal(features, cache(None).features(images)) and np.array_equal(
+            mapped, images.pixels
+        )
 
 
 class TestDamage:
     @pytest.mark.parametrize("how", ["a bit", "cut", "empty", "text", "key"])
     def test_a_damaged_block_is_not_used_but_made_again(self, images, tmp_path, how):
-        cache(tmp_path / "c").of(images)
+        cache(tmp_path / "c").features(images)
         file = block_files(tmp_path / "c")[1]
         content = bytearray(file.read_bytes())
         if how == "a bit":
@@ -155,20 +162,20 @@ class TestDamage:
         damaged = {"cut": content[: len(content) // 2], "empty": b"", "text": b"x" * 300}.get(how, content)
         file.write_bytes(damaged)
         again = cache(tmp_path / "c")
-        assert np.array_equal(again.of(images), cache(None).of(images))
+        assert np.array_equal(again.features(images), cache(None).features(images))
         assert 0 < len(again.compute.seen) <= 4
         whole = cache(tmp_path / "c")
-        whole.of(images)
+        whole.features(images)
         assert whole.compute.seen == [], "it was mended"
 
     def test_nothing_pickled_is_read(self, images, tmp_path):
         own = cache(tmp_path / "c")
-        own.of(images)
+        own.features(images)
         file = block_files(tmp_path / "c")[0]
         with file.open("wb") as opened:
             opened.write(b"0" * 32)
             np.save(opened, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-        assert np.array_equal(cache(tmp_path / "c").of(images), cache(None).of(images))
+        assert np.array_equal(cache(tmp_path / "c").features(images), cache(None).features(images))
 
     def test_a_killed_run_goes_on_after_its_last_block(self, images, tmp_path):
         killed = cache(tmp_path / "c")
@@ -181,16 +188,16 @@ class TestDamage:
 
         killed.compute = until
         with pytest.raises(KeyboardInterrupt):
-            killed.of(images)
+            killed.features(images)
         again = cache(tmp_path / "c")
-        assert np.array_equal(again.of(images), cache(None).of(images))
+        assert np.array_equal(again.features(images), cache(None).features(images))
         assert again.compute.seen == ["img-08", "img-09"]
 
     def test_a_folder_that_cannot_be_written_costs_one_line(self, images, tmp_path, capsys):
         (tmp_path / "c").write_text("a file")
         own = cache(tmp_path / "c")
-        assert np.array_equal(own.of(images), cache(None).of(images))
-        own.of(images)
+        assert np.array_equal(own.features(images), cache(None).features(images))
+        own.features(images)
         out = capsys.readouterr().out
         assert out.count("WARNING") == 1 and "--no-cache" in out
 
@@ -200,7 +207,7 @@ class TestDamage:
 
         monkeypatch.setattr(Path, "write_bytes", full)
         own = cache(tmp_path / "c")
-        assert np.array_equal(own.of(images), cache(None).of(images))
+        assert np.array_equal(own.features(images), cache(None).features(images))
         assert "No space left" in capsys.readouterr().out
         left = [file.name for file in (tmp_path / "c").rglob("*") if file.is_file()]
         assert left == ["about.json"], "no block, and no temporary file of one"
@@ -212,30 +219,30 @@ class TestDamage:
             remedy="try another",
         )  # fmt: skip
         with pytest.raises(FeaturesOverflowError, match="of the test.s .* float16 .*; try another$"):
-            own.of(images)
+            own.features(images)
         assert not block_files(tmp_path / "c") and issubclass(FeaturesOverflowError, UserError)
 
     def test_only_old_temporary_files_are_removed(self, images, tmp_path):
         own = cache(tmp_path / "c")
-        own.of(images)
+        own.features(images)
         old, young = own.folder / ".a.x1.features.tmp", own.folder / ".a.x2.features.tmp"
         for file in (old, young):
             file.write_bytes(b"half a block")
         yesterday = time.time() - 25 * 3600
         os.utime(old, (yesterday, yesterday))
-        cache(tmp_path / "c").of(images)
+        cache(tmp_path / "c").features(images)
         assert not old.exists() and young.exists() and len(block_files(tmp_path / "c")) == 3
 
     def test_a_block_is_written_under_such_a_name(self, images, tmp_path, monkeypatch):
         seen = []
 
         def killed(path: Path, content: bytes) -> None:
-            seen.append(path.match(paths.FEATURES_TEMPORARY_PATTERN))
+            seen.append(path.match(feature_cache.TEMPORARY_PATTERN))
             raise KeyboardInterrupt
 
         monkeypatch.setattr(Path, "write_bytes", killed)
         with pytest.raises(KeyboardInterrupt):
-            cache(tmp_path / "c").of(images)
+            cache(tmp_path / "c").features(images)
         assert seen == [True]
 
 
@@ -243,9 +250,9 @@ class TestHint:
     def test_a_long_computation_names_the_flags_of_its_script(self, images, monkeypatch, capsys):
         monkeypatch.setattr(progress.Announcement, "AFTER", 0.0)
         monkeypatch.setattr(progress, "WORTH_SAYING", 0.0)
-        FeatureCache(None, {}, Counting(), SIDE, hint="--few is quicker").of(images)
+        FeatureCache(None, {}, Counting(), SIDE, hint="--few is quicker").features(images)
         assert "for 10 features; --few is quicker" in capsys.readouterr().out
-        FeatureCache(None, {}, Counting(), SIDE).of(images)
+        FeatureCache(None, {}, Counting(), SIDE).features(images)
         out = capsys.readouterr().out
         assert "for 10 features" in out and ";" not in out
 
@@ -365,7 +372,7 @@ class TestClassifierCache:
     def test_a_view_of_an_image_depends_on_view_and_id_alone(self, model, records, tmp_path):
         def features(of: pd.DataFrame, view: int) -> np.ndarray:
             made = classifier.feature_caches(model, None, device=CPU, precision="fp32", views=3)
-            return made[view].of(load_images(of.reset_index(drop=True), 32)).astype(np.float32)
+            return made[view].features(load_images(of.reset_index(drop=True), 32)).astype(np.float32)
 
         some = records.iloc[[1, 5]]
         one, two = features(some, 1), features(some, 2)

@@ -231,7 +231,7 @@ def measure_first_pass(bench: Bench) -> SpeedRow:
         shutil.rmtree(cache, ignore_errors=True)
         images = load_images(records, sizes.side, workers=bench.workers, cache_dir=cache)
         (features_of,) = feature_caches(model, cache, device=bench.device, precision=bench.precision)
-        features = features_of.of(images)
+        features = features_of.features(images)
         return np.array(images.pixels), features.astype(np.float32)
 
     note = note_of_same_features(bench, plain, *ours())
