@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ from networks.gan_layers import (
     ClassProjection,
     MinibatchDeviation,
     NoiseInjection,
-    changed,
     doublings,
     root_size,
     split_noise,
@@ -75,10 +74,12 @@ class Generator(nn.Module):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The arguments that build this network again; those that are as usual are left out."""
-        names = ("image_size", "num_channels", "latent_dim", "feature_maps")
-        usual = changed(self, upsample="deconv", noise_injection=False, n_classes=0)
-        return {name: getattr(self, name) for name in names} | usual
+        """The arguments that build this network again, and which architecture it is ("arch")."""
+        names = (
+            "image_size", "num_channels", "latent_dim", "feature_maps", "upsample", "noise_injection",
+            "n_classes",
+        )  # fmt: skip
+        return {"arch": "dcgan"} | {name: getattr(self, name) for name in names}
 
     @property
     def noise_sides(self) -> list[int]:
@@ -154,10 +155,9 @@ class Discriminator(nn.Module):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The arguments that build this network again; those that are as usual are left out."""
-        names = ("image_size", "num_channels", "feature_maps")
-        usual = changed(self, d_norm="batch", mbstd=False, n_classes=0)
-        return {name: getattr(self, name) for name in names} | usual
+        """The arguments that build this network again, and which architecture it is ("arch")."""
+        names = ("image_size", "num_channels", "feature_maps", "d_norm", "mbstd", "n_classes")
+        return {"arch": "dcgan"} | {name: getattr(self, name) for name in names}
 
     def logits_and_features(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Logits [N] and the output [N, C_l, H_l, W_l] of every convolution before its BatchNorm.
@@ -201,17 +201,20 @@ def initialise(network: Generator | Discriminator) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _set_weight(layer: nn.Module, he: bool) -> None:
-    normalised = parametrize.is_parametrized(layer, "weight")
-    weight = layer.parametrizations.weight.original if normalised else layer.weight
+def _set_weight(layer: nn.Conv2d | nn.ConvTranspose2d, he: bool) -> None:
+    normalised: Any = None
+    if parametrize.is_parametrized(layer, "weight"):
+        normalised = cast(nn.ModuleDict, layer.parametrizations)["weight"]
+    weight = layer.weight if normalised is None else normalised.original
     if he:
         nn.init.kaiming_normal_(weight, a=SLOPE)
     else:
         nn.init.normal_(weight, 0.0, 0.02)
-    if normalised:  # the singular vectors are still those of the weight before
+    if normalised is not None:  # the singular vectors are still those of the weight before
         for _ in range(POWER_ITERATIONS):
-            layer.parametrizations.weight[0](weight)
+            normalised[0](weight)
 
 
 def count_parameters(network: nn.Module) -> int:
+    """Return the number of weights."""
     return sum(parameter.numel() for parameter in network.parameters())

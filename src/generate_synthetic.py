@@ -23,7 +23,7 @@ from common.command_line import argument_parser, number, run_script
 from common.distributed import barrier, from_main, is_main, my_share, process_count, process_group
 from common.progress import progress_bar
 from dataset.image_writer import is_whole
-from gan.options import CLASS_FLAGS, label_of_class
+from gan.settings import CLASS_FLAGS, label_of_class
 from synthetic.folders import check_folder, clear
 from synthetic.manifest import make_manifest
 from utils import UserError, save_json

@@ -26,8 +26,8 @@ from common.command_line import ArgumentParser, argument_parser, number, run_scr
 from common.options import add_options, flags_set_by_study
 from common.progress import duration_in_words
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
-from gan.flags import add_model_arguments, add_training_arguments
-from gan.options import add_gan_options, resolve, wants_perceptual
+from gan.options import OPTIONS as GAN_OPTIONS
+from gan.options import read_settings
 from studies.plan import Part, arm_step_name, folders_of, part_steps, plan_parts
 from studies.steps import (
     FINISHED,
@@ -59,14 +59,9 @@ log = logging.getLogger(__name__)
 
 MODEL_BYTES = 94e6  # of a ResNet-50
 # What the study says itself, of every script and of each alone; or what would make an arm another one.
-OWN_OPTIONS = {
-    "--data-dir", "--splits", "--patient-map", "--skip-bad-images", "--model-dir", "--results-dir",
-    "--figures-dir", "--train-fraction", "--epochs", "--image-size", "--seed", "--k-folds", "--cpu",
-    "--resume", "--cache-dir", "--no-cache",
-}  # fmt: skip
 OWN_OPTIONS_OF = {
     "classifier_args": flags_set_by_study(TRAIN_OPTIONS),
-    "gan_args": OWN_OPTIONS | {"--output-dir", "--kimg", "--fold"},
+    "gan_args": flags_set_by_study(GAN_OPTIONS),
 }  # fmt: skip
 
 
@@ -202,15 +197,13 @@ def classifier_work(args: argparse.Namespace) -> ClassifierWork:
 def gan_work(args: argparse.Namespace) -> GANWork:
     """How the GANs are trained, from the options that are passed on; exit code 2 if one is wrong."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    add_model_arguments(parser)
-    add_training_arguments(parser)
-    add_gan_options(parser)
+    add_options(parser, GAN_OPTIONS)
     options, _ = parser.parse_known_args(["--image-size", str(args.image_size), *args.gan_args])
     try:
-        resolve(options)
+        settings = read_settings(vars(options))
     except UserError as error:
         parser.error(str(error))
-    work = GANWork.from_options(vars(options), wants_perceptual(options))
+    work = GANWork.from_options(settings.values, settings.losses.want_perceptual)
     return replace(work, epochs=1, epoch_images=1000 * args.kimg)
 
 

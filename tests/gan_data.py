@@ -11,7 +11,7 @@ from PIL import Image
 
 import dcgan
 from common import paths
-from gan import networks as gan_networks
+from gan.file_formats import GENERATOR_FORMAT
 from utils import save_checkpoint
 
 CLASSES = ("Lung Opacity", "Normal", "No Lung Opacity / Not Normal")
@@ -44,7 +44,18 @@ def save_generator(path: Path, seed: int = 0, n_classes: int = 0, **changes) -> 
     for parameter in generator.parameters():  # livelier than an untrained start: images differ clearly
         torch.nn.init.normal_(parameter, 0.0, 0.3)
     content = {
-        "format": gan_networks.GENERATOR_FORMAT,
+        "train_image_ids": ["a", "b"],
+        "train_patients": ["p"],
+        "step": 7,
+    }
+    save_checkpoint(path, generator_content(generator, **content | changes))
+    return path
+
+
+def generator_content(generator, **changes) -> dict:
+    """The content of a generator's file."""
+    return {
+        "format": GENERATOR_FORMAT,
         "state_dict": generator.state_dict(),
         "architecture": generator.architecture,
         "pixel_range": [-1, 1],
@@ -53,13 +64,16 @@ def save_generator(path: Path, seed: int = 0, n_classes: int = 0, **changes) -> 
         "split_sha256": "split",
         "data_sha256": "data",
         "grouped_by": "nih_patient",
-        "train_image_ids": ["a", "b"],
-        "train_patients": ["p"],
+        "train_image_ids": [],
+        "train_patients": [],
         "train_fraction": 1.0,
         "fold": None,
         "k_folds": None,
         "red_flags": [],
-        "step": 7,
-    }
-    save_checkpoint(path, content | changes)
-    return path
+        "step": 0,
+        "epoch": 0,
+        "images_seen": 0,
+        "seed": 42,
+        "options": {},
+        "config": {},
+    } | changes

@@ -26,9 +26,7 @@ from pathlib import Path
 import torch
 
 import train_gan
-from gan import files as gan_files
-from gan import monitor as gan_monitor
-from gan import run as gan_run
+from gan import evaluation, outputs, trainer
 
 FLAGS = [
     "--image-size", "32", "--num-channels", "1", "--latent-dim", "6", "--feature-maps-g", "4",
@@ -44,7 +42,7 @@ def child(arguments: list[str], tell: int, halt_in: str | None, number: int) -> 
     """Train; say when the first step begins. ``halt_in``: in the write ``number`` of "checkpoint" or "line",
     say so half-way and wait to be killed."""
     writes = {"checkpoint": 0, "line": 0}
-    original_step, original_save = gan_run.train_step, torch.save
+    original_step, original_save = trainer.train_step, torch.save
 
     def half(kind: str, write_half: Callable[[], object]) -> None:
         writes[kind] += 1
@@ -55,7 +53,7 @@ def child(arguments: list[str], tell: int, halt_in: str | None, number: int) -> 
 
     def step(gan, *rest):
         os.write(tell, BEGUN)
-        gan_run.train_step = original_step
+        trainer.train_step = original_step
         return original_step(gan, *rest)
 
     def save(content, path):
@@ -64,14 +62,13 @@ def child(arguments: list[str], tell: int, halt_in: str | None, number: int) -> 
         half("checkpoint", lambda: Path(path).write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2]))
         Path(path).write_bytes(whole.getvalue())
 
-    def append(run, original=gan_files.append_stats):
-        path = gan_files.paths.gan_stats(run.folders.results)
-        text = gan_files.as_line(run.stats[-1])
+    def append(path, line, original=outputs.append_stats):
+        text = outputs.as_line(line)
         half("line", lambda: path.write_text(path.read_text() + text[: len(text) // 2]))
-        original(run)
+        original(path, line)
 
-    gan_run.train_step, torch.save, gan_files.append_stats = step, save, append
-    gan_files.save_figures = lambda *_: None  # slow, and made of the history that is compared
+    trainer.train_step, torch.save, outputs.append_stats = step, save, append
+    outputs.save_figures = lambda *_: None  # slow, and made of the history that is compared
     train_gan.main(arguments)
 
 
@@ -121,8 +118,8 @@ def kill(arguments: list[str], halt_in: str | None, number: int, delay: float) -
 
 def main(data_dir: str, folder: str, kills: int, seed: int) -> None:
     torch.set_num_threads(1)
-    gan_monitor.SHARE = 1e9  # metrics whenever --metrics-interval says so, however little there is to train
-    gan_run.STATS_EVERY, gan_run.PROBE_EVERY = 2, 4
+    evaluation.SHARE = 1e9  # metrics whenever --metrics-interval says so, however little there is to train
+    trainer.STATS_EVERY, trainer.PROBE_EVERY = 2, 4
     draw = random.Random(seed)
 
     def arguments(name: str) -> list[str]:

@@ -136,7 +136,7 @@ def test_the_heldout_part_is_the_fold_that_train_gan_leaves_out(data):
     from gan.training_set import training_part_of
 
     flags = ["--data-dir", str(data.splits_file.parent), "--fold", "1", "--k-folds", "5"]
-    _, splits = training_part_of(train_gan.parse_arguments(flags))
+    _, splits = training_part_of(train_gan.parse_arguments(flags).images)
     seen = splits.images[(splits.images["role"] == "train") & (splits.images["label"] == 1)]
     assert set(seen["patient"]) == set(data.training_patients)
 
@@ -600,10 +600,10 @@ def test_all_that_the_comparison_is_about_are_contenders():
 @pytest.mark.parametrize("name", OPTION_SETS)
 def test_every_set_of_options_is_accepted_by_the_trainer(name):
     import train_gan
-    from gan.options import resolve
+    from gan.options import read_settings
 
     args = train_gan.build_parser().parse_args([*option_contender(name).flags, "--image-size", "64"])
-    resolve(args)
+    read_settings(vars(args))
 
 
 def test_sets_of_options_are_known_or_spelt():
@@ -652,7 +652,7 @@ def test_ours_are_trained_by_a_command_that_train_gan_understands(
     assert all(words in text for words in wanted)
     assert unwanted not in text and "--no-real-images" in text
     assert limit == (None if budget.minutes is None else 600 + field.grace)
-    assert train_gan.parse_arguments(command[2:]).image_size == SIDE
+    assert train_gan.parse_arguments(command[2:]).images.image_size == SIDE
     assert made.facts["settings"] == {"flags": "--preset cpu"} | facts
 
 

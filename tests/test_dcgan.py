@@ -7,6 +7,7 @@ from torch.nn import functional
 
 import dcgan
 from gan import networks as gan_networks
+from gan.file_formats import DISCRIMINATOR_FORMAT
 from gan_data import save_generator
 from networks import gan_layers
 from utils import UserError, load_checkpoint, save_checkpoint
@@ -93,7 +94,10 @@ def test_generator_comes_back_from_its_checkpoint(tmp_path):
     checkpoint = load_checkpoint(save_generator(tmp_path / "g.pth"))
     generator = gan_networks.generator_from_checkpoint(checkpoint, "g.pth")
     assert not generator.training
-    assert generator.architecture == {"image_size": 32, "num_channels": 3, "latent_dim": 5, "feature_maps": 4}
+    assert generator.architecture == checkpoint["architecture"] == {
+        "arch": "dcgan", "image_size": 32, "num_channels": 3, "latent_dim": 5, "feature_maps": 4,
+        "upsample": "deconv", "noise_injection": False, "n_classes": 0,
+    }  # fmt: skip
     for name, weights in generator.state_dict().items():
         assert torch.equal(weights, checkpoint["state_dict"][name])
 
@@ -101,10 +105,13 @@ def test_generator_comes_back_from_its_checkpoint(tmp_path):
 def test_what_is_no_generator_is_refused_by_name(tmp_path):
     checkpoint = load_checkpoint(save_generator(tmp_path / "g.pth"))
     with pytest.raises(UserError, match=r"d\.pth is not a generator.*dcgan-discriminator-1"):
-        other = {"format": gan_networks.DISCRIMINATOR_FORMAT}
+        other = {"format": DISCRIMINATOR_FORMAT}
         gan_networks.generator_from_checkpoint(checkpoint | other, "d.pth")
     wider = checkpoint["architecture"] | {"feature_maps": 8}
-    with pytest.raises(UserError, match=r"g\.pth is damaged"):
+    without = {key: value for key, value in checkpoint.items() if key != "train_patients"}
+    with pytest.raises(UserError, match=r"g\.pth is damaged: train_patients is missing"):
+        gan_networks.generator_from_checkpoint(without, "g.pth")
+    with pytest.raises(UserError, match=r"g\.pth is damaged: its weights do not fit"):
         gan_networks.generator_from_checkpoint(checkpoint | {"architecture": wider}, "g.pth")
 
 
@@ -130,7 +137,8 @@ def test_spectral_norm_gives_every_layer_a_largest_singular_value_of_1_and_comes
         assert largest.item() == pytest.approx(1, abs=0.05)
     x, label = torch.randn(3, 1, 32, 32), torch.tensor([0, 1, 2])
     save_checkpoint(tmp_path / "d.pth", {"state": D.state_dict()})
-    other = dcgan.Discriminator(**D.architecture)
+    arguments = {name: value for name, value in D.architecture.items() if name != "arch"}
+    other = dcgan.Discriminator(**arguments)
     other.load_state_dict(load_checkpoint(tmp_path / "d.pth")["state"])
     torch.testing.assert_close(other.eval()(x, label), D.eval()(x, label), rtol=0, atol=0)
 

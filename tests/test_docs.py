@@ -22,10 +22,6 @@ NOT_YET_THERE = {
     "docs/file-formats.md",
     "src/arms/options.py",
     "src/arms/registry.py",
-    "src/gan/checkpoints.py",
-    "src/gan/evaluation.py",
-    "src/gan/step.py",
-    "src/gan/trainer.py",
     "src/stats/bootstrap.py",
 }
 

@@ -16,7 +16,7 @@ from common import paths
 from common.file_formats import format_problems
 from gan import generation
 from gan import networks as gan_networks
-from gan import training as gan_training
+from gan import step as gan_step
 from gan_data import save_generator
 from synthetic.file_formats import Manifest
 from utils import UserError, load_checkpoint, load_json, sha256_file
@@ -74,7 +74,7 @@ def test_an_image_depends_on_seed_and_number_alone(generator, tmp_path):
 def test_pixels_are_the_generators_output_from_black_to_white(generator, tmp_path):
     generate(generator, tmp_path / "out")
     network = gan_networks.generator_from_checkpoint(load_checkpoint(generator), "g").double()
-    z = gan_training.image_noise(42, generation.NOISE_STREAM, 5, 1, 5)
+    z = gan_step.image_noise(42, generation.NOISE_STREAM, 5, 1, 5)
     gray = network(z.double()).mean(dim=1)[0].detach().numpy()  # [32, 32] in [-1, 1]
     with Image.open(paths.synthetic_image(tmp_path / "out", 5)) as image:
         np.testing.assert_allclose(np.asarray(image), (gray + 1) / 2 * 255, atol=0.51)
@@ -235,7 +235,7 @@ class TestClasses:
         assert manifest["train_image_ids"] == ["a", "b"], "of all classes: what the generator has seen"
         assert f"32 px, label {meaning} ({label})" in capsys.readouterr().out
         network = gan_networks.generator_from_checkpoint(load_checkpoint(conditional), "c").double()
-        z = gan_training.image_noise(42, generation.NOISE_STREAM, 5, 1, 5)
+        z = gan_step.image_noise(42, generation.NOISE_STREAM, 5, 1, 5)
         gray = network(z.double(), torch.tensor([number])).mean(dim=1)[0].detach().numpy()
         with Image.open(paths.synthetic_image(tmp_path / "out", 5)) as image:
             np.testing.assert_allclose(np.asarray(image), (gray + 1) / 2 * 255, atol=0.51)

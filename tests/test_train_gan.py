@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,11 +15,12 @@ from torch import nn
 import train_gan
 import utils
 from common import paths
-from gan import files as gan_files
-from gan import flags as gan_flags
 from gan import losses as gan_losses
-from gan import run as gan_run
-from gan import training as gan_training
+from gan import meters as gan_meters
+from gan import networks as gan_networks
+from gan import options as gan_options
+from gan import outputs, trainer
+from gan import step as gan_step
 from gan import training_set as gan_training_set
 from gan_data import make_dataset
 from networks import gan_layers, vgg16
@@ -66,12 +68,12 @@ def same_tensors(one: dict, other: dict) -> bool:
 
 # --- one step --------------------------------------------------------------------------------------
 @pytest.fixture
-def gan() -> gan_training.GAN:
-    return gan_training.build_gan(32, 1, 6, (4, 4), lr=1e-3, beta1=0.5, seed=0, device=CPU)
+def gan() -> gan_networks.GAN:
+    return gan_networks.build_gan(32, 1, 6, (4, 4), lr=1e-3, beta1=0.5, seed=0, device=CPU)
 
 
-def objective(perceptual_loss=None, every=2) -> gan_training.Objective:
-    return gan_training.Objective(1.0, 0.1, 1.0, perceptual_loss, every)
+def objective(perceptual_loss=None, every=2) -> gan_losses.Objective:
+    return gan_losses.Objective(1.0, 0.1, 1.0, perceptual_loss, every)
 
 
 def snapshot(network: nn.Module) -> dict:
@@ -82,12 +84,12 @@ def test_each_update_moves_its_own_network_only(gan):
     real, z = torch.rand(4, 1, 32, 32) * 2 - 1, torch.randn(4, 6)
     before_g, before_d = snapshot(gan.G), snapshot(gan.D)
     fake = gan.G(z)
-    _, moments = gan_training.discriminator_step(gan, real, fake.detach(), "fp32")
+    _, moments = gan_step.discriminator_step(gan, real, fake.detach(), "fp32")
     assert same_tensors(snapshot(gan.G), before_g)
     after_d = snapshot(gan.D)
     assert not any(torch.equal(after_d[name], before_d[name]) for name in before_d)
 
-    gan_training.generator_step(gan, fake, moments, objective(), "fp32")
+    gan_step.generator_step(gan, fake, real, moments, objective(), "fp32")
     assert same_tensors(snapshot(gan.D), after_d)
     assert not same_tensors(snapshot(gan.G), before_g)
     assert all(parameter.requires_grad for parameter in gan.D.parameters())
@@ -96,8 +98,8 @@ def test_each_update_moves_its_own_network_only(gan):
 def test_terms_of_a_step_are_those_of_the_losses(gan):
     real, z = torch.rand(4, 1, 32, 32) * 2 - 1, torch.randn(4, 6)
     logits = [gan.D(images).detach() for images in (real, gan.G(z))]
-    values = gan_training.train_step(gan, real, z, objective(), "fp32")
-    terms = dict(zip(gan_training.TERMS, values, strict=True))
+    values = gan_step.train_step(gan, real, z, objective(), "fp32")
+    terms = dict(zip(gan_step.TERMS, values, strict=True))
     expected = gan_losses.discriminator_losses(*logits)
     torch.testing.assert_close(terms["d_loss_real"], expected[0])
     torch.testing.assert_close(terms["d_loss_fake"], expected[1])
@@ -110,13 +112,13 @@ def test_terms_of_a_step_are_those_of_the_losses(gan):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_networks_take_the_same_steps_and_keep_their_names(gan):
-    compiled = gan_training.build_gan(32, 1, 6, (4, 4), lr=1e-3, beta1=0.5, seed=0, device=CPU)
+    compiled = gan_networks.build_gan(32, 1, 6, (4, 4), lr=1e-3, beta1=0.5, seed=0, device=CPU)
     compiled.compile()
     generator = torch.Generator().manual_seed(0)
     for step in range(2):
         real = torch.rand(4, 1, 32, 32, generator=generator) * 2 - 1
-        z = gan_training.step_noise(0, step, 4, 6)
-        one, other = (gan_training.train_step(each, real, z, objective(), "fp32") for each in (gan, compiled))
+        z = gan_step.step_noise(0, step, 4, 6)
+        one, other = (gan_step.train_step(each, real, z, objective(), "fp32") for each in (gan, compiled))
         torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
     assert compiled.state_dict()["D"].keys() == gan.state_dict()["D"].keys()
     for name, weight in gan.G.state_dict().items():
@@ -130,12 +132,12 @@ def test_perceptual_loss_is_taken_on_its_steps_only(gan):
 
     loss = gan_losses.PerceptualLoss(Brightness(), [torch.rand(8, 1, 32, 32)])
     lazy = objective(loss, every=2)
-    meter = gan_training.LossMeter(lazy, CPU)
-    column = gan_training.TERMS.index("g_perceptual")
+    meter = gan_meters.LossMeter(lazy, CPU)
+    column = gan_step.TERMS.index("g_perceptual")
     taken = []
     for step in range(4):
-        real, z = torch.rand(4, 1, 32, 32), gan_training.step_noise(0, step, 4, 6)
-        terms = gan_training.train_step(gan, real, z, lazy, "fp32")
+        real, z = torch.rand(4, 1, 32, 32), gan_step.step_noise(0, step, 4, 6)
+        terms = gan_step.train_step(gan, real, z, lazy, "fp32")
         meter.add(terms, step)
         taken.append(float(terms[column]))
     assert [value > 0 for value in taken] == [True, False, True, False]
@@ -152,53 +154,53 @@ def test_average_of_weights_in_closed_form_and_batchnorm_statistics_copied():
     nn.init.constant_(average.weight, 1.0)
     nn.init.constant_(network.weight, 3.0)
     network.running_mean.fill_(7.0)
-    gan_training.update_average(average, network, 0.75)
+    gan_networks.update_average(average, network, 0.75)
     assert average.weight.tolist() == [1.5, 1.5]  # 0.75 * 1 + 0.25 * 3
-    gan_training.update_average(average, network, 0.75)
+    gan_networks.update_average(average, network, 0.75)
     assert average.weight.tolist() == [1.875, 1.875]
     assert average.running_mean.tolist() == [7.0, 7.0]
 
 
 def test_decay_halves_an_old_weight_after_the_half_life():
-    late = gan_training.ema_decay(1_000_000)
-    assert late**gan_training.EMA_HALF_LIFE_BATCHES == pytest.approx(0.5)
-    assert gan_training.ema_decay(1000) ** 50 == pytest.approx(0.5)  # 5 % of the steps so far
-    assert gan_training.ema_decay(1) < 1e-5  # the random start is forgotten at once
+    late = gan_networks.ema_decay(1_000_000)
+    assert late**gan_networks.EMA_HALF_LIFE_BATCHES == pytest.approx(0.5)
+    assert gan_networks.ema_decay(1000) ** 50 == pytest.approx(0.5)  # 5 % of the steps so far
+    assert gan_networks.ema_decay(1) < 1e-5  # the random start is forgotten at once
 
 
 # --- randomness ------------------------------------------------------------------------------------
 def test_an_epoch_shows_every_image_at_most_once_in_an_order_of_its_own():
-    epochs = [torch.cat(list(gan_training.epoch_batches(11, 4, 0, epoch))).tolist() for epoch in (1, 2, 1)]
+    epochs = [torch.cat(list(gan_step.epoch_batches(11, 4, 0, epoch))).tolist() for epoch in (1, 2, 1)]
     assert all(len(set(order)) == 8 for order in epochs)
     assert epochs[0] == epochs[2] != epochs[1]
 
 
 def test_noise_of_an_image_does_not_depend_on_how_many_are_made():
-    many = gan_training.image_noise(3, "samples", 1, 5, 6)
-    torch.testing.assert_close(gan_training.image_noise(3, "samples", 4, 1, 6)[0], many[3], rtol=0, atol=0)
-    assert not torch.equal(many[0], gan_training.image_noise(3, "synthetic", 1, 1, 6)[0])
+    many = gan_step.image_noise(3, "samples", 1, 5, 6)
+    torch.testing.assert_close(gan_step.image_noise(3, "samples", 4, 1, 6)[0], many[3], rtol=0, atol=0)
+    assert not torch.equal(many[0], gan_step.image_noise(3, "synthetic", 1, 1, 6)[0])
 
 
 def test_meter_remembers_the_first_step_that_was_not_finite():
-    meter = gan_training.LossMeter(objective(), CPU)
-    good = torch.ones(len(gan_training.TERMS))
+    meter = gan_meters.LossMeter(objective(), CPU)
+    good = torch.ones(len(gan_step.TERMS))
     bad = good.clone().index_fill(0, torch.tensor([4]), float("nan"))
     for step, terms in enumerate([good, good, bad, good, bad]):
         assert (meter.first_bad_step() is None) == (step <= 2)
         meter.add(terms, step)
-    assert meter.first_bad_step() == 3 and meter.first_bad_term() == gan_training.TERMS[4]
-    whole = gan_training.LossMeter(objective(), CPU)
+    assert meter.first_bad_step() == 3 and meter.first_bad_term() == gan_step.TERMS[4]
+    whole = gan_meters.LossMeter(objective(), CPU)
     whole.add(good, 0)
     assert whole.first_bad_term() is None
     whole.include(meter)
-    assert whole.first_bad_step() == 3 and whole.first_bad_term() == gan_training.TERMS[4]
+    assert whole.first_bad_step() == 3 and whole.first_bad_term() == gan_step.TERMS[4]
 
 
 def test_meter_keeps_the_largest_norm_which_a_mean_hides():
-    whole, part = (gan_training.LossMeter(objective(), CPU) for _ in range(2))
-    column = gan_training.TERMS.index("d_grad_norm")
+    whole, part = (gan_meters.LossMeter(objective(), CPU) for _ in range(2))
+    column = gan_step.TERMS.index("d_grad_norm")
     for step in range(200):
-        terms = torch.ones(len(gan_training.TERMS))
+        terms = torch.ones(len(gan_step.TERMS))
         terms[column] = 150.0 if step == 77 else 1.0
         part.add(terms, step)
     whole.include(part)
@@ -208,11 +210,11 @@ def test_meter_keeps_the_largest_norm_which_a_mean_hides():
 
 
 def test_sums_are_wide_except_on_a_device_without_float64(monkeypatch):
-    dtypes = [gan_training.sum_dtype(torch.device(kind)) for kind in ("cpu", "cuda", "mps")]
+    dtypes = [gan_meters.sum_dtype(torch.device(kind)) for kind in ("cpu", "cuda", "mps")]
     assert dtypes == [torch.float64, torch.float64, torch.float32]
-    assert gan_training.LossMeter(objective(), CPU).sums.dtype == torch.float64
-    monkeypatch.setattr(gan_training, "sum_dtype", lambda device: torch.float32)
-    assert gan_training.LossMeter(objective(), CPU).sums.dtype == torch.float32
+    assert gan_meters.LossMeter(objective(), CPU).sums.dtype == torch.float64
+    monkeypatch.setattr(gan_meters, "sum_dtype", lambda device: torch.float32)
+    assert gan_meters.LossMeter(objective(), CPU).sums.dtype == torch.float32
 
 
 # --- the script ------------------------------------------------------------------------------------
@@ -261,7 +263,7 @@ def test_real_images_are_left_out_on_request_and_those_of_an_earlier_run_removed
 
 @pytest.mark.parametrize("known", [True, False])
 def test_loss_curve_counts_patients_only_where_they_are_known(tmp_path, monkeypatch, known):
-    folder, titles, original = make_dataset(tmp_path / "set"), [], gan_files.gan_losses
+    folder, titles, original = make_dataset(tmp_path / "set"), [], outputs.gan_losses
     if not known:
         (folder / paths.PATIENT_MAP).unlink()
 
@@ -269,7 +271,7 @@ def test_loss_curve_counts_patients_only_where_they_are_known(tmp_path, monkeypa
         titles.append(title)
         return original(epochs, title, stats)
 
-    monkeypatch.setattr(gan_files, "gan_losses", draw)
+    monkeypatch.setattr(outputs, "gan_losses", draw)
     train(folder, tmp_path, "--epochs", "1", "--perceptual", "off")
     content = history(tmp_path)
     patients = f" of {content['n_patients']} patients" if known else ""
@@ -288,7 +290,8 @@ def test_generator_saw_training_positives_only_and_says_which(finished, data_dir
     assert (checkpoint["label"], checkpoint["classes"], checkpoint["pixel_range"]) == (1, "positive", [-1, 1])
     assert (checkpoint["epoch"], checkpoint["step"], checkpoint["seed"]) == (4, 4 * (len(expected) // 4), 42)
     assert checkpoint["architecture"] == {
-        "image_size": 32, "num_channels": 1, "latent_dim": 6, "feature_maps": 4,
+        "arch": "dcgan", "image_size": 32, "num_channels": 1, "latent_dim": 6, "feature_maps": 4,
+        "upsample": "deconv", "noise_injection": False, "n_classes": 0,
     }  # fmt: skip
 
 
@@ -307,7 +310,7 @@ def test_history_has_a_line_per_epoch_and_no_absolute_path(finished, data_dir):
     assert (content["perceptual"], content["classes"], content["seed"]) == ("off", "positive", 42)
     assert content["grouped_by"] == "nih_patient"
     assert content["skipped_images"] == {"count": 0, "image_ids": []}
-    assert {"d_loss", "g_loss", *gan_training.TERMS} <= content["epochs"][0].keys()
+    assert {"d_loss", "g_loss", *gan_step.TERMS} <= content["epochs"][0].keys()
     text = paths.gan_history(finished / "metrics").read_text()
     assert str(data_dir.parent) not in text
     assert str(finished) not in text
@@ -324,17 +327,17 @@ def test_same_flags_same_numbers_and_another_seed_others(finished, data_dir, tmp
 def test_interrupted_and_resumed_is_bit_identical_to_uninterrupted(
     finished, data_dir, tmp_path, monkeypatch, capsys
 ):
-    original, flags = gan_run.train_step, ["--perceptual", "off", "--checkpoint-interval", "2"]
+    original, flags = trainer.train_step, ["--perceptual", "off", "--checkpoint-interval", "2"]
 
     def interrupted(gan, *rest):
         if gan.step == 8:  # in the middle of the third epoch; the state is that of the second
             raise KeyboardInterrupt
         return original(gan, *rest)
 
-    monkeypatch.setattr(gan_run, "train_step", interrupted)
+    monkeypatch.setattr(trainer, "train_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(data_dir, tmp_path, "--epochs", "4", *flags)
-    monkeypatch.setattr(gan_run, "train_step", original)
+    monkeypatch.setattr(trainer, "train_step", original)
     assert not paths.generator_final(tmp_path / "models").exists()
     capsys.readouterr()
     train(data_dir, tmp_path, "--epochs", "4", "--resume", "auto", *flags)
@@ -489,17 +492,6 @@ def test_resume_refuses_the_state_of_another_part(finished, data_dir, tmp_path, 
         train(data_dir, tmp_path, "--epochs", "4", "--perceptual", "off", "--resume", state, *part)
 
 
-def test_a_state_from_before_there_were_parts_is_resumed(finished, data_dir, tmp_path):
-    state = load_checkpoint(paths.gan_state(finished / "models"))
-    for flag in ("--train-fraction", "--fold", "--k-folds"):
-        del state["settings"][flag]
-    utils.save_checkpoint(tmp_path / "old.pth", state)
-    train(
-        data_dir, tmp_path, "--epochs", "4", "--perceptual", "off", "--resume", str(tmp_path / "old.pth")
-    )  # fmt: skip
-    assert history(tmp_path)["epochs"] == history(finished)["epochs"]
-
-
 def test_few_images_are_a_red_flag_and_enough(finished, data_dir, tmp_path, capsys):
     n = history(finished)["n_images"]
     assert f"the generator learned from {n} images, fewer than 32" in history(finished)["red_flags"][0]
@@ -637,15 +629,16 @@ def is_training_positive(folder: Path, image: Path) -> bool:
 
 
 def test_kimg_is_rounded_up_to_whole_epochs():
-    assert gan_training_set.count_epochs(50, None, 100, 32) == 50
-    assert gan_training_set.count_epochs(50, 1.0, 100, 32) == 11  # 1000 / 96 images
-    assert gan_training_set.count_epochs(50, 0.096, 100, 32) == 1
+    schedule = train_gan.parse_arguments([]).schedule
+    assert schedule.fitted(100, 32).epochs == 50
+    assert replace(schedule, kimg=1.0).fitted(100, 32).epochs == 11  # 1000 / 96 images
+    assert replace(schedule, kimg=0.096).fitted(100, 32).epochs == 1
 
 
 def test_non_finite_loss_stops_with_its_step_and_keeps_the_last_good_checkpoint(
     data_dir, tmp_path, monkeypatch
 ):
-    original = gan_run.train_step
+    original = trainer.train_step
 
     def breaks(gan, real, z, *rest):
         if gan.step == 6:
@@ -653,7 +646,7 @@ def test_non_finite_loss_stops_with_its_step_and_keeps_the_last_good_checkpoint(
                 gan.D.head.bias.fill_(float("nan"))
         return original(gan, real, z, *rest)
 
-    monkeypatch.setattr(gan_run, "train_step", breaks)
+    monkeypatch.setattr(trainer, "train_step", breaks)
     with pytest.raises(UserError, match="d_loss_real is not finite at step 7"):
         train(data_dir, tmp_path, "--epochs", "9", "--perceptual", "off", "--checkpoint-interval", "1")
     state = load_checkpoint(paths.gan_state(tmp_path / "models"))
@@ -664,7 +657,7 @@ def test_non_finite_loss_stops_with_its_step_and_keeps_the_last_good_checkpoint(
 
 
 def test_lost_weights_are_not_saved_although_the_losses_were_finite(gan, data_dir, tmp_path, monkeypatch):
-    original = gan_run.train_step
+    original = trainer.train_step
 
     def breaks(gan, *rest):
         terms = original(gan, *rest)
@@ -672,7 +665,7 @@ def test_lost_weights_are_not_saved_although_the_losses_were_finite(gan, data_di
             gan.G.layers[0].weight[0, 0] = float("inf")
         return terms
 
-    monkeypatch.setattr(gan_run, "train_step", breaks)
+    monkeypatch.setattr(trainer, "train_step", breaks)
     with pytest.raises(UserError, match="not finite"):
         train(data_dir, tmp_path, "--epochs", "1", "--perceptual", "off", "--batch-size", "10")
     assert not list(paths.gan_dir(tmp_path / "models").glob("*"))
@@ -694,7 +687,7 @@ def test_wrong_usage_exits_with_2(flags, capsys):
 
 
 def test_flags_have_the_documented_defaults():
-    args = train_gan.parse_arguments([])
+    values = train_gan.parse_arguments([]).values
     documented = {
         "data_dir": "./data/processed", "model_dir": "./models", "output_dir": "./results",
         "results_dir": "results/metrics", "figures_dir": "results/figures", "num_channels": 3,
@@ -704,8 +697,8 @@ def test_flags_have_the_documented_defaults():
         "lambda_adv": 1.0, "lambda_perceptual": 0.1, "lambda_fm": 1.0, "perceptual": "auto", "resume": None,
         "no_real_images": False, "train_fraction": 1.0, "fold": None, "k_folds": None,
     }  # fmt: skip
-    assert {name: getattr(args, name) for name in documented} == documented
-    assert gan_flags.IMAGE_SIZES == gan_layers.IMAGE_SIZES
+    assert {name: values[name] for name in documented} == documented
+    assert gan_options.IMAGE_SIZES == gan_layers.IMAGE_SIZES
 
 
 def test_help_needs_no_torch_and_names_every_default():

@@ -13,7 +13,7 @@ from comparison.image_file_formats import ImageProvenance
 from data_loader import ImageSet, load_images
 from dataset.records import Dataset
 from dataset.splits import TEST, TRAIN, Splits, select
-from gan.options import CLASS_FLAGS, CLASS_NAMES
+from gan.settings import CLASS_FLAGS, CLASS_NAMES
 from utils import UserError
 
 if TYPE_CHECKING:

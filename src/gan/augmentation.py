@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from data_loader import from_gan_range, to_gan_range
 from utils import derive_seed
 
 BACKGROUND = -1.0
@@ -20,13 +21,13 @@ CONTRAST = 0.25  # of the difference from the image's mean, at most, either way
 
 
 def draws(seed: int, step: int, stream: str, count: int) -> Tensor:
-    """Numbers [count, 4] in [0, 1), a function of the arguments: brightness, contrast, down, right."""
+    """Draw numbers [count, 4] in [0, 1), a function of the arguments: brightness, contrast, down, right."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "augmentation", stream, step))
     return torch.rand(count, 4, generator=generator)
 
 
 def augment(images: Tensor, numbers: Tensor) -> Tensor:
-    """Images [N, C, S, S], each changed as its row of ``numbers`` [N, 4] says; gradients pass through.
+    """Change each of the images [N, C, S, S] as its row of ``numbers`` [N, 4] says; gradients pass through.
 
     Values may leave [-1, 1]: clipping them would stop the gradient.
     """
@@ -38,8 +39,10 @@ def augment(images: Tensor, numbers: Tensor) -> Tensor:
 
 
 def shifted(images: Tensor, numbers: Tensor) -> Tensor:
-    """Images moved by whole pixels: down by numbers[:, 0] and right by numbers[:, 1], of which 0 is the
-    largest shift up or left and 1 the largest one down or right."""
+    """Move images [N, C, S, S] by whole pixels, as ``numbers`` [N, 2] in [0, 1) say: down and right.
+
+    0 is the largest shift up or left, 1 the largest one down or right.
+    """
     n, _, side, _ = images.shape
     most = round(SHIFT * side)
     by = (numbers * (2 * most + 1)).long().clamp_max(2 * most)  # [N, 2] in 0 .. 2 * most
@@ -49,3 +52,12 @@ def shifted(images: Tensor, numbers: Tensor) -> Tensor:
     batch = torch.arange(n, device=images.device)[:, None, None]
     moved = padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]  # [N, S, S, C]
     return moved.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def show_augmented(pixels: Tensor, num_channels: int, seed: int, rows: int) -> Tensor:
+    """Return images uint8 [N, S, S], and below each some ways D may see it: [rows * N, S, S]."""
+    real, shown = to_gan_range(pixels, num_channels), [pixels]
+    for step in range(rows - 1):
+        numbers = draws(seed, step, "D, reals", len(real))
+        shown.append(from_gan_range(augment(real, numbers)))
+    return torch.cat(shown)

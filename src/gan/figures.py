@@ -1,13 +1,13 @@
 """Figures of a GAN in training: its losses, the quality of its images over time, grids, and a walk in motion.
 
-As in ``plots``, whose style these share: numbers or images in, a ``Figure`` or pixels out, no path chosen.
+Numbers or images in, a ``Figure`` or pixels out; no path is chosen here.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image, ImageDraw, ImageFont
 
 from common.plot_style import INK, PALETTE, legend_beside, new_figure, panels, set_title, styled
+from gan.file_formats import BestGenerator, EpochLine, Evaluation, SetScores, SpaceMetrics, StatsLine
 
 # Panels of the loss curve: heading, label of the axis, and terms of the history by name.
 LOSS_PANELS = (
@@ -43,16 +44,17 @@ SHARE_NAMES = {
 
 # --- losses ----------------------------------------------------------------------------------------
 @styled
-def gan_losses(epochs: list[dict[str, Any]], title: str, stats: Sequence[dict[str, Any]] = ()) -> Figure:
-    """Losses, discriminator outputs and gradients over the epochs of ``gan_training_history.json``.
+def gan_losses(epochs: Sequence[EpochLine], title: str, stats: Sequence[StatsLine] = ()) -> Figure:
+    """Draw losses, discriminator outputs and gradients over the epochs of ``gan_training_history.json``.
 
     Terms that were switched off (null throughout) are left out, and panels without any. ``stats``: lines of
     ``gan_stats.jsonl``, for the share that each term has of the gradient at G's output.
     """
+    values = {key: [epoch.get(key) for epoch in epochs] for _, _, terms in LOSS_PANELS for key in terms}
     parts = [
-        part for part in LOSS_PANELS if any(epoch.get(key) is not None for epoch in epochs for key in part[2])
-    ]  # fmt: skip
-    probed = [line for line in stats if len(line.get("shares") or ()) > 1]  # one term has all of it
+        part for part in LOSS_PANELS if any(value is not None for key in part[2] for value in values[key])
+    ]
+    probed = [line for line in stats if len(line["shares"] or ()) > 1]  # one term has all of it
     rows = len(parts) + bool(probed)
     figure = new_figure(9.0, 2.2 * rows + 0.8)
     axes = panels(figure, rows, 1, sharex=True)
@@ -60,7 +62,7 @@ def gan_losses(epochs: list[dict[str, Any]], title: str, stats: Sequence[dict[st
     for ax, (heading, label, terms) in zip(axes, parts, strict=False):
         colours = ["black", *PALETTE] if len(terms) > 2 else PALETTE
         for (key, name), colour in zip(terms.items(), colours, strict=False):
-            _term(ax, x, [epoch.get(key) for epoch in epochs], name, colour)
+            _term(ax, x, values[key], name, colour)
         ax.set_title(heading, fontsize="medium")
         ax.set_ylabel(label)
         if heading == LOSS_PANELS[OUTPUT_PANEL][0]:
@@ -78,27 +80,27 @@ def gan_losses(epochs: list[dict[str, Any]], title: str, stats: Sequence[dict[st
     return figure
 
 
-def _term(ax: Axes, x: list[float], values: list[float | None], name: str, colour: tuple | str) -> None:
-    """Lazy terms, which some epochs lack, are joined over the gaps; a term that is 0 throughout is off."""
+def _term(ax: Axes, x: Sequence[float], values: Sequence[Any], name: str, colour: Any) -> None:
+    """Draw a term; one that some epochs lack is joined over the gaps, one that is 0 throughout is off."""
     points = [(place, value) for place, value in zip(x, values, strict=True) if value is not None]
     if any(value != 0 for _, value in points):
-        style = {"color": colour, "label": name, "linewidth": 1.6}
-        ax.plot(*zip(*points, strict=True), **style, marker="o" if len(points) == 1 else None)
+        marker = "o" if len(points) == 1 else None
+        ax.plot(*zip(*points, strict=True), color=colour, label=name, linewidth=1.6, marker=marker)
 
 
 def _plain_log(ax: Axes) -> None:
-    """A logarithmic axis with numbers as people write them."""
+    """Make the axis logarithmic, with numbers as people write them."""
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def _shares(ax: Axes, probed: Sequence[dict[str, Any]]) -> None:
-    x = [line["epoch_fraction"] for line in probed]
+def _shares(ax: Axes, probed: Sequence[StatsLine]) -> None:
+    x, shares = [line["epoch_fraction"] for line in probed], [line["shares"] or {} for line in probed]
     for (key, name), colour in zip(SHARE_NAMES.items(), PALETTE, strict=False):
-        if any(key in line["shares"] for line in probed):
-            values = [100 * line["shares"].get(key, 0.0) for line in probed]
+        if any(key in share for share in shares):
+            values = [100 * share.get(key, 0.0) for share in shares]
             ax.plot(x, values, color=colour, label=name, linewidth=1.6, marker="o", markersize=3)
     ax.set(ylim=(0, 105), ylabel="Share (%)")
     ax.set_title("Each term's share of the gradient that reaches the generated images", fontsize="medium")
@@ -108,36 +110,37 @@ def _shares(ax: Axes, probed: Sequence[dict[str, Any]]) -> None:
 # --- quality ---------------------------------------------------------------------------------------
 @styled
 def gan_quality(
-    evaluations: Sequence[dict[str, Any]], floors: dict[str, dict[str, Any]], best: dict[str, Any] | None,
-    title: str,
+    evaluations: Sequence[tuple[int, Evaluation]], floors: Mapping[str, SetScores],
+    best: BestGenerator | None, title: str,
 ) -> Figure:  # fmt: skip
-    """KID (left), and recall, precision and diversity (right) against thousands of images seen, a row for
-    each space of features.
+    """Draw the quality of the images against thousands of images seen, a row for each space of features.
 
-    ``evaluations``: {"images_seen", "spaces": {name: metrics}}; ``floors``: the same metrics of one half of
-    the reals against the other, by space, where they are known; ``best``: {"space", "images_seen", "kid"} of
-    the generator kept.
+    KID on the left; recall, precision and diversity on the right. ``evaluations``: (images seen, evaluation).
+    ``floors``: one half of the reals against the other, by space, where they are known. ``best``: the
+    generator that was kept.
     """
-    spaces = list(dict.fromkeys(name for line in evaluations for name in line["spaces"]))
+    spaces = list(dict.fromkeys(name for _, found in evaluations for name in found["spaces"]))
     figure = new_figure(9.5, 2.9 * len(spaces) + 0.5)
     axes = panels(figure, len(spaces), 2, sharex=True)
     for row, name in enumerate(spaces):
-        lines = [line for line in evaluations if name in line["spaces"]]
+        points = [
+            (seen / 1000, found["spaces"][name]) for seen, found in evaluations if name in found["spaces"]
+        ]
         left, right = axes[2 * row : 2 * row + 2]
-        _kid(left, lines, name, floors.get(name), best if best and best["space"] == name else None)
-        _scores(right, lines, name, floors.get(name))
+        _kid(left, points, name, floors.get(name), best if best and best["space"] == name else None)
+        _scores(right, points, name, floors.get(name))
     for ax in axes[-2:]:
         ax.set_xlabel("Images seen (thousands)")
     set_title(figure, title)
     return figure
 
 
-def _kid(
-    ax: Axes, lines: Sequence[dict], name: str, floor: dict[str, Any] | None, best: dict[str, Any] | None
-) -> None:
-    x = [line["images_seen"] / 1000 for line in lines]
-    ax.plot(x, [line["spaces"][name]["kid"] for line in lines], color=PALETTE[0], marker="o", markersize=3.5)
-    kids = [line["spaces"][name]["kid"] for line in lines]
+Points = Sequence[tuple[float, SpaceMetrics]]  # thousands of images seen, metrics in one space
+
+
+def _kid(ax: Axes, points: Points, name: str, floor: SetScores | None, best: BestGenerator | None) -> None:
+    kids = [metrics["kid"] for _, metrics in points]
+    ax.plot([x for x, _ in points], kids, color=PALETTE[0], marker="o", markersize=3.5)
     if floor is not None:
         kids.append(floor["kid"])
         ax.axhline(floor["kid"], color=INK, linestyle=":", linewidth=1.2, label="real X-rays (floor)")
@@ -154,17 +157,17 @@ def _kid(
         ax.legend(frameon=False)
 
 
-def _scores(ax: Axes, lines: Sequence[dict], name: str, floor: dict[str, Any] | None) -> None:
-    x = [line["images_seen"] / 1000 for line in lines]
-    for key, colour, usual in (
-        ("recall", PALETTE[2], floor and floor["recall"]),
-        ("precision", PALETTE[4], floor and floor["precision"]),
-        ("diversity", PALETTE[5], 1.0),
+def _scores(ax: Axes, points: Points, name: str, floor: SetScores | None) -> None:
+    x = [seen for seen, _ in points]
+    values: Sequence[float | None]
+    for key, colour, values, usual in (
+        ("recall", PALETTE[2], [m["recall"] for _, m in points], floor and floor["recall"]),
+        ("precision", PALETTE[4], [m["precision"] for _, m in points], floor and floor["precision"]),
+        ("diversity", PALETTE[5], [m["diversity"] for _, m in points], 1.0),
     ):
-        values = [line["spaces"][name][key] for line in lines]
         if any(value is None for value in values):
             continue
-        ax.plot(x, values, color=colour, marker="o", markersize=3.5, label=key)
+        ax.plot(x, np.array(values), color=colour, marker="o", markersize=3.5, label=key)
         if usual is not None:
             ax.axhline(usual, color=colour, linestyle=":", linewidth=1.2)
     ax.plot([], [], color=INK, linestyle=":", linewidth=1.2, label="the same of\nreal X-rays")
@@ -180,8 +183,10 @@ PAPER, TEXT = 255, 64  # gray
 
 
 def mosaic(images: np.ndarray, columns: int, title: str, least_side: int = 112) -> np.ndarray:
-    """uint8 [N, S, S] -> one gray image uint8 [H, W]: a grid under ``title``, every pixel drawn as a whole
-    number of pixels. As matplotlib's grids, but made in milliseconds, which a training can spare."""
+    """Arrange images uint8 [N, S, S] in a grid under ``title``: one gray image uint8 [H, W].
+
+    Every pixel is drawn as a whole number of pixels. As matplotlib's grids, but made in milliseconds.
+    """
     scale = max(1, math.ceil(least_side / images.shape[1]))
     images = images.repeat(scale, axis=1).repeat(scale, axis=2)
     side, columns = images.shape[1], min(columns, len(images))
@@ -203,7 +208,7 @@ GRAYS, FRAME_MILLISECONDS = 32, 90  # few levels keep the file small
 
 
 def moving(frames: np.ndarray) -> bytes:
-    """uint8 [T, H, W] -> a GIF that runs for ever, in ``GRAYS`` levels of gray."""
+    """Make a GIF of frames uint8 [T, H, W] that runs for ever, in ``GRAYS`` levels of gray."""
     levels = np.round(np.arange(GRAYS) * 255 / (GRAYS - 1)).astype(np.uint8)
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[:GRAYS] = levels[:, None]

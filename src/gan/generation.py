@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ from common import paths
 from data_loader import from_gan_range
 from dataset.image_writer import save_png
 from gan.networks import Generator
-from gan.options import CLASS_FLAGS
-from gan.training import image_noise
+from gan.settings import CLASS_FLAGS
+from gan.step import image_noise
 from utils import UserError
 
 NOISE_STREAM = "synthetic"
@@ -49,7 +50,7 @@ class ImageMaker:
             raise UserError("this generator was trained without --conditional: it takes no --label")
         self.input_dim, self.image_size = generator.input_dim, generator.image_size
         self.seed, self.device, self.label = seed, device, label
-        self.network = for_inference(generator).to(device, memory_format=torch.channels_last)
+        self.network = for_inference(generator).to(device).to(memory_format=torch.channels_last)
 
     def __call__(self, indices: Sequence[int]) -> np.ndarray:
         """Images uint8 [N, S, S] with the given numbers (from 1), each of seed, class and number alone."""
@@ -66,7 +67,7 @@ def for_inference(generator: Generator) -> Generator:
     """A float32 copy in eval mode without BatchNorm; the residual generator has none to begin with."""
     network = copy.deepcopy(generator).eval().requires_grad_(False).float()
     if isinstance(network, dcgan.Generator):
-        network.layers = fold_batchnorm(generator.layers)
+        network.layers = fold_batchnorm(network.layers)
     return network
 
 
@@ -76,8 +77,9 @@ def fold_batchnorm(layers: nn.Sequential) -> nn.Sequential:
     folded: list[nn.Module] = []
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d):
-            convolution, norm = folded.pop().double(), _double(layer)
+            convolution = cast(nn.Conv2d, folded.pop().double())
             transposed = isinstance(convolution, nn.ConvTranspose2d)
+            norm = cast(nn.BatchNorm2d, _double(layer))
             folded.append(fuse_conv_bn_eval(convolution, norm, transpose=transposed).float())
         elif isinstance(layer, nn.ReLU):
             folded.append(nn.ReLU(inplace=True))

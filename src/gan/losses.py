@@ -1,5 +1,7 @@
 """Losses of the GAN: tensors in, scalars out; nothing here steps an optimizer.
 
+What G is taught by is an ``Objective``: the weighted sum of these losses.
+
 Real and generated images are not pairs. The mean squared distance of each fake to an arbitrary real is
 E||f(G) - f(x)||^2 = ||mu_G - mu_x||^2 + tr(S_G) + tr(S_x): its middle term punishes the generator's variety,
 so that one blurred mean X-ray would be optimal. The perceptual and the feature-matching loss therefore
@@ -9,7 +11,9 @@ feature matching networks (dos Santos et al. 2019, arXiv 1904.02762).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,10 +21,18 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from gan.options import SMOOTHING
+from common.distributed import main_first
+from common.progress import progress_bar
+from data_loader import to_gan_range
+from gan.settings import SMOOTHING, LossWeights
+from networks.vgg16 import load_vgg16
+from utils import WeightsUnavailableError, autocast
+
+log = logging.getLogger(__name__)
 
 WGAN_GP_WEIGHT = 10.0  # Gulrajani et al. 2017, for all of their networks and data
 
+PERCEPTUAL_EVERY = {"cpu": 8, "gpu": 4}  # steps, as VGG16 makes a step several times as slow
 VARIANCE_FLOOR = 1e-8  # the gradient of a bare square root is infinite at 0
 Moments = tuple[Tensor, Tensor]  # mean and standard deviation over a batch, each [C, H, W]
 
@@ -29,7 +41,7 @@ Moments = tuple[Tensor, Tensor]  # mean and standard deviation over a batch, eac
 def discriminator_losses(
     real_logits: Tensor, fake_logits: Tensor, kind: str = "bce", smoothing: float = SMOOTHING
 ) -> tuple[Tensor, Tensor]:
-    """D's loss on reals and on fakes, whose sum it minimises; r, f: D's outputs [N] for reals and fakes.
+    """Return D's loss on reals and on fakes, whose sum it minimises; r, f: D's outputs [N] for them.
 
     "bce": cross-entropy (nats) with target 1 - smoothing and 0. "hinge": E max(0, 1 - r) and E max(0, 1 + f)
     (Lim & Ye 2017, arXiv 1705.02894). "rpgan": E softplus(f - r), r and f in pairs, half of it for either
@@ -51,16 +63,21 @@ def discriminator_losses(
 def generator_adversarial_loss(
     fake_logits: Tensor, kind: str = "bce", real_logits: Tensor | None = None
 ) -> Tensor:
-    """G's loss. "bce": -log sigmoid(f) (nats), which does not saturate, without smoothing; "hinge" and
-    "wgan-gp": -E f; "rpgan": E softplus(r - f) in pairs, for which ``real_logits`` are needed."""
+    """Return G's adversarial loss for D's outputs f [N] for fakes.
+
+    "bce": -log sigmoid(f) (nats), which does not saturate, without smoothing; "hinge" and "wgan-gp": -E f;
+    "rpgan": E softplus(r - f) in pairs, for which ``real_logits`` are needed.
+    """
     fake = fake_logits.float()
     if kind == "rpgan":
+        if real_logits is None:
+            raise ValueError("rpgan compares fakes with reals: real_logits are missing")
         return functional.softplus(real_logits.float() - fake).mean()
     return _cross_entropy(fake, 1.0) if kind == "bce" else -fake.mean()
 
 
 def mean_probabilities(real_logits: Tensor, fake_logits: Tensor, kind: str = "bce") -> tuple[Tensor, Tensor]:
-    """How real D finds reals and fakes: mean sigmoid(r) and sigmoid(f), 0.5 each if it cannot tell.
+    """Return how real D finds reals and fakes: mean sigmoid(r) and sigmoid(f), 0.5 each if it cannot tell.
 
     The outputs of "rpgan" and "wgan-gp" have no zero; of them, sigmoid(r - f) and sigmoid(f - r) in pairs.
     """
@@ -77,31 +94,35 @@ def _cross_entropy(logits: Tensor, target: float) -> Tensor:
 
 # --- gradient penalties ----------------------------------------------------------------------------
 def squared_gradients(images: Tensor, logits: Tensor) -> Tensor:
-    """|grad D(x)|^2 [N], the sum over the pixels of each of ``images`` [N, C, S, S], through which it can be
-    differentiated again; ``logits`` [N] are D's for them."""
+    """Return |grad D(x)|^2 [N], summed over the pixels of each of ``images`` [N, C, S, S].
+
+    It can be differentiated again. ``logits`` [N] are D's for the images.
+    """
     (gradient,) = torch.autograd.grad(logits.float().sum(), images, create_graph=True)
     return gradient.float().square().sum(dim=(1, 2, 3))
 
 
 def zero_gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
-    """E|grad D(x)|^2: R1 of real images, R2 of generated ones, whose weight is gamma / 2 (Mescheder et al.
-    2018, arXiv 1801.04406, equation 9)."""
+    """Return E|grad D(x)|^2: R1 of real images, R2 of generated ones, whose weight is gamma / 2.
+
+    Mescheder et al. 2018, arXiv 1801.04406, equation 9.
+    """
     return squared_gradients(images, logits).mean()
 
 
 def unit_gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
-    """E(|grad D(x)| - 1)^2 of images between reals and fakes, whose weight is ``WGAN_GP_WEIGHT``."""
+    """Return E(|grad D(x)| - 1)^2 of images between reals and fakes, whose weight is ``WGAN_GP_WEIGHT``."""
     return ((squared_gradients(images, logits) + 1e-12).sqrt() - 1).square().mean()
 
 
 def between(real: Tensor, fake: Tensor, numbers: Tensor) -> Tensor:
-    """Images [N, C, S, S] on the lines from fakes (numbers [N] of 0) to reals (of 1)."""
+    """Return images [N, C, S, S] on the lines from fakes (numbers [N] of 0) to reals (of 1)."""
     return torch.lerp(fake.float(), real.float(), numbers.to(real.device)[:, None, None, None])
 
 
 # --- feature matching ------------------------------------------------------------------------------
 def batch_moments(features: Tensor) -> Moments:
-    """Mean and standard deviation [C, H, W] over the images of features [N, C, H, W], in float32."""
+    """Return mean and standard deviation [C, H, W] over the images of features [N, C, H, W], in float32."""
     if features.device.type == "cpu":
         mean, deviation = _RowMoments.apply(features.permute(0, 2, 3, 1).flatten(1))
         shape = (*features.shape[2:], features.shape[1])
@@ -189,12 +210,13 @@ class PerceptualLoss(nn.Module):
 
 @torch.no_grad()
 def population_moments(batches: Iterable[list[Tensor]]) -> list[Moments]:
-    """Moments over all images of several batches of feature maps; one batch after another is in memory.
+    """Return the moments over all images of several batches of feature maps; one is in memory at a time.
 
     Sums are kept in float64, as the variance is a small difference of large numbers, and on the CPU, as not
     every device has float64. The moments are float32, on the device of the features.
     """
-    count, totals, squares, devices = 0, [], [], []
+    count, devices = 0, list[torch.device]()
+    totals, squares = list[Tensor](), list[Tensor]()
     for features in batches:
         devices = [maps.device for maps in features]
         wide = [maps.cpu().double() for maps in features]
@@ -209,3 +231,59 @@ def population_moments(batches: Iterable[list[Tensor]]) -> list[Moments]:
         (mean.float().to(device), variance.clamp_min(0).sqrt().float().to(device))
         for mean, variance, device in zip(means, variances, devices, strict=True)
     ]
+
+
+# --- what G is taught by ---------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Objective:
+    """Weights of the terms of G's loss; the perceptual one is taken every ``perceptual_every``-th step.
+
+    On those steps it is multiplied by ``perceptual_every``, so that its weight over time is the one asked.
+    """
+
+    adversarial: float
+    perceptual: float
+    feature_matching: float
+    perceptual_loss: nn.Module | None
+    perceptual_every: int
+
+    def takes_perceptual(self, step: int) -> bool:
+        """Return whether ``step`` (from 0) takes the perceptual loss."""
+        return self.perceptual_loss is not None and step % self.perceptual_every == 0
+
+
+def perceptual_every(device: torch.device) -> int:
+    """Return the steps from one perceptual loss to the next on ``device``."""
+    return PERCEPTUAL_EVERY["cpu" if device.type == "cpu" else "gpu"]
+
+
+def fit_perceptual_loss(
+    network: nn.Module, pixels: Tensor, num_channels: int, precision: str
+) -> PerceptualLoss:
+    """Compute the moments of the features of all training images ``pixels`` uint8 [N, S, S]."""
+    batches = progress_bar(pixels.split(32), desc="VGG16 features of the reals", unit="batch")
+    with autocast(pixels.device, precision):
+        return PerceptualLoss(network, (to_gan_range(batch, num_channels) for batch in batches))
+
+
+def build_objective(
+    weights: LossWeights, pixels: Tensor, num_channels: int, precision: str
+) -> tuple[Objective, str]:
+    """Build G's loss; returns it and whether it has a perceptual term: "on", "off" or "unavailable".
+
+    Raises ``WeightsUnavailableError`` if VGG16's weights cannot be had and G cannot or shall not do without.
+    """
+    loss, outcome = None, "off"
+    if weights.want_perceptual:
+        try:
+            with main_first():
+                network = load_vgg16("the perceptual loss", "use --perceptual off").to(pixels.device)
+            loss, outcome = fit_perceptual_loss(network, pixels, num_channels, precision), "on"
+        except WeightsUnavailableError as error:
+            alone = not (weights.lambda_adv or weights.lambda_fm)  # it alone teaches G
+            if weights.perceptual == "on" or alone:
+                raise
+            log.info(f"training without the perceptual loss: {error}")
+            outcome = "unavailable"
+    terms = weights.lambda_adv, weights.lambda_perceptual, weights.lambda_fm
+    return Objective(*terms, loss, perceptual_every(pixels.device)), outcome

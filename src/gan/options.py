@@ -1,7 +1,7 @@
-"""How a GAN is built and trained: the options, the presets that set them, and what cannot be combined.
+"""Options of train_gan.py: one table, the presets that set some of them, and the settings that they make.
 
-Every flag of ``train_gan.py`` that a preset may set is in ``DEFAULTS``; a flag that is given wins over the
-preset. Nothing here needs torch.
+Parser, help text, resume check, what the low-data study sets itself, and the recorded configuration all
+follow from ``OPTIONS``. An option that is given wins over the preset. Nothing here imports torch.
 
 Sources: R1 and R2, Mescheder et al. 2018 (arXiv 1801.04406); the relativistic pairing loss with both,
 Huang et al. 2024 (R3GAN, arXiv 2501.05441); spectral normalisation, Miyato et al. 2018 (1802.05957); WGAN-GP,
@@ -12,89 +12,31 @@ Miyato & Koyama 2018 (1802.05637).
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from common.command_line import number
-from utils import UserError
+from common import paths
+from common.command_line import number, public_config
+from common.options import Affects, Option, values_affecting
+from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, PART_OPTIONS
+from gan.combinations import check_settings
+from gan.settings import ALL, METRICS_IMAGES, POSITIVE, SMOOTHING, Settings, group_values
 
+IMAGE_SIZES = (32, 64, 112, 128, 224, 256)
 ARCHITECTURES = ("dcgan", "resnet")
 D_NORMS = ("batch", "spectral", "none")
 LOSSES = ("bce", "hinge", "rpgan", "wgan-gp")
 UPSAMPLINGS = ("deconv", "resize")
-# With --conditional: the index of a class among the labels, and the name of the class on command lines.
-CLASS_NAMES = ("Lung Opacity", "Normal", "No Lung Opacity / Not Normal")
-CLASS_FLAGS = ("lung_opacity", "normal", "not_normal")
-SMOOTHING = 0.1  # of D's target for reals alone, one-sided (Salimans et al. 2016, arXiv 1606.03498)
-METRICS_IMAGES = 256  # generated for an evaluation
-
-
-def label_of_class(flag: str) -> int:
-    """1 for pneumonia, 0 for the two classes without it."""
-    return int(flag == CLASS_FLAGS[0])
-
-
-@dataclass(frozen=True)
-class GANOptions:
-    """What networks, losses and optimizers are; the fields are the flags of ``train_gan.py``.
-
-    ``r1``, ``r2``: gamma of the penalties gamma/2 * E||grad D||^2 on reals and on fakes. ``reg_every``: they
-    are taken every so many steps, times ``reg_every``. ``label_smoothing``: 1 minus D's target for reals,
-    for bce. ``ema_kimg``: half-life of G's average in thousands of images, at most 5 % of those seen; None:
-    10,000 / 32 batches. ``lr_d``: None: that of G. ``conditional``: G and D take a class.
-    """
-
-    preset: str = "default"
-    arch: str = "dcgan"
-    d_norm: str = "batch"
-    adversarial_loss: str = "bce"
-    label_smoothing: float = SMOOTHING
-    r1: float = 0.0
-    r2: float = 0.0
-    reg_every: int = 16
-    upsample: str = "deconv"
-    diffaug: bool = False
-    mbstd: bool = False
-    noise_injection: bool = False
-    ema_kimg: float | None = None
-    beta2: float = 0.999
-    lr_d: float | None = None
-    conditional: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain types for checkpoints and result files; ``GANOptions(**d)`` brings them back."""
-        return asdict(self)
-
-    @property
-    def penalised(self) -> bool:
-        """Is there a penalty on D's gradient at single images?"""
-        return self.r1 > 0 or self.r2 > 0 or self.adversarial_loss == "wgan-gp"
-
-    def takes_penalty(self, step: int) -> bool:
-        """At ``step`` (from 0)?"""
-        return self.penalised and step % self.reg_every == 0
-
-    @property
-    def n_classes(self) -> int:
-        return len(CLASS_NAMES) if self.conditional else 0
-
 
 # --- presets ---------------------------------------------------------------------------------------
-# What a preset may set, and what is used where it does not.
-DEFAULTS: dict[str, Any] = {
-    "image_size": 224, "num_channels": 3, "latent_dim": 100, "feature_maps_g": 32, "feature_maps_d": 32,
-    "batch_size": 32, "lr": 0.0002, "beta1": 0.5, "lambda_perceptual": 0.1, "lambda_fm": 1.0,
-    "perceptual": "auto",
-} | {field.name: field.default for field in fields(GANOptions) if field.name != "preset"}  # fmt: skip
-# Without it D learns a few hundred images by heart, and every preset gets worse when trained on (README).
-DEFAULTS["diffaug"] = True
 _SMALL = {"image_size": 64, "num_channels": 1, "perceptual": "off"}
 # R1 instead of BatchNorm in D, which makes a step cheaper and no seed fail.
 _PENALISED = {
     "d_norm": "none", "label_smoothing": 0.0, "r1": 1.0, "beta1": 0.0, "beta2": 0.99, "lambda_fm": 0.0,
 }  # fmt: skip
+# Where a preset differs from the defaults of the table.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # For two CPU cores, at a size they can do.
@@ -117,206 +59,272 @@ FOLLOWS: dict[tuple[str, Any], dict[str, Any]] = {
 }  # fmt: skip
 
 
-def preset_values(name: str) -> dict[str, Any]:
-    """Every flag in ``DEFAULTS`` as the preset ``name`` sets it."""
-    return DEFAULTS | PRESETS[name]
+@dataclass(frozen=True)
+class PresetOption(Option):
+    """An option whose default a preset may change: ``default`` is that of the preset "default".
 
-
-def resolve(args: argparse.Namespace) -> GANOptions:
-    """Fill in, in place, what was not given (None) as the preset says; returns the options.
-
-    ``UserError`` if they cannot be combined.
+    It parses to None, which ``resolve`` replaces. Its help ends with its value in every preset that differs.
+    ``none_means``: in words, for a default of None.
     """
-    usual = preset_values(args.preset)
-    given = {name: value for name in usual if (value := getattr(args, name)) is not None}
+
+    affects: Affects = Affects.RUN
+    none_means: str = ""
+
+    def default_text(self) -> str:
+        """Write the defaults: "(default: 224; cpu: 64; best: 64)"."""
+        texts = [f"default: {self._words(self.default)}"]
+        for preset, values in PRESETS.items():
+            if values.get(self.name, self.default) != self.default:
+                texts.append(f"{preset}: {self._words(values[self.name])}")
+        return f"({'; '.join(texts)})"
+
+    def _words(self, value: Any) -> str:
+        return self.none_means if value is None else _in_words(value)
+
+    def _argparse_keywords(self) -> dict[str, Any]:
+        usual = super()._argparse_keywords()
+        return usual | {"default": None, "help": f"{self.help} {self.default_text()}"}
+
+
+# --- the table -------------------------------------------------------------------------------------
+_COUNT, _WEIGHT, _ABOVE_0 = number(int, 1), number(float, 0), number(float, above=0)
+_DECAY = number(float, 0, 0.9999)
+_RUN = Affects.RUN
+_MODEL, _TRAINING, _GAN = "model", "training", "presets and options of the GAN"
+_SAVING, _WATCHING = "logging and saving", "watching"
+_WHERE = (
+    # A continued run compares metadata, split and images themselves, not the options that led to them.
+    *(replace(option, affects=Affects.NOTHING) for option in (*DATA_OPTIONS, *CACHE_OPTIONS)),
+    Option("--model-dir", "checkpoints go to its subfolder gan/", default=paths.MODEL_DIR, metavar="PATH",
+           set_by_study=True),
+    Option("--output-dir", "base folder of the outputs", default=paths.OUTPUT_DIR, metavar="PATH",
+           set_by_study=True),
+    Option("--results-dir", "folder of the history (default: <output-dir>/metrics)", metavar="PATH",
+           set_by_study=True),
+    Option("--figures-dir", "folder of the loss curve (default: <output-dir>/figures)", metavar="PATH",
+           set_by_study=True),
+    *PART_OPTIONS,
+)  # fmt: skip
+_NETWORKS = (
+    PresetOption("--image-size", "pixels a side", type=int, choices=IMAGE_SIZES, default=224, group=_MODEL,
+                 set_by_study=True),
+    PresetOption("--num-channels", "channels; X-rays are gray: 3 replicates", type=int, choices=(1, 3),
+                 default=3, group=_MODEL),
+    PresetOption("--latent-dim", "length of the noise vector z", type=_COUNT, default=100, metavar="N",
+                 group=_MODEL),
+    PresetOption("--feature-maps-g", "channels of the generator's layer next to the image", type=_COUNT,
+                 default=32, metavar="N", group=_MODEL),
+    PresetOption("--feature-maps-d", "channels of the discriminator's layer next to the image", type=_COUNT,
+                 default=32, metavar="N", group=_MODEL),
+)  # fmt: skip
+_LEARNING = (
+    Option("--epochs", "passes over the images", type=_COUNT, default=50, metavar="N", group=_TRAINING,
+           excludes="length", set_by_study=True),
+    Option("--kimg",
+           "thousands of images to show, rounded up to whole epochs (default: as --epochs says)",
+           type=_ABOVE_0, metavar="N", group=_TRAINING, excludes="length", set_by_study=True),
+    PresetOption("--batch-size", "images per step", type=number(int, 2), default=32, metavar="N",
+                 group=_TRAINING),
+    PresetOption("--lr", "learning rate of both Adam optimizers", type=_ABOVE_0, default=0.0002, metavar="X",
+                 group=_TRAINING),
+    PresetOption("--beta1", "decay of Adam's first moment", type=_DECAY, default=0.5, metavar="X",
+                 group=_TRAINING),
+    Option("--classes", f"images to learn from (default: {POSITIVE}; with --conditional: {ALL})", _RUN,
+           choices=(POSITIVE, ALL), group=_TRAINING),
+    Option("--lambda-adv", "weight of the adversarial loss", _RUN, type=_WEIGHT, default=1.0, metavar="X",
+           group=_TRAINING),
+    PresetOption("--lambda-perceptual", "weight of the perceptual loss", type=_WEIGHT, default=0.1,
+                 metavar="X", group=_TRAINING),
+    PresetOption("--lambda-fm", "weight of feature matching", type=_WEIGHT, default=1.0, metavar="X",
+                 group=_TRAINING),
+    PresetOption("--perceptual",
+                 "perceptual loss on VGG16 features; auto: only if its ImageNet weights can be had",
+                 choices=("auto", "on", "off"), default="auto", group=_TRAINING),
+    Option("--precision",
+           "arithmetic of the networks; auto: bf16 where the hardware multiplies it, else fp32", _RUN,
+           choices=("auto", "fp32", "bf16"), default="auto", group=_TRAINING),
+    Option("--compile", "torch.compile the networks first, which takes a minute: for long runs on a GPU",
+           _RUN, switch=True, group=_TRAINING),
+    Option("--seed", "seed of weights, noise and order", _RUN, type=number(int, 0, 2**32 - 1), default=42,
+           metavar="N", group=_TRAINING, set_by_study=True),
+    Option("--workers", "threads that decode images", type=number(int, 0), default=4, metavar="N",
+           group=_TRAINING),
+    Option("--cpu", "use the CPU even if a GPU is there", switch=True, group=_TRAINING, set_by_study=True),
+)  # fmt: skip
+_RECIPE = (
+    Option("--preset",
+           "values of the options below and of others, whose help says which; an option that is given wins",
+           choices=tuple(PRESETS), default="default", group=_GAN),
+    PresetOption("--arch",
+                 "networks: DCGAN, or residual ones without normalisation, which bring the values they are "
+                 "made for, first of all --adversarial-loss rpgan --r1 1 --r2 1",
+                 choices=ARCHITECTURES, default="dcgan", group=_GAN),
+    PresetOption("--d-norm", "normalisation in a DCGAN's discriminator", choices=D_NORMS, default="batch",
+                 group=_GAN),
+    PresetOption("--adversarial-loss",
+                 "cross-entropy, hinge, relativistic pairing, or Wasserstein with gradient penalty",
+                 choices=LOSSES, default="bce", group=_GAN),
+    PresetOption("--label-smoothing", "D's target for reals is 1 minus this, with bce",
+                 type=number(float, 0, 0.5), default=SMOOTHING, metavar="X", group=_GAN),
+    PresetOption("--r1", "gamma of D's gradient penalty gamma/2 |grad D|^2 at real images", type=_WEIGHT,
+                 default=0.0, metavar="X", group=_GAN),
+    PresetOption("--r2", "the same at generated images", type=_WEIGHT, default=0.0, metavar="X", group=_GAN),
+    PresetOption("--reg-every",
+                 "steps from one gradient penalty to the next, each times this; with rpgan or wgan-gp: 1",
+                 type=_COUNT, default=16, metavar="N", group=_GAN),
+    PresetOption("--upsample",
+                 "how a DCGAN's generator doubles: transposed convolution, or nearest pixel and 3x3 "
+                 "convolution, which leaves no checkerboard",
+                 choices=UPSAMPLINGS, default="deconv", group=_GAN),
+    # Without it D learns a few hundred images by heart, and training longer makes every preset worse.
+    PresetOption("--diffaug", "D sees reals and fakes shifted and with other brightness and contrast",
+                 on_off=True, default=True, group=_GAN),
+    PresetOption("--mbstd", "D sees how much the images of a group of four differ", on_off=True,
+                 default=False, group=_GAN),
+    PresetOption("--noise-injection", "noise of its own for every pixel of every layer of G", on_off=True,
+                 default=False, group=_GAN),
+    PresetOption("--ema-kimg", "half-life of G's average, in thousands of images", type=_ABOVE_0,
+                 metavar="X", none_means="0.3125 x the batch size", group=_GAN),
+    PresetOption("--beta2", "decay of Adam's second moment", type=_DECAY, default=0.999, metavar="X",
+                 group=_GAN),
+    PresetOption("--lr-d", "D's learning rate", type=_ABOVE_0, metavar="X", none_means="as --lr", group=_GAN),
+    PresetOption("--conditional",
+                 "G and D are told which of three classes an image is of; --classes all", on_off=True,
+                 default=False, group=_GAN),
+)  # fmt: skip
+_KEEPING = (
+    Option("--vis-batch-size", "images in a sample grid", type=_COUNT, default=32, metavar="N",
+           group=_SAVING),
+    Option("--save-interval", "steps between sample grids", type=_COUNT, default=1000, metavar="N",
+           group=_SAVING),
+    Option("--checkpoint-interval", "epochs between checkpoints", type=_COUNT, default=5, metavar="N",
+           group=_SAVING),
+    Option("--no-real-images", "leave out the grid of real training images", switch=True, group=_SAVING),
+    Option("--resume",
+           "go on from the last state in <model-dir>/gan (none there: start from the beginning), or from "
+           "the state file PATH (default: start from the beginning)",
+           nargs="?", const="auto", metavar="auto|PATH", group=_SAVING, set_by_study=True),
+    Option("--estimate",
+           "only say about how long it takes, and what is quicker; writes nothing but splits.json where "
+           "there is none, and counts the perceptual loss as if its weights were there",
+           switch=True, group=_SAVING),
+)  # fmt: skip
+_LOOKING = (
+    Option("--metrics-interval",
+           "epochs from one evaluation to the next, more where that would take over 5 %% of the time; "
+           "0: none (default: as often as that allows)",
+           _RUN, type=number(int, 0), metavar="N", group=_WATCHING),
+    Option("--metrics-images", "generated for an evaluation, and at most so many of each half of the reals",
+           _RUN, type=number(int, 2), default=METRICS_IMAGES, metavar="N", group=_WATCHING),
+    Option("--metrics-features",
+           "a classifier of train_classifier.py in whose features too images are compared, and by which "
+           "generator_best.pth is then chosen (default: none; HOG, and Inception where its weights are)",
+           _RUN, metavar="PATH", group=_WATCHING),
+    Option("--metrics-holdout",
+           "share of the images, by patient, that is not trained on, to see whether D over-fits",
+           _RUN, type=number(float, 0, 0.5), default=0.0, metavar="F", group=_WATCHING),
+    Option("--stop-on-collapse", "end after a warning of mode collapse, exit code 1", switch=True,
+           group=_WATCHING),
+    Option("--tensorboard", "also write <output-dir>/tensorboard", switch=True, group=_WATCHING),
+    Option("--max-minutes",
+           "end after the epoch in which this time is used up, that of resumed parts included "
+           "(default: no limit)",
+           type=_ABOVE_0, metavar="M", group=_WATCHING),
+    Option("--dry-run",
+           "only print the options, the sizes of the networks, and how much time they need", switch=True,
+           group=_WATCHING),
+    Option("--preview-augmentations",
+           "only write a grid of training images as --diffaug shows them to D", switch=True,
+           group=_WATCHING),
+)  # fmt: skip
+OPTIONS: tuple[Option, ...] = (
+    *_WHERE, *_NETWORKS, *_LEARNING, *_RECIPE, *_KEEPING, *_LOOKING,
+)  # fmt: skip
+
+
+# --- from options to settings ----------------------------------------------------------------------
+def default_values() -> dict[str, Any]:
+    """Return every option that a preset may set (name -> default)."""
+    return {option.name: option.default for option in OPTIONS if isinstance(option, PresetOption)}
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """Return every option that a preset may set (name -> value in the preset ``name``)."""
+    return default_values() | PRESETS[name]
+
+
+def read_settings(values: Mapping[str, Any]) -> Settings:
+    """Make settings of parsed ``values`` (name -> value); what was not given comes from the preset.
+
+    Raises ``UserError`` if they cannot be combined.
+    """
+    values = {option.name: values[option.name] for option in OPTIONS}
+    usual = preset_values(values["preset"])
+    given = {name: values[name] for name in usual if values[name] is not None}
     for name in ("arch", "adversarial_loss", "d_norm"):
         if given.get(name, usual[name]) != usual[name]:
             usual |= FOLLOWS.get((name, given[name]), {})
-    vars(args).update(usual | given)
-    options = options_of(args)
-    check(options)
-    check_changed(args, {name for name, value in given.items() if value != usual[name]}, options)
-    return options
+    resolved = values | usual | given
+    resolved["classes"] = values["classes"] or (ALL if resolved["conditional"] else POSITIVE)
+    resolved["results_dir"] = values["results_dir"] or str(Path(values["output_dir"]) / "metrics")
+    resolved["figures_dir"] = values["figures_dir"] or str(Path(values["output_dir"]) / "figures")
+    settings = group_values(resolved)
+    check_settings(settings, {name for name, value in given.items() if value != usual[name]})
+    return settings
 
 
-def options_of(args: argparse.Namespace) -> GANOptions:
-    """The options of arguments that have been resolved."""
-    return GANOptions(**{field.name: getattr(args, field.name) for field in fields(GANOptions)})
+def fixed_values(settings: Settings) -> dict[str, Any]:
+    """Return what a continued run must be given again (flag -> value)."""
+    flags = {option.name: option.flag for option in OPTIONS}
+    fixed = values_affecting(OPTIONS, Affects.RUN, settings.values)
+    return {flags[name]: value for name, value in fixed.items()}
 
 
-def settings_of(options: GANOptions) -> dict[str, Any]:
-    """By the flag that sets it, what may not change between a state and its continuation."""
-    values = options.as_dict()
-    del values["preset"]  # a name for values that are all there
-    return {f"--{name.replace('_', '-')}": value for name, value in values.items()}
+def recorded_config(settings: Settings) -> dict[str, Any]:
+    """Return the options for result files; --resume is left out, as a run ends the same without it."""
+    config = public_config(settings.values)
+    del config["resume"]
+    return config
 
 
-def describe_options(args: argparse.Namespace) -> str:
-    """One line: the preset and every flag that differs from the default, as it is typed."""
-    changed = {name: getattr(args, name) for name, value in DEFAULTS.items() if getattr(args, name) != value}
-    typed = (" ".join(as_typed(name, value)).strip() for name, value in changed.items())
-    return " ".join([f"preset {args.preset}", *typed])
+# --- in words --------------------------------------------------------------------------------------
+def describe_options(settings: Settings) -> str:
+    """Write the preset and every option that differs from the default in one line, as they are typed."""
+    usual, values = default_values(), settings.values
+    changed = [name for name in usual if values[name] != usual[name]]
+    typed = (" ".join(_as_typed(name, values[name])).strip() for name in changed)
+    return " ".join([f"preset {values['preset']}", *typed])
 
 
-def as_typed(name: str, value: Any) -> tuple[str, str]:
-    """("--lr", "0.1"), ("--diffaug", "") or ("--no-diffaug", "")."""
-    flag = name.replace("_", "-")
-    return (f"--no-{flag}" if value is False else f"--{flag}", "" if isinstance(value, bool) else str(value))
+def describe_options_in_full(settings: Settings) -> str:
+    """Write every option that has a value, as it is typed, a line each.
+
+    Switches are listed if they are on, or if they are off where the default is on.
+    """
+    usual = default_values()
+    hidden = {"dry_run"} | ({"epochs"} if settings.values["kimg"] is not None else set())
+    shown = dict(
+        _as_typed(name, value) for name, value in public_config(settings.values).items()
+        if value is not None and name not in hidden and (value is not False or usual.get(name))
+    )  # fmt: skip
+    width = max(map(len, shown))
+    return "\n".join(f"  {flag:<{width}} {value}".rstrip() for flag, value in shown.items())
 
 
-# --- what cannot be combined -----------------------------------------------------------------------
-def check(options: GANOptions) -> None:
-    """``UserError`` with the reason and what to do if ``options`` cannot work together."""
-    for wrong, problem in (
-        (
-            options.arch == "resnet" and options.d_norm != "none",
-            f"--d-norm {options.d_norm} is not for --arch resnet, whose networks have no normalisation: "
-            "leave --d-norm out, or use --arch dcgan",
-        ),
-        (
-            options.arch == "resnet" and options.upsample != "resize",
-            f"--upsample {options.upsample} is not for --arch resnet, which interpolates: leave --upsample "
-            "out, or use --arch dcgan",
-        ),
-        (
-            options.penalised and options.d_norm == "batch",
-            f"{_penalty_flag(options)} penalises D's gradient at each image, and BatchNorm in D makes the "
-            "output for an image depend on the others of its batch: add --d-norm none or --d-norm spectral",
-        ),
-        (
-            options.adversarial_loss == "wgan-gp" and (options.r1 > 0 or options.r2 > 0),
-            "--adversarial-loss wgan-gp has a gradient penalty of its own, which wants a norm of 1 where "
-            "--r1 and --r2 want 0: leave them out, or use another loss",
-        ),
-        (
-            options.adversarial_loss != "bce" and options.label_smoothing > 0,
-            "--label-smoothing is about the target of bce, and --adversarial-loss "
-            f"{options.adversarial_loss} has no targets: leave it out",
-        ),
-    ):
-        if wrong:
-            raise UserError(problem)
+def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name each entry that differs, with both values: "--diffaug on (now off)"."""
+    return [
+        f"{flag} {_in_words(before.get(flag))} (now {_in_words(now.get(flag))})"
+        for flag in dict.fromkeys([*now, *before])
+        if before.get(flag) != now.get(flag)
+    ]
 
 
-def wants_perceptual(args: argparse.Namespace) -> bool:
-    return args.perceptual != "off" and args.lambda_perceptual > 0
-
-
-def check_changed(args: argparse.Namespace, changed: Collection[str], options: GANOptions) -> None:
-    """``UserError`` if a flag that was ``changed`` from its usual value would do nothing, or if nothing would
-    teach G. One that is given as it is anyway is fine: a report tells commands in full."""
-    for wrong, problem in (
-        (
-            "lambda_perceptual" in changed and args.lambda_perceptual > 0 and args.perceptual == "off",
-            f"--lambda-perceptual {args.lambda_perceptual:g} weighs the perceptual loss, which is off: add "
-            "--perceptual auto, or leave it out",
-        ),
-        (
-            args.perceptual == "on" and not wants_perceptual(args),
-            "--perceptual on needs a weight, and --lambda-perceptual is 0: leave one of them out",
-        ),
-        (
-            "reg_every" in changed and not options.penalised,
-            f"--reg-every {options.reg_every} is about a gradient penalty, and there is none: add --r1 1 "
-            "--d-norm none, or leave it out",
-        ),
-        (
-            not (args.lambda_adv or args.lambda_fm or wants_perceptual(args)),
-            "G has nothing to learn from: --lambda-adv and --lambda-fm are 0 and the perceptual loss is off: "
-            "leave --lambda-adv out",
-        ),
-    ):
-        if wrong:
-            raise UserError(problem)
-
-
-def _penalty_flag(options: GANOptions) -> str:
-    if options.adversarial_loss == "wgan-gp":
-        return "--adversarial-loss wgan-gp"
-    return "--r1" if options.r1 > 0 else "--r2"
-
-
-def doubts(options: GANOptions) -> list[str]:
-    """What can be trained but has been seen to go wrong, a line each."""
-    lines = []
-    if options.adversarial_loss == "rpgan" and not (options.r1 > 0 and options.r2 > 0):
-        lines.append("--adversarial-loss rpgan without both --r1 and --r2 often diverges (R3GAN, section 2)")
-    elif options.r2 > 0 and options.r1 == 0:
-        lines.append("--r2 without --r1 leaves D free to be steep at real images: --r1 is the usual choice")
-    return lines
-
-
-# --- command line ----------------------------------------------------------------------------------
-def default_text(name: str) -> str:
-    """ "(default: 224; cpu: 64; best: 64)"."""
-    texts = [f"default: {_text(name, DEFAULTS[name])}"]
-    for preset, values in PRESETS.items():
-        if values.get(name, DEFAULTS[name]) != DEFAULTS[name]:
-            texts.append(f"{preset}: {_text(name, values[name])}")
-    return f"({'; '.join(texts)})"
-
-
-def _text(name: str, value: Any) -> str:
-    if value is None:
-        return {"ema_kimg": "0.3125 x the batch size", "lr_d": "as --lr"}[name]
+def _in_words(value: Any) -> str:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
-def add_option(group: argparse._ActionsContainer, flag: str, text: str, **how: Any) -> None:
-    """A flag of ``DEFAULTS``, None until it is resolved; its help ends with what each preset makes of it."""
-    name = flag.lstrip("-").replace("-", "_")
-    group.add_argument(flag, default=None, help=f"{text} {default_text(name)}", **how)
-
-
-def add_gan_options(parser: argparse.ArgumentParser) -> None:
-    """--preset and the fields of ``GANOptions``."""
-    group = parser.add_argument_group("presets and options of the GAN")
-    group.add_argument(
-        "--preset", choices=PRESETS, default="default",
-        help="values of the flags below and of others, whose help says which; a flag that is given wins",
-    )  # fmt: skip
-    weight, decay = number(float, 0), number(float, 0, 0.9999)
-    switch = {"action": argparse.BooleanOptionalAction}
-    for flag, text, how in (
-        (
-            "--arch",
-            "networks: DCGAN, or residual ones without normalisation, which bring the values they are "
-            "made for, first of all --adversarial-loss rpgan --r1 1 --r2 1",
-            {"choices": ARCHITECTURES},
-        ),
-        ("--d-norm", "normalisation in a DCGAN's discriminator", {"choices": D_NORMS}),
-        (
-            "--adversarial-loss",
-            "cross-entropy, hinge, relativistic pairing, or Wasserstein with gradient penalty",
-            {"choices": LOSSES},
-        ),
-        (
-            "--label-smoothing", "D's target for reals is 1 minus this, with bce",
-            {"type": number(float, 0, 0.5), "metavar": "X"},
-        ),
-        (
-            "--r1", "gamma of D's gradient penalty gamma/2 |grad D|^2 at real images",
-            {"type": weight, "metavar": "X"},
-        ),
-        ("--r2", "the same at generated images", {"type": weight, "metavar": "X"}),
-        (
-            "--reg-every",
-            "steps from one gradient penalty to the next, each times this; with rpgan or wgan-gp: 1",
-            {"type": number(int, 1), "metavar": "N"},
-        ),
-        (
-            "--upsample", "how a DCGAN's generator doubles: transposed convolution, or nearest pixel and 3x3 "
-            "convolution, which leaves no checkerboard", {"choices": UPSAMPLINGS},
-        ),
-        ("--diffaug", "D sees reals and fakes shifted and with other brightness and contrast", switch),
-        ("--mbstd", "D sees how much the images of a group of four differ", switch),
-        ("--noise-injection", "noise of its own for every pixel of every layer of G", switch),
-        (
-            "--ema-kimg", "half-life of G's average, in thousands of images",
-            {"type": number(float, above=0), "metavar": "X"},
-        ),
-        ("--beta2", "decay of Adam's second moment", {"type": decay, "metavar": "X"}),
-        ("--lr-d", "D's learning rate", {"type": number(float, above=0), "metavar": "X"}),
-        ("--conditional", "G and D are told which of three classes an image is of; --classes all", switch),
-    ):  # fmt: skip
-        add_option(group, flag, text, **how)
+def _as_typed(name: str, value: Any) -> tuple[str, str]:
+    """Return ("--lr", "0.1"), ("--diffaug", "") or ("--no-diffaug", "")."""
+    flag = name.replace("_", "-")
+    return (f"--no-{flag}" if value is False else f"--{flag}", "" if isinstance(value, bool) else str(value))

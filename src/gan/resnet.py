@@ -21,7 +21,6 @@ from networks.gan_layers import (
     ClassProjection,
     MinibatchDeviation,
     NoiseInjection,
-    changed,
     doublings,
     root_size,
     split_noise,
@@ -53,8 +52,8 @@ class ResidualBlock(nn.Module):
         self.expand = nn.Conv2d(inner, channels, 1)
         for layer in (self.squeeze, self.spatial):
             set_weight(layer, GAIN * depth**-0.25)
-        nn.init.zeros_(self.expand.weight)
-        nn.init.zeros_(self.expand.bias)
+        for parameter in self.expand.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         y = functional.leaky_relu(self.squeeze(x), SLOPE)
@@ -106,10 +105,11 @@ class Generator(nn.Module):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The arguments that build this network again, and which architecture it is."""
-        names = ("image_size", "num_channels", "latent_dim", "feature_maps")
-        usual = changed(self, noise_injection=False, n_classes=0)
-        return {"arch": "resnet"} | {name: getattr(self, name) for name in names} | usual
+        """The arguments that build this network again, and which architecture it is ("arch")."""
+        names = (
+            "image_size", "num_channels", "latent_dim", "feature_maps", "noise_injection", "n_classes"
+        )  # fmt: skip
+        return {"arch": "resnet"} | {name: getattr(self, name) for name in names}
 
     @property
     def noise_sides(self) -> list[int]:
@@ -164,10 +164,9 @@ class Discriminator(nn.Module):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The arguments that build this network again, and which architecture it is."""
-        names = ("image_size", "num_channels", "feature_maps")
-        usual = changed(self, mbstd=False, n_classes=0)
-        return {"arch": "resnet"} | {name: getattr(self, name) for name in names} | usual
+        """The arguments that build this network again, and which architecture it is ("arch")."""
+        names = ("image_size", "num_channels", "feature_maps", "mbstd", "n_classes")
+        return {"arch": "resnet"} | {name: getattr(self, name) for name in names}
 
     def logits_and_features(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Logits [N] and the output [N, C_l, H_l, W_l] of every stage."""

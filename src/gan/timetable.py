@@ -1,4 +1,4 @@
-"""When a GAN in training is evaluated, so that it never takes more than its share of the time.
+"""When a GAN in training is evaluated, so that evaluations never take more than their share of the time.
 
 Costs are counted in operations and turned into seconds by nominal speeds: the timetable is the same on every
 machine of a kind and number of threads, at every time, and for every part of a run that was interrupted.
@@ -9,17 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from gan.networks import GAN, in_eval_mode
 from image_metrics.copies import DETAIL_SIDE
 from image_metrics.feature_spaces import Space
-
-if TYPE_CHECKING:
-    from gan.training import GAN
 
 COPY_IMAGES = 128  # generated, compared with every training image
 # Nominal operations per second and seconds, from which intervals follow; of a CPU, on one core. There a step
@@ -35,20 +32,18 @@ START_SECONDS = 5.0  # of a run before its first step
 
 # --- what an evaluation costs ----------------------------------------------------------------------
 def forward_operations(network: nn.Module, *inputs: torch.Tensor) -> float:
-    """Floating-point operations of ``network`` for one image; it stays as it is."""
-    training = network.training
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network.eval()(*inputs)
-    finally:
-        network.train(training)
+    """Count the floating-point operations of ``network`` for one image."""
+    with in_eval_mode(network), FlopCounterMode(display=False) as counter:
+        network(*inputs)
     return counter.get_total_flops() / len(inputs[0])
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Nominal seconds of a step and of evaluations; ``g``, ``d``: operations of one image through G and D;
-    ``threads``: that train on a CPU."""
+    """Nominal seconds of a step and of evaluations.
+
+    ``g``, ``d``: operations of one image through G and D. ``threads``: that train on a CPU.
+    """
 
     g: float
     d: float
@@ -67,14 +62,16 @@ class Costs:
         return cls(g, d, batch_size, kind, precision, threads)
 
     def step(self) -> float:
-        """G forward and backward (3 g), D's update on reals and fakes (6 d), and the fakes through D and back
-        (2 d). Penalties and VGG16 come on top."""
+        """Return the seconds of a step without penalties and VGG16.
+
+        G forward and backward takes 3 g, D's update on reals and fakes 6 d, fakes through D and back 2 d.
+        """
         operations = self.batch_size * (3 * self.g + 8 * self.d)
         speed = self.threads * STEP_OPERATIONS[self.device, self.precision]
         return STEP_SECONDS + operations / speed
 
     def evaluation(self, space: Space, n: int, n_training: int) -> float:
-        """Of ``n`` images in ``space``."""
+        """Return the seconds of an evaluation of ``n`` images in ``space``."""
         network = n * (self.g + 2 * self.d + space.operations) / OPERATIONS[self.device]
         distances = 20 * n * n * space.dim + 60 * n**3
         distances += 18 * min(n, COPY_IMAGES) * n_training * DETAIL_SIDE**2
@@ -84,8 +81,11 @@ class Costs:
         self, spaces: Sequence[Space], wanted: int | None, n_images: int, n_training: int,
         steps_per_epoch: int, share: float,
     ) -> dict[str, Timetable]:  # fmt: skip
-        """By name; each space has an equal part of the ``share`` of the time. ``wanted``: epochs from one
-        evaluation to the next, see ``timetable``; ``n_images``: to be compared, at most."""
+        """Return a timetable for each space, which has an equal part of the ``share`` of the time.
+
+        ``wanted``: epochs from one evaluation to the next, see ``timetable``. ``n_images``: at most, to be
+        compared.
+        """
         n, epoch = min(n_images, n_training // 2), steps_per_epoch * self.step()
         tables = {}
         for space in spaces:
@@ -112,7 +112,7 @@ class Timetable:
         return self.interval > 0 and epoch >= self.first and epoch % self.interval == 0
 
     def due_at_end(self, epoch: int, share: float) -> bool:
-        """Is there time for one more evaluation after the last epoch, if that has none by itself?"""
+        """Return whether there is time for one more evaluation after the last epoch, if that has none."""
         if self.interval == 0 or self.due(epoch):
             return False
         done = max(0, (epoch - self.first) // self.interval + 1)
@@ -120,7 +120,7 @@ class Timetable:
 
 
 def timetable(wanted: int | None, seconds: float, setup: float, epoch: float, share: float) -> Timetable:
-    """The shortest interval, a multiple of ``wanted``, at which evaluations take ``share`` of the time."""
+    """Find the shortest interval, a multiple of ``wanted``, that takes at most ``share`` of the time."""
     if wanted == 0:
         return Timetable(0, 0, seconds, setup, epoch)
     wanted = wanted or 1

@@ -1,8 +1,8 @@
 """Early warnings about a GAN's training: rules over its recorded statistics, each with the flag that helps.
 
 Pure functions of the lines of ``gan_stats.jsonl`` so far: what a line says about ``steps`` steps, and on the
-lines that end an evaluated epoch the ``metrics`` of ``gan_monitor``. A resumed run, which has the lines,
-warns exactly as one that was never interrupted.
+lines that end an evaluated epoch its ``metrics``. A resumed run, which has the lines, warns exactly as one
+that was never interrupted.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from statistics import median
-from typing import Any
+from typing import Literal
 
-from gan.options import GANOptions
-
-Line = dict[str, Any]  # of gan_stats.jsonl
+from gan.file_formats import Evaluation, SpaceMetrics, StatsLine
+from gan.settings import GANOptions
 
 SATURATED_STEPS = 100
 SURE_REAL, SURE_FAKE = 0.95, 0.02  # mean sigmoid(D(x)) as a share of its target, mean sigmoid(D(G(z)))
@@ -28,6 +27,9 @@ IN_A_ROW = 2  # evaluations
 COPY_RATIO = 0.5
 EXPLOSION, USUAL_LINES = 100.0, 50  # times the running median of so many lines; at least a fifth of them
 PATIENCE = 5  # evaluations without a better KID
+LARGEST: tuple[tuple[str, Literal["g_grad_norm_max", "d_grad_norm_max"]], ...] = (
+    ("G", "g_grad_norm_max"), ("D", "d_grad_norm_max"),
+)  # fmt: skip
 QUIET_STEPS = 2000  # that a warning must have been gone for, to be given again
 
 # Mean sigmoid(D(G(z))) below which G fools D no more, for losses whose D has a meaningful zero; others know
@@ -36,9 +38,9 @@ LOST = {"bce": 0.05, "hinge": 0.25}
 
 
 def active_warnings(
-    lines: Sequence[Line], options: GANOptions, primary: str, precision: str
+    lines: Sequence[StatsLine], options: GANOptions, primary: str, precision: str
 ) -> dict[str, str]:
-    """The rules that hold at the last of ``lines`` and what each says, by name.
+    """Return the rules that hold at the last of ``lines`` (name -> what it says).
 
     ``primary``: the space of features in which generators are chosen; ``precision``: fp32 or bf16.
     """
@@ -53,9 +55,11 @@ def active_warnings(
     return {name: message for name, message in found.items() if message is not None}
 
 
-def new_warnings(lines: Sequence[Line], number: int | None = None) -> dict[str, str]:
-    """Those of the last line's "warnings", or of that of line ``number`` (from 1), that no line of the
-    ``QUIET_STEPS`` before had: one that comes and goes is given once."""
+def new_warnings(lines: Sequence[StatsLine], number: int | None = None) -> dict[str, str]:
+    """Return those "warnings" of the last line, or of line ``number`` (from 1), that are new.
+
+    No line of the ``QUIET_STEPS`` before may have it: a warning that comes and goes is given once.
+    """
     last = len(lines) if number is None else number
     line = lines[last - 1]
     fresh = dict(line["warnings"])
@@ -69,7 +73,7 @@ def new_warnings(lines: Sequence[Line], number: int | None = None) -> dict[str, 
 
 # --- what helps ------------------------------------------------------------------------------------
 def with_r1(options: GANOptions) -> list[str]:
-    """R1 as far as it can be had with the other ``options``, or more of it."""
+    """Advise R1, or more of it, as far as the other ``options`` allow it."""
     if options.adversarial_loss == "wgan-gp":  # which has a penalty of its own
         return []
     if options.r1 > 0:
@@ -78,22 +82,23 @@ def with_r1(options: GANOptions) -> list[str]:
 
 
 def with_diffaug(options: GANOptions) -> list[str]:
+    """Advise --diffaug, unless it is on."""
     return [] if options.diffaug else ["--diffaug"]
 
 
 def with_preset(options: GANOptions) -> list[str]:
-    """Those that fail less often than the one in use."""
+    """Advise presets that fail less often than the one in use."""
     return ["--preset cpu or best"] if options.preset == "default" else []
 
 
 def one_of(*remedies: str) -> str:
-    """ "a", "a or b", "a, b or c"."""
+    """Join: "a", "a or b", "a, b or c"."""
     return " or ".join(part for part in (", ".join(remedies[:-1]), remedies[-1]) if part)
 
 
 # --- rules -----------------------------------------------------------------------------------------
-def d_saturated(lines: Sequence[Line], options: GANOptions) -> str | None:
-    """D tells all images apart for ``SATURATED_STEPS`` steps: hardly any gradient is left for G."""
+def d_saturated(lines: Sequence[StatsLine], options: GANOptions) -> str | None:
+    """Warn if D tells all images apart for ``SATURATED_STEPS`` steps: hardly any gradient is left for G."""
     spectral = ["--d-norm spectral"] if options.arch == "dcgan" and options.d_norm == "batch" else []
     remedies = [*with_r1(options), *spectral, *with_diffaug(options), "a lower --lr-d"]
     steps = 0
@@ -109,9 +114,12 @@ def d_saturated(lines: Sequence[Line], options: GANOptions) -> str | None:
     return None
 
 
-def _saturated(line: Line, options: GANOptions) -> bool:
-    """What D gives when there is nothing left for it to learn follows from its loss: cross-entropy wants
-    1 - label_smoothing for reals, hinge no more than its margins. A critic (wgan-gp) knows no such limit."""
+def _saturated(line: StatsLine, options: GANOptions) -> bool:
+    """Return whether D has nothing left to learn, which its outputs show.
+
+    Cross-entropy wants 1 - label_smoothing for reals, hinge no more than its margins. A critic (wgan-gp) has
+    no such limit.
+    """
     if options.adversarial_loss == "wgan-gp":
         return False
     if options.adversarial_loss == "hinge":
@@ -120,10 +128,14 @@ def _saturated(line: Line, options: GANOptions) -> bool:
     return line["d_real"] > SURE_REAL * target and line["d_fake"] < SURE_FAKE
 
 
-def over_fit(lines: Sequence[Line], options: GANOptions) -> str | None:
-    """D knows the training images by heart: it tells them from unseen real ones, if there are some; without
-    them, it is sure of nearly every one and of nearly every generated one."""
-    recent = [metrics["discriminator"] for metrics in islice(_evaluations(lines, "discriminator"), IN_A_ROW)]
+def over_fit(lines: Sequence[StatsLine], options: GANOptions) -> str | None:
+    """Warn if D knows the training images by heart.
+
+    It then tells them from unseen real ones, if there are some; without them, it is sure of nearly every
+    training image and of nearly every generated one.
+    """
+    looks = (metrics["discriminator"] for metrics in _evaluations(lines) if "discriminator" in metrics)
+    recent = list(islice(looks, IN_A_ROW))
     if len(recent) < IN_A_ROW:
         return None
     remedies = [*with_diffaug(options), *with_r1(options)] or ["more images"]
@@ -145,14 +157,16 @@ def over_fit(lines: Sequence[Line], options: GANOptions) -> str | None:
     return None
 
 
-def collapse(lines: Sequence[Line], options: GANOptions, primary: str) -> str | None:
-    """Generated images are alike, show a small part of what the reals show, or nothing of it, as noise does,
-    after ``WARM_UP`` images."""
+def collapse(lines: Sequence[StatsLine], options: GANOptions, primary: str) -> str | None:
+    """Warn if generated images are alike, or show little or nothing of what the reals show, as noise does.
+
+    The first ``WARM_UP`` images do not count.
+    """
     recent = list(islice(_in_space(lines, primary, after=WARM_UP), IN_A_ROW))
     if len(recent) < IN_A_ROW:
         return None
     if all(_collapsed(metrics) for metrics in recent):
-        scores = {name: recent[0][name] for name in ("precision", "recall")}
+        scores = {"precision": recent[0]["precision"], "recall": recent[0]["recall"]}
         shown = "".join(f", {name} {value:.2f}" for name, value in scores.items() if value is not None)
         remedies = [*with_preset(options), *with_r1(options), *with_diffaug(options), "another --seed"]
         return (
@@ -162,14 +176,17 @@ def collapse(lines: Sequence[Line], options: GANOptions, primary: str) -> str | 
     return None
 
 
-def _collapsed(metrics: dict[str, Any]) -> bool:
-    limits = {"diversity": LOW_DIVERSITY, "recall": LOW_RECALL, "precision": LOW_PRECISION}
-    return any(metrics[name] is not None and metrics[name] < limit for name, limit in limits.items())
+def _collapsed(metrics: SpaceMetrics) -> bool:
+    limits = (
+        (metrics["diversity"], LOW_DIVERSITY), (metrics["recall"], LOW_RECALL),
+        (metrics["precision"], LOW_PRECISION),
+    )  # fmt: skip
+    return any(value is not None and value < limit for value, limit in limits)
 
 
-def copying(lines: Sequence[Line], options: GANOptions) -> str | None:
-    """Generated images are nearer to training images than those of different patients are to one another."""
-    for metrics in _evaluations(lines, "copying"):
+def copying(lines: Sequence[StatsLine], options: GANOptions) -> str | None:
+    """Warn if generated images are nearer to training images than two patients' images are to one another."""
+    for metrics in _evaluations(lines):
         if (ratio := metrics["copying"]["ratio"]) >= COPY_RATIO:
             return None
         remedies = [*with_diffaug(options), "fewer --epochs", "more images"]
@@ -180,12 +197,13 @@ def copying(lines: Sequence[Line], options: GANOptions) -> str | None:
     return None
 
 
-def exploding(lines: Sequence[Line], options: GANOptions, precision: str) -> str | None:
-    """A gradient was ``EXPLOSION`` times as large, in one step, as its largest usually is; one that is not a
-    number ends the run before there is a line."""
-    for name, network in (("g_grad_norm", "G"), ("d_grad_norm", "D")):
-        # Lines of earlier versions have means only.
-        values = [line.get(f"{name}_max", line[name]) for line in lines[-USUAL_LINES - 1 :]]
+def exploding(lines: Sequence[StatsLine], options: GANOptions, precision: str) -> str | None:
+    """Warn if a gradient was ``EXPLOSION`` times as large, in one step, as its largest usually is.
+
+    A gradient that is not a number ends the run before there is a line.
+    """
+    for network, key in LARGEST:
+        values = [line[key] for line in lines[-USUAL_LINES - 1 :]]
         usual = [value for value in values[:-1] if value > 0]  # 0: a hinge whose margins are met everywhere
         if len(usual) >= USUAL_LINES // 5 and values[-1] > EXPLOSION * median(usual):
             exact = ["--precision fp32"] if precision != "fp32" else []
@@ -195,8 +213,8 @@ def exploding(lines: Sequence[Line], options: GANOptions, precision: str) -> str
     return None
 
 
-def no_progress(lines: Sequence[Line], primary: str) -> str | None:
-    """KID has not been better than before in ``PATIENCE`` evaluations."""
+def no_progress(lines: Sequence[StatsLine], primary: str) -> str | None:
+    """Warn if KID has not been better than before in ``PATIENCE`` evaluations."""
     kids = [metrics["kid"] for metrics in _in_space(lines, primary)][::-1]
     if len(kids) <= PATIENCE:
         return None
@@ -210,14 +228,15 @@ def no_progress(lines: Sequence[Line], primary: str) -> str | None:
 
 
 # --- lines that bear metrics, newest first ---------------------------------------------------------
-def _evaluations(lines: Sequence[Line], key: str) -> Iterator[dict[str, Any]]:
+def _evaluations(lines: Sequence[StatsLine]) -> Iterator[Evaluation]:
     for line in reversed(lines):
-        if line.get("metrics") and key in line["metrics"]:
+        if line["metrics"] is not None:
             yield line["metrics"]
 
 
-def _in_space(lines: Sequence[Line], space: str, after: int = 0) -> Iterator[dict[str, Any]]:
-    """Metrics in ``space``, of lines that more than ``after`` images led to."""
+def _in_space(lines: Sequence[StatsLine], space: str, after: int = 0) -> Iterator[SpaceMetrics]:
+    """Yield the metrics in ``space`` of lines that more than ``after`` images led to."""
     for line in reversed(lines):
-        if line["images_seen"] > after and line.get("metrics") and space in line["metrics"]["spaces"]:
-            yield line["metrics"]["spaces"][space]
+        metrics = line["metrics"]
+        if line["images_seen"] > after and metrics is not None and space in metrics["spaces"]:
+            yield metrics["spaces"][space]

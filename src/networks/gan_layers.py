@@ -91,9 +91,3 @@ def with_class(latent: Tensor, embedding: nn.Embedding | None, label: Tensor | N
     if label is None:
         raise ValueError("this generator was trained with --conditional: it needs the class of every image")
     return torch.cat([latent, embedding(label)], dim=1)
-
-
-def changed(network: nn.Module, **usual: object) -> dict[str, object]:
-    """Those attributes of ``network`` that are not as ``usual``, for its architecture."""
-    values = {name: getattr(network, name) for name in usual}
-    return {name: value for name, value in values.items() if value != usual[name]}

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from common import paths
 from common.paths import SRC
-from gan.options import CLASS_FLAGS
+from gan.settings import CLASS_FLAGS
 from utils import UserError, load_json, save_json
 
 log = logging.getLogger(__name__)

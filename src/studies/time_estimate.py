@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from arms.treatments import features_computed_once, steps_per_epoch
 from common import distributed
 from common.progress import duration_in_words
-from gan.options import GANOptions
+from gan.settings import GANOptions
 
 if TYPE_CHECKING:
     import torch
 
     from gan.generation import ImageMaker
-    from gan.training import GAN
+    from gan.networks import GAN
     from studies.plan import Part
     from studies.steps import Step
 
@@ -214,8 +214,8 @@ def gan_speeds(work: GANWork, device: torch.device) -> Speeds:
     import torch
 
     from data_loader import to_gan_range
-    from gan.objective import perceptual_loss_of
-    from gan.training import Objective, perceptual_every, step_noise, train_step
+    from gan.losses import Objective, fit_perceptual_loss, perceptual_every
+    from gan.step import step_noise, train_step
     from networks.vgg16 import untrained_vgg16
     from utils import resolve_precision
 
@@ -227,7 +227,7 @@ def gan_speeds(work: GANWork, device: torch.device) -> Speeds:
     loss, every = None, 1
     if work.perceptual:
         every = perceptual_every(device)
-        loss = perceptual_loss_of(untrained_vgg16(0).to(device), pixels, work.num_channels, precision)
+        loss = fit_perceptual_loss(untrained_vgg16(0).to(device), pixels, work.num_channels, precision)
     objective, gan = Objective(*work.loss_weights, loss, every), untrained_gan(work, device)
     real = to_gan_range(pixels, work.num_channels)
     z = step_noise(0, 0, size, gan.G.input_dim).to(device)
@@ -252,7 +252,7 @@ def _noise(n: int, side: int) -> torch.Tensor:
 
 def untrained_gan(work: GANWork, device: torch.device) -> GAN:
     """Build the networks of ``work``."""
-    from gan.training import build_gan
+    from gan.networks import build_gan
 
     sizes = (work.image_size, work.num_channels, work.latent_dim, work.feature_maps)
     return build_gan(*sizes, 2e-4, 0.5, 0, device, work.options)

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -10,47 +11,53 @@ import torch
 
 import train_gan
 from common import paths
+from common.options import Affects, Option, flags_set_by_study
 from data_loader import from_gan_range
 from dataset.tables import LABEL_OF_CLASS
-from gan import files as gan_files
-from gan import generation
+from gan import combinations, generation, outputs
 from gan import networks as gan_networks
 from gan import options as gan_options
-from gan import training as gan_training
 from gan import training_set as gan_training_set
-from gan.options import GANOptions
+from gan.settings import CLASS_NAMES, GANOptions
+from gan.step import image_noise
 from gan_data import CLASSES, make_dataset
-from utils import UserError, load_checkpoint
+from utils import UserError, load_checkpoint, load_json
 
 
-def resolved(*flags: str):
+def settings_of(*flags: str):
     return train_gan.parse_arguments(list(flags))
 
 
+def resolved(*flags: str) -> SimpleNamespace:
+    """The value of every option."""
+    return SimpleNamespace(**settings_of(*flags).values)
+
+
 def test_every_field_is_a_flag_with_the_default_of_today():
-    args = resolved()
-    assert gan_options.options_of(args) == replace(GANOptions(), diffaug=True)
+    settings = settings_of()
+    assert settings.gan == replace(GANOptions(), diffaug=True)
     assert GANOptions(**GANOptions().as_dict()) == GANOptions()
-    assert gan_options.describe_options(args) == "preset default"
+    assert gan_options.describe_options(settings) == "preset default"
 
 
 @pytest.mark.parametrize("preset", gan_options.PRESETS)
 def test_a_preset_sets_its_values_and_can_be_trained(preset):
-    args = resolved("--preset", preset)
-    assert {name: getattr(args, name) for name in gan_options.PRESETS[preset]} == gan_options.PRESETS[preset]
-    assert gan_options.PRESETS[preset].keys() <= gan_options.DEFAULTS.keys()
-    options = gan_options.options_of(args)
-    gan_options.check(options)
-    assert gan_options.doubts(options) == []
+    settings, values = settings_of("--preset", preset), gan_options.PRESETS[preset]
+    assert {name: settings.values[name] for name in values} == values
+    assert values.keys() <= gan_options.default_values().keys()
+    options = settings.gan
+    combinations.check_options(options)
+    assert combinations.doubts(options) == []
     assert options.preset == preset
 
 
 def test_a_flag_that_is_given_wins_over_the_preset():
-    args = resolved("--preset", "cpu", "--r1", "3", "--image-size", "32", "--lambda-fm", "0.5", "--mbstd")
+    flags = ["--preset", "cpu", "--r1", "3", "--image-size", "32", "--lambda-fm", "0.5", "--mbstd"]
+    args = resolved(*flags)
     assert (args.r1, args.image_size, args.lambda_fm, args.mbstd) == (3.0, 32, 0.5, True)
     assert args.d_norm == "none"
-    assert "--r1 3.0" in gan_options.describe_options(args)
-    assert "--mbstd" in gan_options.describe_options(args)
+    told = gan_options.describe_options(settings_of(*flags))
+    assert "--r1 3.0" in told and "--mbstd" in told
 
 
 def test_values_that_belong_to_an_architecture_or_a_loss_follow_it():
@@ -123,32 +130,56 @@ def test_flags_that_do_nothing_are_taken_as_they_are_anyway():
 
 def test_networks_are_not_built_of_what_cannot_work():
     with pytest.raises(UserError, match="BatchNorm"):
-        gan_training.build_gan(32, 1, 5, (4, 4), 1e-3, 0.5, 0, torch.device("cpu"), GANOptions(r1=1.0))
+        gan_networks.build_gan(32, 1, 5, (4, 4), 1e-3, 0.5, 0, torch.device("cpu"), GANOptions(r1=1.0))
 
 
 def test_what_often_fails_is_said_and_not_refused():
-    assert "diverges" in gan_options.doubts(GANOptions(adversarial_loss="rpgan", label_smoothing=0.0))[0]
-    assert "--r1" in gan_options.doubts(GANOptions(r2=1.0, d_norm="none"))[0]
-    assert gan_options.doubts(GANOptions(r1=1.0, d_norm="none")) == []
+    assert "diverges" in combinations.doubts(GANOptions(adversarial_loss="rpgan", label_smoothing=0.0))[0]
+    assert "--r1" in combinations.doubts(GANOptions(r2=1.0, d_norm="none"))[0]
+    assert combinations.doubts(GANOptions(r1=1.0, d_norm="none")) == []
 
 
 def test_all_classes_are_learned_from_if_networks_are_told_them():
     assert resolved().classes == "positive"
     assert resolved("--conditional").classes == "all"
-    assert set(gan_options.CLASS_NAMES) == set(LABEL_OF_CLASS)
+    assert set(CLASS_NAMES) == set(LABEL_OF_CLASS)
 
 
 def test_settings_of_a_run_leave_the_name_of_the_preset_out():
-    named = gan_options.settings_of(GANOptions(preset="cpu"))
-    assert named == gan_options.settings_of(GANOptions())
-    assert named["--d-norm"] == "batch"
-    assert gan_options.settings_of(replace(GANOptions(), ema_kimg=2.0))["--ema-kimg"] == 2.0
+    fixed = gan_options.fixed_values(settings_of("--preset", "cpu"))
+    assert "--preset" not in fixed and fixed["--d-norm"] == "none"
+    assert fixed["--ema-kimg"] == 2.0 and fixed["--train-fraction"] == 1.0
+    assert not fixed.keys() & {"--data-dir", "--epochs", "--kimg", "--save-interval", "--resume", "--cpu"}
+
+
+def test_the_values_of_a_preset_are_those_of_the_table():
+    """Rows of the benchmark of generators are known by them."""
+    assert gan_options.preset_values("cpu") == gan_options.default_values() | gan_options.PRESETS["cpu"]
+    fields = set(GANOptions().as_dict()) - {"preset"}
+    assert fields <= gan_options.default_values().keys()
 
 
 def test_help_says_what_each_preset_makes_of_a_flag():
-    assert gan_options.default_text("image_size") == "(default: 224; cpu: 64; best: 64)"
-    assert gan_options.default_text("lr_d") == "(default: as --lr)"
-    assert gan_options.default_text("mbstd") == "(default: off)"
+    text = {o.name: o.default_text() for o in gan_options.OPTIONS if isinstance(o, gan_options.PresetOption)}
+    assert text["image_size"] == "(default: 224; cpu: 64; best: 64)"
+    assert text["lr_d"] == "(default: as --lr)"
+    assert text["mbstd"] == "(default: off)"
+
+
+def test_an_option_in_the_table_is_in_help_recorded_and_compared_on_resume(
+    data_dir, tmp_path, monkeypatch, capsys
+):
+    toy = Option("--toy", "a toy", Affects.RUN, type=int, default=3, metavar="N", set_by_study=True)
+    monkeypatch.setattr(gan_options, "OPTIONS", (*gan_options.OPTIONS, toy))
+    with pytest.raises(SystemExit):
+        train_gan.main(["--help"])
+    assert "--toy N" in capsys.readouterr().out
+    assert "--toy" in flags_set_by_study(gan_options.OPTIONS)
+    checkpoint = train(data_dir, tmp_path, "--preset", "cpu", "--epochs", "1", "--toy", "4")
+    history = load_json(paths.gan_history(tmp_path / "metrics"))
+    assert checkpoint["config"]["toy"] == history["config"]["toy"] == 4
+    with pytest.raises(UserError, match=r"--toy 4 \(now 5\); only --epochs and --kimg may grow"):
+        train(data_dir, tmp_path, "--preset", "cpu", "--epochs", "2", "--toy", "5", "--resume")
 
 
 # --- the script ------------------------------------------------------------------------------------
@@ -172,7 +203,7 @@ def train(data_dir: Path, folder: Path, *flags: str) -> dict:
 
 @pytest.mark.parametrize(
     ("preset", "arch", "module"),
-    [("cpu", "dcgan", "dcgan"), ("best", "dcgan", "dcgan"), ("best", "resnet", "gan_resnet")],
+    [("cpu", "dcgan", "dcgan"), ("best", "dcgan", "dcgan"), ("best", "resnet", "gan.resnet")],
 )
 def test_a_preset_is_trained_said_and_recorded(preset, arch, module, data_dir, tmp_path, capsys):
     flags = ["--preset", preset, "--arch", arch]
@@ -180,7 +211,7 @@ def test_a_preset_is_trained_said_and_recorded(preset, arch, module, data_dir, t
     assert f"preset {preset} --" in capsys.readouterr().out
     options = GANOptions(**checkpoint["options"])
     assert options.preset == preset
-    assert options == gan_options.options_of(resolved(*flags))
+    assert options == settings_of(*flags).gan
     generator = gan_networks.generator_from_checkpoint(checkpoint, "g")
     assert type(generator).__module__ == module
     images = generation.ImageMaker(generator, 0, torch.device("cpu"))([1, 2])
@@ -227,18 +258,18 @@ def test_numbers_of_classes_follow_their_names():
 
 def test_rows_of_a_sample_grid_are_of_one_class_each(data_dir, tmp_path, monkeypatch):
     shown = {}
-    original = gan_files.mosaic
+    original = outputs.mosaic
 
     def record(images, columns, title):
         shown[title] = (images, columns)
         return original(images, columns, title)
 
-    monkeypatch.setattr(gan_files, "mosaic", record)
+    monkeypatch.setattr(outputs, "mosaic", record)
     checkpoint = train(data_dir, tmp_path, "--conditional", "--epochs", "1", "--vis-batch-size", "24")
     title = next(title for title in shown if title.endswith("rows: " + ", ".join(CLASSES) + " in turn"))
     images, columns = shown[title]
     generator = gan_networks.generator_from_checkpoint(checkpoint, "g")
-    z = gan_training.image_noise(42, "samples", 1, 24, generator.input_dim)
+    z = image_noise(42, "samples", 1, 24, generator.input_dim)
     with torch.no_grad():
         expected = from_gan_range(generator(z, torch.arange(24) // columns))
     assert abs(torch.tensor(images).int() - expected.int()).max() <= 1

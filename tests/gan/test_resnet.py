@@ -6,6 +6,7 @@ from torch import nn
 
 from gan import networks as gan_networks
 from gan import resnet as gan_resnet
+from gan_data import generator_content
 from networks import gan_layers
 from utils import load_checkpoint, save_checkpoint
 
@@ -93,12 +94,7 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch():
 def test_generator_comes_back_from_its_checkpoint(tmp_path, options):
     torch.manual_seed(0)
     G = gan_resnet.Generator(112, 1, 8, 2, **options).eval()
-    content = {
-        "format": gan_networks.GENERATOR_FORMAT,
-        "architecture": G.architecture,
-        "state_dict": G.state_dict(),
-    }
-    save_checkpoint(tmp_path / "g.pth", content)
+    save_checkpoint(tmp_path / "g.pth", generator_content(G))
     again = gan_networks.generator_from_checkpoint(load_checkpoint(tmp_path / "g.pth"), "g.pth")
     assert isinstance(again, gan_resnet.Generator)
     assert not again.training

@@ -16,8 +16,9 @@ import train_classifier
 import train_gan
 from common import distributed, progress
 from gan import generation
-from gan import training as gan_training
-from gan.options import GANOptions
+from gan import losses as gan_losses
+from gan import step as gan_step
+from gan.settings import GANOptions
 from gan_data import save_generator
 from studies import time_estimate
 from studies.plan import GAN, Part, arm_step_name
@@ -128,7 +129,7 @@ class TestSeveralProcesses:
         def step(gan: object, real: torch.Tensor, z: torch.Tensor, *others: object) -> None:
             assert distributed.process_count() == 1 and len(real) == len(z) == 2
 
-        monkeypatch.setattr(gan_training, "train_step", step)
+        monkeypatch.setattr(gan_step, "train_step", step)
         time_estimate.gan_speeds(replace(TINY_GAN, batch_size=8), CPU)
         assert distributed.process_count() == 4
 
@@ -148,8 +149,8 @@ class TestRareParts:
                 time.sleep(self.SLOW)
             gan.step += 1
 
-        monkeypatch.setattr(gan_training, "train_step", step)
-        monkeypatch.setattr(gan_training, "perceptual_every", lambda device: 4)
+        monkeypatch.setattr(gan_step, "train_step", step)
+        monkeypatch.setattr(gan_losses, "perceptual_every", lambda device: 4)
 
     @staticmethod
     def seconds_per_step(every: int, perceptual: bool = False) -> float:
@@ -166,7 +167,7 @@ class TestRareParts:
 
     def test_a_rare_penalty_does_not_take_for_ever(self, monkeypatch):
         taken = []
-        monkeypatch.setattr(gan_training, "train_step", lambda *_: taken.append(1))
+        monkeypatch.setattr(gan_step, "train_step", lambda *_: taken.append(1))
         self.seconds_per_step(10_000)
         assert len(taken) == 2 * time_estimate.LONGEST_CYCLE == 128
 

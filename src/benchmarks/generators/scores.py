@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.generators.data import BenchmarkData
 from benchmarks.generators.kid import KernelReference
-from gan.monitor import mean_distance
+from gan.evaluation import mean_distance
 from image_metrics.copies import closer_to_training, detail_distances, near_copies
 from image_metrics.equal_draws import EqualDraws, feature_distances, halve_by_group
 from image_metrics.kernel_distance import kernel_distance

@@ -24,7 +24,7 @@ from torchvision.utils import save_image
 from classifier import PneumoniaClassifier
 from data_loader import IMAGENET_MEAN, IMAGENET_STD
 from dcgan import Discriminator, Generator
-from gan.losses import SMOOTHING
+from gan.settings import SMOOTHING
 from networks.vgg16 import VGG16Features
 
 

@@ -25,17 +25,9 @@ from common import paths
 from data_loader import to_classifier_range, to_gan_range
 from dcgan import Generator, initialise
 from gan.generation import NOISE_STREAM, ImageMaker, write_images
-from gan.losses import PerceptualLoss
-from gan.training import (
-    GAN,
-    TERMS,
-    Objective,
-    build_gan,
-    image_noise,
-    perceptual_every,
-    step_noise,
-    train_step,
-)
+from gan.losses import Objective, PerceptualLoss, perceptual_every
+from gan.networks import GAN, build_gan
+from gan.step import TERMS, image_noise, step_noise, train_step
 from image_metrics.frechet import frechet_distance_of_features
 from image_metrics.kernel_distance import kernel_distance_of_subsets
 from image_metrics.neighbourhoods import NEIGHBOURS, neighbourhood_scores

@@ -15,13 +15,10 @@ from PIL import Image
 import data_loader
 import train_gan
 from common import paths
-from gan import files as gan_files
-from gan import forecast as gan_forecast
-from gan import monitor as gan_monitor
-from gan import run as gan_run
+from gan import evaluation, outputs, trainer
 from gan import warnings as gan_warnings
-from gan.clock import Clock
 from gan.figures import gan_quality, mosaic, moving
+from gan.meters import Clock
 from gan_data import make_dataset
 from synthetic import folders as synthetic
 from utils import UserError, load_checkpoint, load_json, save_checkpoint
@@ -50,8 +47,8 @@ def train(data_dir: Path, folder: Path, *flags: str) -> None:
 @pytest.fixture
 def at_any_cost(monkeypatch):
     """Metrics as often as --metrics-interval says, and no figures, which take longest."""
-    monkeypatch.setattr(gan_monitor, "SHARE", 1e9)
-    monkeypatch.setattr(gan_files, "save_figures", lambda *_: None)
+    monkeypatch.setattr(evaluation, "SHARE", 1e9)
+    monkeypatch.setattr(outputs, "save_figures", lambda *_: None)
 
 
 def history(folder: Path) -> dict:
@@ -68,8 +65,8 @@ def watched(data_dir, tmp_path_factory) -> Path:
     """Four epochs of three steps, evaluated every second one."""
     folder = tmp_path_factory.mktemp("watched")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gan_monitor, "SHARE", 1e9)
-        patch.setattr(gan_run, "STATS_EVERY", 2)
+        patch.setattr(evaluation, "SHARE", 1e9)
+        patch.setattr(trainer, "STATS_EVERY", 2)
         train(data_dir, folder, "--epochs", "4", "--metrics-interval", "2", "--checkpoint-interval", "4")
     return folder
 
@@ -115,11 +112,11 @@ def test_metrics_stand_in_the_history_with_their_floor_and_the_best_generator_is
 def test_figures_and_a_walk_are_there(watched):
     for figure in (paths.gan_loss_figure(watched / "figures"), paths.gan_quality_figure(watched / "figures")):
         assert Image.open(figure).size[0] > 900
-    assert Image.open(paths.gan_interpolation(watched)).size == (gan_files.WALKS * 32, 32)
+    assert Image.open(paths.gan_interpolation(watched)).size == (outputs.WALKS * 32, 32)
 
 
 def test_watching_does_not_change_the_training(watched, data_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(gan_files, "save_figures", lambda *_: None)
+    monkeypatch.setattr(outputs, "save_figures", lambda *_: None)
     train(data_dir, tmp_path, "--epochs", "4", "--metrics-interval", "0", "--checkpoint-interval", "4")
     pair = [load_checkpoint(paths.generator_final(folder / "models")) for folder in (watched, tmp_path)]
     one, other = (checkpoint["state_dict"] for checkpoint in pair)
@@ -177,8 +174,8 @@ def test_the_summary_names_the_best_generator_that_is_kept(
 ):
     """Also where the evaluation after the last epoch found it."""
     kids = iter([0.3, 0.1])
-    original = gan_monitor.Monitor.in_space
-    monkeypatch.setattr(gan_monitor.Monitor, "in_space", lambda *args: original(*args) | {"kid": next(kids)})
+    original = evaluation.Monitor.in_space
+    monkeypatch.setattr(evaluation.Monitor, "in_space", lambda *args: original(*args) | {"kid": next(kids)})
     train(data_dir, tmp_path, "--epochs", "3", "--metrics-interval", "2")
     assert history(tmp_path)["best"]["step"] == 9
     assert load_checkpoint(paths.generator_best(tmp_path / "models"))["step"] == 9
@@ -195,12 +192,6 @@ def test_a_finished_run_that_is_resumed_keeps_what_real_images_score(watched, tm
     assert history(tmp_path / "a")["metrics"]["floors"] == floors
     figure = paths.gan_quality_figure("figures")
     assert (tmp_path / "a" / figure).read_bytes() == (watched / figure).read_bytes()
-    state = paths.gan_state(tmp_path / "a" / "models")
-    content = load_checkpoint(state)
-    del content["floors"]  # as an earlier version left it
-    save_checkpoint(state, content)
-    train(data_dir, tmp_path / "a", *flags, "--resume")
-    assert (tmp_path / "a" / figure).is_file()
 
 
 def test_resume_refuses_other_metrics(watched, data_dir, tmp_path):
@@ -225,13 +216,13 @@ def test_held_out_images_of_a_conditional_gan_are_judged_as_of_their_classes(
 ):
     """D is asked about each of them with the class that the metadata give it."""
     asked = {}
-    original = gan_monitor._logits
+    original = evaluation.Monitor._logits
 
-    def record(D, pixels, labels):
-        asked.setdefault(len(asked), (pixels.clone(), labels.clone()))
-        return original(D, pixels, labels)
+    def record(self, D, pixels, labels):
+        asked.setdefault(len(asked), (torch.from_numpy(pixels.copy()), labels.clone()))
+        return original(self, D, pixels, labels)
 
-    monkeypatch.setattr(gan_monitor, "_logits", record)
+    monkeypatch.setattr(evaluation.Monitor, "_logits", record)
     flags = ["--conditional", "--epochs", "1", "--metrics-interval", "1", "--metrics-holdout", "0.2"]
     train(data_dir, tmp_path, *flags)
     assert "holdout_error" in history(tmp_path)["epochs"][-1]["metrics"]["discriminator"]
@@ -267,10 +258,10 @@ def test_a_collapse_is_told_everywhere_and_ends_the_run_on_request(
     data_dir, tmp_path, at_any_cost, monkeypatch, capsys
 ):
     monkeypatch.setattr(gan_warnings, "WARM_UP", 0)
-    original = gan_files.generate
+    original = outputs.generate
     # A generator that makes one image, whatever its noise.
     monkeypatch.setattr(
-        gan_files, "generate", lambda run, z, label=None: original(run, z[:1], label).repeat(len(z), axis=0)
+        outputs, "generate", lambda gan, z, label=None: original(gan, z[:1], label).repeat(len(z), axis=0)
     )
     flags = ["--epochs", "9", "--metrics-interval", "1", "--stop-on-collapse"]
     with pytest.raises(UserError, match="after epoch 2: mode collapse"):
@@ -287,7 +278,7 @@ def test_a_collapse_is_told_everywhere_and_ends_the_run_on_request(
 
 def test_a_generator_of_training_images_is_told_of(data_dir, tmp_path, at_any_cost, monkeypatch):
     monkeypatch.setattr(
-        gan_files, "generate", lambda run, z, label=None: run.data.pixels[: len(z)].cpu().numpy()
+        trainer.Trainer, "sample", lambda run, z, label: run.data.pixels[: len(z)].cpu().numpy()
     )
     train(data_dir, tmp_path, "--epochs", "1", "--metrics-interval", "1")
     assert [line["rule"] for line in history(tmp_path)["warnings"]] == ["copying"]
@@ -313,8 +304,8 @@ def test_a_generator_that_stands_still_is_told_of(data_dir, tmp_path, at_any_cos
 
 def test_gradients_that_explode_are_told_of(data_dir, tmp_path, at_any_cost, monkeypatch):
     """After twelve steps as usual D's weights are what a broken update leaves."""
-    monkeypatch.setattr(gan_run, "STATS_EVERY", 1)
-    original = gan_run.Run.step
+    monkeypatch.setattr(trainer, "STATS_EVERY", 1)
+    original = trainer.Trainer.take_step
 
     def broken(run, rows):
         if run.gan.step == 12:
@@ -322,7 +313,7 @@ def test_gradients_that_explode_are_told_of(data_dir, tmp_path, at_any_cost, mon
                 run.gan.D.head.weight.mul_(1e4)
         return original(run, rows)
 
-    monkeypatch.setattr(gan_run.Run, "step", broken)
+    monkeypatch.setattr(trainer.Trainer, "take_step", broken)
     train(data_dir, tmp_path, "--epochs", "5", "--d-norm", "none", "--metrics-interval", "0")
     assert [line["step"] for line in history(tmp_path)["warnings"] if line["rule"] == "exploding"] == [13]
 
@@ -343,15 +334,13 @@ def test_time_that_is_used_up_ends_a_run_that_resume_goes_on_with(
 
 def test_weights_are_compared_whatever_ends_a_run(data_dir, tmp_path, at_any_cost, monkeypatch):
     compared = []
-    monkeypatch.setattr(gan_run, "require_same_weights", lambda what, *_: compared.append(what))
+    monkeypatch.setattr(trainer, "require_same_weights", lambda what, *_: compared.append(what))
     train(data_dir, tmp_path, "--epochs", "4", "--checkpoint-interval", "4", "--max-minutes", "1e-6")
     assert compared == ["weights after epoch 1"]
 
 
 def test_time_of_earlier_parts_counts():
-    clock = Clock()
-    clock.restore({"seconds": 100.0, "watching_seconds": 4.0})
-    clock.start()
+    clock = Clock({"seconds": 100.0, "watching_seconds": 4.0})
     assert 100 <= clock.seconds() < 101
     with clock.aside():
         pass
@@ -372,7 +361,7 @@ def test_a_dry_run_says_what_there_would_be_and_writes_nothing(data_dir, tmp_pat
     assert re.search(r"--r1 +1\.0", text) and re.search(r"--lambda-fm +0\.0", text)
     assert re.search(r"--label-smoothing +0\.0", text) and "--resume" not in text and "--cpu\n" in text
     assert re.search(r"generator [\d,]+ parameters", text) and "--no-diffaug\n" in text
-    assert "GiB" in text and "ABOUT" in text
+    assert "ABOUT" in text
 
 
 def test_previewed_augmentations_are_real_images_and_only_shown_on_request(
@@ -381,10 +370,10 @@ def test_previewed_augmentations_are_real_images_and_only_shown_on_request(
     """Networks, VGG16 and the other images are left alone."""
     decoded, original = [], data_loader.read_image
     monkeypatch.setattr(data_loader, "read_image", lambda *a, **k: decoded.append(a) or original(*a, **k))
-    monkeypatch.setattr(train_gan, "build_run", None)
+    monkeypatch.setattr(train_gan, "train", None)
     flags = ["--preview-augmentations", "--perceptual", "on", "--conditional"]
     train(data_dir, tmp_path, *flags)
-    assert len(decoded) == gan_forecast.PREVIEW_IMAGES == 8
+    assert len(decoded) == train_gan.PREVIEW_IMAGES == 8
     made = [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()]
     assert made == ["gan_images/reals_augmented.png"]
     assert "reals_augmented.png" in (Path(train_gan.__file__).parent.parent / ".gitignore").read_text()
@@ -434,13 +423,13 @@ def test_a_mosaic_shows_every_pixel_as_it_is():
 
 def test_a_walk_goes_through_its_stops_and_comes_back():
     stops = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
-    walk = gan_files.closed_walk(stops, 4)
+    walk = outputs.closed_walk(stops, 4)
     torch.testing.assert_close(walk[::4], stops)
-    middle = gan_files.slerp(stops[0], stops[1], torch.tensor([0.5]))[0]
+    middle = outputs.slerp(stops[0], stops[1], torch.tensor([0.5]))[0]
     assert float(middle.norm()) == pytest.approx(float(stops[0].norm() + stops[1].norm()) / 2, rel=1e-5)
     angles = [torch.cosine_similarity(middle, stop, dim=0) for stop in stops[:2]]
     assert float(angles[0]) == pytest.approx(float(angles[1]), abs=1e-5)
-    same_way = gan_files.slerp(stops[0], 2 * stops[0], torch.tensor([0.5]))[0]
+    same_way = outputs.slerp(stops[0], 2 * stops[0], torch.tensor([0.5]))[0]
     torch.testing.assert_close(same_way, 1.5 * stops[0])
 
 
@@ -458,7 +447,7 @@ def test_a_gif_holds_the_frames_to_a_level_of_gray(tmp_path):
 
 def test_quality_is_drawn_with_floor_and_best():
     space = {"kid": 0.1, "recall": 0.2, "precision": 0.5, "diversity": 0.7}
-    evaluations = [{"images_seen": 1000 * n, "spaces": {"HOG": space | {"kid": 0.1 / n}}} for n in (1, 2, 3)]
+    evaluations = [(1000 * n, {"spaces": {"HOG": space | {"kid": 0.1 / n}}}) for n in (1, 2, 3)]
     floors = {"HOG": {"kid": 0.001, "recall": 0.8, "precision": 0.8}}
     best = {"space": "HOG", "images_seen": 3000, "kid": 0.1 / 3}
     figure = gan_quality(evaluations, floors, best, "title")

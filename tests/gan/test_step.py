@@ -11,10 +11,14 @@ from torch import nn
 from torch.nn import functional
 
 from gan import augmentation as gan_augment
-from gan import generation
+from gan import generation, networks
 from gan import losses as gan_losses
-from gan import training as gan_training
-from gan.options import GANOptions
+from gan import step as gan_step
+from gan.losses import Objective
+from gan.meters import LossMeter
+from gan.networks import GAN, build_gan
+from gan.settings import GANOptions
+from gan.step import TERMS, step_noise, train_step
 from utils import UserError, load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
@@ -36,23 +40,23 @@ OPTIONS = {
 }
 
 
-def build(options: GANOptions, seed: int = 0, lr: float = 1e-3) -> gan_training.GAN:
-    return gan_training.build_gan(32, 1, 6, (4, 4), lr, 0.5, seed, CPU, options)
+def build(options: GANOptions, seed: int = 0, lr: float = 1e-3) -> GAN:
+    return build_gan(32, 1, 6, (4, 4), lr, 0.5, seed, CPU, options)
 
 
-def objective(feature_matching: float = 1.0) -> gan_training.Objective:
-    return gan_training.Objective(1.0, 0.0, feature_matching, None, 1)
+def objective(feature_matching: float = 1.0) -> Objective:
+    return Objective(1.0, 0.0, feature_matching, None, 1)
 
 
-def train(gan: gan_training.GAN, steps: int, precision: str = "fp32", n: int = 4) -> list[dict[str, float]]:
+def train(gan: GAN, steps: int, precision: str = "fp32", n: int = 4) -> list[dict[str, float]]:
     """``steps`` steps on images and noise that follow from the number of the step."""
     lines = []
     for _ in range(steps):
         real = torch.rand(n, 1, 32, 32, generator=torch.Generator().manual_seed(gan.step)) * 2 - 1
-        z = gan_training.step_noise(0, gan.step, n, gan.G.input_dim)
+        z = step_noise(0, gan.step, n, gan.G.input_dim)
         labels = torch.arange(n) % 3 if gan.options.conditional else None
-        terms = gan_training.train_step(gan, real, z, objective(), precision, labels)
-        lines.append(dict(zip(gan_training.TERMS, terms.tolist(), strict=True)))
+        terms = train_step(gan, real, z, objective(), precision, labels)
+        lines.append(dict(zip(TERMS, terms.tolist(), strict=True)))
     return lines
 
 
@@ -120,7 +124,7 @@ def test_default_steps_leave_the_very_weights_that_the_trainer_without_options_l
     adams = [torch.optim.Adam(net.parameters(), 1e-3, betas=(0.5, 0.999), fused=True) for net in (G, D)]
     for step in range(3):
         real = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
-        plain_step(G, D, *adams, real, gan_training.step_noise(0, step, 4, 6))
+        plain_step(G, D, *adams, real, step_noise(0, step, 4, 6))
         decay = 0.5 ** (1 / min(10_000 / 32, 0.05 * (step + 1)))
         with torch.no_grad():
             for kept, weight in zip(average.parameters(), G.parameters(), strict=True):
@@ -189,7 +193,7 @@ def test_images_for_use_are_those_of_the_average(name):
     train(gan, 2)
     label = 1 if gan.options.conditional else None
     make = generation.ImageMaker(gan.G_ema, 7, CPU, label)
-    z = gan_training.image_noise(7, generation.NOISE_STREAM, 3, 2, gan.G.input_dim)
+    z = gan_step.image_noise(7, generation.NOISE_STREAM, 3, 2, gan.G.input_dim)
     classes = [] if label is None else [torch.tensor([1, 1])]
     expected = (gan.G_ema.double()(z.double(), *classes)[:, 0] + 1) * 127.5
     for images in (make([3, 4]), make([9, 4, 3])[[2, 1]]):
@@ -215,11 +219,11 @@ def test_optimizers_have_the_rates_and_decays_asked_for():
 
 
 def test_half_life_of_the_average_is_in_images():
-    assert gan_training.ema_half_life(None, 8) == 312.5
-    assert gan_training.ema_half_life(2.0, 32) == 62.5
-    decay = gan_training.ema_decay(10_000, gan_training.ema_half_life(2.0, 32))
+    assert networks.ema_half_life(None, 8) == 312.5
+    assert networks.ema_half_life(2.0, 32) == 62.5
+    decay = networks.ema_decay(10_000, networks.ema_half_life(2.0, 32))
     assert decay**62.5 == pytest.approx(0.5)
-    assert gan_training.ema_decay(100, 62.5) ** 5 == pytest.approx(0.5)  # 5 % of what has been seen
+    assert networks.ema_decay(100, 62.5) ** 5 == pytest.approx(0.5)  # 5 % of what has been seen
 
 
 # --- penalties -------------------------------------------------------------------------------------
@@ -251,7 +255,7 @@ def test_lazy_penalties_come_every_so_many_steps_with_that_weight(monkeypatch):
 
 
 def test_penalties_are_taken_on_their_steps_only_and_averaged_over_those():
-    gan, meter = build(OPTIONS["lazy r1"]), gan_training.LossMeter(objective(), CPU)
+    gan, meter = build(OPTIONS["lazy r1"]), LossMeter(objective(), CPU)
     values = []
     for step, line in enumerate(train(gan, 4)):
         meter.add(torch.tensor(list(line.values())), step)
@@ -276,10 +280,10 @@ def test_fakes_are_paired_with_reals_as_d_is_after_its_update():
     real = torch.rand(4, 1, 32, 32) * 2 - 1
     fake = gan.G(torch.randn(4, 6))
     d_before = copy.deepcopy(gan.D)
-    gan_training.discriminator_step(gan, real, fake.detach(), "fp32")
+    gan_step.discriminator_step(gan, real, fake.detach(), "fp32")
     assert not same(d_before, gan.D)
     expected = functional.softplus(gan.D(real) - gan.D(fake)).mean().item()
-    terms = gan_training.generator_step(gan, fake, [], objective(0.0), "fp32", None, real)
+    terms = gan_step.generator_step(gan, fake, real, [], objective(0.0), "fp32")
     assert terms[0].item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -311,9 +315,9 @@ def test_two_processes_take_the_step_of_one_with_the_whole_batch(name, monkeypat
     if options.arch == "dcgan":
         options = replace(options, arch="resnet", upsample="resize")  # a G without BatchNorm
     one, several = build(options), [build(options) for _ in range(2)]
-    real, z = torch.rand(8, 1, 32, 32) * 2 - 1, gan_training.step_noise(0, 0, 8, one.G.input_dim)
+    real, z = torch.rand(8, 1, 32, 32) * 2 - 1, step_noise(0, 0, 8, one.G.input_dim)
     labels = torch.arange(8) % 3 if options.conditional else None
-    gan_training.train_step(one, real, z, objective(0.0), "fp32", labels)
+    train_step(one, real, z, objective(0.0), "fp32", labels)
 
     both, turns = threading.Barrier(2), threading.local()
     gradients: dict[int, list[torch.Tensor]] = {}
@@ -331,11 +335,11 @@ def test_two_processes_take_the_step_of_one_with_the_whole_batch(name, monkeypat
         turns.rank = rank
         share = slice(rank, None, 2)
         own_labels = None if labels is None else labels[share]
-        gan_training.train_step(several[rank], real[share], z[share], objective(0.0), "fp32", own_labels)
+        train_step(several[rank], real[share], z[share], objective(0.0), "fp32", own_labels)
 
-    monkeypatch.setattr(gan_training, "average_training", exchange)
-    monkeypatch.setattr(gan_training, "size", lambda: 2)
-    monkeypatch.setattr(gan_training, "own", lambda: slice(turns.rank, None, 2))
+    monkeypatch.setattr(gan_step, "average_training", exchange)
+    monkeypatch.setattr(gan_step, "process_count", lambda: 2)
+    monkeypatch.setattr(gan_step, "my_share", lambda: slice(turns.rank, None, 2))
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(process, range(2)))
     for network in ("G", "D"):

@@ -1,0 +1,77 @@
+"""Files that a training really wrote hold what their types say, and readers refuse others."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import train_gan
+from common import paths
+from common.file_formats import describe_format, format_problems
+from gan import evaluation, file_formats, outputs, trainer
+from gan_data import make_dataset
+from utils import UserError, load_checkpoint, load_json, save_json
+
+ROOT = Path(__file__).parents[2]
+FLAGS = [
+    "--preset", "cpu", "--conditional", "--image-size", "32", "--latent-dim", "6", "--feature-maps-g", "4",
+    "--feature-maps-d", "4", "--batch-size", "4", "--workers", "1", "--cpu", "--no-cache", "--epochs", "3",
+    "--metrics-interval", "2", "--metrics-holdout", "0.2", "--checkpoint-interval", "2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """A run with an evaluation on the way, one at the end, and held-out images."""
+    folder = tmp_path_factory.mktemp("run")
+    where = ["--data-dir", str(make_dataset(folder / "set")), "--model-dir", str(folder / "models")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "SHARE", 1e9)
+        patch.setattr(trainer, "STATS_EVERY", 4)
+        train_gan.main([*where, "--output-dir", str(folder), *FLAGS])
+    return folder
+
+
+def test_the_history(written):
+    content = load_json(paths.gan_history(written / "metrics"))
+    assert format_problems(content, file_formats.GanTrainingHistory) == []
+    assert content["final_metrics"] and content["epochs"][1]["metrics"] and content["best"]
+    assert outputs.read_history(paths.gan_history(written / "metrics")) == content
+
+
+def test_the_statistics(written):
+    lines = paths.gan_stats(written / "metrics").read_text().splitlines()
+    problems = [format_problems(json.loads(line), file_formats.StatsLine) for line in lines]
+    assert lines and not any(problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("generator_final", file_formats.GeneratorCheckpoint),
+        ("generator_best", file_formats.GeneratorCheckpoint),
+        ("discriminator_epoch_0002", file_formats.DiscriminatorCheckpoint),
+        ("training_state", file_formats.TrainingState),
+    ],
+)
+def test_checkpoints_and_state(written, name, kind):
+    content = load_checkpoint(paths.gan_dir(written / "models") / f"{name}.pth")
+    assert format_problems(content, kind) == []
+
+
+def test_committed_histories():
+    files = sorted((ROOT / "results").rglob("gan_training_history.json"))
+    assert files and all(outputs.read_history(file)["epochs"] for file in files)
+
+
+def test_another_file_is_no_history(written, tmp_path):
+    content = load_json(paths.gan_history(written / "metrics"))
+    del content["epochs"][1]["metrics"]["grain"]
+    save_json(tmp_path / "h.json", content)
+    with pytest.raises(UserError, match=r"h\.json is not the history .*epochs\[1\]\.metrics\.grain is"):
+        outputs.read_history(tmp_path / "h.json")
+
+
+def test_every_key_can_be_described():
+    for kind in (file_formats.GanTrainingHistory, file_formats.TrainingState):
+        assert "| `" in describe_format(kind)
