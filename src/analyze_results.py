@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
         remove_reports,
         remove_stale,
     )
-    from report.text import compose
+    from report.text import compose_text
 
     outcome = Outcome(Path(args.analysis_dir))
     file = paths.comparison(outcome.folder)
@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
         files=outcome.files,
         no_real_images=args.no_real_images,
     )
-    text, page = compose(findings), paths.report_page(outcome.folder)
+    text, page = compose_text(findings), paths.report_page(outcome.folder)
     save_text(paths.comparison_report(outcome.folder), text)
     save_text(page, compose_page(findings, outcome.folder))
     log.info(f"\n{text}\nthe same with its figures, for a browser: {page}")

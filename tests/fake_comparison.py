@@ -67,21 +67,23 @@ def _arm(name: str, rng: np.random.Generator) -> dict[str, Any]:
         "prefix": f"{name}_", "n_images": 301, "n_patients": 258, "n_positive": 75, "repeats": 1,
         "seeds": [42], "per_repeat": [{"repeat": 1, "seed": 42, "accuracy": accuracy, "auroc": auroc}],
         "n_train_images": 899, "n_train_patients": 771, "n_synthetic": synthetic,
-        "n_duplicated": 450 if name == "control_duplicate" else 0, "optimizer_steps": 406,
+        "n_duplicated": 450 if name == "control_duplicate" else 0, "n_extra_positive": None,
+        "class_weights": None, "optimizer_steps": 406,
         "contaminated": None if synthetic else False,
         "command": f"python src/train_classifier.py --data-dir rsna_1500 --prefix {name}_",
-        "accuracy": accuracy, "accuracy_ci95": _around(accuracy, 0.047),
-        "accuracy_cluster_ci95": _around(accuracy, 0.05), "auroc": auroc,
-        "auroc_ci95": _around(auroc, 0.058), "auroc_cluster_ci95": _around(auroc, 0.06), "auprc": 0.59,
+        "accuracy": accuracy, "accuracy_ci95_image_level": _around(accuracy, 0.047),
+        "accuracy_ci95": _around(accuracy, 0.05), "auroc": auroc,
+        "auroc_ci95_image_level": _around(auroc, 0.058), "auroc_ci95": _around(auroc, 0.06), "auprc": 0.59,
         "weighted_precision": 0.76, "weighted_recall": accuracy, "weighted_f1": 0.766, **rates,
         "at_prevalence": None, "brier": 0.15, "ece": 0.04, "confusion_matrix": [[tn, fp], [fn, tp]],
         "thresholds": {
             "source": "baseline", "note": f"chosen on the out-of-fold predictions of {'baseline'}",
             "rules": {
                 rule: {
-                    "threshold": threshold, "accuracy": accuracy, "accuracy_ci95": _around(accuracy, 0.047),
-                    "sensitivity_ci95": _around(rates["sensitivity"], 0.11),
-                    "specificity_ci95": _around(rates["specificity"], 0.04), **rates,
+                    "threshold": threshold, "accuracy": accuracy,
+                    "accuracy_ci95_image_level": _around(accuracy, 0.047),
+                    "sensitivity_ci95_image_level": _around(rates["sensitivity"], 0.11),
+                    "specificity_ci95_image_level": _around(rates["specificity"], 0.04), **rates,
                 }
                 for rule, threshold in (("fixed", 0.5), ("youden", 0.27), ("sensitivity_90", 0.14))
             },
@@ -120,7 +122,7 @@ def _subgroup(group: str, value: str, rng: np.random.Generator) -> dict[str, Any
     }  # fmt: skip
     for key, applies in wanted.items():
         row[key] = score[key] if applies else None
-        row[f"{key}_ci95"] = _around(score[key], 0.09) if applies else None
+        row[f"{key}_ci95_image_level"] = _around(score[key], 0.09) if applies else None
     return row
 
 
@@ -131,13 +133,13 @@ def _pair(
     auroc = arms[b]["auroc"] - arms[a]["auroc"]
     return {
         "a": a, "b": b, "n_images": 301, "n_patients": 258,
-        "accuracy_difference": accuracy, "accuracy_ci95": _around(accuracy, 0.04), "p": 0.41, "p_holm": 0.82,
-        "verdict_accuracy": verdicts[0],
-        "auroc_difference": auroc, "auroc_ci95": _around(auroc, 0.03), "p_auroc": 0.5, "p_holm_auroc": 0.9,
-        "verdict_auroc": verdicts[1],
+        "accuracy_difference": accuracy, "accuracy_ci95": _around(accuracy, 0.04), "accuracy_p": 0.41,
+        "accuracy_p_holm": 0.82, "accuracy_verdict": verdicts[0],
+        "auroc_difference": auroc, "auroc_ci95": _around(auroc, 0.03), "auroc_p": 0.5,
+        "auroc_p_holm": 0.9, "auroc_verdict": verdicts[1],
         "mcnemar_p": 0.47, "mcnemar_b": int(rng.integers(10, 30)), "mcnemar_c": int(rng.integers(10, 30)),
         "delong_p": 0.52, "image_level": ["mcnemar_p", "delong_p"],
         "nadeau_bengio": None, "nadeau_bengio_why_not": f"{b} has no folds",
-        "minimum_detectable_difference": 0.061, "minimum_detectable_difference_auroc": 0.042,
+        "accuracy_minimum_detectable_difference": 0.061, "auroc_minimum_detectable_difference": 0.042,
         "seed_variance_included": False,
     }  # fmt: skip

@@ -423,8 +423,8 @@ def test_points_agree_with_the_comparison_of_their_fraction(points):
                 own = expected[point["arm"]]
                 assert point["auroc"] == pytest.approx(own["auroc"])
                 assert point["accuracy"] == pytest.approx(own["accuracy"])
-                assert point["auroc_ci95"] == own["auroc_cluster_ci95"]
-                assert point["accuracy_ci95"] == own["accuracy_cluster_ci95"]
+                assert point["auroc_ci95"] == own["auroc_ci95"]
+                assert point["accuracy_ci95"] == own["accuracy_ci95"]
                 assert [row["auroc"] for row in point["per_repeat"]] == [
                     row["auroc"] for row in own["per_repeat"]
                 ]

@@ -6,9 +6,9 @@ later without images, models or a GPU. Rates are fractions; a difference is b mi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,22 @@ from arms.result_files import (
     training_command,
     why_not_comparable,
 )
-from comparison.fold_rules import choose_folds, why_no_fold_test
+from comparison.file_formats import (
+    FORMAT,
+    ArmResult,
+    AtPrevalence,
+    Calibration,
+    Comparison,
+    FoldComparison,
+    NotCompared,
+    PairResult,
+    ReferenceScores,
+    RunScores,
+    Thresholds,
+    metric_entry,
+    metric_key,
+)
+from comparison.fold_rules import ChosenFolds, choose_folds, why_no_fold_test
 from comparison.warnings import comparison_flags
 from stats.bootstrap import (
     RESAMPLES,
@@ -44,10 +59,14 @@ from stats.paired_tests import ALPHA, decide_verdict, delong_p, holm, mcnemar, n
 from stats.subgroups import subgroup_rows
 from utils import UserError, derive_seed
 
-FORMAT = "comparison-1"
 MARGIN = 0.01
 GOAL_ACCURACY = 0.85  # of the specification: accuracy above it on the test set
 IMAGE_LEVEL = ["mcnemar_p", "delong_p"]
+# What the metrics file of an arm says about its training, copied as it is.
+TRAINING_FACTS = (
+    "n_train_images", "n_train_patients", "n_synthetic", "n_duplicated", "n_extra_positive", "class_weights",
+    "optimizer_steps",
+)  # fmt: skip
 
 
 def compare(
@@ -58,8 +77,8 @@ def compare(
     n_resamples: int = RESAMPLES,
     seed: int = 42,
     left_out: Mapping[str, Arm] | None = None,
-) -> dict[str, Any]:
-    """Name -> arm to the content of comparison.json.
+) -> Comparison:
+    """Compare arms (by name): the content of comparison.json.
 
     ``margin``: differences (fractions, of accuracy and of AUROC) below it are taken for none;
     ``prevalence``: share of ill people for which PPV and NPV are given too. Arms without test predictions
@@ -72,9 +91,12 @@ def compare(
         raise UserError(f"no arm has predictions of the test images; `{TRAIN_COMMAND}` writes them")
     resampled = {name: _resample(arm, n_resamples, seed) for name, arm in scored.items()}
     baseline = arms.get(BASELINE) or left_out.get(BASELINE)
-    rows = {name: _arm(arm, baseline, resampled[name], prevalence, seed) for name, arm in scored.items()}
-    pairs, not_compared = _pairs(arms, resampled, margin, seed)
+    rows = {
+        name: _arm_result(arm, baseline, resampled[name], prevalence, seed) for name, arm in scored.items()
+    }
+    pairs, not_compared = _pair_results(arms, resampled, margin, seed)
     first = next(iter(rows.values()))
+    accuracies = {name: metric_entry(row, METRICS["accuracy"]) for name, row in rows.items()}
     return {
         "format": FORMAT,
         "settings": {
@@ -82,15 +104,18 @@ def compare(
             "alpha": ALPHA, "prevalence": prevalence,
         },
         "test_set": {
-            **{key: first[key] for key in ("n_images", "n_patients", "n_positive")},
+            "n_images": first["n_images"],
+            "n_patients": first["n_patients"],
+            "n_positive": first["n_positive"],
             "prevalence": first["n_positive"] / first["n_images"],
-            **{key: _stated(scored, key) for key in ("grouped_by", "split_sha256")},
+            "grouped_by": _recorded(scored, "grouped_by"),
+            "split_sha256": _recorded(scored, "split_sha256"),
         },
         "goal": {
             "accuracy": GOAL_ACCURACY,
             "arms": {
-                name: {"met": row["accuracy"] > GOAL_ACCURACY, "difference": row["accuracy"] - GOAL_ACCURACY}
-                for name, row in rows.items()
+                name: {"met": value > GOAL_ACCURACY, "difference": value - GOAL_ACCURACY}
+                for name, value in accuracies.items()
             },
         },
         "arms": rows,
@@ -102,197 +127,211 @@ def compare(
     }  # fmt: skip
 
 
-def _stated(arms: dict[str, Arm], key: str) -> Any:
-    """What the first arm whose metrics are there says."""
+def _recorded(arms: dict[str, Arm], key: str) -> Any:
+    """What the first arm with a metrics file recorded under ``key``."""
     return next((arm.metrics[key] for arm in arms.values() if arm.metrics), None)
 
 
-def _references(arms: dict[str, Arm], first: dict[str, Any]) -> dict[str, float | None]:
-    """What can be had without looking closely, on the test images of the first arm."""
-    stated = (_stated(arms, "references") or {}).get("test") or {}
+def _references(arms: dict[str, Arm], first: ArmResult) -> ReferenceScores:
+    """Predictors that ignore the lungs, on the test images of the first arm."""
+    recorded = (_recorded(arms, "references") or {}).get("test") or {}
     return {
         "always_negative_accuracy": 1 - first["n_positive"] / first["n_images"],
-        "metadata_auroc": stated.get("metadata_auroc"),
-        "thumbnail_auroc": stated.get("thumbnail_auroc"),
+        "metadata_auroc": recorded.get("metadata_auroc"),
+        "thumbnail_auroc": recorded.get("thumbnail_auroc"),
     }
 
 
 def _resample(arm: Arm, n_resamples: int, seed: int) -> dict[str, ResampledScore]:
-    """Accuracy and AUROC of an arm on draws of patients, which are the same for all arms."""
-    draws = PatientDraws(list(arm.predictions["patient"]), n_resamples, seed)
-    labels, runs = arm.predictions["label"].to_numpy(), probabilities_of_runs(arm)
-    return {metric.name: resample_score(draws, metric, labels, runs) for metric in compared_metrics()}
+    """Score an arm by every metric with a weighted form on draws of patients, the same for all arms."""
+    table = _predictions(arm)
+    draws = PatientDraws(list(table["patient"]), n_resamples, seed)
+    labels, runs = table["label"].to_numpy(), probabilities_of_runs(arm)
+    weighted = [metric for metric in METRICS.values() if metric.weighted]
+    return {metric.name: resample_score(draws, metric, labels, runs) for metric in weighted}
 
 
 # --- one arm ---------------------------------------------------------------------------------------
-def _arm(
+def _arm_result(
     arm: Arm,
     baseline: Arm | None,
     resampled: dict[str, ResampledScore],
     prevalence: float | None,
     seed: int,
-) -> dict[str, Any]:
-    labels, probabilities = (arm.predictions[name].to_numpy() for name in ("label", "probability"))
+) -> ArmResult:
+    table = _predictions(arm)
+    labels, probabilities = _columns(table)
     scores = classification_metrics(labels, probabilities)
-    run_seed = derive_seed(seed, "runs")
-    stated, runs = arm.metrics or {}, probabilities_of_runs(arm)
-    at_prevalence = None
-    if prevalence is not None:
-        ppv, npv = predictive_values(scores["sensitivity"], scores["specificity"], prevalence)
-        at_prevalence = {"prevalence": prevalence, "ppv": ppv, "npv": npv}
-    source, note, folds = choose_folds(arm, baseline)
-    return {
+    recorded, runs = arm.metrics or {}, probabilities_of_runs(arm)
+    folds = choose_folds(arm, baseline)
+    row: dict[str, Any] = {
         "prefix": arm.prefix,
         "n_images": len(labels),
-        "n_patients": int(arm.predictions["patient"].nunique()),
+        "n_patients": int(table["patient"].nunique()),
         "n_positive": int(labels.sum()),
-        "repeats": stated.get("repeats", len(runs)),
-        "seeds": stated.get("seeds") or ([stated["seed"]] if "seed" in stated else None),
+        "repeats": recorded.get("repeats", len(runs)),
+        "seeds": recorded.get("seeds") or ([recorded["seed"]] if "seed" in recorded else None),
         "per_repeat": scores_of_runs(arm, labels, runs),
-        **{
-            key: stated.get(key)
-            for key in (
-                "n_train_images", "n_train_patients", "n_synthetic", "n_duplicated", "n_extra_positive",
-                "class_weights", "optimizer_steps",
-            )
-        },
+        **{key: recorded.get(key) for key in TRAINING_FACTS},
         "contaminated": arm.cv["contaminated"] if arm.cv else None,
-        "command": training_command(stated.get("config")),
+        "command": training_command(recorded.get("config")),
         **scores,
-        "accuracy_ci95": METRICS["accuracy"].image_level(labels, probabilities),
-        "accuracy_cluster_ci95": resampled["accuracy"].interval(run_seed),
-        "auroc_ci95": METRICS["auroc"].image_level(labels, probabilities),
-        "auroc_cluster_ci95": resampled["auroc"].interval(run_seed),
-        "at_prevalence": at_prevalence,
-        "thresholds": _thresholds(labels, probabilities, source, note, folds),
-        "calibration": _calibration(labels, probabilities, source, note, folds),
-        "subgroups": subgroup_rows(arm.predictions),
-    }  # fmt: skip
+        **_intervals(labels, probabilities, resampled, seed),
+        "at_prevalence": _at_prevalence(scores, prevalence),
+        "thresholds": _thresholds(labels, probabilities, folds),
+        "calibration": _calibration(labels, probabilities, folds),
+        "subgroups": subgroup_rows(table),
+    }
+    return cast(ArmResult, row)
 
 
-def scores_of_runs(arm: Arm, labels: np.ndarray, runs: np.ndarray) -> list[dict[str, Any]]:
-    """Scores of each training run, from their probabilities ``runs`` [R, N]; none for a single one."""
+def _intervals(
+    labels: np.ndarray, probabilities: np.ndarray, resampled: dict[str, ResampledScore], seed: int
+) -> dict[str, Any]:
+    """The intervals that each metric's entry asks for, by patient and image-level."""
+    intervals: dict[str, Any] = {}
+    for name, metric in METRICS.items():
+        if name in resampled:
+            intervals[metric_key(metric, "ci95")] = resampled[name].interval(derive_seed(seed, "runs"))
+        if metric.image_level:
+            key = metric_key(metric, "ci95_image_level")
+            intervals[key] = metric.image_level(labels, probabilities)
+    return intervals
+
+
+def _at_prevalence(scores: Mapping[str, Any], prevalence: float | None) -> AtPrevalence | None:
+    if prevalence is None:
+        return None
+    ppv, npv = predictive_values(scores["sensitivity"], scores["specificity"], prevalence)
+    return {"prevalence": prevalence, "ppv": ppv, "npv": npv}
+
+
+def scores_of_runs(arm: Arm, labels: np.ndarray, runs: np.ndarray) -> list[RunScores]:
+    """Score each training run, from their probabilities ``runs`` [R, N]; none for a single one."""
     if len(runs) == 1:
         return []
-    return [
+    rows: list[dict[str, Any]] = [
         {
             "repeat": repeat.number,
             "seed": repeat.seed,
-            **{metric.name: metric.point_estimate(labels, probabilities) for metric in compared_metrics()},
+            **{metric.name: metric.point_estimate(labels, own) for metric in compared_metrics()},
         }
-        for repeat, probabilities in zip(arm.repeats, runs, strict=True)
+        for repeat, own in zip(arm.repeats, runs, strict=True)
     ]
+    return cast(list[RunScores], rows)
 
 
-def _thresholds(
-    labels: np.ndarray, probabilities: np.ndarray, source: str | None, note: str, folds: pd.DataFrame | None
-) -> dict[str, Any]:
-    """0.5 and, with out-of-fold predictions ``folds``, what was chosen on them, applied to the test."""
-    chosen = {"fixed": THRESHOLD, "youden": None, "sensitivity_90": None}
-    if folds is not None:
-        chosen = choose_thresholds(folds["label"].to_numpy(), folds["probability"].to_numpy())
+def _thresholds(labels: np.ndarray, probabilities: np.ndarray, folds: ChosenFolds) -> Thresholds:
+    """0.5 and, with out-of-fold predictions, what was chosen on them, applied to the test."""
+    chosen: dict[str, float | None] = {"fixed": THRESHOLD, "youden": None, "sensitivity_90": None}
+    if folds.predictions is not None:
+        chosen |= choose_thresholds(*_columns(folds.predictions))
     rules = {
         rule: None if threshold is None else at_threshold(labels, probabilities, threshold)
         for rule, threshold in chosen.items()
     }
-    return {"source": source, "note": note, "rules": rules}
+    return {"source": folds.source, "note": folds.note, "rules": rules}
 
 
-def _calibration(
-    labels: np.ndarray, probabilities: np.ndarray, source: str | None, note: str, folds: pd.DataFrame | None
-) -> dict[str, Any]:
-    """Before and, with out-of-fold predictions ``folds``, after the temperature fitted on them."""
-    result = {
-        "source": source,
-        "note": note,
+def _calibration(labels: np.ndarray, probabilities: np.ndarray, folds: ChosenFolds) -> Calibration:
+    """Before and, with out-of-fold predictions, after the temperature fitted on them."""
+    result: Calibration = {
+        "source": folds.source,
+        "note": folds.note,
         "temperature": None,
         "before": calibration_scores(labels, probabilities),
         "after": None,
         "bins_before": reliability_bins(labels, probabilities),
         "bins_after": None,
     }
-    if folds is not None:
-        temperature = fit_temperature(folds["label"].to_numpy(), folds["probability"].to_numpy())
+    if folds.predictions is not None:
+        temperature = fit_temperature(*_columns(folds.predictions))
         scaled = apply_temperature(probabilities, temperature)
-        result |= {
-            "temperature": temperature,
-            "after": calibration_scores(labels, scaled),
-            "bins_after": reliability_bins(labels, scaled),
-        }
+        result["temperature"] = temperature
+        result["after"] = calibration_scores(labels, scaled)
+        result["bins_after"] = reliability_bins(labels, scaled)
     return result
 
 
+def _predictions(arm: Arm) -> pd.DataFrame:
+    """The test predictions of an arm that has some."""
+    if arm.predictions is None:
+        raise ValueError(f"{arm.name} has no predictions of the test images")
+    return arm.predictions
+
+
+def _columns(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    return table["label"].to_numpy(), table["probability"].to_numpy()
+
+
 # --- pairs -----------------------------------------------------------------------------------------
-def _pairs(
+def _pair_results(
     arms: dict[str, Arm], resampled: dict[str, dict[str, ResampledScore]], margin: float, seed: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[PairResult], list[NotCompared]]:
     """(every pair on the same test images, every other pair with the reason)."""
-    pairs: list[dict[str, Any]] = []
-    not_compared = []
-    outcomes: list[dict[str, ScoreDifference]] = []
+    rows: list[dict[str, Any]] = []
+    not_compared: list[NotCompared] = []
+    differences: list[dict[str, ScoreDifference]] = []
     for a, b in combinations(arms.values(), 2):
         if reason := why_not_comparable(a, b):
             not_compared.append({"a": a.name, "b": b.name, "reason": reason})
             continue
-        p_a, p_b = (arm.predictions["probability"].to_numpy() for arm in (a, b))
-        same, n_patients = bool(np.array_equal(p_a, p_b)), int(a.predictions["patient"].nunique())
-        outcome = {
-            statistic: bootstrap_test(
-                resampled[a.name][statistic], resampled[b.name][statistic], n_patients, same,
-                derive_seed(seed, a.name, b.name, statistic),
-            )
-            for statistic in (metric.name for metric in compared_metrics())
-        }  # fmt: skip
-        outcomes.append(outcome)
-        pairs.append(_pair(a, b, outcome))
-    adjusted = {
-        statistic: holm([outcome[statistic].p for outcome in outcomes])
-        for statistic in (metric.name for metric in compared_metrics())
-    }
-    for row, outcome, p_accuracy, p_auroc in zip(pairs, outcomes, *adjusted.values(), strict=True):
-        row["p_holm"], row["p_holm_auroc"] = p_accuracy, p_auroc
-        row["minimum_detectable_difference"] = outcome["accuracy"].detectable(len(pairs))
-        row["minimum_detectable_difference_auroc"] = outcome["auroc"].detectable(len(pairs))
-        for statistic, p in (("accuracy", p_accuracy), ("auroc", p_auroc)):
-            result = outcome[statistic]
-            row[f"verdict_{statistic}"] = decide_verdict(result.difference, result.ci95, p, margin)
-    return pairs, not_compared
+        (_, p_a), (_, p_b) = _columns(_predictions(a)), _columns(_predictions(b))
+        same, n_patients = bool(np.array_equal(p_a, p_b)), int(_predictions(a)["patient"].nunique())
+        differences.append(
+            {
+                metric.name: bootstrap_test(
+                    resampled[a.name][metric.name], resampled[b.name][metric.name], n_patients, same,
+                    derive_seed(seed, a.name, b.name, metric.name),
+                )
+                for metric in compared_metrics()
+            }
+        )  # fmt: skip
+        rows.append(_facts_of_pair(a, b))
+    for metric in compared_metrics():
+        of_pairs = [difference[metric.name] for difference in differences]
+        adjusted = holm([difference.p for difference in of_pairs])
+        for row, difference, p_holm in zip(rows, of_pairs, adjusted, strict=True):
+            statistics = {
+                "difference": difference.difference,
+                "ci95": difference.ci95,
+                "p": difference.p,
+                "p_holm": p_holm,
+                "minimum_detectable_difference": difference.detectable(len(rows)),
+                "verdict": decide_verdict(difference.difference, difference.ci95, p_holm, margin),
+            }
+            row |= {metric_key(metric, what): value for what, value in statistics.items()}
+    return cast(list[PairResult], rows), not_compared
 
 
-def _pair(a: Arm, b: Arm, outcome: dict[str, ScoreDifference]) -> dict[str, Any]:
-    """A row of "pairs", but for what depends on the other pairs."""
-    labels = a.predictions["label"].to_numpy()
-    p_a, p_b = (arm.predictions["probability"].to_numpy() for arm in (a, b))
+def _facts_of_pair(a: Arm, b: Arm) -> dict[str, Any]:
+    """What a row of "pairs" says beside the differences of the metrics."""
+    (labels, p_a), (_, p_b) = _columns(_predictions(a)), _columns(_predictions(b))
     mcnemar_p, only_a, only_b = mcnemar(labels, p_a, p_b)
-    accuracy, auroc = outcome["accuracy"], outcome["auroc"]
     why_not = why_no_fold_test(a, b)
     return {
         "a": a.name,
         "b": b.name,
         "n_images": len(labels),
-        "n_patients": int(a.predictions["patient"].nunique()),
-        "accuracy_difference": accuracy.difference,
-        "accuracy_ci95": accuracy.ci95,
-        "p": accuracy.p,
-        "auroc_difference": auroc.difference,
-        "auroc_ci95": auroc.ci95,
-        "p_auroc": auroc.p,
+        "n_patients": int(_predictions(a)["patient"].nunique()),
         "mcnemar_p": mcnemar_p,
         "mcnemar_b": only_a,
         "mcnemar_c": only_b,
         "delong_p": delong_p(labels, p_a, p_b),
         "image_level": IMAGE_LEVEL,
-        "nadeau_bengio": None if why_not else _fold_tests(a.cv["folds"], b.cv["folds"]),
+        "nadeau_bengio": None if why_not else _fold_comparison(a.cv or {}, b.cv or {}),
         "nadeau_bengio_why_not": why_not,
         "seed_variance_included": all(len(probabilities_of_runs(arm)) > 1 for arm in (a, b)),
     }
 
 
-def _fold_tests(folds_a: Sequence[dict[str, Any]], folds_b: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    sizes = [row["n_images"] for row in folds_a]
-    result: dict[str, Any] = {"k": len(folds_a)}
-    for statistic in (metric.name for metric in compared_metrics()):
-        pairs = [(x[statistic], y[statistic]) for x, y in zip(folds_a, folds_b, strict=True)]
-        defined = all(x is not None and y is not None for x, y in pairs)
-        result[statistic] = nadeau_bengio([y - x for x, y in pairs], sizes) if defined else None
-    return result
+def _fold_comparison(cv_a: Mapping[str, Any], cv_b: Mapping[str, Any]) -> FoldComparison:
+    """Test every compared metric over the folds of two arms' cv_summary.json."""
+    folds = list(zip(cv_a["folds"], cv_b["folds"], strict=True))
+    result: dict[str, Any] = {"k": len(folds)}
+    for name in (metric.name for metric in compared_metrics()):
+        pairs = [(x.get(name), y.get(name)) for x, y in folds]
+        differences = [y - x for x, y in pairs if x is not None and y is not None]
+        sizes = [row["n_images"] for row, _ in folds]
+        result[name] = nadeau_bengio(differences, sizes) if len(differences) == len(pairs) else None
+    return cast(FoldComparison, result)

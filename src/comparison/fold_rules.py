@@ -1,10 +1,11 @@
 """Which arm's folds may be used for what: thresholds, a temperature, a comparison over folds.
 
-Folds whose validation images the generator or the initial weights may have seen enter nothing.
+Folds whose validation images the generator or the initial weights may have seen are used for nothing.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arms.options import differing_options
@@ -14,82 +15,98 @@ from common.options import Affects
 if TYPE_CHECKING:
     import pandas as pd
 
-ONE_FIT = "each by one fit on part of the training images, while test results are of the final model"
 
 
-def choose_folds(arm: Arm, baseline: Arm | None) -> tuple[str | None, str, pd.DataFrame | None]:
-    """(name of the arm, sentence, out-of-fold predictions) that thresholds and temperature are chosen on.
+@dataclass(frozen=True)
+class ChosenFolds:
+    """Out-of-fold predictions that thresholds and a temperature are chosen on, and where they come from.
 
-    The arm's own if its folds are clean, else those of the baseline, else (None, why, None).
+    ``source``: name of their arm; ``note``: a sentence for the report. Without usable folds ``source`` and
+    ``predictions`` are None and the note says why.
     """
-    own = why_folds_are_unfit(arm, arm)
-    if own is None:
-        return arm.name, f"chosen on its own {_describe(arm)}", arm.cv_predictions
+
+    source: str | None
+    note: str
+    predictions: pd.DataFrame | None
+
+
+def choose_folds(arm: Arm, baseline: Arm | None) -> ChosenFolds:
+    """Choose the arm's own folds if they are clean, else those of the baseline, else none."""
+    reason = why_folds_are_unfit(arm, arm)
+    if reason is None:
+        return ChosenFolds(arm.name, f"chosen on its own {_describe(arm)}", arm.cv_predictions)
     if baseline is None or baseline.name == arm.name:
-        absent = "" if baseline else "; and the baseline is not among the arms"
-        return None, f"none chosen: {own}{absent}", None
+        absent = "" if baseline else ", and the baseline is not among the arms"
+        return ChosenFolds(None, f"none chosen: {reason}{absent}", None)
     other = why_folds_are_unfit(baseline, arm)
     if other is not None:
-        return None, f"none chosen: {own}; {other}", None
-    note = f"chosen on the baseline's {_describe(baseline)}, because {own}; they may fit this arm less well"
-    return baseline.name, note, baseline.cv_predictions
+        return ChosenFolds(None, f"none chosen: {reason}, and {other}", None)
+    note = (
+        f"chosen on the baseline's {_describe(baseline)}, because {reason}; thresholds and temperature may "
+        "therefore fit this arm less well"
+    )
+    return ChosenFolds(baseline.name, note, baseline.cv_predictions)
 
 
 def why_folds_are_unfit(source: Arm, arm: Arm) -> str | None:
-    """Why nothing may be chosen for ``arm`` on the out-of-fold predictions of ``source``, or None."""
-    who = source.name
+    """Say why nothing may be chosen for ``arm`` on the out-of-fold predictions of ``source``, or None."""
+    it, its = ("it", "its") if source.name == arm.name else (f"the {source.name}", f"the {source.name}'s")
     if source.cv is None or source.cv_predictions is None:
-        return f"{who} has no out-of-fold predictions"
+        return f"{it} has no out-of-fold predictions"
     if source.cv["contaminated"]:
-        return f"the folds of {who} are contaminated"
+        return f"{its} folds are contaminated"
     if arm.metrics is None:
-        return f"how {arm.name} was trained is unknown"
-    for key, what in (("split_sha256", "split"), ("data_sha256", "metadata")):
+        return f"nothing says how {arm.name} was trained"
+    for key, what in (("split_sha256", "split"), ("data_sha256", "metadata file")):
         if source.cv.get(key, arm.metrics.get(key)) != arm.metrics.get(key):
-            return f"the folds of {who} are of another {what}"
+            return f"{its} folds come from another {what}"
     ours, theirs = arm.metrics.get("config") or {}, source.cv.get("config") or {}
     if differ := differing_options(ours, theirs, Affects.COMPARISON | Affects.THRESHOLDS):
-        return f"the folds of {who} were trained otherwise ({differ[0]})"
+        return f"{its} folds were trained with other options ({differ[0]})"
     if len(source.cv_predictions) != source.cv["n_images"]:
-        return f"the out-of-fold predictions of {who} are of another run than its folds"
+        return f"{its} out-of-fold predictions and its folds come from different runs"
     if source.cv_predictions["label"].nunique() < 2:
-        return f"the out-of-fold predictions of {who} are of one class only"
+        return f"{its} out-of-fold predictions have one class only"
     tested = set() if arm.predictions is None else set(arm.predictions["patient"])
     if tested & set(source.cv_predictions["patient"]):
-        return f"patients of the test images are among the folds of {who}"
+        return f"{its} folds hold patients of the test images"
     return None
 
 
 def _describe(arm: Arm) -> str:
-    images = f"{len(arm.cv_predictions):,} training images"
-    return f"out-of-fold predictions ({images}, {arm.cv['k']} folds, {ONE_FIT})"
+    n_images = 0 if arm.cv_predictions is None else len(arm.cv_predictions)
+    k = arm.cv["k"] if arm.cv else 0
+    return (
+        f"out-of-fold predictions ({n_images:,} training images in {k} folds; each fold's model trained on "
+        "part of them, while the test results come from the final model)"
+    )
 
 
 def why_no_fold_test(a: Arm, b: Arm) -> str | None:
-    """Why two arms cannot be compared over their folds, or None if they can."""
+    """Say why two arms cannot be compared over their folds, or None if they can."""
     for arm in (a, b):
         if arm.cv is None:
             return f"{arm.name} has no folds (--k-folds)"
         if arm.cv["contaminated"]:
             return f"the folds of {arm.name} are contaminated"
-    first, second = a.cv, b.cv
+    first, second = a.cv or {}, b.cv or {}
     # Only what arms share: what they differ in by design is none of the options compared.
     ours, theirs = second.get("config") or {}, first.get("config") or {}
     if differ := differing_options(ours, theirs, Affects.COMPARISON | Affects.FOLDS):
-        return f"the folds of {b.name} were trained otherwise ({differ[0].replace('the baseline', a.name)})"
+        sentence = differ[0].replace("the baseline", a.name)
+        return f"the folds of {b.name} were trained with other options ({sentence})"
     if first["k"] != second["k"]:
         return f"{a.name} has {first['k']} folds and {b.name} {second['k']}"
     if first["k"] < 2:
         return "one fold has no variance"
     for key, what in (("split_sha256", "splits"), ("data_sha256", "metadata files")):
         if None not in (first.get(key), second.get(key)) and first[key] != second[key]:
-            return f"their folds are of different {what}"
+            return f"their folds come from different {what}"
     if [row["n_images"] for row in first["folds"]] != [row["n_images"] for row in second["folds"]]:
-        return "their folds are of different images"
-    if a.cv_predictions is not None and b.cv_predictions is not None:
-        columns = ["image_id", "fold"]
-        if all("fold" in arm.cv_predictions for arm in (a, b)) and not (
-            a.cv_predictions[columns].equals(b.cv_predictions[columns])
-        ):
-            return "their folds are of different images"
+        return "their folds hold different images"
+    tables = [arm.cv_predictions for arm in (a, b) if arm.cv_predictions is not None]
+    if len(tables) == 2 and all("fold" in table for table in tables):
+        one, other = (table[["image_id", "fold"]] for table in tables)
+        if not one.equals(other):
+            return "their folds hold different images"
     return None

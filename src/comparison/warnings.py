@@ -2,47 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from arms.result_files import Arm, warnings_of
+from comparison.file_formats import ArmResult, PairResult, metric_entry
 from comparison.image_warnings import synthetic_flags
 from dataset.patients import GROUPED_BY_IMAGE, grouping_sentence
-from stats.paired_tests import ALPHA
+from stats.metric_registry import compared_metrics
+from stats.paired_tests import ALPHA, points
 
 
 def comparison_flags(
     arms: Sequence[Arm],
-    rows: dict[str, dict[str, Any]],
-    pairs: Sequence[dict[str, Any]],
+    rows: Mapping[str, ArmResult],
+    pairs: Sequence[PairResult],
     margin: float,
     n_resamples: int,
 ) -> list[str]:
-    """Sentences, the gravest first; ``rows`` and ``pairs`` are those of comparison.json."""
+    """Collect the warnings, the gravest first; ``rows`` and ``pairs`` are those of comparison.json."""
     return [
         *warnings_of(arms),
         *synthetic_flags(arms),
-        *_unsaid(arms),
+        *_unstated(arms),
         *_contaminated(arms),
         *_too_small(pairs, margin),
         *_too_many_pairs(pairs, n_resamples),
-        *_runs(rows),
+        *_numbers_of_runs(rows),
     ]
 
 
-def _unsaid(arms: Sequence[Arm]) -> list[str]:
+def _unstated(arms: Sequence[Arm]) -> list[str]:
     """What the metrics of an arm tell although its own red flags do not."""
     flags = []
     for arm in arms:
         metrics = arm.metrics or {}
-        said = " ".join(metrics.get("red_flags", []))
+        stated = " ".join(metrics.get("red_flags", []))
         synthetic = metrics.get("synthetic") or {}
         skipped = (metrics.get("skipped_images") or {}).get("count")
-        if synthetic.get("verified") is False and not said:
-            flags.append(f"{arm.name}: its synthetic images are UNVERIFIED: nobody knows what they came from")
-        if skipped and "--skip-bad-images" not in said:
+        if synthetic.get("verified") is False and not stated:
+            unknown = "nothing says which images their generator saw"
+            flags.append(f"{arm.name}: its synthetic images are UNVERIFIED: {unknown}")
+        if skipped and "--skip-bad-images" not in stated:
             flags.append(f"{arm.name}: {skipped} missing or unreadable images were left out")
-        if metrics.get("grouped_by") == GROUPED_BY_IMAGE and grouping_sentence(GROUPED_BY_IMAGE) not in said:
+        if (
+            metrics.get("grouped_by") == GROUPED_BY_IMAGE
+            and grouping_sentence(GROUPED_BY_IMAGE) not in stated
+        ):
             flags.append(f"{arm.name}: {grouping_sentence(GROUPED_BY_IMAGE)}")
     return flags
 
@@ -53,33 +58,36 @@ def _contaminated(arms: Sequence[Arm]) -> list[str]:
         return []
     return [
         f"{', '.join(names)}: CONTAMINATED FOLDS: the generator of the synthetic images, or the initial "
-        "weights, may have seen their validation images; they enter no comparison"
+        "weights, may have seen the validation images; these folds are used in no comparison"
     ]
 
 
-def _too_small(pairs: Sequence[dict[str, Any]], margin: float) -> list[str]:
+def _too_small(pairs: Sequence[PairResult], margin: float) -> list[str]:
     flags = []
-    for key, what in (("", "accuracy"), ("_auroc", "AUROC")):
-        detectable = [pair[f"minimum_detectable_difference{key}"] for pair in pairs]
+    for metric in compared_metrics():
+        detectable = [metric_entry(pair, metric, "minimum_detectable_difference") for pair in pairs]
         large = sorted(value for value in detectable if value is not None and value > margin)
-        if large:
-            low, high = (f"{100 * value:.1f}" for value in (large[0], large[-1]))
-            span = low if low == high else f"{low} to {high}"
-            images = max(pair["n_images"] for pair in pairs)
-            flags.append(
-                f"n TOO SMALL FOR THE MARGIN: with {images:,} test images the smallest difference in {what} "
-                f"found with 80 % power{of_pairs(len(pairs))} is {span} points, more than the margin of "
-                f"{100 * margin:g}"
-            )
+        if not large:
+            continue
+        scale, digits = (100, 1) if metric.percent else (1, 3)
+        low, high = (f"{scale * value:.{digits}f}" for value in (large[0], large[-1]))
+        span = low if low == high else f"{low} to {high}"
+        limit = points(margin) if metric.percent else f"{margin:g}"
+        images = max(pair["n_images"] for pair in pairs)
+        flags.append(
+            f"TOO FEW TEST IMAGES FOR THE MARGIN: with {images:,} images, the smallest "
+            f"difference in {metric.title} that is found with 80 % power{adjusted_for(len(pairs))} "
+            f"is {span}{' points' if metric.percent else ''}; the margin is {limit}"
+        )
     return flags
 
 
-def of_pairs(n: int) -> str:
-    """What the power is for, in words, where p is adjusted for ``n`` pairs."""
-    return f" after the adjustment for {n} pairs" if n > 1 else ""
+def adjusted_for(n_pairs: int) -> str:
+    """What the power holds for, in words, where p is adjusted for several pairs."""
+    return f" (adjusted for {n_pairs} pairs)" if n_pairs > 1 else ""
 
 
-def _too_many_pairs(pairs: Sequence[dict[str, Any]], n_resamples: int) -> list[str]:
+def _too_many_pairs(pairs: Sequence[PairResult], n_resamples: int) -> list[str]:
     """The smallest p of a bootstrap is 2 / (n + 1); adjusted for many pairs it cannot fall below .05."""
     if 2 * len(pairs) / (n_resamples + 1) < ALPHA:
         return []
@@ -89,11 +97,13 @@ def _too_many_pairs(pairs: Sequence[dict[str, Any]], n_resamples: int) -> list[s
     ]
 
 
-def _runs(rows: dict[str, dict[str, Any]]) -> list[str]:
+def _numbers_of_runs(rows: Mapping[str, ArmResult]) -> list[str]:
     flags = []
     single = [name for name, row in rows.items() if not row["per_repeat"]]
     if single:
-        flags.append(f"{', '.join(single)}: one training run, so seed variance is not included")
+        flags.append(
+            f"{', '.join(single)}: one training run, so the intervals leave out the variance between seeds"
+        )
     runs = {name: row["repeats"] for name, row in rows.items()}
     if len(set(runs.values())) > 1:
         shown = ", ".join(f"{name} {count}" for name, count in runs.items())

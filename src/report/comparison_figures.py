@@ -1,7 +1,8 @@
-"""The figures of the comparison: ``comparison.json`` in, matplotlib ``Figure`` out; nothing is computed here.
+"""Figures of the comparison: the content of ``comparison.json`` in, matplotlib ``Figure`` out.
 
-All are one column of about the width of a page of text, so that they can still be read when a phone scales
-them down. An arm has one colour and one marker throughout: colour never tells arms apart alone.
+Nothing is computed here. All are one column of about the width of a page of text, so that they can still be
+read when a phone scales them down. An arm has one colour and one marker throughout: colour never tells arms
+apart alone.
 """
 
 from __future__ import annotations
@@ -20,17 +21,21 @@ from matplotlib.ticker import MaxNLocator
 from arms.figures import arm_colours
 from arms.registry import ARMS
 from common.plot_style import INK, new_figure, panels, styled, tint
-from stats.paired_tests import points
+from comparison.file_formats import Calibration, ComparedTestSet, Comparison, PairResult, metric_entry
+from report.blocks import interval, percent, scale_of, signed
+from stats.metric_registry import METRICS, Metric, compared_metrics
+from stats.metrics import ReliabilityBin
+from stats.paired_tests import BETTER, WORSE, points
+from stats.subgroups import SubgroupRow
 
 WIDTH = 6.4  # inches
 MARKERS = "osD^vPX*"
 BAND = "#d6e6f2"  # the margin
-DECISIVE = ("better", "worse")
 SHARE_TICKS = np.linspace(0, 1, 6)
 
 
-def _head(figure: Figure, what: str, test_set: Mapping[str, Any]) -> None:
-    """What the figure shows, and below it on how many images and patients it rests."""
+def _head(figure: Figure, what: str, test_set: ComparedTestSet) -> None:
+    """Write what the figure shows, and below it on how many images and patients it rests."""
     size = (
         f"n = {test_set['n_images']:,} test images of {test_set['n_patients']:,} patients, "
         f"{test_set['n_positive']:,} positive"
@@ -48,71 +53,59 @@ def _arm_styles(arms: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _number(value: float, form: str) -> str:
-    """With a true minus sign, and without any for what rounds to zero."""
-    text = f"{value:{form}}"
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
-
-
-def _ci(bounds: Sequence[float] | None, scale: float = 1.0, form: str = ".3f") -> str:
-    if bounds is None or None in bounds:
-        return "CI undefined"
-    return " to ".join(_number(scale * bound, form) for bound in bounds)
-
-
 # --- differences -----------------------------------------------------------------------------------
 @styled
-def differences(comparison: Mapping[str, Any]) -> Figure:
-    """Every pair's difference with its interval against the margin, accuracy above AUROC, verdicts beside."""
-    pairs, margin = comparison["pairs"], comparison["settings"]["margin"]
-    figure = new_figure(WIDTH, 1.9 + 2 * (0.62 * len(pairs) + 0.75))
-    accuracy, auroc = panels(figure, 2, 1)
-    _difference_panel(accuracy, comparison, "accuracy", 100.0, "+.1f")
-    accuracy.set_title("Accuracy, positive from a probability of 0.5", fontweight="bold")
-    smallest = _range([pair["minimum_detectable_difference"] for pair in pairs], 100.0, ".1f")
-    accuracy.set_xlabel(f"Difference in percentage points{smallest}")
-    _difference_panel(auroc, comparison, "auroc", 1.0, "+.3f")
-    auroc.set_title("AUROC", fontweight="bold")
-    smallest = _range([pair["minimum_detectable_difference_auroc"] for pair in pairs], 1.0, ".3f")
-    auroc.set_xlabel(f"Difference in AUROC{smallest}")
+def differences(comparison: Comparison) -> Figure:
+    """Draw every pair's difference with its interval against the margin, a panel per compared metric."""
+    pairs, metrics = comparison["pairs"], compared_metrics()
+    figure = new_figure(WIDTH, 1.9 + len(metrics) * (0.62 * len(pairs) + 0.75))
+    for ax, metric in zip(panels(figure, len(metrics), 1), metrics, strict=True):
+        _difference_panel(ax, comparison, metric)
+        ax.set_title(f"{metric.title[0].upper()}{metric.title[1:]}", fontweight="bold")
+        unit = "percentage points" if metric.percent else metric.title
+        ax.set_xlabel(f"Difference in {unit}{_smallest_found(pairs, metric)}")
     handles = [
         Line2D([], [], color=INK, marker="o", linewidth=2.6, label="difference with 95 % CI, by patient"),
-        Patch(color=BAND, label=f"margin: within {points(margin)}"),
+        Patch(color=BAND, label=f"margin: within {points(comparison['settings']['margin'])}"),
     ]
     figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=2)
-    _head(figure, "Differences between arms", comparison["test_set"])
+    _head(figure, "Differences between arms; called positive from 0.5", comparison["test_set"])
     return figure
 
 
-def _range(values: Sequence[float | None], scale: float, form: str) -> str:
+def _smallest_found(pairs: Sequence[PairResult], metric: Metric) -> str:
     """The smallest detectable differences of all pairs in words, for an axis."""
+    scale, digits = scale_of(metric)
+    values = (metric_entry(pair, metric, "minimum_detectable_difference") for pair in pairs)
     found = sorted(scale * value for value in values if value is not None)
     if not found:
         return ""
-    shown = dict.fromkeys(f"{value:{form}}" for value in (found[0], found[-1]))
-    return f" (smallest shown with 80 % power: {' to '.join(shown)})"
+    shown = dict.fromkeys(f"{value:.{digits}f}" for value in (found[0], found[-1]))
+    return f" (smallest found with 80 % power: {' to '.join(shown)})"
 
 
-def _difference_panel(ax: Axes, comparison: Mapping[str, Any], metric: str, scale: float, form: str) -> None:
-    """One metric: per pair a line of words and below it the interval; 0 and the margin run through all."""
-    pairs, margin = comparison["pairs"], scale * comparison["settings"]["margin"]
+def _difference_panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
+    """Draw one metric: per pair a line of words, below it the interval; 0 and the margin run through all."""
+    pairs, (scale, digits) = comparison["pairs"], scale_of(metric)
+    margin = scale * comparison["settings"]["margin"]
     colours = arm_colours(list(comparison["arms"]))
     ax.axvspan(-margin, margin, color=BAND, linewidth=0, zorder=0)
     ax.axvline(0, color=INK, linewidth=1, zorder=1)
     reach = 1.6 * margin
     for row, pair in enumerate(pairs):
-        difference, ci = pair[f"{metric}_difference"], pair[f"{metric}_ci95"]
-        verdict = pair[f"verdict_{metric}"]
+        difference, ci, verdict = (
+            metric_entry(pair, metric, what) for what in ("difference", "ci95", "verdict")
+        )
         # A white strip behind the words: neither margin nor grid runs through them.
         ax.axhspan(row - 0.66, row - 0.2, color="white", linewidth=0, zorder=1.5)
         _row_text(ax, row, 0.0, "left", f"{pair['b']} − {pair['a']}", fontweight="bold")
         if difference is None or ci is None or None in ci:
             _row_text(ax, row, 1.0, "right", "undefined")
             continue
-        numbers = f"{_number(scale * difference, form)} ({_ci(ci, scale, form)})"
+        numbers = f"{signed(scale * difference, digits)} ({interval(ci, scale, digits, sign=True)})"
         ax.plot(np.multiply(ci, scale), [row, row], color=colours[pair["b"]], linewidth=2.6, zorder=2)
         ax.plot(scale * difference, row, "o", color=colours[pair["b"]], markersize=7, zorder=3)
-        weight = "bold" if verdict in DECISIVE else "normal"
+        weight = "bold" if verdict in (BETTER, WORSE) else "normal"
         _row_text(ax, row, 1.0, "right", f"{numbers}  {verdict}", fontweight=weight)
         reach = max(reach, 1.08 * abs(scale * ci[0]), 1.08 * abs(scale * ci[1]))
     ax.set(xlim=(-reach, reach), ylim=(len(pairs) - 0.68, -0.66), yticks=[])
@@ -123,13 +116,13 @@ def _difference_panel(ax: Axes, comparison: Mapping[str, Any], metric: str, scal
 
 def _row_text(ax: Axes, row: float, x: float, side: str, text: str, **style: Any) -> None:
     """Words above the interval of ``row``."""
-    place = {"transform": ax.get_yaxis_transform(), "ha": side, "va": "center", "zorder": 4}
+    place: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": side, "va": "center", "zorder": 4}
     ax.text(x, row - 0.43, text, fontsize="small", **place, **style)
 
 
 # --- curves ----------------------------------------------------------------------------------------
 @styled
-def roc_pr(curves: Mapping[str, Mapping[str, Any]], comparison: Mapping[str, Any]) -> Figure:
+def roc_pr(curves: Mapping[str, Mapping[str, Any]], comparison: Comparison) -> Figure:
     """ROC and precision-recall curves of all arms on the test images.
 
     ``curves`` maps an arm to {"fpr", "tpr", "precision", "recall"}, each a sequence of fractions.
@@ -143,8 +136,9 @@ def roc_pr(curves: Mapping[str, Mapping[str, Any]], comparison: Mapping[str, Any
         style = {"color": styles[arm]["color"], "linewidth": 2, "linestyle": ("-", "--", "-.", ":")[i % 4]}
         roc.plot(curve["fpr"], curve["tpr"], **style)
         pr.plot(curve["recall"], curve["precision"], drawstyle="steps-post", **style)
-        m = arms[arm]
-        label = f"{arm}: AUROC {m['auroc']:.3f} (95 % CI {_ci(m['auroc_ci95'])}), AP {m['auprc']:.3f}"
+        row: Mapping[str, Any] = arms[arm]
+        bounds = interval(row["auroc_ci95_image_level"])
+        label = f"{arm}: AUROC {row['auroc']:.3f} (95 % CI, image-level: {bounds}), AP {row['auprc']:.3f}"
         handles.append(Line2D([], [], label=label, **style))
     roc.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
     prevalence = comparison["test_set"]["prevalence"]
@@ -161,7 +155,7 @@ def roc_pr(curves: Mapping[str, Mapping[str, Any]], comparison: Mapping[str, Any
 
 
 @styled
-def calibration(comparison: Mapping[str, Any]) -> Figure:
+def calibration(comparison: Comparison) -> Figure:
     """A panel per arm: share of positives against mean probability, before and after the temperature, and
     how many images each bin holds."""
     arms = {name: arm for name, arm in comparison["arms"].items() if arm["calibration"]["bins_before"]}
@@ -192,24 +186,27 @@ def calibration(comparison: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _reliability(top: Axes, bottom: Axes, name: str, content: Mapping[str, Any], colour: tuple) -> None:
+def _reliability(
+    top: Axes, bottom: Axes, name: str, content: Calibration, colour: tuple[float, float, float]
+) -> None:
+    """Draw one arm: the curves above, the number of images of each bin below."""
     top.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
-    words = [name]
-    series = [("before", content["bins_before"], {"linestyle": "--", "markerfacecolor": "white"})]
-    if content["bins_after"]:
-        series.append(("after", content["bins_after"], {"linestyle": "-"}))
-    for when, bins, style in series:
-        filled = [b for b in bins if b["n"]]
-        x, y, n = ([b[key] for b in filled] for key in ("mean_probability", "share_positive", "n"))
-        top.plot(x, y, color=colour, marker="o", markersize=5, linewidth=1.8, **style)
-        before = when == "before"  # wide and hollow, so that the second histogram can stand in front
-        face = "white" if before else colour
-        bottom.bar(x, n, 0.06 if before else 0.02, facecolor=face, edgecolor=colour, linewidth=1.2)
-        if (ece := content[when]["ece"]) is not None:
-            label = "as trained" if before else f"temperature {content['temperature']:.2f}"
-            words.append(f"ECE {ece:.3f} {label}")
-    if not content["bins_after"]:
+    words = [name, f"ECE {content['before']['ece']:.3f} as trained"]
+    # Wide and hollow, so that the second histogram can stand in front.
+    series: list[tuple[list[ReliabilityBin], float, Any, str]] = [
+        (content["bins_before"], 0.06, "white", "--")
+    ]
+    if content["bins_after"] and content["after"]:
+        series.append((content["bins_after"], 0.02, colour, "-"))
+        words.append(f"ECE {content['after']['ece']:.3f} temperature {content['temperature']:.2f}")
+    else:
         words.append("no temperature")
+    for bins, width, face, line in series:
+        x = [row["mean_probability"] for row in bins]
+        y = [row["share_positive"] for row in bins]
+        top.plot(x, y, color=colour, marker="o", markersize=5, linewidth=1.8, linestyle=line,
+                 markerfacecolor=face)  # fmt: skip
+        bottom.bar(x, [row["n"] for row in bins], width, facecolor=face, edgecolor=colour, linewidth=1.2)
     top.set_title("\n".join(words), fontsize="small")
     ticks = {"xticks": SHARE_TICKS, "xlim": (-0.03, 1.03)}
     top.set(ylabel="Share of positives", yticks=SHARE_TICKS, ylim=(-0.03, 1.03), **ticks)
@@ -220,7 +217,7 @@ def _reliability(top: Axes, bottom: Axes, name: str, content: Mapping[str, Any],
 
 # --- counts ----------------------------------------------------------------------------------------
 @styled
-def confusion(comparison: Mapping[str, Any]) -> Figure:
+def confusion(comparison: Comparison) -> Figure:
     """A panel per arm: counts and shares of each row (truth) called negative and positive at 0.5."""
     arms = comparison["arms"]
     columns = min(2, len(arms))
@@ -237,7 +234,7 @@ def confusion(comparison: Mapping[str, Any]) -> Figure:
             ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=face, edgecolor="white"))
             ax.text(column, row, f"{count:,}", ha="center", va="bottom", fontweight="bold", color="black")
             ax.text(column, row + 0.05, f"{100 * share:.1f} %", ha="center", va="top", fontsize="small")
-        accuracy = f"accuracy {100 * arm['accuracy']:.1f} %"
+        accuracy = f"accuracy {percent(metric_entry(arm, METRICS['accuracy']))}"
         ax.set_title(f"{name}: {accuracy}", fontsize="small")
         sums = counts.sum(axis=1)
         ax.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5), aspect="equal", xlabel="Called", ylabel="Truth")
@@ -248,13 +245,13 @@ def confusion(comparison: Mapping[str, Any]) -> Figure:
         ax.spines[:].set_visible(False)
     for ax in axes[len(arms) :]:
         ax.set_axis_off()
-    _head(figure, "Confusion: called positive from a probability of 0.5", comparison["test_set"])
+    _head(figure, "Right and wrong calls, positive from a probability of 0.5", comparison["test_set"])
     return figure
 
 
 # --- subgroups -------------------------------------------------------------------------------------
 @styled
-def subgroups(comparison: Mapping[str, Any]) -> Figure:
+def subgroups(comparison: Comparison) -> Figure:
     """Forest plot: AUROC by view, sex and age; below it, by original class, the share called correctly.
 
     ``ValueError`` if no arm has subgroups (prediction files without their columns).
@@ -264,8 +261,8 @@ def subgroups(comparison: Mapping[str, Any]) -> Figure:
         raise ValueError("no arm has subgroups")
     parts = [
         (_rows_of(arms, mixed=True), "auroc", "AUROC by view, sex and age", "AUROC"),
-        (_rows_of(arms, mixed=False), None, "By original class, called correctly at 0.5",
-         "Sensitivity (Lung Opacity) or specificity (others)"),
+        (_rows_of(arms, mixed=False), None, "Called correctly at 0.5, by original class",
+         "Sensitivity (Lung Opacity) or specificity (other classes)"),
     ]  # fmt: skip
     parts = [part for part in parts if part[0]]
     heights = [len(rows) * (0.3 + 0.15 * len(arms)) for rows, *_ in parts]
@@ -277,11 +274,11 @@ def subgroups(comparison: Mapping[str, Any]) -> Figure:
         ax.set(title=title, xlabel=label)
     handles = [Line2D([], [], linewidth=2, markersize=6, label=name, **styles[name]) for name in arms]
     figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=min(4, len(handles)))
-    _head(figure, "Subgroups, with 95 % CI", comparison["test_set"])
+    _head(figure, "Subgroups, with image-level 95 % CI", comparison["test_set"])
     return figure
 
 
-def _rows_of(arms: Mapping[str, Sequence[Mapping[str, Any]]], *, mixed: bool) -> list[tuple[str, str]]:
+def _rows_of(arms: Mapping[str, Sequence[SubgroupRow]], *, mixed: bool) -> list[tuple[str, str]]:
     """(group, value) in the order of the arms' tables; ``mixed``: those that hold both labels."""
     found = {(row["group"], row["value"]): None for rows in arms.values() for row in rows}
     return [key for key in found if (key[0] != "class") is mixed]
@@ -289,7 +286,7 @@ def _rows_of(arms: Mapping[str, Sequence[Mapping[str, Any]]], *, mixed: bool) ->
 
 def _forest(
     ax: Axes,
-    arms: Mapping[str, Sequence[Mapping[str, Any]]],
+    arms: Mapping[str, Sequence[SubgroupRow]],
     keys: Sequence[tuple[str, str]],
     metric: str | None,
     styles: Mapping[str, Mapping[str, Any]],
@@ -300,13 +297,19 @@ def _forest(
         rows = {name: found for name, table in arms.items() if (found := _row_of(table, key))}
         some = next(iter(rows.values()))  # all arms were tested on the same images
         labels.append(_subgroup_label(some))
-        # Of one class there are positives only or negatives only: the one rate that is defined.
-        own = metric or ("sensitivity" if some["n_positive"] else "specificity")
+        # One class holds positives only or negatives only: the one rate that is defined.
+        rate = metric or ("sensitivity" if some["n_positive"] else "specificity")
+        drawn = {name: _value_and_interval(row, rate) for name, row in rows.items()}
         for offset, name in zip(spread, arms, strict=True):
-            if name in rows:
-                _interval(ax, rows[name][own], rows[name][f"{own}_ci95"], y + offset, styles[name])
-        if all(row[own] is None for row in rows.values()):
-            place = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": "small", "color": INK}
+            if name in drawn:
+                _draw_interval(ax, *drawn[name], y + offset, styles[name])
+        if all(value is None for value, _ in drawn.values()):
+            place: dict[str, Any] = {
+                "transform": ax.get_yaxis_transform(),
+                "va": "center",
+                "fontsize": "small",
+                "color": INK,
+            }
             ax.text(0.02, y, "too few images", **place)
     for y in range(len(keys) - 1):
         new_group = keys[y][0] != keys[y + 1][0]
@@ -318,21 +321,26 @@ def _forest(
     ax.grid(visible=True, axis="x")
 
 
-def _row_of(table: Sequence[Mapping[str, Any]], key: tuple[str, str]) -> Mapping[str, Any] | None:
+def _row_of(table: Sequence[SubgroupRow], key: tuple[str, str]) -> SubgroupRow | None:
     return next((row for row in table if (row["group"], row["value"]) == key), None)
 
 
-def _interval(
-    ax: Axes, value: float | None, ci: Sequence[float] | None, y: float, style: Mapping[str, Any]
+def _value_and_interval(row: Mapping[str, Any], rate: str) -> tuple[float | None, list[float | None] | None]:
+    return row[rate], row[f"{rate}_ci95_image_level"]
+
+
+def _draw_interval(
+    ax: Axes, value: float | None, ci: Sequence[float | None] | None, y: float, style: Mapping[str, Any]
 ) -> None:
     if value is None:
         return
-    if ci is not None and None not in ci:
-        ax.plot(ci, [y, y], color=style["color"], linewidth=2, solid_capstyle="butt")
+    bounds = [bound for bound in ci or [] if bound is not None]
+    if len(bounds) == 2:
+        ax.plot(bounds, [y, y], color=style["color"], linewidth=2, solid_capstyle="butt")
     ax.plot(value, y, markersize=6, linestyle="", **style)
 
 
-def _subgroup_label(row: Mapping[str, Any]) -> str:
+def _subgroup_label(row: SubgroupRow) -> str:
     """Two lines: the group, and its size."""
     name = row["value"] if row["group"] == "class" else f"{row['group']} {row['value']}"
     positive = "" if row["group"] == "class" else f", {row['n_positive']:,} positive"

@@ -6,179 +6,188 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from arms.registry import ARMS
+from comparison.file_formats import ArmResult, Comparison, metric_entry
 from report.blocks import Block, Bullets, Table, count, decimal, percent, with_interval
+from stats.metric_registry import Shown, compared_metrics, metrics_shown
+from stats.subgroups import SubgroupRow
 
 RULES = {
-    "fixed": "0.5, as it is",
-    "youden": "Highest sensitivity + specificity out of fold (Youden)",
-    "sensitivity_90": "Sensitivity of at least 0.90 out of fold",
+    "fixed": "Fixed threshold of 0.5",
+    "youden": "Highest sensitivity + specificity on the out-of-fold predictions (Youden)",
+    "sensitivity_90": "Sensitivity of at least 0.90 on the out-of-fold predictions",
 }
 RATES = ("accuracy", "sensitivity", "specificity")
 SUBGROUP_METRICS = {
     "auroc": "AUROC", "sensitivity": "Sensitivity at 0.5, %", "specificity": "Specificity at 0.5, %"
 }  # fmt: skip
-CV_METRICS = {
-    "accuracy": "accuracy", "auroc": "AUROC", "weighted_f1": "weighted F1", "sensitivity": "sensitivity",
-    "specificity": "specificity",
-}  # fmt: skip
 
 
 # --- thresholds, calibration, subgroups ------------------------------------------------------------
-def thresholds(content: Mapping[str, Any]) -> list[Block]:
-    arms = {name: m["thresholds"] for name, m in content["arms"].items() if m.get("thresholds")}
+def thresholds(content: Comparison) -> list[Block]:
+    """Write a table per rule of choosing a threshold, and where the thresholds come from."""
+    arms = {name: row["thresholds"] for name, row in content["arms"].items()}
     blocks: list[Block] = []
-    for rule in dict.fromkeys(rule for item in arms.values() for rule in item["rules"]):
+    for rule, title in RULES.items():
         rows = [
-            (name, decimal(m["threshold"]), *(_rate(m, key, 100, 1) for key in RATES))
+            (name, decimal(found["threshold"]), *(_rate(found, key, 100, 1) for key in RATES))
             for name, item in arms.items()
-            if (m := item["rules"].get(rule))
+            if (found := item["rules"][rule])
         ]
         if rows:
-            columns = ("arm", "threshold", *(f"{key}, %" for key in RATES))
-            blocks.append(Table(columns, rows, RULES.get(rule, rule)))
-    return [*blocks, *_notes(arms)] if blocks else []
+            blocks.append(Table(("arm", "threshold", *(f"{key}, %" for key in RATES)), rows, title))
+    return [*blocks, *_notes({name: item["note"] for name, item in arms.items()})]
 
 
-def _notes(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _notes(notes: Mapping[str, str]) -> list[str]:
     """Each arm's note, arms with the same note together."""
-    notes: dict[str, list[str]] = {}
-    for name, item in arms.items():
-        if item.get("note"):
-            notes.setdefault(item["note"].rstrip("."), []).append(name)
-    return [f"{', '.join(names)}: {note}." for note, names in notes.items()]
+    names: dict[str, list[str]] = {}
+    for name, note in notes.items():
+        names.setdefault(note, []).append(name)
+    return [f"{', '.join(arms)}: {note}." for note, arms in names.items() if note]
 
 
-def calibration(content: Mapping[str, Any]) -> list[Block]:
-    arms = {name: m["calibration"] for name, m in content["arms"].items() if m.get("calibration")}
-    # Said once: the temperature is fitted on what the thresholds are chosen on.
-    chosen = {name: (m.get("thresholds") or {}).get("note") for name, m in content["arms"].items()}
+def calibration(content: Comparison) -> list[Block]:
+    """Write the calibration of each arm, before and after the temperature."""
     rows = []
-    for name, item in arms.items():
-        after = item["after"] or {}
-        cells = (
-            decimal(item["before"][key]) + (f" → {decimal(after[key])}" if after else "")
-            for key in ("brier", "ece", "log_loss")
-        )
+    for name, item in ((name, row["calibration"]) for name, row in content["arms"].items()):
+        before, after = item["before"], item["after"]
+        pairs = [(before["brier"], after and after["brier"]), (before["ece"], after and after["ece"]),
+                 (before["log_loss"], after and after["log_loss"])]  # fmt: skip
+        cells = (decimal(x) + ("" if y is None else f" → {decimal(y)}") for x, y in pairs)
         rows.append((name, decimal(item["temperature"], 2) if item["temperature"] else "none", *cells))
-    if not rows:
-        return []
+    # Said once: the temperature is fitted on what the thresholds are chosen on.
+    notes = {name: row["calibration"]["note"] for name, row in content["arms"].items()
+             if row["calibration"]["note"] != row["thresholds"]["note"]}  # fmt: skip
     return [
         Table(("arm", "temperature", "Brier", "ECE", "log loss (nats)"), rows),
-        "Before → after dividing the logits by a temperature, fitted on the predictions that the thresholds "
-        "were chosen on (none without them); 0 is perfect. The temperature changes no "
-        "order: AUROC and the results at 0.5 stay as they are.",
-        *_notes({name: item for name, item in arms.items() if item["note"] != chosen.get(name)}),
+        "A cell holds the value before → after the logits are divided by the temperature; 0 is perfect. The "
+        "temperature is fitted on the same out-of-fold predictions as the thresholds; without them there is "
+        "none. A temperature keeps the order of the images, so AUROC and the results at 0.5 do not change.",
+        *_notes(notes),
     ]
 
 
-def subgroups(content: Mapping[str, Any]) -> list[Block]:
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for name, m in content["arms"].items():
-        for row in m.get("subgroups") or []:
+def subgroups(content: Comparison) -> list[Block]:
+    """Write the scores of each arm on parts of the test images."""
+    found: dict[tuple[str, str], dict[str, SubgroupRow]] = {}
+    for name, arm in content["arms"].items():
+        for row in arm["subgroups"]:
             found.setdefault((row["group"], row["value"]), {})[name] = row
     names = list(content["arms"])
+    people = [by_arm for (group, _), by_arm in found.items() if group != "class"]
     blocks: list[Block] = []
-    for metric, title in SUBGROUP_METRICS.items():
-        rows = [
-            _subgroup_row(key, by_arm, metric, names) for key, by_arm in found.items() if key[0] != "class"
-        ]
-        if rows:
-            blocks.append(Table(("positives of images", *names), rows, title))
+    for metric, title in SUBGROUP_METRICS.items() if people else ():
+        rows = [_subgroup_row(by_arm, metric, names) for by_arm in people]
+        blocks.append(Table(("subgroup: positives", *names), rows, title))
     rows = [
-        _subgroup_row(key, by_arm, "sensitivity" if _any(by_arm)["n_positive"] else "specificity", names)
-        for key, by_arm in found.items()
-        if key[0] == "class"
+        _subgroup_row(by_arm, "sensitivity" if _any(by_arm)["n_positive"] else "specificity", names)
+        for (group, _), by_arm in found.items()
+        if group == "class"
     ]
     if rows:
-        title = "Called correctly at 0.5, %: sensitivity on Lung Opacity, specificity on the others"
-        blocks.append(Table(("images of the class", *names), rows, title))
-    note = "In brackets image-level 95 % CI, not adjusted for the number of subgroups; –: too few images."
+        title = "Called correctly at 0.5, %: sensitivity for Lung Opacity, specificity for the other classes"
+        blocks.append(Table(("original class: images", *names), rows, title))
+    note = (
+        "Brackets hold image-level 95 % confidence intervals, not adjusted for the number of subgroups. A "
+        "dash stands for too few images."
+    )
     return [*blocks, note] if blocks else []
 
 
-def _any(by_arm: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Of any arm: all were tested on the same images."""
+def _any(by_arm: Mapping[str, SubgroupRow]) -> SubgroupRow:
+    """The row of any arm: all were tested on the same images."""
     return next(iter(by_arm.values()))
 
 
-def _subgroup_row(
-    key: tuple[str, str], by_arm: Mapping[str, Mapping[str, Any]], metric: str, names: Sequence[str]
-) -> tuple[str, ...]:
-    (group, value), row = key, _any(by_arm)
-    label = f"{value}: {row['n_images']:,}" if group == "class" else (
-        f"{group} {value}: {row['n_positive']:,} of {row['n_images']:,}"
+def _subgroup_row(by_arm: Mapping[str, SubgroupRow], metric: str, names: Sequence[str]) -> tuple[str, ...]:
+    row = _any(by_arm)
+    label = f"{row['value']}: {row['n_images']:,}" if row["group"] == "class" else (
+        f"{row['group']} {row['value']}: {row['n_positive']:,} of {row['n_images']:,}"
     )  # fmt: skip
     style = (1.0, 2) if metric == "auroc" else (100.0, 0)
     cells = (_rate(by_arm[name], metric, *style) if name in by_arm else "–" for name in names)
     return (label, *cells)
 
 
-def _rate(row: Mapping[str, Any], metric: str, scale: float, digits: int) -> str:
-    return with_interval(row[metric], row[f"{metric}_ci95"], scale, digits)
+def _rate(row: Mapping[str, Any], rate: str, scale: float, digits: int) -> str:
+    return with_interval(row[rate], row[f"{rate}_ci95_image_level"], scale, digits)
 
 
 # --- training --------------------------------------------------------------------------------------
-def training(content: Mapping[str, Any], cross_validated: Mapping[str, Mapping[str, Any]]) -> list[Block]:
-    lines = [_trained_on(name, m) for name, m in content["arms"].items()]
-    blocks: list[Block] = [Bullets(lines)]
+def training(content: Comparison, cross_validated: Mapping[str, Mapping[str, Any]]) -> list[Block]:
+    """Write what each arm was trained on, and the results of the folds."""
+    blocks: list[Block] = [Bullets([_trained_on(name, row) for name, row in content["arms"].items()])]
     if not cross_validated:
         return blocks
+    shown = metrics_shown(Shown.FOLDS)
     rows = [
         (name + (" *" if cv["contaminated"] else ""), str(cv["k"]),
-         *(_mean_sd(cv["mean"].get(key), cv["std"].get(key)) for key in CV_METRICS))
+         *(_mean_sd(cv["mean"].get(metric.name), cv["std"].get(metric.name)) for metric in shown))
         for name, cv in cross_validated.items()
     ]  # fmt: skip
     sizes = {(cv["n_images"], cv["n_patients"]): None for cv in cross_validated.values()}
     n = " / ".join(f"{count(images, 'image')} of {count(people, 'patient')}" for images, people in sizes)
     blocks += [
-        Table(("arm", "folds", *CV_METRICS.values()), rows),
-        "Mean over the folds and, in brackets, their standard deviation, which is not a confidence interval; "
-        f"{n}. Fold figures are for orientation: arms are compared on the test images.",
+        Table(("arm", "folds", *(metric.title for metric in shown)), rows),
+        "Cells hold the mean over the folds and, in brackets, the standard deviation, which is not a "
+        f"confidence interval ({n}). Results of folds are for orientation only: arms "
+        "are compared on the test images.",
     ]
     if any(cv["contaminated"] for cv in cross_validated.values()):
         blocks.append(
             "* CONTAMINATED: the generator of this arm's synthetic images saw, or may have seen, the "
-            "validation images. These figures may be too good and are not compared with any other row."
+            "validation images. These results may be too good and are not compared with any other row."
         )
     return blocks
 
 
-def _trained_on(name: str, m: Mapping[str, Any]) -> str:
-    if not m.get("n_train_images"):
-        return f"{name}: not known, its file of metrics is missing."
+def _trained_on(name: str, row: ArmResult) -> str:
+    if not row["n_train_images"]:
+        return f"{name}: its training is not known, because its file of metrics is missing."
     kind = f" ({ARMS[name].words})" if name in ARMS else ""
-    words = f"{name}{kind}: trained on {count(m['n_train_images'], 'real image')}"
-    if m.get("n_train_patients"):
-        words += f" of {count(m['n_train_patients'], 'patient')}"
-    if m.get("n_synthetic"):
-        words += f" and {synthetic_words(m)}"
-    if m.get("n_duplicated"):
-        words += f" and {duplicated_words(m)}"
-    steps = count(m["optimizer_steps"], "step") if m.get("optimizer_steps") else "steps not known"
-    seeds = ", ".join(map(str, m.get("seeds") or []))
-    words += f" ({steps}; {'seeds' if m['repeats'] > 1 else 'seed'} {seeds or 'not known'})."
-    if m["repeats"] > 1 and m.get("per_repeat"):
-        runs = "; ".join(f"{percent(run['accuracy'])}, {decimal(run['auroc'])}" for run in m["per_repeat"])
-        words += f" Its {m['repeats']} runs one by one, accuracy and AUROC: {runs}."
+    words = f"{name}{kind}: trained on {count(row['n_train_images'], 'real image')}"
+    if row["n_train_patients"]:
+        words += f" of {count(row['n_train_patients'], 'patient')}"
+    if row["n_synthetic"]:
+        words += f" and {synthetic_words(row)}"
+    if row["n_duplicated"]:
+        words += f" and {duplicated_words(row)}"
+    steps = count(row["optimizer_steps"], "step") if row["optimizer_steps"] else "steps not known"
+    seeds = ", ".join(map(str, row["seeds"] or []))
+    words += f" ({steps}; {'seeds' if row['repeats'] > 1 else 'seed'} {seeds or 'not known'})."
+    if row["repeats"] > 1 and row["per_repeat"]:
+        titles = " and ".join(metric.title for metric in compared_metrics())
+        runs = "; ".join(
+            ", ".join(_score(metric_entry(run, metric), metric.percent) for metric in compared_metrics())
+            for run in row["per_repeat"]
+        )
+        words += f" Its {row['repeats']} runs one by one ({titles}): {runs}."
     return words
 
 
-def extra_positive(m: Mapping[str, Any]) -> int:
+def _score(value: float | None, in_percent: bool) -> str:
+    return percent(value) if in_percent else decimal(value)
+
+
+def n_extra(row: ArmResult) -> int:
+    """How many synthetic or repeated images an arm trained on."""
+    return row["n_synthetic"] or row["n_duplicated"] or 0
+
+
+def extra_positive(row: ArmResult) -> int:
     """How many of an arm's synthetic or repeated images are positives; all where results do not say."""
-    n = m.get("n_synthetic") or m.get("n_duplicated") or 0
-    told = m.get("n_extra_positive")
-    return n if told is None else told
+    return n_extra(row) if row["n_extra_positive"] is None else row["n_extra_positive"]
 
 
-def synthetic_words(m: Mapping[str, Any]) -> str:
-    """ "450 synthetic images"; if some are negatives, how many are positives."""
-    n, positive = m["n_synthetic"], extra_positive(m)
+def synthetic_words(row: ArmResult) -> str:
+    """Write "450 synthetic images"; if some are negatives, how many are positives."""
+    n, positive = n_extra(row), extra_positive(row)
     return count(n, "synthetic image") + ("" if positive == n else f" ({positive:,} of them positive)")
 
 
-def duplicated_words(m: Mapping[str, Any]) -> str:
-    """ "450 real positives drawn again", or what else a control repeated."""
-    n, positive = m["n_duplicated"], extra_positive(m)
+def duplicated_words(row: ArmResult) -> str:
+    """Write "450 real positives drawn again", or what else a control repeated."""
+    n, positive = n_extra(row), extra_positive(row)
     kinds = [f"{k:,} real {kind}" for k, kind in ((positive, "positives"), (n - positive, "negatives")) if k]
     return f"{' and '.join(kinds)} drawn again"
 
@@ -191,7 +200,10 @@ def _mean_sd(mean: float | None, sd: float | None) -> str:
 
 # --- synthetic images ------------------------------------------------------------------------------
 def images(quality: Mapping[str, Any] | None, comparability: str) -> list[Block]:
-    """From the content of image_quality.json, if it was made; ``comparability``: of its distances."""
+    """Write the content of image_quality.json, if it was made.
+
+    ``comparability``: what its distances may be compared with.
+    """
     blocks: list[Block] = []
     rows = quality["rows"] if quality else []
     for group in dict.fromkeys(row["group"] for row in rows):
@@ -201,11 +213,11 @@ def images(quality: Mapping[str, Any] | None, comparability: str) -> list[Block]
 
 def _quality_group(group: str, rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     """The numbers side by side; below them what each is, rests on and cannot tell."""
-    cells = [(row["name"], _figure(row["value"]), _figure(row.get("yardstick"))) for row in rows]
+    cells = [(row["name"], _short_number(row["value"]), _short_number(row.get("yardstick"))) for row in rows]
     return [Table((group, "value", "yardstick"), cells), Bullets([_reading(row) for row in rows])]
 
 
-def _figure(value: float | None) -> str:
+def _short_number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}".replace("-", "−")
 
 

@@ -21,7 +21,7 @@ SMALL = 250_000  # bytes; a picture below it is embedded as it is
 
 
 def compose_page(findings: Findings, folder: str | Path) -> str:
-    """The content of ``report.html``; the pictures are read from ``folder``."""
+    """Write the content of ``report.html``; the pictures are read from ``folder``."""
     loader = FileSystemLoader(paths.TEMPLATES_DIR)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["code"] = code
@@ -38,7 +38,7 @@ def compose_page(findings: Findings, folder: str | Path) -> str:
 
 
 def code(text: str) -> Markup:
-    """``text`` escaped, with what stands between backticks as code."""
+    """Escape ``text`` and mark what stands between backticks as code."""
     parts = text.split("`")
     if len(parts) % 2 == 0:  # a backtick without its partner is no mark
         return escape(text)
@@ -63,17 +63,21 @@ def _embedded(path: Path, picture: Picture) -> dict[str, Any]:
 
 
 def shrink(png: bytes) -> tuple[bytes, str, int, int]:
-    """(picture at most ``MAX_WIDTH`` wide, "png" or "jpeg", width, height); the lighter format for a heavy
-    one, which are those of X-rays. The file beside the page keeps every pixel."""
-    with Image.open(io.BytesIO(png)) as image:
-        width, height = image.size
+    """Return (picture at most ``MAX_WIDTH`` wide, "png" or "jpeg", width, height).
+
+    A heavy picture, as those of X-rays are, gets the lighter of both formats. The file beside the page keeps
+    every pixel.
+    """
+    with Image.open(io.BytesIO(png)) as file:
+        width, height = file.size
         if width <= MAX_WIDTH and len(png) <= SMALL:
             return png, "png", width, height
-        image = image.convert("RGB")
+        image = file.convert("RGB")
     if width > MAX_WIDTH:
         image = image.resize((MAX_WIDTH, round(height * MAX_WIDTH / width)), Image.Resampling.LANCZOS)
     made = []
-    for kind, options in (("png", {}), ("jpeg", {"quality": 88})):
+    formats: tuple[tuple[str, dict[str, int]], ...] = (("png", {}), ("jpeg", {"quality": 88}))
+    for kind, options in formats:
         buffer = io.BytesIO()
         image.save(buffer, format=kind, **options)
         made.append((buffer.getvalue(), kind))

@@ -2,7 +2,7 @@
 
 Written to be read by someone who reads X-rays, not JSON. It states numbers, how many images and patients
 they rest on, and what they cannot tell. The only conclusions are the verdicts that ``comparison.json``
-holds, two per pair, word for word.
+holds, one per pair and compared metric, word for word.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.public_text import without_folders
+from comparison.file_formats import ArmResult, Comparison, PairResult, metric_entry
 from dataset.patients import grouping_sentence
 from report import details
 from report.blocks import (
@@ -21,27 +22,24 @@ from report.blocks import (
     Facts,
     Section,
     Table,
+    change,
+    column_of,
     count,
     decimal,
     interval,
     p_value,
     percent,
+    scale_of,
     with_interval,
 )
-from report.verdict import (
-    accuracy_change,
-    auroc_change,
-    goal_words,
-    seeds_words,
-    smallest_differences,
-    verdict_lines,
-)
+from report.verdict import goal_words, seeds_words, smallest_differences, verdict_lines
+from stats.metric_registry import METRICS, Metric, Shown, compared_metrics, metrics_shown
 from stats.paired_tests import points
 
 
 @dataclass(frozen=True)
 class Picture:
-    """``section``: the key of the section that it belongs to; ``what``: a caption that can be read alone."""
+    """A figure of the report: its file, a caption that can be read alone, and its section's key."""
 
     file: str
     what: str
@@ -54,11 +52,11 @@ class Findings:
 
     ``comparison`` is the content of comparison.json, ``quality`` of image_quality.json, None if not made;
     ``comparability``: what the Fréchet distance may be compared with; ``cross_validated``: arm ->
-    cv_summary.json; ``missing``: (what is not there, how to get it); ``commands``: (what it made, command
+    cv_summary.json; ``missing``: (what is not there, how to get it); ``commands``: (what it does, command
     line); ``files``: (name, what it holds).
     """
 
-    comparison: Mapping[str, Any]
+    comparison: Comparison
     cross_validated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     quality: Mapping[str, Any] | None = None
     comparability: str = ""
@@ -71,12 +69,12 @@ class Findings:
 
 
 def sections(findings: Findings) -> list[Section]:
-    """The report, always in this order; sections without content are left out."""
+    """Write the report, always in this order; sections without content are left out."""
     content = findings.comparison
     images = details.images(findings.quality, findings.comparability)
     parts = [
         ("verdict", "Verdict", verdict_lines(content)),
-        ("warnings", "Warnings: read these before any figure", _warnings(findings.flags)),
+        ("warnings", "Warnings: read these before any number", _warnings(findings.flags)),
         ("test-set", "Test set and references", _test_set(content)),
         ("arms", "Each arm on the test images", _arms(content)),
         ("differences", "Differences between arms", _differences(content)),
@@ -86,7 +84,7 @@ def sections(findings: Findings) -> list[Section]:
         ("training", "Training and cross-validation", details.training(content, findings.cross_validated)),
         ("images", "Synthetic images beside real ones", images),
         ("heat-maps", "Heat maps", _heat_maps(findings.pictures)),
-        ("commands", "The commands that made this", _commands(findings.commands)),
+        ("commands", "Commands that made these results", _commands(findings.commands)),
         ("files", "Files beside this report", _files(findings)),
         ("missing", "What is missing", _missing(findings.missing)),
     ]
@@ -94,103 +92,112 @@ def sections(findings: Findings) -> list[Section]:
     return [Section(key, heading, blocks) for key, heading, blocks in parts if blocks or key in shown]
 
 
-# --- before the figures ---------------------------------------------------------------------------
 def _warnings(flags: Sequence[str]) -> list[Block]:
     return [Bullets([without_folders(flag) for flag in flags])] if flags else []
 
 
 # --- the test set and the arms ---------------------------------------------------------------------
-def _test_set(content: Mapping[str, Any]) -> list[Block]:
+def _test_set(content: Comparison) -> list[Block]:
     test = content["test_set"]
-    split = f"split {test['split_sha256'][:12]}" if test.get("split_sha256") else "a split that is not known"
-    lines: list[Block] = [
-        f"Test set: {count(test['n_images'], 'image')} of {count(test['n_patients'], 'patient')}, "
-        f"{test['n_positive']:,} positive ({percent(test['prevalence'])}); {split}. "
-        + (f"Patients: {grouping_sentence(test['grouped_by'])}. " if test.get("grouped_by") else "")
-        + "No test image was used to choose an epoch, a threshold, a temperature or a setting."
-    ]
-    r = content["references"]
-    rows = [("always saying “negative”", f"accuracy {percent(r['always_negative_accuracy'])}")]
-    for key, what in (("metadata", "view, sex and age alone"), ("thumbnail", "16 x 16 thumbnails")):
-        value = r.get(f"{key}_auroc")
+    split = f"split {test['split_sha256'][:12]}" if test["split_sha256"] else "an unknown split"
+    grouped = grouping_sentence(test["grouped_by"]) if test["grouped_by"] else ""
+    words = (
+        f"The test set has {count(test['n_images'], 'image')} of {count(test['n_patients'], 'patient')}; "
+        f"{test['n_positive']:,} of the images are positive ({percent(test['prevalence'])}). It is the test "
+        f"part of {split}. {f'{grouped[0].upper()}{grouped[1:]}. ' if grouped else ''}"
+        "No test image was used to choose an epoch, a threshold, a temperature or a setting."
+    )
+    references = content["references"]
+    rows = [("calling every image negative", f"accuracy {percent(references['always_negative_accuracy'])}")]
+    for value, what in (
+        (references["metadata_auroc"], "view, sex and age alone"),
+        (references["thumbnail_auroc"], "thumbnails of 16 x 16 pixels"),
+    ):
         rows.append((what, "not known" if value is None else f"AUROC {decimal(value)}"))
-    return [*lines, Facts("What can be had without looking closely", rows)]
+    return [words, Facts("Reference predictors that ignore the lungs", rows)]
 
 
-def _arms(content: Mapping[str, Any]) -> list[Block]:
+def _arms(content: Comparison) -> list[Block]:
     arms, goal = content["arms"], content["goal"]
+    first, more = metrics_shown(Shown.ARMS), metrics_shown(Shown.DETAILS)
     main = Table(
-        ("arm", "accuracy, %", "AUROC", "sensitivity", "specificity", f"goal {percent(goal['accuracy'], 0)}"),
+        ("arm", *map(column_of, first), f"goal {percent(goal['accuracy'], 0)}"),
         [
-            (name, with_interval(m["accuracy"], m["accuracy_ci95"], 100, 1),
-             with_interval(m["auroc"], m["auroc_ci95"]), percent(m["sensitivity"]),
-             percent(m["specificity"]), goal_words(goal["arms"][name]).split(",")[0])
-            for name, m in arms.items()
+            (name, *(_cell(row, metric) for metric in first), goal_words(goal["arms"][name]).split(",")[0])
+            for name, row in arms.items()
         ],
-    )  # fmt: skip
-    columns = {"weighted_precision": "wPrec", "weighted_recall": "wRec", "weighted_f1": "wF1", "ppv": "PPV",
-               "npv": "NPV", "auprc": "AUPRC", "brier": "Brier", "ece": "ECE"}  # fmt: skip
-    more = Table(
-        ("arm", *columns.values()),
-        [(name, *(decimal(m[key]) for key in columns)) for name, m in arms.items()],
     )
     blocks: list[Block] = [
         main,
-        "Called positive from a probability of 0.5. In brackets 95 % CI: of the accuracy Wilson's, of the "
-        "AUROC DeLong's, both image-level. By patient:",
-        _clustered(arms),
-        more,
-        "w: mean over the two classes, weighted by their size. PPV and NPV at this test set's prevalence.",
+        "An image is called positive from a probability of 0.5. Brackets hold 95 % confidence intervals that "
+        "take every image for independent of the others (image-level: Wilson for accuracy, DeLong for "
+        "AUROC). The next table holds the intervals by patient, which keep the images of a patient together.",
+        _by_patient(arms),
+        Table(
+            ("arm", *(metric.heading for metric in more)),
+            [(name, *(decimal(metric_entry(row, m)) for m in more)) for name, row in arms.items()],
+        ),
+        "wPrec, wRec and wF1 are means over the two classes, weighted by class size. PPV and NPV hold at the "
+        "prevalence of this test set.",
+        *_at_prevalence(arms),
+        *_moved_prior(arms),
     ]
-    if any(m["at_prevalence"] for m in arms.values()):
-        blocks.append(_at_prevalence(arms))
-    return blocks + _moved_prior(arms)
+    return blocks
 
 
-def _clustered(arms: Mapping[str, Any]) -> Table:
+def _cell(row: ArmResult, metric: Metric) -> str:
+    """A metric of an arm, with its image-level interval if it has one."""
+    value, (scale, digits) = metric_entry(row, metric), scale_of(metric)
+    if metric.image_level:
+        return with_interval(value, metric_entry(row, metric, "ci95_image_level"), scale, digits)
+    return decimal(None if value is None else scale * value, digits)
+
+
+def _by_patient(arms: Mapping[str, ArmResult]) -> Table:
+    resampled = [metric for metric in METRICS.values() if metric.weighted]
     rows = [
-        (name, interval(m["accuracy_cluster_ci95"], 100, 1), interval(m["auroc_cluster_ci95"]))
-        for name, m in arms.items()
+        (name, *(interval(metric_entry(row, metric, "ci95"), *scale_of(metric)) for metric in resampled))
+        for name, row in arms.items()
     ]
-    return Table(("arm", "accuracy, %: 95 % CI by patient", "AUROC: 95 % CI by patient"), rows)
+    return Table(("arm", *(f"{column_of(metric)}: 95 % CI by patient" for metric in resampled)), rows)
 
 
-def _at_prevalence(arms: Mapping[str, Any]) -> Table:
-    given = next(m["at_prevalence"]["prevalence"] for m in arms.values() if m["at_prevalence"])
-    rows = [
-        (name, decimal(m["at_prevalence"]["ppv"]), decimal(m["at_prevalence"]["npv"]))
-        for name, m in arms.items()
-        if m["at_prevalence"]
-    ]
-    return Table((f"at a prevalence of {percent(given)}", "PPV", "NPV"), rows)
+def _at_prevalence(arms: Mapping[str, ArmResult]) -> list[Block]:
+    found = {name: row["at_prevalence"] for name, row in arms.items() if row["at_prevalence"]}
+    rows = [(name, decimal(item["ppv"]), decimal(item["npv"])) for name, item in found.items() if item]
+    shares = [percent(item["prevalence"]) for item in found.values() if item]
+    return [Table((f"at a prevalence of {shares[0]}", "PPV", "NPV"), rows)] if rows else []
 
 
-def _moved_prior(arms: Mapping[str, Any]) -> list[Block]:
-    """What another share of positives in training does by itself to figures taken at a probability of 0.5."""
-    learned = []
-    for name, m in arms.items():
-        if m.get("n_synthetic"):
-            learned.append(f"{name} learned from {details.synthetic_words(m)}")
-        elif m.get("n_duplicated"):
-            learned.append(f"{name} from {details.duplicated_words(m)}")
-        elif m.get("class_weights"):
-            learned.append(f"{name} from a loss weighted by class")
-    if not learned:
+def _moved_prior(arms: Mapping[str, ArmResult]) -> list[Block]:
+    """What another share of positives in training does by itself to results at a probability of 0.5."""
+    trained = []
+    for name, row in arms.items():
+        if row["n_synthetic"]:
+            trained.append(f"{name} trained on {details.synthetic_words(row)}")
+        elif row["n_duplicated"]:
+            trained.append(f"{name} trained on {details.duplicated_words(row)}")
+        elif row["class_weights"]:
+            trained.append(f"{name} trained with a loss weighted by class")
+    if not trained:
         return []
-    extra = [m for m in arms.values() if m.get("n_synthetic") or m.get("n_duplicated")]
-    negatives = any(details.extra_positive(m) < (m.get("n_synthetic") or m["n_duplicated"]) for m in extra)
-    classes, effect = ("positives", "raise the probabilities")
+    extra = [row for row in arms.values() if details.n_extra(row)]
+    negatives = any(details.extra_positive(row) < details.n_extra(row) for row in extra)
+    classes, effect = ("positives", "raise the predicted probabilities")
     if negatives:
-        classes, effect = "one class", "raise the probabilities (more positives) or to lower them (negatives)"
+        classes, effect = (
+            "one class",
+            "raise the predicted probabilities (positives) or lower them (negatives)",
+        )
     return [
-        f"Mind the threshold: {', '.join(learned)}. Synthetic images, or other extra weight on {classes}, "
-        f"move the prior: that by itself tends to {effect}, and so moves accuracy, sensitivity "
-        "and specificity at 0.5, whatever else was learned. AUROC does not depend on it."
+        f"Mind the threshold: {', '.join(trained)}. Extra weight on {classes} tends to {effect} by itself. "
+        "Accuracy, sensitivity and specificity at 0.5 change with that, whatever else was learned. AUROC "
+        "does not depend on it."
     ]
 
 
 # --- differences -----------------------------------------------------------------------------------
-def _differences(content: Mapping[str, Any]) -> list[Block]:
+def _differences(content: Comparison) -> list[Block]:
     pairs = content["pairs"]
     blocks: list[Block] = [
         Facts(f"{pair['b']} minus {pair['a']}", _pair_rows(pair, content)) for pair in pairs
@@ -198,63 +205,69 @@ def _differences(content: Mapping[str, Any]) -> list[Block]:
     if pairs:
         s = content["settings"]
         blocks.append(
-            f"Each pair on the same test images. Intervals and p: paired bootstrap of {s['n_resamples']:,} "
-            f"resamples of the patients (seed {s['seed']}); p adjusted over the pairs by Holm. McNemar and "
-            "DeLong take each image by itself (image-level) and are not adjusted. Verdict, in this order: "
-            f"interval within ±{points(s['margin'])}: equivalent; adjusted p below {s['alpha']:g}: a "
-            "difference in its direction; else no evidence of one."
+            "Both arms of a pair were scored on the same test images. Intervals and p values come from a "
+            f"paired bootstrap with {s['n_resamples']:,} resamples of the patients (seed {s['seed']}); p is "
+            "adjusted for the number of pairs (Holm). McNemar and DeLong take every image for independent of "
+            "the others (image-level) and are not adjusted. The verdict follows a fixed rule, in this order: "
+            f"if the interval lies within ±{points(s['margin'])}, the arms are equivalent; if the adjusted p "
+            f"is below {s['alpha']:g}, there is a difference in its direction; otherwise there is "
+            "no evidence of one."
         )
     if others := content["not_compared"]:
         reasons = [f"{item['b']} and {item['a']} are not compared: {item['reason']}." for item in others]
         blocks.append(Bullets(reasons))
-    return blocks or ["None: there is one arm only."]
+    return blocks or ["There is only one arm, so there is nothing to compare."]
 
 
-def _pair_rows(pair: Mapping[str, Any], content: Mapping[str, Any]) -> list[tuple[str, str]]:
-    accuracy = accuracy_change(pair["accuracy_difference"], pair["accuracy_ci95"])
-    auroc = auroc_change(pair["auroc_difference"], pair["auroc_ci95"])
-    right = f"only {pair['a']} right: {pair['mcnemar_b']}, only {pair['b']} right: {pair['mcnemar_c']}"
+def _pair_rows(pair: PairResult, content: Comparison) -> list[tuple[str, str]]:
+    rows = []
+    for metric in compared_metrics():
+        difference, bounds, p, p_holm, verdict = (
+            metric_entry(pair, metric, what) for what in ("difference", "ci95", "p", "p_holm", "verdict")
+        )
+        numbers = f"{change(metric, difference, bounds)}; {p_value(p)}, after Holm {p_value(p_holm)}"
+        rows += [(metric.title, numbers), (f"verdict, {metric.title}", verdict)]
+    right = (
+        f"only {pair['a']} was right on {pair['mcnemar_b']} images, only {pair['b']} on {pair['mcnemar_c']}"
+    )
     smallest = smallest_differences(pair)
     return [
-        ("accuracy", f"{accuracy}; {_both_p(pair['p'], pair['p_holm'])}"),
-        ("verdict, accuracy", pair["verdict_accuracy"]),
-        ("AUROC", f"{auroc}; {_both_p(pair['p_auroc'], pair['p_holm_auroc'])}"),
-        ("verdict, AUROC", pair["verdict_auroc"]),
+        *rows,
         ("McNemar, exact", f"{p_value(pair['mcnemar_p'])} ({right}; image-level)"),
         ("DeLong", f"{p_value(pair['delong_p'])} (image-level)"),
         ("Nadeau-Bengio", _nadeau_bengio(pair)),
-        ("80 % power", f"from {smallest}" if smallest else "undefined"),
-        ("seeds", seeds_words(pair, content["arms"])),
+        ("found with 80 % power", f"{smallest}, or more" if smallest else "undefined"),
+        ("training seeds", f"the intervals {seeds_words(pair, content['arms'])}"),
     ]
 
 
-def _both_p(p: float | None, adjusted: float | None) -> str:
-    return f"{p_value(p)}, after Holm {p_value(adjusted)}"
-
-
-def _nadeau_bengio(pair: Mapping[str, Any]) -> str:
+def _nadeau_bengio(pair: PairResult) -> str:
     result = pair["nadeau_bengio"]
     if result is None:
         return f"not computed: {pair['nadeau_bengio_why_not']}"
     words = []
-    for key, what, change in (("accuracy", "accuracy", accuracy_change), ("auroc", "AUROC", auroc_change)):
-        if test := result[key]:
-            words.append(f"{what} {change(test['difference'], test['ci95'])}, {p_value(test['p'])}")
-    return f"{result['k']} clean folds: {'; '.join(words)}"
+    for metric in compared_metrics():
+        if test := metric_entry(result, metric):
+            numbers = change(metric, test["difference"], test["ci95"])
+            words.append(f"{metric.title} {numbers}, {p_value(test['p'])}")
+    return f"over {result['k']} clean folds: {'; '.join(words)}"
 
 
+# --- the rest --------------------------------------------------------------------------------------
 def _heat_maps(pictures: Sequence[Picture]) -> list[Block]:
     if not any(picture.section == "heat-maps" for picture in pictures):
         return []
     return [
-        "The same test images under the model of each arm, right and wrong ones. A heat map shows where the "
-        "score is sensitive, not why, nor whether it is right; how the images were chosen stands below it."
+        "Each arm's model looks at the same test images; some of them are called correctly, some wrongly. A "
+        "heat map shows where the score is sensitive. It does not show why, nor whether the score is right. "
+        "The words below the maps say how the images were chosen."
     ]
 
 
-# --- the rest --------------------------------------------------------------------------------------
 def _commands(rows: Sequence[tuple[str, str]]) -> list[Block]:
-    note = "Run from the folder of the project; paths outside it are given by their last part."
+    note = (
+        "Run these commands in the folder of the project. A path outside it is given by its last part only."
+    )
     return [Commands(rows), note] if rows else []
 
 

@@ -1,4 +1,4 @@
-"""The steps of analyze_results.py that need no image: figures of the arms, commands, what is missing."""
+"""Steps of analyze_results.py that need no image: figures of the arms, commands, what is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from arms.registry import AUGMENTED, BASELINE
 from arms.result_files import TRAIN_COMMAND, Arm, training_command, training_command_of
 from common import paths
 from common.command_line import command_line
-from report import comparison_figures as plots_comparison
+from comparison.file_formats import Comparison
+from report import comparison_figures
 from report.sections import Picture
 from utils import load_json, save_figure, save_json
 
@@ -43,11 +44,12 @@ class Outcome:
         self.pictures.append(Picture(path.name, what, section))
 
     def numbers(self, path: Path, content: Mapping[str, Any], what: str) -> None:
+        """Write a JSON file that the report names."""
         save_json(path, content)
         self.files.append((path.name, what))
 
     def without(self, what: str, remedy: str = "") -> None:
-        """Note what could not be made and why, and what mends it."""
+        """Note what could not be made and why, and how to get it."""
         self.missing.append((what, remedy))
 
     def written(self) -> set[str]:
@@ -57,7 +59,7 @@ class Outcome:
 
 # --- figures ---------------------------------------------------------------------------------------
 def draw_training(arms: Mapping[str, Arm], outcome: Outcome) -> None:
-    """comparison_acc.png, comparison_loss.png, cv_comparison.png, of the arms that have the files."""
+    """Draw comparison_acc.png, comparison_loss.png and cv_comparison.png of the arms that have the files."""
     contaminated = [name for name, arm in arms.items() if arm.cv and arm.cv["contaminated"]]
     histories = {name: arm.history for name, arm in arms.items() if arm.history}
     for quantity, word in (("acc", "Accuracy"), ("loss", "Loss")):
@@ -79,52 +81,52 @@ def draw_training(arms: Mapping[str, Arm], outcome: Outcome) -> None:
 
 
 def _sizes(arms: Mapping[str, Arm]) -> str:
-    """How many real training images there are, for a title."""
+    """Write how many real training images there are, for a title."""
     for arm in arms.values():
         if arm.metrics and arm.metrics.get("n_train_images"):
             return f"n = {arm.metrics['n_train_images']:,} real training images"
     return "all real training images"
 
 
-def draw_comparison(arms: Mapping[str, Arm], comparison: Mapping[str, Any], outcome: Outcome) -> None:
-    """Those of ``COMPARISON_FIGURES`` for which the content of comparison.json has the data."""
+def draw_comparison(arms: Mapping[str, Arm], comparison: Comparison, outcome: Outcome) -> None:
+    """Draw those of ``COMPARISON_FIGURES`` for which comparison.json has the data."""
     folder, scored = outcome.folder, comparison["arms"]
     path = paths.analysis_figure(folder, "differences")
     if comparison["pairs"]:
-        what = "difference of every pair of arms with its 95 % CI, the margin shaded, the verdict beside it"
-        outcome.picture(path, plots_comparison.differences(comparison), what, "differences")
+        what = "the difference of every pair of arms with its 95 % CI and its verdict; the margin is shaded"
+        outcome.picture(path, comparison_figures.differences(comparison), what, "differences")
     else:
         others = comparison["not_compared"] or comparison["left_out"]
-        remedy = "" if others else _other_arm(scored)
-        outcome.without(f"{path.name}: there are no two arms to compare", remedy)
+        remedy = "" if others else _command_of_another_arm(scored)
+        outcome.without(f"{path.name}: it needs two arms on the same test images", remedy)
     path = paths.analysis_figure(folder, "roc_pr")
     if curves := _curves({name: arms[name] for name in scored}):
         what = "ROC and precision-recall curves of each arm on the test images"
-        outcome.picture(path, plots_comparison.roc_pr(curves, comparison), what, "arms")
+        outcome.picture(path, comparison_figures.roc_pr(curves, comparison), what, "arms")
     else:
-        outcome.without(f"{path.name}: the test images are all of one class")
-    what = "right and wrong calls of each arm at a probability of 0.5: counts, and shares of each row"
+        outcome.without(f"{path.name}: all test images have the same class")
+    what = "right and wrong calls of each arm at a probability of 0.5: counts and shares of each row"
     path = paths.analysis_figure(folder, "confusion")
-    outcome.picture(path, plots_comparison.confusion(comparison), what, "arms")
-    what = "share of positives against predicted probability, as trained and after the temperature"
+    outcome.picture(path, comparison_figures.confusion(comparison), what, "arms")
+    what = "the share of positives against the predicted probability, as trained and after the temperature"
     path = paths.analysis_figure(folder, "calibration")
-    outcome.picture(path, plots_comparison.calibration(comparison), what, "calibration")
+    outcome.picture(path, comparison_figures.calibration(comparison), what, "calibration")
     path = paths.analysis_figure(folder, "subgroups")
     if any(arm["subgroups"] for arm in scored.values()):
         what = "AUROC by view, sex and age, and the share called correctly by original class, with 95 % CI"
-        outcome.picture(path, plots_comparison.subgroups(comparison), what, "subgroups")
+        outcome.picture(path, comparison_figures.subgroups(comparison), what, "subgroups")
     else:
-        reason = "the prediction files say neither view, sex, age nor class"
+        reason = "the prediction files lack view, sex, age and class"
         outcome.without(f"{path.name}: {reason}", f"`{TRAIN_COMMAND}` writes files that do")
 
 
 def _curves(arms: Mapping[str, Arm]) -> dict[str, dict[str, Any]]:
-    """ROC and precision-recall curves of the arms whose test images are of both classes."""
+    """Compute ROC and precision-recall curves of the arms whose test images have both classes."""
     curves = {}
     for name, arm in arms.items():
-        labels, probabilities = arm.predictions["label"], arm.predictions["probability"]
-        if labels.nunique() < 2:
+        if arm.predictions is None or arm.predictions["label"].nunique() < 2:
             continue
+        labels, probabilities = arm.predictions["label"], arm.predictions["probability"]
         fpr, tpr, _ = roc_curve(labels, probabilities)
         precision, recall, _ = precision_recall_curve(labels, probabilities)
         curves[name] = {"fpr": fpr, "tpr": tpr, "precision": precision, "recall": recall}
@@ -132,7 +134,7 @@ def _curves(arms: Mapping[str, Arm]) -> dict[str, dict[str, Any]]:
 
 
 # --- what is missing, what is stale ----------------------------------------------------------------
-def _other_arm(names: Iterable[str]) -> str:
+def _command_of_another_arm(names: Iterable[str]) -> str:
     name = BASELINE if BASELINE not in names else AUGMENTED
     return f"`{training_command_of(name)}` trains another"
 
@@ -140,8 +142,7 @@ def _other_arm(names: Iterable[str]) -> str:
 def note_missing(
     arms: Mapping[str, Arm], left_out: Mapping[str, Arm], metrics_dir: str, outcome: Outcome
 ) -> None:
-    """Which result files of which arm are not there, and the command that writes them; of the arms in
-    ``left_out`` nothing is missed."""
+    """Note the result files that are missing, and the command that writes them; not of ``left_out``."""
     for name in (BASELINE, AUGMENTED):
         if name not in arms and name not in left_out:
             file = paths.test_predictions(metrics_dir, f"{name}_").name
@@ -149,20 +150,24 @@ def note_missing(
     for arm in arms.values():
         if arm.predictions is None:
             file = paths.test_predictions(metrics_dir, arm.prefix).name
-            outcome.without(f"{file}: {arm.name} takes no part in the comparison", PREDICTIONS_REMEDY)
+            outcome.without(
+                f"{file}: without it, {arm.name} takes no part in the comparison", PREDICTIONS_REMEDY
+            )
         elif arm.metrics is None:
             file = paths.final_metrics(metrics_dir, arm.prefix).name
-            outcome.without(f"{file}: how {arm.name} was trained is not known", PREDICTIONS_REMEDY)
+            outcome.without(
+                f"{file}: without it, nothing says how {arm.name} was trained", PREDICTIONS_REMEDY
+            )
 
 
 def remove_reports(folder: Path) -> None:
-    """Before new numbers: if the analysis fails, they must not lie beside the words of an earlier one."""
+    """Remove reports of an earlier analysis, so that a failed one leaves no old words beside new numbers."""
     for path in (paths.report_page(folder), paths.comparison_report(folder)):
         path.unlink(missing_ok=True)
 
 
 def remove_stale(outcome: Outcome) -> None:
-    """Files of an earlier run that this one did not make must not pass for its own."""
+    """Remove files of an earlier run that this one did not make, so that they do not pass for its own."""
     folder = outcome.folder
     made_by_this_script = [
         paths.comparison_figure(folder, "acc"),
@@ -179,52 +184,54 @@ def remove_stale(outcome: Outcome) -> None:
     for path in stale:
         path.unlink()
     if stale:
-        log.info(f"removed from {folder}, of an earlier run: {', '.join(path.name for path in stale)}")
+        log.info(f"removed from {folder} (from an earlier run): {', '.join(path.name for path in stale)}")
 
 
 # --- commands --------------------------------------------------------------------------------------
 def commands(
     arms: Mapping[str, Arm],
-    comparison: Mapping[str, Any],
+    comparison: Comparison,
     metrics_dir: str,
     manifest: Mapping[str, Any] | None,
     own: str,
 ) -> list[tuple[str, str]]:
-    """(what it made, command line) of every step that left its options behind; ``own``: of this analysis.
+    """List (what it does, command line) of every step that recorded its options.
 
     ``arms``: those compared, and others of which only the folds were used; ``manifest``: of the synthetic
-    images, None if there is none.
+    images, None if there is none; ``own``: the command line of this analysis.
     """
-    rows = []
+    rows: list[tuple[str, str]] = []
     history = paths.gan_history(metrics_dir)
     config = load_json(history).get("config") if history.is_file() else None
     if config and _made_by(manifest, config):
         # train_gan.py takes one of the two, and records the default of --epochs beside --kimg.
         unused = ["resume", *(["epochs"] if config.get("kimg") is not None else [])]
-        rows.append(("The generator", command_line("train_gan", config, leave_out=unused)))
+        rows.append(("Train the generator", command_line("train_gan", config, leave_out=unused)))
     if manifest and manifest.get("created_by") == "generate_synthetic.py":
         options = {
             "model_path": "generator", "output_dir": "output_dir", "label": "class",
             "num_images": "count", "seed": "seed",
         }  # fmt: skip
         recorded = {flag: manifest.get(key) for flag, key in options.items()}
-        rows.append(("The synthetic images", command_line("generate_synthetic", recorded)))
+        rows.append(("Generate the synthetic images", command_line("generate_synthetic", recorded)))
     for name, arm in arms.items():
-        own_command = comparison["arms"].get(name, {}).get("command")
+        own_command = comparison["arms"][name]["command"] if name in comparison["arms"] else None
         rows += _folds_command(arm, own_command)
-        rows += [(f"The arm {name}", own_command)] if own_command else []
-    return [*rows, ("This report, its numbers and every figure in it", own)]
+        rows += [(f"Train the arm {name}", own_command)] if own_command else []
+    return [*rows, ("Make this report, its numbers and its figures", own)]
 
 
 def _made_by(manifest: Mapping[str, Any] | None, config: Mapping[str, Any]) -> bool:
-    """May the training of ``config`` have made the generator of ``manifest``? Not if that lies elsewhere; of
-    paths outside the project only the last part is recorded."""
+    """Tell whether the training of ``config`` may have made the generator of ``manifest``.
+
+    Not if that lies elsewhere; of paths outside the project only the last part is recorded.
+    """
     folder = Path((manifest or {}).get("generator") or "").parent
     own = config.get("model_dir")
     return not own or folder in (Path(), paths.gan_dir(own, config.get("fold")))
 
 
 def _folds_command(arm: Arm, own_command: str | None) -> list[tuple[str, str]]:
-    """A row of the run that trained the arm's folds, unless it is the one that trained its final model."""
+    """List the run that trained the arm's folds, unless it is the one that trained its final model."""
     command = training_command((arm.cv or {}).get("config"))
-    return [] if command in (None, own_command) else [(f"The folds of the arm {arm.name}", command)]
+    return [(f"Train the folds of the arm {arm.name}", command)] if command not in (None, own_command) else []

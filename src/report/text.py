@@ -12,8 +12,8 @@ WIDTH = 100
 LABEL = 18  # characters of a fact's label
 
 
-def compose(findings: Findings) -> str:
-    """The text of ``comparison_report.txt``: the warnings, then the sections in their order."""
+def compose_text(findings: Findings) -> str:
+    """Write ``comparison_report.txt``: the warnings, then the sections in their order."""
     lines = ["COMPARISON REPORT", "================="]
     for section in sorted(sections(findings), key=lambda section: section.key != "warnings"):
         if not section.blocks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any, TypedDict, cast
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -13,15 +13,37 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_curve
 from stats.metrics import THRESHOLD, expected_calibration_error, wilson_interval
 
 WANTED_SENSITIVITY = 0.90
-SMALLEST = 1e-12  # probabilities this close to 0 or 1 are taken as it: their logits must be finite
+SMALLEST = 1e-12  # probabilities closer to 0 or 1 are moved there, so that their logits are finite
 TEMPERATURES = (0.05, 20.0)
+
+
+class CalibrationScores(TypedDict):
+    """How well probabilities agree with what is seen; each is better when lower."""
+
+    brier: Annotated[float, "mean squared distance of probability and label, 0 to 1"]
+    ece: Annotated[float, "expected calibration error over ten bins, 0 to 1"]
+    log_loss: Annotated[float, "nats per image"]
+
+
+class AtThreshold(TypedDict):
+    """Rates where an image is called positive from a probability of ``threshold``; null where undefined."""
+
+    threshold: Annotated[float, "probability, 0 to 1"]
+    accuracy: Annotated[float | None, "0 to 1"]
+    accuracy_ci95_image_level: Annotated[list[float] | None, "95 % Wilson interval"]
+    sensitivity: Annotated[float | None, "0 to 1"]
+    sensitivity_ci95_image_level: Annotated[list[float] | None, "95 % Wilson interval"]
+    specificity: Annotated[float | None, "0 to 1"]
+    specificity_ci95_image_level: Annotated[list[float] | None, "95 % Wilson interval"]
+    ppv: Annotated[float | None, "positive predictive value, 0 to 1"]
+    npv: Annotated[float | None, "negative predictive value, 0 to 1"]
 
 
 # --- calibration -----------------------------------------------------------------------------------
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """T > 0 whose logits / T have the lowest log loss (temperature scaling: Guo et al. 2017, section 4.2).
+    """Find the T > 0 whose logits / T have the lowest log loss (Guo et al. 2017, section 4.2).
 
-    Above 1: the probabilities were too bold. Searched between 0.05 and 20.
+    A T above 1 means that the probabilities were too bold. Searched between 0.05 and 20.
     """
     labels, logits = np.asarray(labels, dtype=float), _logits(probabilities)
 
@@ -34,13 +56,15 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities whose logits are divided by ``temperature``: their order, and so AUROC and the results
-    at 0.5, stay as they are."""
+    """Divide the logits of probabilities by ``temperature``.
+
+    Their order stays, and so do AUROC and the results at 0.5.
+    """
     return expit(_logits(probabilities) / temperature)
 
 
-def calibration_scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """{"brier", "ece", "log_loss" (nats)}, each better when lower."""
+def calibration_scores(labels: np.ndarray, probabilities: np.ndarray) -> CalibrationScores:
+    """Compute Brier score, expected calibration error and log loss."""
     clipped = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
     return {
         "brier": float(brier_score_loss(labels, probabilities, pos_label=1)),
@@ -55,10 +79,11 @@ def _logits(probabilities: np.ndarray) -> np.ndarray:
 
 # --- thresholds ------------------------------------------------------------------------------------
 def choose_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Rule -> threshold (positive is a probability of at least it), from predictions with both classes.
+    """Choose a threshold by each rule (rule -> probability), from predictions with both classes.
 
-    "fixed": 0.5. "youden": the highest sensitivity + specificity - 1 (Youden 1950). "sensitivity_90": the
-    highest threshold with a sensitivity of at least 0.90.
+    An image is called positive from a probability of the threshold. "fixed": 0.5. "youden": the highest
+    sensitivity + specificity - 1 (Youden 1950). "sensitivity_90": the highest threshold with a sensitivity of
+    at least 0.90.
     """
     false_positive, true_positive, thresholds = roc_curve(labels, probabilities, drop_intermediate=False)
     # The first point of the curve stands for "nobody is positive", at an infinite threshold.
@@ -71,8 +96,8 @@ def choose_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> dict[str
     }
 
 
-def at_threshold(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, Any]:
-    """Accuracy, sensitivity and specificity with Wilson intervals, PPV and NPV; None where undefined."""
+def at_threshold(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> AtThreshold:
+    """Compute accuracy, sensitivity and specificity with Wilson intervals, PPV and NPV."""
     labels, called = np.asarray(labels), np.asarray(probabilities) >= threshold
     tp, fn = int((called & (labels == 1)).sum()), int((~called & (labels == 1)).sum())
     fp, tn = int((called & (labels == 0)).sum()), int((~called & (labels == 0)).sum())
@@ -81,7 +106,7 @@ def at_threshold(labels: np.ndarray, probabilities: np.ndarray, threshold: float
         ("accuracy", tp + tn, len(labels)), ("sensitivity", tp, tp + fn), ("specificity", tn, tn + fp),
     ):  # fmt: skip
         row[name] = right / n if n else None
-        row[f"{name}_ci95"] = wilson_interval(right, n) if n else None
+        row[f"{name}_ci95_image_level"] = wilson_interval(right, n) if n else None
     row["ppv"] = tp / (tp + fp) if tp + fp else None
     row["npv"] = tn / (tn + fn) if tn + fn else None
-    return row
+    return cast(AtThreshold, row)

@@ -1,8 +1,9 @@
-"""How an arm does on parts of the test images: by view, sex, age and original class."""
+"""Scores of an arm on parts of the test images: by view, sex, age and original class."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
 
 import numpy as np
 
@@ -22,19 +23,38 @@ AGE_BANDS = (  # years, the upper end not included
 FEWEST = 10
 
 
-def subgroup_rows(predictions: pd.DataFrame) -> list[dict[str, Any]]:
-    """A row per part of the test images, of those columns (view, sex, age, class) that are there.
+class SubgroupRow(TypedDict):
+    """One part of the test images; null where it has too few images, or where a rate does not apply."""
+
+    group: Annotated[str, "view, sex, age or class"]
+    value: Annotated[str, "AP, F, 20 to 39, Normal, ..."]
+    n_images: int
+    n_patients: int
+    n_positive: Annotated[int, "images with pneumonia"]
+    accuracy: Annotated[float | None, "at a probability of 0.5, 0 to 1"]
+    accuracy_ci95_image_level: Annotated[list[float] | None, "95 % Wilson interval"]
+    sensitivity: Annotated[float | None, "at a probability of 0.5, 0 to 1"]
+    sensitivity_ci95_image_level: Annotated[list[float] | None, "95 % Wilson interval"]
+    specificity: Annotated[float | None, "at a probability of 0.5, 0 to 1"]
+    specificity_ci95_image_level: Annotated[list[float] | None, "95 % Wilson interval"]
+    auroc: Annotated[float | None, "0 to 1"]
+    auroc_ci95_image_level: Annotated[list[float | None] | None, "95 % DeLong interval"]
+
+
+def subgroup_rows(predictions: pd.DataFrame) -> list[SubgroupRow]:
+    """Score each part of the test images, by those columns (view, sex, age, class) that are there.
 
     Wilson intervals for the rates, DeLong's for the AUROC: image-level, and none of them adjusted for the
     number of parts. None where a rate has fewer than ten images, an AUROC fewer than ten of a class. For an
     original class, whose images are all positive or all negative, only the rate that applies is given.
     Images whose view, sex or age is unknown are in no part of that kind.
     """
-    rows = []
+    rows: list[SubgroupRow] = []
     for group, value, chosen in _parts(predictions):
         part = predictions[chosen]
         if len(part):
-            rows.append({"group": group, "value": value, **_row(part, rates_only=group == "class")})
+            row = {"group": group, "value": value, **_scores_of_part(part, rates_only=group == "class")}
+            rows.append(cast(SubgroupRow, row))
     return rows
 
 
@@ -53,18 +73,18 @@ def _parts(predictions: pd.DataFrame) -> list[tuple[str, str, np.ndarray]]:
     return parts
 
 
-def _row(part: pd.DataFrame, rates_only: bool) -> dict[str, Any]:
+def _scores_of_part(part: pd.DataFrame, rates_only: bool) -> dict[str, Any]:
     labels, probabilities = part["label"].to_numpy(), part["probability"].to_numpy()
     n_positive = int(labels.sum())
     sizes = {"accuracy": len(part), "sensitivity": n_positive, "specificity": len(part) - n_positive}
-    scores = at_threshold(labels, probabilities, THRESHOLD)
+    scores: Mapping[str, Any] = at_threshold(labels, probabilities, THRESHOLD)
     row: dict[str, Any] = {
         "n_images": len(part), "n_patients": int(part["patient"].nunique()), "n_positive": n_positive,
     }  # fmt: skip
     for name, n in sizes.items():
         wanted = n >= FEWEST and not (rates_only and name == "accuracy")
-        row |= {key: scores[key] if wanted else None for key in (name, f"{name}_ci95")}
+        row |= {key: scores[key] if wanted else None for key in (name, f"{name}_ci95_image_level")}
     enough = not rates_only and min(sizes["sensitivity"], sizes["specificity"]) >= FEWEST
     row["auroc"] = auroc(labels, probabilities) if enough else None
-    row["auroc_ci95"] = delong_interval(labels, probabilities) if enough else None
+    row["auroc_ci95_image_level"] = delong_interval(labels, probabilities) if enough else None
     return row

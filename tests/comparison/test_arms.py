@@ -17,15 +17,17 @@ FOUR = {"equivalent within 1 point", "better", "worse", "no evidence of a differ
 ARM_KEYS = {
     "prefix", "n_images", "n_patients", "n_positive", "repeats", "seeds", "per_repeat", "n_train_images",
     "n_train_patients", "n_synthetic", "n_duplicated", "optimizer_steps", "contaminated", "command",
-    "accuracy", "accuracy_ci95", "accuracy_cluster_ci95", "auroc", "auroc_ci95", "auroc_cluster_ci95",
+    "accuracy", "accuracy_ci95", "accuracy_ci95_image_level", "auroc", "auroc_ci95", "auroc_ci95_image_level",
     "auprc", "weighted_precision", "weighted_recall", "weighted_f1", "sensitivity", "specificity", "ppv",
     "npv", "at_prevalence", "brier", "ece", "confusion_matrix", "thresholds", "calibration", "subgroups",
 }  # fmt: skip
 PAIR_KEYS = {
-    "a", "b", "n_images", "n_patients", "accuracy_difference", "accuracy_ci95", "p", "p_holm",
-    "verdict_accuracy", "auroc_difference", "auroc_ci95", "p_auroc", "p_holm_auroc", "verdict_auroc",
+    "a", "b", "n_images", "n_patients", "accuracy_difference", "accuracy_ci95", "accuracy_p",
+    "accuracy_p_holm", "accuracy_verdict", "auroc_difference", "auroc_ci95", "auroc_p", "auroc_p_holm",
+    "auroc_verdict",
     "mcnemar_p", "mcnemar_b", "mcnemar_c", "delong_p", "image_level", "nadeau_bengio",
-    "nadeau_bengio_why_not", "minimum_detectable_difference", "minimum_detectable_difference_auroc",
+    "nadeau_bengio_why_not", "accuracy_minimum_detectable_difference",
+    "auroc_minimum_detectable_difference",
     "seed_variance_included",
 }  # fmt: skip
 
@@ -144,7 +146,7 @@ def test_every_promised_key_is_there_and_nothing_but_plain_numbers(two):
         assert set(row) >= ARM_KEYS
     for row in result["pairs"]:
         assert set(row) == PAIR_KEYS
-        assert row["verdict_accuracy"] in FOUR and row["verdict_auroc"] in FOUR
+        assert row["accuracy_verdict"] in FOUR and row["auroc_verdict"] in FOUR
     json.dumps(result, allow_nan=False)
     assert compared(two, prevalence=0.02) == result
     assert compared(two, prevalence=0.02, seed=1) != result
@@ -157,11 +159,11 @@ def test_numbers_are_those_of_the_tests(two):
     labels, p_a, p_b, patients = a["label"], a["probability"], b["probability"], list(a["patient"])
     row, (pair,) = result["arms"]["baseline"], result["pairs"]
     right = int(((p_a >= THRESHOLD) == labels).sum())
-    assert row["accuracy"] == right / 120 and row["accuracy_ci95"] == wilson_interval(right, 120)
-    assert row["auroc_ci95"] == delong_interval(labels, p_a)
+    assert row["accuracy"] == right / 120 and row["accuracy_ci95_image_level"] == wilson_interval(right, 120)
+    assert row["auroc_ci95_image_level"] == delong_interval(labels, p_a)
     for name in ("accuracy", "auroc"):
         expected = bootstrap_interval(labels, p_a, patients, name, n_resamples=300, seed=7)
-        assert row[f"{name}_cluster_ci95"] == pytest.approx(expected)
+        assert row[f"{name}_ci95"] == pytest.approx(expected)
         paired = bootstrap_difference(labels, p_a, p_b, patients, name, n_resamples=300, seed=7)
         assert pair[f"{name}_difference"] == pytest.approx(paired["difference"])
         assert pair[f"{name}_ci95"] == pytest.approx(paired["ci95"])
@@ -197,7 +199,7 @@ def test_runs_are_drawn_and_named(tmp_path):
     assert row["per_repeat"][1] == {
         "repeat": 2, "seed": 43, "accuracy": metrics["accuracy"], "auroc": pytest.approx(metrics["auroc"])
     }  # fmt: skip
-    assert not any("seed variance" in flag or "DIFFERENT NUMBERS" in flag for flag in result["flags"])
+    assert not any("between seeds" in flag or "DIFFERENT NUMBERS" in flag for flag in result["flags"])
 
 
 @pytest.mark.parametrize(("skill", "verdict"), [(3.0, "better"), (0.0, "worse")])
@@ -206,7 +208,7 @@ def test_large_differences_get_their_verdict(tmp_path, skill, verdict):
     write_arm(tmp_path, "baseline", records)
     write_arm(tmp_path, "other", records, seed=1, skill=skill)
     (pair,) = compared(tmp_path)["pairs"]
-    assert pair["verdict_accuracy"] == pair["verdict_auroc"] == verdict
+    assert pair["accuracy_verdict"] == pair["auroc_verdict"] == verdict
 
 
 def test_adjusting_for_the_number_of_pairs(tmp_path):
@@ -215,9 +217,9 @@ def test_adjusting_for_the_number_of_pairs(tmp_path):
         write_arm(tmp_path, f"arm{seed}", records, seed=seed, skill=1 + 0.2 * seed)
     pairs = compared(tmp_path)["pairs"]
     assert len(pairs) == 6
-    smallest = min(pairs, key=lambda pair: pair["p_auroc"])
-    assert smallest["p_holm_auroc"] == pytest.approx(min(1, 6 * smallest["p_auroc"]))
-    assert all(pair["p_holm"] >= pair["p"] for pair in pairs)
+    smallest = min(pairs, key=lambda pair: pair["auroc_p"])
+    assert smallest["auroc_p_holm"] == pytest.approx(min(1, 6 * smallest["auroc_p"]))
+    assert all(pair["accuracy_p_holm"] >= pair["accuracy_p"] for pair in pairs)
 
 
 def test_a_copy_is_equivalent_and_a_wider_margin_is_named(tmp_path):
@@ -225,8 +227,8 @@ def test_a_copy_is_equivalent_and_a_wider_margin_is_named(tmp_path):
     for name in ("baseline", "copy"):
         write_arm(tmp_path, name, records)
     (pair,) = compared(tmp_path, margin=0.02)["pairs"]
-    assert pair["verdict_accuracy"] == pair["verdict_auroc"] == "equivalent within 2 points"
-    assert pair["accuracy_ci95"] == [0, 0] and pair["minimum_detectable_difference"] is None
+    assert pair["accuracy_verdict"] == pair["auroc_verdict"] == "equivalent within 2 points"
+    assert pair["accuracy_ci95"] == [0, 0] and pair["accuracy_minimum_detectable_difference"] is None
 
 
 def test_test_images_of_one_class_leave_auroc_undefined(tmp_path):
@@ -240,8 +242,8 @@ def test_test_images_of_one_class_leave_auroc_undefined(tmp_path):
     result = compared(tmp_path, prevalence=0.1)
     (pair,) = result["pairs"]
     json.dumps(result, allow_nan=False)
-    assert pair["auroc_difference"] is pair["auroc_ci95"] is pair["p_holm_auroc"] is None
-    assert pair["verdict_auroc"] == "no evidence of a difference" and pair["p_holm"] is not None
+    assert pair["auroc_difference"] is pair["auroc_ci95"] is pair["auroc_p_holm"] is None
+    assert pair["auroc_verdict"] == "no evidence of a difference" and pair["accuracy_p_holm"] is not None
 
 
 # --- what may not be compared ----------------------------------------------------------------------
@@ -271,8 +273,8 @@ def test_no_predictions_at_all_is_an_error(two):
     [
         ({"contaminated": True}, "folds of augmented are contaminated"),
         ({"k": 4}, "baseline has 5 folds and augmented 4"),
-        ({"data_sha256": "e" * 64}, "different metadata files"),
-        ({"split_sha256": "e" * 64}, "different splits"),
+        ({"data_sha256": "e" * 64}, "come from different metadata files"),
+        ({"split_sha256": "e" * 64}, "come from different splits"),
     ],
 )
 def test_folds_that_cannot_be_paired(two, changes, why):
@@ -289,7 +291,7 @@ def test_folds_trained_otherwise_cannot_be_paired(two):
     assert why_no_fold_test(*arms.values()) is None, "what differs by design does not count"
     edit(paths.cv_summary(two, "augmented_"), config=same | {"epochs": 3})
     reason = why_no_fold_test(*find_arms(two).values())
-    said = "the folds of augmented were trained otherwise (--epochs was 3 here and 9 in baseline)"
+    said = "the folds of augmented were trained with other options (--epochs was 3 here and 9 in baseline)"
     assert reason == said
 
 
@@ -298,7 +300,7 @@ def test_folds_of_other_images_cannot_be_paired(two):
     table = pd.read_csv(file, dtype={"patient": str})
     table.assign(fold=table["fold"] % 5 + 1).to_csv(file, index=False)
     (pair,) = compared(two)["pairs"]
-    assert "of different images" in pair["nadeau_bengio_why_not"]
+    assert "hold different images" in pair["nadeau_bengio_why_not"]
     paths.cv_summary(two, "baseline_").unlink()
     (pair,) = compared(two)["pairs"]
     assert pair["nadeau_bengio_why_not"] == "baseline has no folds (--k-folds)"
@@ -331,7 +333,7 @@ def test_contaminated_folds_give_way_to_the_baselines(two):
     result = compared(two)
     rows = result["arms"]
     own, borrowed = rows["baseline"]["thresholds"], rows["augmented"]["thresholds"]
-    assert borrowed["source"] == "baseline" and "folds of augmented are contaminated" in borrowed["note"]
+    assert borrowed["source"] == "baseline" and "its folds are contaminated" in borrowed["note"]
     for rule in ("youden", "sensitivity_90"):
         assert borrowed["rules"][rule]["threshold"] == own["rules"][rule]["threshold"]
     temperatures = {row["calibration"]["temperature"] for row in rows.values()}
@@ -356,10 +358,13 @@ def test_a_baseline_that_is_left_out_still_lends_its_folds(two):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"split_sha256": "e" * 64}, "of another split"),
-        ({"data_sha256": "e" * 64}, "of another metadata"),
-        ({"config": {"epochs": 3}}, "trained otherwise (--epochs was 15 here and 3 in the baseline)"),
-        ({"n_images": 200}, "of another run"),
+        ({"split_sha256": "e" * 64}, "from another split"),
+        ({"data_sha256": "e" * 64}, "from another metadata file"),
+        (
+            {"config": {"epochs": 3}},
+            "trained with other options (--epochs was 15 here and 3 in the baseline)",
+        ),
+        ({"n_images": 200}, "from different runs"),
         ({"contaminated": True}, "contaminated"),
     ],
 )
@@ -381,7 +386,7 @@ def test_test_patients_among_the_folds_are_noticed(two):
     table.loc[3, "patient"] = "00000002"
     table.to_csv(file, index=False)
     arm = find_arms(two)["baseline"]
-    assert "patients of the test images" in why_folds_are_unfit(arm, arm)
+    assert "hold patients of the test images" in why_folds_are_unfit(arm, arm)
 
 
 # --- flags -----------------------------------------------------------------------------------------
@@ -419,11 +424,14 @@ def test_a_flag_of_several_arms_is_said_once(tmp_path):
 
 def test_too_few_images_for_the_margin(two):
     result = compared(two)
-    (flag,) = [flag for flag in result["flags"] if "in accuracy found" in flag]
-    points = 100 * result["pairs"][0]["minimum_detectable_difference"]
-    assert "with 120 test images" in flag and f"is {points:.1f} points, more than the margin of 1" in flag
-    assert not any("TOO SMALL" in flag for flag in compared(two, margin=0.5)["flags"])
-    assert any("one training run, so seed variance is not included" in flag for flag in result["flags"])
+    (flag,) = [flag for flag in result["flags"] if "in accuracy that is found" in flag]
+    points = 100 * result["pairs"][0]["accuracy_minimum_detectable_difference"]
+    assert "with 120 images" in flag and f"is {points:.1f} points; the margin is 1 point" in flag
+    assert not any("TOO FEW" in flag for flag in compared(two, margin=0.5)["flags"])
+    assert any(
+        "one training run, so the intervals leave out the variance between seeds" in flag
+        for flag in result["flags"]
+    )
 
 
 def test_too_many_pairs_for_the_resamples(tmp_path):

@@ -55,14 +55,14 @@ def test_differences_draws_every_pair_with_its_interval_margin_and_verdict():
     assert written.count("VERDICT-A") == written.count("VERDICT-B") == 6
     assert "control_weight − control_duplicate" in written and "margin: within 2 points" in written
     assert "n = 301 test images of 258 patients, 75 positive" in written
-    assert "(smallest shown with 80 % power: 6.1)" in written and "power: 0.042)" in written
+    assert "(smallest found with 80 % power: 6.1)" in written and "power: 0.042)" in written
 
 
 def test_differences_state_numbers_with_signs_and_undefined_ones():
     content = fake_comparison()
     pair = content["pairs"][0]
     pair |= {"accuracy_difference": 0.0123, "accuracy_ci95": [-0.0204, 0.045], "auroc_difference": None,
-             "minimum_detectable_difference_auroc": None}  # fmt: skip
+             "auroc_minimum_detectable_difference": None}  # fmt: skip
     written = texts(figures.differences(content))
     assert "+1.2 (−2.0 to +4.5)  no evidence of a difference" in written and "undefined" in written
     pair |= {"auroc_difference": -0.0001, "auroc_ci95": [-0.03, 0.03]}
@@ -93,10 +93,10 @@ def test_curves_are_those_given_and_the_legend_states_the_areas():
     prevalence = content["test_set"]["prevalence"]
     assert any(np.allclose(y, prevalence) for _, y in segments(pr))
     arm, written = content["arms"]["augmented"], texts(figure)
-    low, high = arm["auroc_ci95"]
+    low, high = arm["auroc_ci95_image_level"]
     assert (
-        f"augmented: AUROC {arm['auroc']:.3f} (95 % CI {low:.3f} to {high:.3f}), AP {arm['auprc']:.3f}"
-        in written
+        f"augmented: AUROC {arm['auroc']:.3f} (95 % CI, image-level: {low:.3f} to {high:.3f}), "
+        f"AP {arm['auprc']:.3f}" in written
     )
     assert "prevalence 24.9 %" in written and "n = 301 test images" in written
 
@@ -123,14 +123,14 @@ def test_confusion_states_counts_and_shares_of_rows():
     content["arms"]["baseline"]["confusion_matrix"] = [[200, 26], [45, 30]]
     written = texts(figures.confusion(content)).split("\n")
     assert {"200", "26", "45", "30", "88.5 %", "11.5 %", "60.0 %", "40.0 %"} <= set(written)
-    assert "Confusion: called positive from a probability of 0.5" in written
+    assert "Right and wrong calls, positive from a probability of 0.5" in written
 
 
 def test_subgroups_draw_an_interval_per_arm_and_say_where_there_are_too_few():
     content = fake_comparison(FOUR)
     for arm in content["arms"].values():
         rows = arm["subgroups"]
-        rows[0] |= {"auroc": None, "auroc_ci95": None}
+        rows[0] |= {"auroc": None, "auroc_ci95_image_level": None}
     figure = figures.subgroups(content)
     people, classes = figure.axes
     inside = [x for x, y in segments(people) if y[0] == y[1] and x != [0, 1]]
@@ -139,7 +139,7 @@ def test_subgroups_draw_an_interval_per_arm_and_say_where_there_are_too_few():
     labels = [label.get_text() for label in classes.get_yticklabels()]
     assert [label.split("\n")[0] for label in labels] == ["Lung Opacity", "Normal", "No Lung Opacity / Not"]
     row = content["arms"]["baseline"]["subgroups"][7]
-    assert row["sensitivity_ci95"] in [x for x, _ in segments(classes)]
+    assert row["sensitivity_ci95_image_level"] in [x for x, _ in segments(classes)]
     assert f"n = {row['n_images']}" in labels[0]
 
 

@@ -71,7 +71,7 @@ def findings(tmp_path) -> Findings:
         missing=[("gradcam.png: no models", "`python src/train_classifier.py` trains one")],
         pictures=pictures,
         commands=[
-            ("The arm baseline", "python src/train_classifier.py --epochs 3"),
+            ("Train the arm baseline", "python src/train_classifier.py --epochs 3"),
             ("This report", "python x"),
         ],
         files=[("comparison.json", "every number")],

@@ -10,7 +10,8 @@ from fake_comparison import NONE, SAME, fake_comparison
 from fake_results import fake_cv
 from report.blocks import Bullets, Commands, Facts, Table, interval, p_value, signed, with_interval
 from report.sections import Findings, sections
-from report.text import WIDTH, compose
+from report.text import WIDTH
+from report.text import compose_text as compose
 from report.verdict import headline_pairs, verdict_sentence
 
 FOUR = ("baseline", "augmented", "control_duplicate", "control_weight")
@@ -21,12 +22,12 @@ CLAIMS = re.compile(
 )
 
 ABSENT_OF_AN_ARM = (
-    "auroc", "auroc_ci95", "auroc_cluster_ci95", "auprc", "sensitivity", "ppv", "brier", "n_train_images",
-    "n_train_patients", "seeds", "optimizer_steps", "command", "accuracy_cluster_ci95",
+    "auroc", "auroc_ci95", "auroc_ci95_image_level", "auprc", "sensitivity", "ppv", "brier",
+    "n_train_images", "n_train_patients", "seeds", "optimizer_steps", "command", "accuracy_ci95",
 )  # fmt: skip
 ABSENT_OF_A_PAIR = (
-    "auroc_difference", "p_auroc", "p_holm_auroc", "delong_p", "minimum_detectable_difference",
-    "minimum_detectable_difference_auroc",
+    "auroc_difference", "auroc_p", "auroc_p_holm", "delong_p", "accuracy_minimum_detectable_difference",
+    "auroc_minimum_detectable_difference",
 )  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def full(comparison: dict, **changes) -> Findings:
         "quality": {"rows": [row]}, "comparability": "NOT COMPARABLE with others.",
         "flags": ["the steps were not equal"],
         "missing": [("subgroups.png: nothing", "`python src/x.py` makes it")],
-        "commands": [("The arm baseline", "python src/train_classifier.py " + "--flag value " * 20)],
+        "commands": [("Train the arm baseline", "python src/train_classifier.py " + "--flag value " * 20)],
         "files": [("comparison.json", "every number")],
     }  # fmt: skip
     return Findings(comparison=comparison, **(values | changes))
@@ -72,23 +73,25 @@ def test_seed_variance_is_told(seed_variance):
     for arm in content["arms"].values():
         arm["repeats"] = 3 if seed_variance else 1
     text = one_line(compose(full(content)))
-    said = "seed variance included (baseline 3 runs, augmented 3 runs)"
-    unsaid = "seed variance not included (baseline 1 run, augmented 1 run)"
-    assert (said in text.replace("Seed", "seed")) == seed_variance
-    assert (unsaid in text.replace("Seed", "seed")) != seed_variance
+    for verb, runs, wanted in (
+        ("include", "3 runs", seed_variance),
+        ("leave out", "1 run", not seed_variance),
+    ):
+        said = f"{verb} the variance between training seeds (baseline: {runs}, augmented: {runs})"
+        assert text.count(said) == (2 if wanted else 0)
 
 
 def test_headline_is_augmented_against_baseline_then_against_the_duplicates():
     content = fake_comparison(FOUR)
     pair = next(p for p in content["pairs"] if (p["a"], p["b"]) == ("augmented", "control_duplicate"))
-    pair |= {"accuracy_difference": 0.02, "accuracy_ci95": [0.005, 0.035], "verdict_accuracy": "better"}
+    pair |= {"accuracy_difference": 0.02, "accuracy_ci95": [0.005, 0.035], "accuracy_verdict": "better"}
     first, second = headline_pairs(content)
     assert (first["a"], first["b"]) == ("baseline", "augmented")
     assert (second["a"], second["b"]) == ("control_duplicate", "augmented")
     # The control is better than augmented: seen from augmented, worse, with all signs turned.
     sentence = verdict_sentence(second)
     assert "in accuracy, worse (−2.0 points, 95 % CI −3.5 to −0.5)" in sentence
-    assert second["verdict_auroc"] == pair["verdict_auroc"] == SAME
+    assert second["auroc_verdict"] == pair["auroc_verdict"] == SAME
     text = one_line(compose(full(content)))
     assert sentence in text and "verdict, accuracy better" in text  # the pair itself stays as it is
 
@@ -97,14 +100,15 @@ def test_an_arm_that_was_left_out_need_not_be_trained():
     for left_out, others in (("baseline", ("augmented",)), ("augmented", ("baseline", "control_weight"))):
         content = fake_comparison(others, left_out=[left_out])
         text = one_line(compose(full(content, cross_validated={})))
-        assert f"The {left_out} arm was left out (--arms), so this does not say what" in text
-        assert "There is no" not in text
+        assert f"The {left_out} arm was left out (--arms), so this report cannot say what" in text
+        assert "There is no " not in text
 
 
 def test_without_the_question_nothing_is_answered():
     alone = one_line(compose(full(fake_comparison(("baseline",)), cross_validated={})))
     assert (
-        "There is no augmented arm, so this does not say" in alone and "None: there is one arm only" in alone
+        "There is no augmented arm, so this report cannot say" in alone
+        and "There is only one arm, so there is nothing to compare." in alone
     )
     controls = compose(full(fake_comparison(("baseline", "control_weight"))))
     assert "There is no augmented arm" in controls and "control_weight against baseline" in controls
@@ -133,23 +137,24 @@ def test_numbers_of_each_part_are_stated():
     low, high = (100 * bound for bound in pair["accuracy_ci95"])
     points = f"{100 * pair['accuracy_difference']:+.1f} points, 95 % CI {low:+.1f} to {high:+.1f}"
     for sentence in (
-        "Test set: 301 images of 258 patients, 75 positive (24.9 %); split 555555555555",
+        "The test set has 301 images of 258 patients; 75 of the images are positive (24.9 %). It is the test "
+        "part of split 555555555555. Images are grouped by NIH patient",
         "view, sex and age alone AUROC 0.712",
         f"accuracy {points.replace('-', '−')}; p = 0.410, after Holm p = 0.820",
-        f"(only baseline right: {pair['mcnemar_b']}, only augmented right: {pair['mcnemar_c']}; image-level)",
+        f"(only baseline was right on {pair['mcnemar_b']} images, only augmented on {pair['mcnemar_c']}; ",
         "DeLong p = 0.520 (image-level)",
         "Nadeau-Bengio not computed: augmented has no folds",
-        "80 % power from 6.1 points of accuracy and 0.042 of AUROC",
-        f"augmented {with_interval(arm['accuracy'], arm['accuracy_ci95'], 100, 1)}",
+        "found with 80 % power 6.1 points of accuracy and 0.042 of AUROC, or more",
+        f"augmented {with_interval(arm['accuracy'], arm['accuracy_ci95_image_level'], 100, 1)}",
         "baseline 1.31 0.150 → 0.148 0.040 → 0.031",
-        "Sensitivity of at least 0.90 out of fold arm threshold",
+        "Sensitivity of at least 0.90 on the out-of-fold predictions arm threshold",
         "No Lung Opacity / Not Normal: ",
         "KID −0.0123 –", "It sees no copies. (value: SD 0.002; n: 225 and 225 images.)",
         "Fréchet distance: NOT COMPARABLE with others.",
         "* subgroups.png: nothing; `python src/x.py` makes it",
     ):  # fmt: skip
         assert sentence in flat, sentence
-    assert "paired bootstrap of 2,000 resamples of the patients (seed 42)" in flat
+    assert "paired bootstrap with 2,000 resamples of the patients (seed 42)" in flat
     assert "at a prevalence of" not in flat
 
 
@@ -159,17 +164,19 @@ def test_goal_is_met_or_not_and_by_how_much():
         "baseline": {"met": True, "difference": 0.0123}, "augmented": {"met": False, "difference": -0.05}
     }  # fmt: skip
     text = one_line(compose(full(content)))
-    assert "Goal of 85 % accuracy: baseline met, by 1.2 points; augmented not met, 5.0 points short." in text
+    assert (
+        "Goal of 85 % accuracy: baseline: met, by 1.2 points; augmented: not met, 5.0 points short." in text
+    )
 
 
 def test_moved_prior_is_said_of_the_arms_that_have_more_positives():
     content = fake_comparison(FOUR)
     content["arms"]["control_weight"]["class_weights"] = [1.0, 2.0]
     text = one_line(compose(full(content)))
-    (sentence,) = re.findall(r"Mind the threshold: ([^.]*)\. Synthetic images, [^.]* move the prior", text)
+    (sentence,) = re.findall(r"Mind the threshold: ([^.]*)\. Extra weight on positives tends to raise", text)
     assert sentence == (
-        "augmented learned from 450 synthetic images, control_duplicate from 450 real positives drawn again, "
-        "control_weight from a loss weighted by class"
+        "augmented trained on 450 synthetic images, control_duplicate trained on 450 real positives drawn "
+        "again, control_weight trained with a loss weighted by class"
     )
     assert "Mind the threshold" not in compose(full(fake_comparison(("baseline",)), cross_validated={}))
 
@@ -179,9 +186,9 @@ def test_negatives_among_the_extra_images_are_counted():
     content["arms"]["augmented"]["n_extra_positive"] = 150
     content["arms"]["control_duplicate"]["n_extra_positive"] = 150
     text = one_line(compose(full(content)))
-    assert "augmented learned from 450 synthetic images (150 of them positive), control_duplicate" in text
-    assert "from 150 real positives and 300 real negatives drawn again" in text
-    assert "extra weight on one class, move the prior" in text and "to lower them (negatives)" in text
+    assert "augmented trained on 450 synthetic images (150 of them positive), control_duplicate" in text
+    assert "on 150 real positives and 300 real negatives drawn again" in text
+    assert "Extra weight on one class tends to raise" in text and "or lower them (negatives)" in text
     content["arms"]["control_duplicate"]["n_extra_positive"] = 0
     assert "and 450 real negatives drawn again" in one_line(compose(full(content)))
 
@@ -195,8 +202,8 @@ def test_folds_repeats_and_prevalence():
     arm |= {"repeats": 2, "seeds": [42, 43], "per_repeat": runs}
     arm["at_prevalence"] = {"prevalence": 0.05, "ppv": 0.2, "npv": 0.98}
     text = one_line(compose(full(content)))
-    assert "5 clean folds: accuracy +0.2 points, 95 % CI −1.7 to +2.1, p = 0.760" in text
-    assert "seeds 42, 43). Its 2 runs one by one, accuracy and AUROC: 71.0 %, 0.800; 72.0 %, 0.800." in text
+    assert "over 5 clean folds: accuracy +0.2 points, 95 % CI −1.7 to +2.1, p = 0.760" in text
+    assert "seeds 42, 43). Its 2 runs one by one (accuracy and AUROC): 71.0 %, 0.800; 72.0 %, 0.800." in text
     assert "at a prevalence of 5.0 % PPV NPV baseline 0.200 0.980" in text
 
 
@@ -217,12 +224,12 @@ def test_what_is_undefined_is_said_and_breaks_nothing():
     content["test_set"] |= {"split_sha256": None, "grouped_by": None}
     text = one_line(compose(full(content, cross_validated={}, quality=None)))
     for said in (
-        "AUROC difference undefined; p undefined", "80 % power undefined", "16 x 16 thumbnails not known",
-        "baseline, augmented: none chosen", "a split that is not known", "DeLong p undefined",
-        "augmented: not known, its file of metrics is missing",
+        "AUROC difference undefined; p undefined", "80 % power undefined", "16 x 16 pixels not known",
+        "baseline, augmented: none chosen", "an unknown split", "DeLong p undefined",
+        "augmented: its training is not known, because its file of metrics is missing",
     ):  # fmt: skip
         assert said in text, said
-    assert "None" not in text.replace("None:", "") and "nan" not in text
+    assert "None" not in text and "nan" not in text
 
 
 # --- layout ----------------------------------------------------------------------------------------

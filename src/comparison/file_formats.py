@@ -1,0 +1,229 @@
+"""Formats of the comparison's result files, which analyze_results.py writes.
+
+The keys of each metric come from ``stats.metric_registry``: an entry there is a key here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
+
+from stats.calibration import AtThreshold, CalibrationScores
+from stats.metric_registry import METRICS, Metric, compared_metrics, value_fields
+from stats.metrics import ReliabilityBin
+from stats.paired_tests import FoldTest
+from stats.subgroups import SubgroupRow
+
+FORMAT = "comparison-1"
+
+Ci95 = list[float]  # [low, high]
+
+
+# --- comparison.json -------------------------------------------------------------------------------
+class ComparisonSettings(TypedDict):
+    """How the comparison was computed."""
+
+    margin: Annotated[float, "differences below it count as none; fraction, of accuracy and of AUROC"]
+    n_resamples: Annotated[int, "resamples of the patients in the bootstrap"]
+    seed: Annotated[int, "seed of the bootstrap"]
+    confidence: Annotated[float, "of every interval, 0.95"]
+    alpha: Annotated[float, "adjusted p below it is a difference, 0.05"]
+    prevalence: Annotated[float | None, "--prevalence: share of ill people for at_prevalence"]
+
+
+class ComparedTestSet(TypedDict):
+    """The test images, the same for every pair."""
+
+    n_images: int
+    n_patients: int
+    n_positive: Annotated[int, "images with pneumonia"]
+    prevalence: Annotated[float, "share of positive images, 0 to 1"]
+    grouped_by: Annotated[str | None, "what tells patients apart: nih_patient or image_id"]
+    split_sha256: Annotated[str | None, "of the frozen split"]
+
+
+class GoalOfArm(TypedDict):
+    """How far an arm is from the goal."""
+
+    met: Annotated[bool, "its accuracy is above the goal"]
+    difference: Annotated[float, "accuracy minus the goal, fraction"]
+
+
+class Goal(TypedDict):
+    """The accuracy that the specification asks for."""
+
+    accuracy: Annotated[float, "0.85"]
+    arms: Annotated[dict[str, GoalOfArm], "by name"]
+
+
+class RunScores(TypedDict):
+    """One training run of an arm."""
+
+    repeat: Annotated[int, "number of the run, from 1"]
+    seed: int | None
+
+
+class AtPrevalence(TypedDict):
+    """Predictive values where another share of people is ill, by Bayes' theorem."""
+
+    prevalence: Annotated[float, "share of ill people, 0 to 1"]
+    ppv: Annotated[float | None, "positive predictive value, 0 to 1"]
+    npv: Annotated[float | None, "negative predictive value, 0 to 1"]
+
+
+class Thresholds(TypedDict):
+    """Thresholds chosen on out-of-fold predictions, applied to the test images."""
+
+    source: Annotated[str | None, "the arm whose folds they were chosen on; null if none was chosen"]
+    note: Annotated[str, "the same in words"]
+    rules: Annotated[dict[str, AtThreshold | None], "fixed (0.5), youden, sensitivity_90"]
+
+
+class Calibration(TypedDict):
+    """Probabilities as trained and after a temperature fitted on out-of-fold predictions."""
+
+    source: Annotated[str | None, "the arm whose folds it was fitted on; null if none was fitted"]
+    note: Annotated[str, "the same in words"]
+    temperature: Annotated[float | None, "the logits are divided by it"]
+    before: CalibrationScores
+    after: CalibrationScores | None
+    bins_before: list[ReliabilityBin]
+    bins_after: list[ReliabilityBin] | None
+
+
+class ArmResult(TypedDict):
+    """One arm on the test images. ``ci95``: by patient and training run; ``ci95_image_level``: takes every
+    image for independent (Wilson, DeLong). Metrics are those of stats/metric_registry.py."""
+
+    prefix: Annotated[str, "its files begin with it"]
+    n_images: int
+    n_patients: int
+    n_positive: int
+    repeats: Annotated[int, "training runs whose mean probability is scored"]
+    seeds: list[int] | None
+    per_repeat: Annotated[list[RunScores], "empty with one run"]
+    n_train_images: Annotated[int | None, "real training images"]
+    n_train_patients: int | None
+    n_synthetic: Annotated[int | None, "synthetic images trained on"]
+    n_duplicated: Annotated[int | None, "real images drawn again by a control"]
+    n_extra_positive: Annotated[int | None, "positives among the synthetic or repeated images"]
+    class_weights: Annotated[list[float] | None, "weights of the loss, negative and positive"]
+    optimizer_steps: int | None
+    contaminated: Annotated[
+        bool | None, "validation patients of its folds may have been seen; null without folds"
+    ]
+    command: Annotated[str | None, "the command line that trained it"]
+    confusion_matrix: Annotated[list[list[int]], "[[tn, fp], [fn, tp]] at a probability of 0.5"]
+    at_prevalence: AtPrevalence | None
+    thresholds: Thresholds
+    calibration: Calibration
+    subgroups: list[SubgroupRow]
+
+
+class FoldComparison(TypedDict):
+    """Nadeau-Bengio test over the clean folds of both arms, by metric; null where a fold lacks one."""
+
+    k: Annotated[int, "number of folds"]
+
+
+class PairResult(TypedDict):
+    """Arm b minus arm a on the same test images, fractions. Per compared metric: difference, its interval and
+    p by the paired bootstrap over patients, p adjusted by Holm, the smallest difference that is found with
+    80 % power, and the verdict."""
+
+    a: str
+    b: str
+    n_images: int
+    n_patients: int
+    mcnemar_p: Annotated[float, "exact two-sided p of equal accuracy, image-level"]
+    mcnemar_b: Annotated[int, "images that only a calls correctly"]
+    mcnemar_c: Annotated[int, "images that only b calls correctly"]
+    delong_p: Annotated[float | None, "two-sided p of equal AUROC, image-level"]
+    image_level: Annotated[list[str], "the p values that take every image for independent"]
+    nadeau_bengio: FoldComparison | None
+    nadeau_bengio_why_not: str | None
+    seed_variance_included: Annotated[bool, "both arms are means over several training runs"]
+
+
+class NotCompared(TypedDict):
+    """A pair of arms that cannot be compared."""
+
+    a: str
+    b: str
+    reason: str
+
+
+class ReferenceScores(TypedDict):
+    """Predictors that ignore the lungs, on the test images."""
+
+    always_negative_accuracy: Annotated[float, "accuracy of calling every image negative, 0 to 1"]
+    metadata_auroc: Annotated[float | None, "logistic regression on view, sex and age"]
+    thumbnail_auroc: Annotated[float | None, "logistic regression on 16 x 16 thumbnails"]
+
+
+class Comparison(TypedDict):
+    """comparison.json: every arm and every pair of arms. Rates and differences are fractions."""
+
+    format: Annotated[str, FORMAT]
+    settings: ComparisonSettings
+    test_set: ComparedTestSet
+    goal: Goal
+    arms: Annotated[dict[str, ArmResult], "by name"]
+    pairs: list[PairResult]
+    not_compared: list[NotCompared]
+    left_out: Annotated[list[str], "arms that are there but were not asked for (--arms)"]
+    references: ReferenceScores
+    flags: Annotated[list[str], "warnings, the gravest first"]
+
+
+# --- keys of the metrics ---------------------------------------------------------------------------
+def metric_key(metric: Metric, what: str) -> str:
+    """Name a statistic of a metric: "accuracy_ci95" for "ci95"."""
+    return f"{metric.name}_{what}"
+
+
+def metric_entry(row: Mapping[str, Any], metric: Metric, what: str = "") -> Any:
+    """Read a metric's value from a typed row, or its statistic ``what`` ("ci95", "p", "verdict", ...)."""
+    return row[metric_key(metric, what) if what else metric.name]
+
+
+def _fields_of_arms() -> dict[str, Any]:
+    fields = value_fields()
+    for metric in METRICS.values():
+        if metric.weighted:
+            fields[metric_key(metric, "ci95")] = Annotated[Ci95 | None, "95 % interval by patient and run"]
+        if metric.image_level:
+            words = "95 % interval, image-level"
+            fields[metric_key(metric, "ci95_image_level")] = Annotated[list[float | None] | None, words]
+    return fields
+
+
+def _fields_of_pairs() -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for metric in compared_metrics():
+        for what, kind in {
+            "difference": Annotated[float | None, f"{metric.title} of b minus that of a"],
+            "ci95": Annotated[Ci95 | None, "95 % interval of the difference by patient and run"],
+            "p": Annotated[float | None, "two-sided p of no difference, by the bootstrap over patients"],
+            "p_holm": Annotated[float | None, "p adjusted for the number of pairs (Holm)"],
+            "minimum_detectable_difference": Annotated[float | None, "found with 80 % power"],
+            "verdict": Annotated[
+                str, "better, worse, no evidence of a difference, or equivalent within the margin"
+            ],
+        }.items():
+            fields[metric_key(metric, what)] = kind
+    return fields
+
+
+if not TYPE_CHECKING:  # type checkers know the fixed keys; ``metric_entry`` reads the others
+
+    def _with_fields(kind: Any, fields: Mapping[str, Any]) -> Any:
+        """``kind``, a TypedDict, with ``fields`` after its own."""
+        made = TypedDict(kind.__name__, {**get_type_hints(kind, include_extras=True), **fields})
+        made.__doc__ = kind.__doc__
+        return made
+
+    RunScores = _with_fields(RunScores, {metric.name: float for metric in compared_metrics()})
+    FoldComparison = _with_fields(FoldComparison, {m.name: FoldTest | None for m in compared_metrics()})
+    ArmResult = _with_fields(ArmResult, _fields_of_arms())
+    PairResult = _with_fields(PairResult, _fields_of_pairs())
