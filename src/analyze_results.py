@@ -1,97 +1,39 @@
-"""Compare the arms that were trained, and the synthetic images with real ones; write figures and reports.
+"""Compare the trained arms, and the synthetic images with real ones; write figures and reports.
 
-Reads what the other scripts left on disk and says what is missing instead of failing for it; only a
-folder without the results of any classifier is an error.
+Reads what the other scripts left on disk and says what is missing instead of failing for it; only a folder
+without the results of any classifier is an error.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from common import paths
-from common.command_line import argument_parser, command_line, number, public_config, run_script
-from common.options import add_options
-from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, cache_folder
+from common.command_line import argument_parser, command_line, public_config, run_script
+from common.logs import keep_run_log
+from comparison.options import ANALYSIS_OPTIONS
+from dataset.options import cache_folder
 from utils import load_json, save_text
 
 log = logging.getLogger(__name__)
 
 
-DEFAULT_MARGIN = 1.0  # percentage points
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser = argument_parser("Compare classifiers trained with and without synthetic images, and the images.")
-    add = parser.add_argument
-    add("--metrics-dir", default=paths.METRICS_DIR, metavar="PATH", help="folder of the training metrics")
-    add("--analysis-dir", default=paths.ANALYSIS_DIR, metavar="PATH", help="folder for reports and figures")
-    add(
-        "--arms",
-        metavar="NAMES",
-        help="arms to compare, separated by commas: file prefixes without the last _ (default: all found)",
+    return argument_parser(
+        "Compare classifiers trained with and without synthetic images, and the images.", ANALYSIS_OPTIONS
     )
-    add(
-        "--margin",
-        type=number(float, above=0),
-        default=DEFAULT_MARGIN,
-        metavar="POINTS",
-        help="two arms whose whole 95 %% interval lies within it are called equivalent; percentage points of "
-        "accuracy, hundredths of AUROC",
-    )
-    add(
-        "--prevalence",
-        type=number(float, above=0, high=1),
-        metavar="FRACTION",
-        help="share of ill people for which PPV and NPV are given as well (default: none)",
-    )
-    add_options(parser, DATA_OPTIONS)
-    add_options(parser, CACHE_OPTIONS)
-    add("--synthetic-dir", default=paths.SYNTHETIC_DIR, metavar="PATH", help="folder of synthetic images")
-    add(
-        "--model-dir",
-        default=paths.MODEL_DIR,
-        metavar="PATH",
-        help="folder of the classifiers, for heat maps; the baseline's features stand in for Inception's",
-    )
-    add("--num-compare", type=number(int, 1), default=100, metavar="N", help="image pairs of each SSIM row")
-    add(
-        "--num-fid",
-        type=number(int, 2),
-        default=2000,
-        metavar="N",
-        help="most images on each side of a Fréchet distance; fewer where fewer exist",
-    )
-    add("--skip-ssim", action="store_true", help="leave the SSIM comparison out")
-    add(
-        "--extractor",
-        choices=("auto", "inception", "classifier"),
-        default="auto",
-        help="features for the Fréchet distance: Inception's, the baseline classifier's, or (auto) the first "
-        "if its weights are cached or can be downloaded",
-    )
-    add("--no-real-images", action="store_true", help="leave out every picture that shows a real X-ray")
-    add(
-        "--image-size",
-        type=number(int, 32),
-        metavar="N",
-        help="side in pixels at which images are compared (default: the baseline classifier's, else that of "
-        "the synthetic images, else 224)",
-    )
-    add("--seed", type=number(int, 0, 2**32 - 1), default=42, metavar="N", help="seed of every random draw")
-    add("--workers", type=number(int, 0), default=4, metavar="N", help="threads that decode images")
-    add("--cpu", action="store_true", help="force CPU usage even if a GPU is available")
-    return parser
 
 
-def own_command(args: argparse.Namespace) -> str:
-    """The command line of this run: the options that are not the default."""
-    usual = public_config(vars(build_parser().parse_args([])))
-    return command_line(
-        "analyze_results", {k: v for k, v in public_config(vars(args)).items() if v != usual[k]}
-    )
+def changed_options_command(options: Mapping[str, Any]) -> str:
+    """Write the command line of a run, with the options that are not the default."""
+    usual = public_config({option.name: option.default for option in ANALYSIS_OPTIONS})
+    given = {name: value for name, value in public_config(options).items() if value != usual[name]}
+    return command_line("analyze_results", given)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -117,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     from report.text import compose_text
 
+    keep_run_log(args.analysis_dir)
     outcome = Outcome(Path(args.analysis_dir))
     file = paths.comparison(outcome.folder)
     left_out = {name: arm for name, arm in found.items() if name not in arms}
@@ -135,6 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     remove_stale(outcome)
     sources = {row["thresholds"]["source"] for row in comparison["arms"].values()}
     used = {name: arm for name, arm in found.items() if name in arms or name in sources}
+    own_command = changed_options_command(vars(args))
     findings = Findings(
         comparison=comparison,
         cross_validated={name: arm.cv for name, arm in arms.items() if arm.cv},
@@ -143,14 +87,14 @@ def main(argv: list[str] | None = None) -> None:
         flags=[*comparison["flags"], *outcome.warnings],
         missing=outcome.missing,
         pictures=outcome.pictures,
-        commands=commands(used, comparison, args.metrics_dir, compared.manifest, own_command(args)),
+        commands=commands(used, comparison, args.metrics_dir, compared.manifest, own_command),
         files=outcome.files,
         no_real_images=args.no_real_images,
     )
     text, page = compose_text(findings), paths.report_page(outcome.folder)
     save_text(paths.comparison_report(outcome.folder), text)
     save_text(page, compose_page(findings, outcome.folder))
-    log.info(f"\n{text}\nthe same with its figures, for a browser: {page}")
+    log.info(f"\n{text}\nthe same report with its figures, for a browser: {page}")
 
 
 if __name__ == "__main__":

@@ -13,20 +13,11 @@ from matplotlib.ticker import MaxNLocator
 
 from arms.registry import ARMS
 from common.plot_style import INK, PALETTE, legend_beside, new_figure, panels, set_title, styled, tint
+from stats.metric_registry import Shown, metrics_shown
 
 LOSS_LABEL = "Binary cross-entropy (nats)"
 ACCURACY_LABEL = "Accuracy (% of images)"
 CONTAMINATED = "\ncontaminated: its generator may have seen the validation images"
-# Weighted recall is left out: it equals accuracy by definition.
-CV_METRICS = {
-    "accuracy": "accuracy",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "weighted_precision": "weighted\nprecision",
-    "weighted_f1": "weighted\nF1",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-}
 
 
 @styled
@@ -101,15 +92,15 @@ def cv_comparison(summaries: dict[str, dict]) -> Figure:
     """
     figure = new_figure(max(9.5, 3.0 + 2.6 * len(summaries)), 5.2)
     ax = panels(figure, 1, 1)[0]
-    colours = arm_colours(summaries)
+    colours, shown = arm_colours(summaries), metrics_shown(Shown.FOLDS_FIGURE)
     width = 0.8 / len(summaries)
     handles = []
     for position, (arm, summary) in enumerate(summaries.items()):
         offset = (position - (len(summaries) - 1) / 2) * width
-        for x, metric in enumerate(CV_METRICS):
-            _cv_bar(ax, x + offset, width, summary, metric, colours[arm])
+        for x, metric in enumerate(shown):
+            _cv_bar(ax, x + offset, width, summary, metric.name, colours[arm])
         handles.append(_cv_handle(arm, summary, colours[arm]))
-    ax.set_xticks(range(len(CV_METRICS)), list(CV_METRICS.values()))
+    ax.set_xticks(range(len(shown)), [metric.title.replace(" ", "\n") for metric in shown])
     ax.set(ylim=(0, 1.08), ylabel="Value on the fold's validation images", yticks=np.linspace(0, 1, 6))
     figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=min(2, len(handles)))
     set_title(figure, "Cross-validation on the training images")

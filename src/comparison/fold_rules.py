@@ -50,7 +50,8 @@ def choose_folds(arm: Arm, baseline: Arm | None) -> ChosenFolds:
 
 def why_folds_are_unfit(source: Arm, arm: Arm) -> str | None:
     """Say why nothing may be chosen for ``arm`` on the out-of-fold predictions of ``source``, or None."""
-    it, its = ("it", "its") if source.name == arm.name else (f"the {source.name}", f"the {source.name}'s")
+    it = "the arm" if source.name == arm.name else f"the {source.name}"
+    its = f"{it}'s"
     if source.cv is None or source.cv_predictions is None:
         return f"{it} has no out-of-fold predictions"
     if source.cv["contaminated"]:

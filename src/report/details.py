@@ -78,7 +78,7 @@ def subgroups(content: Comparison) -> list[Block]:
     blocks: list[Block] = []
     for metric, title in SUBGROUP_METRICS.items() if people else ():
         rows = [_subgroup_row(by_arm, metric, names) for by_arm in people]
-        blocks.append(Table(("subgroup: positives", *names), rows, title))
+        blocks.append(Table(("subgroup (positives of images)", *names), rows, title))
     rows = [
         _subgroup_row(by_arm, "sensitivity" if _any(by_arm)["n_positive"] else "specificity", names)
         for (group, _), by_arm in found.items()
@@ -86,7 +86,7 @@ def subgroups(content: Comparison) -> list[Block]:
     ]
     if rows:
         title = "Called correctly at 0.5, %: sensitivity for Lung Opacity, specificity for the other classes"
-        blocks.append(Table(("original class: images", *names), rows, title))
+        blocks.append(Table(("original class (images)", *names), rows, title))
     note = (
         "Brackets hold image-level 95 % confidence intervals, not adjusted for the number of subgroups. A "
         "dash stands for too few images."

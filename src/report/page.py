@@ -38,10 +38,10 @@ def compose_page(findings: Findings, folder: str | Path) -> str:
 
 
 def code(text: str) -> Markup:
-    """Escape ``text`` and mark what stands between backticks as code."""
-    parts = text.split("`")
+    """Escape ``text``, mark what stands between backticks as code, keep numbers and % together."""
+    parts = text.replace(" %", "\N{NO-BREAK SPACE}%").split("`")
     if len(parts) % 2 == 0:  # a backtick without its partner is no mark
-        return escape(text)
+        return escape("`".join(parts))
     mark = Markup("<code>{}</code>")
     return Markup("").join(mark.format(part) if i % 2 else escape(part) for i, part in enumerate(parts))
 

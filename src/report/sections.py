@@ -32,7 +32,7 @@ from report.blocks import (
     scale_of,
     with_interval,
 )
-from report.verdict import goal_words, seeds_words, smallest_differences, verdict_lines
+from report.verdict import seeds_words, smallest_differences, verdict_lines
 from stats.metric_registry import METRICS, Metric, Shown, compared_metrics, metrics_shown
 from stats.paired_tests import points
 
@@ -123,7 +123,11 @@ def _arms(content: Comparison) -> list[Block]:
     main = Table(
         ("arm", *map(column_of, first), f"goal {percent(goal['accuracy'], 0)}"),
         [
-            (name, *(_cell(row, metric) for metric in first), goal_words(goal["arms"][name]).split(",")[0])
+            (
+                name,
+                *(_cell(row, metric) for metric in first),
+                "met" if goal["arms"][name]["met"] else "not met",
+            )
             for name, row in arms.items()
         ],
     )

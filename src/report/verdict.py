@@ -7,11 +7,11 @@ from typing import Any, cast
 
 from arms.registry import ARMS, AUGMENTED, BASELINE
 from arms.result_files import training_command_of
-from comparison.file_formats import ArmResult, Comparison, GoalOfArm, PairResult, metric_entry, metric_key
+from comparison.file_formats import ArmResult, Comparison, PairResult, metric_entry, metric_key
 from comparison.warnings import adjusted_for
 from report.blocks import Block, amount, change, count, percent
 from stats.metric_registry import compared_metrics
-from stats.paired_tests import BETTER, WORSE, points
+from stats.paired_tests import BETTER, NO_EVIDENCE, WORSE, points
 
 
 def verdict_lines(content: Comparison) -> list[Block]:
@@ -21,10 +21,7 @@ def verdict_lines(content: Comparison) -> list[Block]:
     lines: list[Block] = [*([reason] if reason else []), *(verdict_sentence(pair) for pair in pairs)]
     if pairs:
         lines.append(_resolution(content, pairs[0]))
-    goal = content["goal"]
-    met = "; ".join(f"{name}: {goal_words(item)}" for name, item in goal["arms"].items())
-    lines.append(f"Goal of {percent(goal['accuracy'], 0)} accuracy: {met}.")
-    return lines
+    return [*lines, _goal_sentence(content)]
 
 
 def headline_pairs(content: Comparison) -> Sequence[PairResult]:
@@ -66,8 +63,9 @@ def verdict_sentence(pair: PairResult) -> str:
     verdicts = []
     for metric in compared_metrics():
         verdict, *numbers = (metric_entry(pair, metric, what) for what in ("verdict", "difference", "ci95"))
-        verdicts.append(f"in {metric.title}, {verdict} ({change(metric, *numbers)})")
-    return f"{pair['b']} against {pair['a']}, on {n}: {'; '.join(verdicts)}."
+        verb = "shows" if verdict == NO_EVIDENCE else "is"
+        verdicts.append(f"{verb} {verdict} in {metric.title} ({change(metric, *numbers)})")
+    return f"Compared with {pair['a']}, {pair['b']} {' and '.join(verdicts)}, on {n}."
 
 
 def _why_no_answer(content: Comparison) -> str | None:
@@ -106,10 +104,17 @@ def smallest_differences(pair: PairResult, joined_by: str = " and ") -> str:
     return joined_by.join(amount(metric, value) for metric, value in found if value is not None)
 
 
-def goal_words(item: GoalOfArm) -> str:
-    """Write whether an arm met the goal, and by how much."""
-    gap = 100 * abs(item["difference"])
-    return f"met, by {gap:.1f} points" if item["met"] else f"not met, {gap:.1f} points short"
+def _goal_sentence(content: Comparison) -> str:
+    """Write which arms met the goal, and by how much."""
+    gaps = {
+        name: (item["met"], abs(100 * item["difference"])) for name, item in content["goal"]["arms"].items()
+    }
+    met = [f"{name} (by {gap:.1f} points)" for name, (reached, gap) in gaps.items() if reached]
+    missed = [f"{name} ({gap:.1f} points short)" for name, (reached, gap) in gaps.items() if not reached]
+    parts = [
+        f"{verb} {', '.join(names)}" for verb, names in (("met by", met), ("not met by", missed)) if names
+    ]
+    return f"The goal of {percent(content['goal']['accuracy'], 0)} accuracy is {' and '.join(parts)}."
 
 
 def seeds_words(pair: PairResult, arms: Mapping[str, ArmResult]) -> str:

@@ -6,6 +6,7 @@ from matplotlib.text import Text
 
 from arms import figures as plots
 from fake_results import fake_cv, fake_history
+from stats.metric_registry import Shown, metrics_shown
 
 
 def texts(figure) -> str:
@@ -54,9 +55,10 @@ def test_cv_comparison_marks_contaminated_arms():
     figure = plots.cv_comparison(summaries)
     bars = [patch for patch in figure.axes[0].patches if patch.get_height() > 0]
     hatched = [bar for bar in bars if bar.get_hatch()]
-    assert len(bars) == 2 * len(plots.CV_METRICS) and len(hatched) == len(plots.CV_METRICS)
+    shown = [metric.name for metric in metrics_shown(Shown.FOLDS_FIGURE)]
+    assert len(bars) == 2 * len(shown) == 14 and len(hatched) == len(shown)
     assert {round(bar.get_height(), 9) for bar in hatched} == {
-        round(summaries["augmented"]["mean"][metric], 9) for metric in plots.CV_METRICS
+        round(summaries["augmented"]["mean"][metric], 9) for metric in shown
     }
     written = texts(figure)
     assert written.count("contaminated: its generator may have seen the validation images") == 1

@@ -333,7 +333,7 @@ def test_contaminated_folds_give_way_to_the_baselines(two):
     result = compared(two)
     rows = result["arms"]
     own, borrowed = rows["baseline"]["thresholds"], rows["augmented"]["thresholds"]
-    assert borrowed["source"] == "baseline" and "its folds are contaminated" in borrowed["note"]
+    assert borrowed["source"] == "baseline" and "the arm's folds are contaminated" in borrowed["note"]
     for rule in ("youden", "sensitivity_90"):
         assert borrowed["rules"][rule]["threshold"] == own["rules"][rule]["threshold"]
     temperatures = {row["calibration"]["temperature"] for row in rows.values()}

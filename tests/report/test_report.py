@@ -90,7 +90,10 @@ def test_headline_is_augmented_against_baseline_then_against_the_duplicates():
     assert (second["a"], second["b"]) == ("control_duplicate", "augmented")
     # The control is better than augmented: seen from augmented, worse, with all signs turned.
     sentence = verdict_sentence(second)
-    assert "in accuracy, worse (−2.0 points, 95 % CI −3.5 to −0.5)" in sentence
+    assert (
+        "Compared with control_duplicate, augmented is worse in accuracy (−2.0 points, 95 % CI −3.5 to −0.5)"
+        in sentence
+    )
     assert second["auroc_verdict"] == pair["auroc_verdict"] == SAME
     text = one_line(compose(full(content)))
     assert sentence in text and "verdict, accuracy better" in text  # the pair itself stays as it is
@@ -111,7 +114,7 @@ def test_without_the_question_nothing_is_answered():
         and "There is only one arm, so there is nothing to compare." in alone
     )
     controls = compose(full(fake_comparison(("baseline", "control_weight"))))
-    assert "There is no augmented arm" in controls and "control_weight against baseline" in controls
+    assert "There is no augmented arm" in controls and "Compared with baseline, control_weight" in controls
     reason = {"a": "baseline", "b": "augmented", "reason": "they were tested on different splits"}
     apart = one_line(compose(full(fake_comparison(pairs=[], not_compared=[reason]))))
     assert "augmented and baseline cannot be compared: they were tested on different splits." in apart
@@ -125,7 +128,7 @@ def test_order_of_the_sections():
         "training", "images", "commands", "files", "missing",
     ]  # fmt: skip
     text = compose(full(fake_comparison()))
-    assert text.index("* the steps were not equal") < text.index("augmented against baseline")
+    assert text.index("* the steps were not equal") < text.index("Compared with baseline, augmented")
     assert "warnings" not in [section.key for section in sections(full(fake_comparison(), flags=[]))]
 
 
@@ -165,7 +168,8 @@ def test_goal_is_met_or_not_and_by_how_much():
     }  # fmt: skip
     text = one_line(compose(full(content)))
     assert (
-        "Goal of 85 % accuracy: baseline: met, by 1.2 points; augmented: not met, 5.0 points short." in text
+        "85 % accuracy is met by baseline (by 1.2 points) and not met by augmented (5.0 points short)."
+        in text
     )
 
 

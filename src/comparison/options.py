@@ -1,0 +1,64 @@
+"""Options of analyze_results.py. None changes what was trained, so none matters to resuming or to folds."""
+
+from __future__ import annotations
+
+from common import paths
+from common.command_line import number
+from common.options import Option
+from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
+
+DEFAULT_MARGIN = 1.0  # percentage points
+
+ANALYSIS_OPTIONS = (
+    Option("--metrics-dir", "folder of the training metrics", default=paths.METRICS_DIR, metavar="PATH"),
+    Option("--analysis-dir", "folder for reports and figures", default=paths.ANALYSIS_DIR, metavar="PATH"),
+    Option(
+        "--arms",
+        "arms to compare, separated by commas: file prefixes without the last _ (default: all found)",
+        metavar="NAMES",
+    ),
+    Option(
+        "--margin",
+        "call two arms equivalent if the whole 95 %% interval of their difference lies within it; percentage "
+        "points of accuracy, hundredths of AUROC",
+        type=number(float, above=0), default=DEFAULT_MARGIN, metavar="POINTS",
+    ),
+    Option(
+        "--prevalence",
+        "share of ill people for which to give PPV and NPV as well (default: none)",
+        type=number(float, above=0, high=1), metavar="FRACTION",
+    ),
+    *DATA_OPTIONS,
+    *CACHE_OPTIONS,
+    Option("--synthetic-dir", "folder of synthetic images", default=paths.SYNTHETIC_DIR, metavar="PATH"),
+    Option(
+        "--model-dir",
+        "folder of the classifiers, for heat maps and for the baseline's features",
+        default=paths.MODEL_DIR, metavar="PATH",
+    ),
+    Option(
+        "--num-compare", "image pairs of each SSIM row", type=number(int, 1), default=100, metavar="N"
+    ),
+    Option(
+        "--num-fid",
+        "images on each side of a Fréchet distance, at most; fewer where fewer exist",
+        type=number(int, 2), default=2000, metavar="N",
+    ),
+    Option("--skip-ssim", "leave out the SSIM comparison", switch=True),
+    Option(
+        "--extractor",
+        "features for the Fréchet distance: Inception's, the baseline classifier's, or (auto) Inception's if "
+        "its weights are cached or can be downloaded, else the classifier's",
+        choices=("auto", "inception", "classifier"), default="auto",
+    ),
+    Option("--no-real-images", "leave out every picture that shows a real X-ray", switch=True),
+    Option(
+        "--image-size",
+        "side in pixels at which images are compared (default: the baseline classifier's, else that of the "
+        "synthetic images, else 224)",
+        type=number(int, 32), metavar="N",
+    ),
+    Option("--seed", "seed of every random draw", type=number(int, 0, 2**32 - 1), default=42, metavar="N"),
+    Option("--workers", "threads that decode images", type=number(int, 0), default=4, metavar="N"),
+    Option("--cpu", "use the CPU even if a GPU is available", switch=True),
+)  # fmt: skip
