@@ -69,7 +69,8 @@ def differences(comparison: Comparison) -> Figure:
         Patch(color=BAND, label=f"margin: within {points(comparison['settings']['margin'])}"),
     ]
     figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=2)
-    _head(figure, "Differences between arms, called positive from a probability of 0.5", comparison["test_set"])
+    what = "Differences between arms, called positive from a probability of 0.5"
+    _head(figure, what, comparison["test_set"])
     return figure
 
 
