@@ -1,10 +1,8 @@
-"""The RSNA dataset on disk -> one record per image -> pixels, and a checker of all that.
+"""Records of the RSNA dataset -> pixels, in the ranges that networks take; and a checker of a data folder.
 
-The facts of the dataset stand in one table below. Rows of the metadata are bounding boxes, not images,
-and ``patientId`` names an image, not a person: both are put right here, before anything else sees the data.
-
-One documented preprocessing: gray, antialiased bilinear resize to a square of ``image_size`` pixels,
-uint8 in [0, 255]; from there ``to_gan_range`` gives [-1, 1] and ``to_classifier_range`` ImageNet mean/std.
+Tables of the dataset become records in ``dataset/records.py``. There is one preprocessing: gray, antialiased
+bilinear resize to a square of ``image_size`` pixels, uint8 in [0, 255]; from there ``to_gan_range`` gives
+[-1, 1] and ``to_classifier_range`` ImageNet mean/std.
 
 Run as a script, it checks a data folder:  python src/data_loader.py --data-dir ./data/processed
 """
@@ -21,13 +19,14 @@ from typing import TYPE_CHECKING
 
 from common import paths
 from common.command_line import argument_parser, number, run_script
+from common.logs import keep_run_log
 from common.options import Option
 from dataset.image_lists import ImageList, list_images
 from dataset.image_reader import decoder_version, read_image
 from dataset.options import DATA_OPTIONS
 from dataset.patients import GROUPED_BY_PATIENT, grouping_sentence
 from dataset.pixel_cache import count_missing, load_pixels
-from dataset.records import CHECK_COMMAND, load_dataset, load_official_test, name_some
+from dataset.records import CHECK_COMMAND, Dataset, load_dataset, load_official_test, name_some
 from dataset.splits import describe_splits, load_or_create_splits
 from dataset.tables import PLAUSIBLE_AGE, POSITIVE_CLASS
 from utils import UserError
@@ -48,8 +47,8 @@ class ImageSet:
     """Decoded images: ``pixels`` uint8 [N, S, S] in the order of ``records``; ``skipped``: bad image ids.
 
     ``pixels`` is a read-only memory map where it comes from the cache. ``key``: sha256 of the files' names,
-    sizes and times of change, and of how they were decoded: the same for the same pixels. ``row_keys``: such
-    a key of each image, so that what was computed of it is found whatever list it stands in.
+    sizes and times of change, and of the way of decoding: the same for the same pixels. ``row_keys``: such a
+    key for each image, under which results about it are cached, whatever list it is in.
     """
 
     records: pd.DataFrame
@@ -71,10 +70,10 @@ def load_images(
 ) -> ImageSet:
     """Decode ``records`` (columns image_id, path): image_size**2 bytes an image.
 
-    With ``cache_dir`` they are decoded once and come from there (see ``image_cache``), else, or if that
-    folder cannot be used, they lie in memory; the pixels are the same. ``UserError`` naming the missing or
-    unreadable images, unless ``skip_bad``: then they are left out of ``records`` and ``pixels`` and named in
-    ``skipped``. A bad image never becomes a black one.
+    With ``cache_dir`` they are decoded once and come from there (see ``dataset/pixel_cache.py``); else, or if
+    that folder cannot be used, they lie in memory. The pixels are the same. ``UserError`` naming the missing
+    or unreadable images, unless ``skip_bad``: then they are left out of ``records`` and ``pixels`` and named
+    in ``skipped``. A bad image never becomes a black one.
     """
     images = list_images(list(records["path"]), image_size, decoder_version())
     cached = None
@@ -89,19 +88,19 @@ def load_images(
         )
     if skipped:
         records = records.loc[good]
-    kept = images.kept(good)
+    kept = images.kept(good.tolist())
     return ImageSet(records.reset_index(drop=True), pixels, skipped, kept.key, kept.row_keys())
 
 
 def count_undecoded(records: pd.DataFrame, image_size: int, cache_dir: str | Path | None) -> int:
-    """How many of ``records`` would ``load_images`` have to decode?"""
+    """Count those of ``records`` that ``load_images`` would have to decode."""
     return count_missing(list_images(list(records["path"]), image_size, decoder_version()), cache_dir)
 
 
 def _from_cache(
     images: ImageList, cache_dir: str | Path, workers: int, desc: str
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """(pixels of the good images, which are good); None, with a line why, if the cache cannot be used."""
+    """Return (pixels of the good images, bool [N]: which are good); None if the cache cannot be used."""
 
     def decode(path: Path) -> np.ndarray:
         return read_image(path, images.image_size)
@@ -111,8 +110,8 @@ def _from_cache(
     except OSError as error:
         reason = error.strerror or error
         log.warning(
-            f"WARNING: {cache_dir} cannot be used ({reason}): images are decoded again in every run; "
-            "--cache-dir names another folder, --no-cache needs none"
+            f"WARNING: {cache_dir} cannot be used ({reason}), so images are decoded again in every run; "
+            "name another folder with --cache-dir, or use none with --no-cache"
         )
         return None
 
@@ -120,7 +119,7 @@ def _from_cache(
 def _into_memory(
     files: Sequence[Path], image_size: int, workers: int, desc: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(pixels of the good images, bool [N]: which are good)."""
+    """Return (pixels of the good images, bool [N]: which are good)."""
     import numpy as np
 
     from common.progress import progress_bar
@@ -142,22 +141,23 @@ def _into_memory(
 
 
 def to_gan_range(pixels: torch.Tensor, channels: int = 1) -> torch.Tensor:
-    """uint8 [N, S, S] -> float32 [N, channels, S, S] in [-1, 1], the range of the generator's tanh."""
+    """Turn uint8 [N, S, S] into float32 [N, channels, S, S] in [-1, 1], the generator's range (tanh)."""
     images = pixels.unsqueeze(1).float() / 127.5 - 1.0
     return images.expand(-1, channels, -1, -1)
 
 
 def from_gan_range(images: torch.Tensor) -> torch.Tensor:
-    """float [N, C, S, S] in [-1, 1] -> uint8 [N, S, S]: mean over channels, rounded, clipped."""
+    """Turn float [N, C, S, S] in [-1, 1] into uint8 [N, S, S]: mean over channels, rounded, clipped."""
     gray = images.float().mean(dim=1)  # [N, S, S]
     return ((gray + 1.0) * 127.5).round().clamp(0, 255).byte()
 
 
-PREPARED = "gray replicated, ImageNet mean and SD, version 1"  # by the next function, for caches
+# Names what the next function does, in the keys of caches; changes with it.
+PREPARED = "gray replicated, ImageNet mean and SD, version 1"
 
 
 def to_classifier_range(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 [N, S, S] -> float32 [N, 3, S, S], gray replicated, ImageNet mean/std."""
+    """Turn uint8 [N, S, S] into float32 [N, 3, S, S]: gray replicated, ImageNet mean/std."""
     import torch
 
     gray = pixels.unsqueeze(1).float() / 255.0  # [N, 1, S, S]
@@ -169,12 +169,12 @@ def to_classifier_range(pixels: torch.Tensor) -> torch.Tensor:
 def augment_light(
     pixels: torch.Tensor, generator: torch.Generator | Sequence[torch.Generator]
 ) -> torch.Tensor:
-    """Training only: the same image a little moved, turned, scaled, brighter or flatter; uint8 in and out.
+    """Move, turn, scale, brighten and flatten training images a little; uint8 [N, S, S] in and out.
 
     Each image of [N, S, S] gets its own rotation (+-8 degrees), shift (+-6 % of the side), scale
     (0.9 to 1.1), contrast (0.8 to 1.2 about its mean) and brightness (+-10 % of the range). Never
     mirrored: the heart has a side. Borders are continued outwards. ``generator``: one for all images, or one
-    for each, so that what becomes of an image does not depend on the others.
+    for each, so that the result for an image does not depend on the others.
     """
     import torch
 
@@ -184,7 +184,7 @@ def augment_light(
         if isinstance(generator, torch.Generator):
             drawn = torch.rand(n, generator=generator)
         else:
-            drawn = torch.cat([torch.rand(1, generator=own) for own in generator])
+            drawn = torch.cat([torch.rand(1, generator=each) for each in generator])
         return (low + (high - low) * drawn).to(pixels.device)
 
     angle, scale = torch.deg2rad(uniform(-8.0, 8.0)), uniform(0.9, 1.1)
@@ -195,7 +195,7 @@ def augment_light(
     images = pixels.unsqueeze(1).float()  # [N, 1, S, S]
     grid = torch.nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
     padding = "border"
-    if pixels.device.type == "mps":  # whose grid_sample lacks border padding in torch before 2.13
+    if pixels.device.type == "mps":  # its grid_sample lacks border padding in torch before 2.13
         edge = 1 - 1 / images.shape[-1]  # centre of the outermost pixel
         grid, padding = grid.clamp(-edge, edge), "zeros"
     images = torch.nn.functional.grid_sample(images, grid, padding_mode=padding, align_corners=False)
@@ -206,30 +206,62 @@ def augment_light(
 
 
 # --- checker ---------------------------------------------------------------------------------------
-def check_images(records: pd.DataFrame, workers: int, desc: str) -> tuple[list[str], list[str]]:
-    """(missing ids, unreadable ids): every file is decoded."""
+def find_bad_images(records: pd.DataFrame, workers: int, desc: str) -> tuple[list[str], list[str]]:
+    """Decode every file: (ids of missing images, ids of unreadable images)."""
     from common.progress import progress_bar
 
-    missing = [row.image_id for row in records.itertuples() if not row.path.is_file()]
-    present = records[~records["image_id"].isin(missing)]
-
-    def readable(path: Path) -> bool:
+    def fault(path: Path) -> str | None:
+        if not path.is_file():
+            return "missing"
         try:
             read_image(path, 8)
         except OSError:
-            return False
-        return True
+            return "unreadable"
+        return None
 
+    ids, files = list(records["image_id"]), list(records["path"])
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        flags = list(
-            progress_bar(pool.map(readable, present["path"]), total=len(present), desc=desc, unit="img")
-        )
-    unreadable = [name for name, good in zip(present["image_id"], flags, strict=True) if not good]
+        faults = list(progress_bar(pool.map(fault, files), total=len(files), desc=desc, unit="img"))
+    missing, unreadable = (
+        [name for name, found in zip(ids, faults, strict=True) if found == kind]
+        for kind in ("missing", "unreadable")
+    )
     return missing, unreadable
 
 
+def report_images(records: pd.DataFrame, workers: int, desc: str) -> list[str]:
+    """Print which images are missing or unreadable; returns their ids."""
+    missing, unreadable = find_bad_images(records, workers, desc)
+    for word, names in (("missing", missing), ("unreadable", unreadable)):
+        if names:
+            log.info(f"{word}: {name_some(names)}")
+    return missing + unreadable
+
+
+def describe_dataset(dataset: Dataset) -> list[str]:
+    """Describe the labelled images in lines: sizes, grouping, classes, prevalence, people."""
+    images = dataset.images
+    groups, prevalence = images["patient"].nunique(), images["label"].mean()
+    counts = images["class"].value_counts()
+    lines = [
+        f"{dataset.data_dir}: {dataset.rows:,} rows, {len(images):,} images, {groups:,} patients or groups",
+        f"grouping: {grouping_sentence(dataset.grouped_by)}",
+    ]
+    if dataset.grouped_by == GROUPED_BY_PATIENT and dataset.unmapped:
+        lines.append(f"images that the mapping lacks, each its own group: {dataset.unmapped:,}")
+    lines += [
+        "classes: " + ", ".join(f"{name or 'not Lung Opacity'} {n:,}" for name, n in counts.items()),
+        f"prevalence of {POSITIVE_CLASS}: {prevalence:.1%}",
+        f'accuracy of always saying "negative": {1 - prevalence:.1%}',
+        *describe_people(images),
+    ]
+    if (unknown := int(images["age"].isna().sum())) > 0:
+        lines.append(f"ages missing or above {PLAUSIBLE_AGE} years, taken as unknown: {unknown:,}")
+    return lines
+
+
 def describe_people(images: pd.DataFrame) -> list[str]:
-    """View, sex and age of each class, a line each."""
+    """Describe view, sex and age of each class, a line each."""
     lines = []
     for name, group in images.groupby("class"):
         view = ", ".join(f"{v or 'unknown'} {n}" for v, n in group["view"].value_counts().items())
@@ -237,65 +269,48 @@ def describe_people(images: pd.DataFrame) -> list[str]:
         known = group["age"].dropna()
         age = f"median {known.median():.0f} (quartiles {known.quantile(0.25):.0f}-{known.quantile(0.75):.0f})"
         age = age if len(known) else "unknown"
-        lines.append(f"  {name or 'not Lung Opacity'}: view {view}; sex {sex}; age {age}")
+        lines.append(f"  {str(name) or 'not Lung Opacity'}: view {view}; sex {sex}; age {age}")
     return lines
+
+
+OPTIONS = (
+    *DATA_OPTIONS,
+    Option("--workers", "threads that decode images", type=number(int, 0), default=4, metavar="N"),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
     return argument_parser(
-        "Check a processed dataset folder, freeze its split, and report what it holds.",
-        (
-            *DATA_OPTIONS,
-            Option("--workers", "threads that decode images", type=number(int, 0), default=4, metavar="N"),
-        ),
+        "Check a processed dataset folder, freeze its split, and report what it holds.", OPTIONS
     )
 
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-
     dataset = load_dataset(args.data_dir, args.patient_map)
     official = load_official_test(args.data_dir, args.patient_map)
-    images = dataset.images
-    counts = images["class"].value_counts()
-    groups = images["patient"].nunique()
-    log.info(f"{args.data_dir}: {dataset.rows:,} rows, {len(images):,} images, {groups:,} patients or groups")
-    log.info(f"grouping: {grouping_sentence(dataset.grouped_by)}")
-    if dataset.grouped_by == GROUPED_BY_PATIENT and dataset.unmapped:
-        log.info(f"images that the mapping lacks, each its own group: {dataset.unmapped:,}")
-    log.info("classes: " + ", ".join(f"{name or 'not Lung Opacity'} {n:,}" for name, n in counts.items()))
-    prevalence = images["label"].mean()
-    log.info(f"prevalence of {POSITIVE_CLASS}: {prevalence:.1%}")
-    log.info(f'accuracy of always saying "negative": {1 - prevalence:.1%}')
-    log.info("\n".join(describe_people(images)))
-    if (unknown := int(images["age"].isna().sum())) > 0:
-        log.info(f"ages missing or above {PLAUSIBLE_AGE} years, taken as unknown: {unknown:,}")
+    keep_run_log(paths.METRICS_DIR)
+    log.info("\n".join(describe_dataset(dataset)))
 
     splits = load_or_create_splits(dataset, args.splits)
     log.info(describe_splits(splits))
 
-    bad = _report_images(images, args.workers, "checking training images")
+    bad = report_images(dataset.images, args.workers, "checking training images")
     if official is None:
         log.info(f"official test set: {paths.TEST_METADATA} is not there")
     else:
         state = f"labelled by {official.why}" if official.labelled else f"unlabelled: {official.why}"
         log.info(f"official test set: {len(official.images):,} images, {state}")
-        bad += _report_images(official.images, args.workers, "checking official test images")
+        bad += report_images(official.images, args.workers, "checking official test images")
+
     if bad and not args.skip_bad_images:
         raise UserError(f"{len(bad)} bad images would stop training; --skip-bad-images goes on without them")
     good = splits.images[~splits.images["image_id"].isin(bad)]
     if len(good.groupby(["role", "label"])) < 4:
-        raise UserError("without the bad images, training or test images are of one class only")
+        raise UserError(
+            "without the bad images, training or test images are of one class only; restore some of them"
+        )
     log.info("ready for training" + (f" without {len(bad)} bad images" if bad else ""))
-
-
-def _report_images(records: pd.DataFrame, workers: int, desc: str) -> list[str]:
-    """Print which images are missing or unreadable; returns their ids."""
-    missing, unreadable = check_images(records, workers, desc)
-    for word, names in (("missing", missing), ("unreadable", unreadable)):
-        if names:
-            log.info(f"{word}: {name_some(names)}")
-    return missing + unreadable
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Download the RSNA pneumonia dataset from Kaggle, and the mapping from its images to patients from RSNA.
+"""Download the RSNA pneumonia dataset from Kaggle, and RSNA's mapping from its images to patients.
 
-Every step leaves one thing in ``<data-dir>/.download`` and is skipped when that thing is there, so a run
-that was interrupted anywhere is finished by the next: a partial zip (which the Kaggle client resumes), then
-``archive.zip``, then ``extracted/``, then the entries in the data folder itself and the done-marker.
+Every step leaves one thing in ``<data-dir>/.download`` and is skipped if that thing is there, so the next run
+finishes one that was interrupted anywhere: a partial zip (which the Kaggle client resumes), then
+``archive.zip``, then ``extracted/``, then the entries in the data folder itself and the marker.
 
     python src/download_dataset.py
 """
@@ -22,6 +22,8 @@ from pathlib import Path
 
 from common import paths
 from common.command_line import argument_parser, run_script
+from common.logs import keep_run_log
+from common.options import Option
 from dataset.archive import (
     BrokenArchiveError,
     UnsuitableArchiveError,
@@ -30,6 +32,7 @@ from dataset.archive import (
     install,
     is_complete,
 )
+from dataset.file_formats import DownloadMarker, MappingEntry
 from dataset.kaggle_client import CREDENTIALS_HELP, download
 from utils import UserError, atomic_path, load_json, save_json, sha256_file
 
@@ -39,42 +42,45 @@ log = logging.getLogger(__name__)
 DATASET = "iamtapendu/rsna-pneumonia-processed-dataset"
 MAPPING_URL = f"https://s3.amazonaws.com/east1.public.rsna.org/AI/2018/{paths.PATIENT_MAP}"
 MAPPING_TIMEOUT = 30  # seconds without a byte
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argument_parser(
-        "Download the RSNA pneumonia dataset from Kaggle (some gigabytes) and RSNA's patient mapping. "
-        f"For Kaggle's credentials, {CREDENTIALS_HELP}. If it is interrupted, the same command goes on from "
-        "there; if the dataset is there already, nothing is downloaded."
-    )
-    parser.add_argument("--data-dir", default=paths.DATA_DIR, metavar="PATH", help="folder for the dataset")
-    parser.add_argument(
-        "--dataset",
-        type=dataset_name,
-        default=DATASET,
-        metavar="NAME",
-        help="dataset on Kaggle, as OWNER/NAME or OWNER/NAME/VERSION, laid out like the default one",
-    )
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="download although a dataset is there, and replace its files; other files in the folder stay",
-    )
-    parser.add_argument(
-        "--mapping-url", default=MAPPING_URL, metavar="URL", help="where to get the image-to-patient mapping"
-    )
-    return parser
+ARCHIVE, EXTRACTED = "archive.zip", "extracted"  # in the folder of an unfinished download
 
 
 def dataset_name(text: str) -> str:
+    """Check the type of --dataset."""
     if not re.fullmatch(r"[\w-]+/[\w-]+(/\d+)?", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: OWNER/NAME or OWNER/NAME/VERSION is")
+        raise argparse.ArgumentTypeError(f"must be OWNER/NAME or OWNER/NAME/VERSION, got {text!r}")
     return text
+
+
+OPTIONS = (
+    Option("--data-dir", "folder for the dataset", default=paths.DATA_DIR, metavar="PATH"),
+    Option(
+        "--dataset",
+        "dataset on Kaggle, as OWNER/NAME or OWNER/NAME/VERSION, laid out like the default one",
+        type=dataset_name, default=DATASET, metavar="NAME",
+    ),
+    Option(
+        "--force",
+        "download although a dataset is there, and replace its files; other files in the folder stay",
+        switch=True,
+    ),
+    Option("--mapping-url", "where to get the image-to-patient mapping", default=MAPPING_URL, metavar="URL"),
+)  # fmt: skip
+
+
+def build_parser() -> argparse.ArgumentParser:
+    return argument_parser(
+        "Download the RSNA pneumonia dataset from Kaggle (some gigabytes) and RSNA's patient mapping. "
+        f"For Kaggle's credentials, {CREDENTIALS_HELP}. If it is interrupted, the same command goes on from "
+        "there; if the dataset is there already, nothing is downloaded.",
+        OPTIONS,
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     data_dir = Path(args.data_dir)
+    keep_run_log(paths.METRICS_DIR)
     try:
         obtain_dataset(args.dataset, data_dir, args.force)
         obtain_patient_map(args.mapping_url, data_dir / paths.PATIENT_MAP)
@@ -85,35 +91,50 @@ def main(argv: list[str] | None = None) -> None:
 
 
 # --- the dataset -----------------------------------------------------------------------------------
+def downloads_dir(data_dir: str | Path) -> Path:
+    """Folder of unfinished downloads, inside the data folder: moving into place is then always a rename."""
+    return Path(data_dir) / ".download"
+
+
+def download_dir(data_dir: str | Path, dataset: str) -> Path:
+    """Folder of the unfinished download of ``dataset``."""
+    return downloads_dir(data_dir) / dataset.replace("/", "_")
+
+
 def obtain_dataset(dataset: str, data_dir: Path, force: bool) -> None:
-    """Download, unpack and put in place what is not there yet: the steps at the top of this file."""
-    work = paths.download_dir(data_dir, dataset)
-    extracted = work / paths.EXTRACTED_DATASET
+    """Download, unpack and put into place what is missing: the steps at the top of this file."""
+    work = download_dir(data_dir, dataset)
+    extracted = work / EXTRACTED
     if not extracted.is_dir():
         if not force and is_there(dataset, data_dir):
             return
-        download_and_extract(dataset, work / paths.DOWNLOADED_ARCHIVE, extracted)
+        download_and_extract(dataset, work / ARCHIVE, extracted)
     install(extracted, data_dir)
-    marker = {"dataset": dataset, "train_metadata_sha256": sha256_file(data_dir / paths.TRAIN_METADATA)}
+    marker: DownloadMarker = {
+        "dataset": dataset,
+        "train_metadata_sha256": sha256_file(data_dir / paths.TRAIN_METADATA),
+    }
     save_json(paths.download_marker(data_dir), marker)
     # The archive goes before the folder that says "unpacked", so that no interruption leaves it lying there.
-    (work / paths.DOWNLOADED_ARCHIVE).unlink(missing_ok=True)
-    shutil.rmtree(paths.downloads_dir(data_dir))
+    (work / ARCHIVE).unlink(missing_ok=True)
+    shutil.rmtree(downloads_dir(data_dir))
 
 
 def is_there(dataset: str, data_dir: Path) -> bool:
-    """Is the dataset in place? ``UserError`` if another one is, or a part of one."""
+    """Whether the dataset is in place; ``UserError`` if another one is, or a part of one."""
     present = entries_present(data_dir)
     if not present:
         return False
     if not is_complete(data_dir):
         raise UserError(
-            f"{data_dir} holds {', '.join(present)} but not a whole dataset; move that elsewhere, "
-            "or replace it with --force"
+            f"{data_dir} holds {', '.join(present)} but not a whole dataset; move these elsewhere, "
+            "or replace them with --force"
         )
     found = downloaded_before(data_dir)
     if found is None:
-        log.info(f"{data_dir} holds a dataset put there by other means: left as it is (--force replaces it)")
+        log.info(
+            f"{data_dir} holds a dataset that this script did not download: it stays (--force replaces it)"
+        )
     elif found == dataset:
         log.info(f"{data_dir} holds {dataset} already: nothing to download (--force downloads it again)")
     else:
@@ -124,7 +145,7 @@ def is_there(dataset: str, data_dir: Path) -> bool:
 
 
 def downloaded_before(data_dir: Path) -> str | None:
-    """Name of the dataset that an earlier run put into ``data_dir``, if that is what lies there."""
+    """Return the name of the dataset that an earlier run put into ``data_dir``; None if another is there."""
     marker = paths.download_marker(data_dir)
     content = load_json(marker) if marker.is_file() else {}
     same = content.get("train_metadata_sha256") == sha256_file(data_dir / paths.TRAIN_METADATA)
@@ -132,7 +153,7 @@ def downloaded_before(data_dir: Path) -> str | None:
 
 
 def download_and_extract(dataset: str, archive: Path, extracted: Path) -> None:
-    """Leave the unpacked dataset at ``extracted``; a broken archive is deleted and fetched once more."""
+    """Leave the unpacked dataset at ``extracted``; a broken archive is deleted and downloaded once more."""
     for last_attempt in (False, True):
         try:
             if not archive.is_file():
@@ -148,18 +169,18 @@ def download_and_extract(dataset: str, archive: Path, extracted: Path) -> None:
             archive.unlink(missing_ok=True)
             if last_attempt:
                 raise UserError(
-                    f"what came for {dataset} was broken twice ({error}) and was deleted; pass any proxy or "
-                    "login page that stands between you and Kaggle, then run the same command again"
+                    f"the archive of {dataset} was broken twice ({error}) and was deleted; get past any "
+                    "proxy or login page between you and Kaggle, then run the same command again"
                 ) from None
-            log.info(f"the downloaded archive is broken ({error}): it is deleted and fetched once more")
+            log.info(f"the downloaded archive is broken ({error}): it is deleted and downloaded once more")
 
 
 # --- the patient mapping ---------------------------------------------------------------------------
 def obtain_patient_map(url: str, target: Path) -> None:
-    """Fetch RSNA's mapping unless it is there. Never fatal: without it, images are grouped by image."""
+    """Download RSNA's mapping unless it is there. Failing is not fatal: images are then their own groups."""
     if target.is_file():
         return
-    log.info(f"fetching {target.name}")
+    log.info(f"downloading {target.name}")
     try:
         with urllib.request.build_opener().open(url, timeout=MAPPING_TIMEOUT) as response:
             content = response.read()
@@ -168,23 +189,24 @@ def obtain_patient_map(url: str, target: Path) -> None:
             temporary.write_bytes(content)
     except (OSError, ValueError, http.client.HTTPException) as error:
         log.info(
-            f"the patient mapping could not be had ({' '.join(str(error).split())}), and without it one "
-            f"person's images may lie in both training and test: download {MAPPING_URL} by hand "
-            f"and save it as {target}"
+            f"the patient mapping could not be downloaded ({' '.join(str(error).split())}); without it, "
+            f"images of one person may lie in both training and test: download {MAPPING_URL} by hand and "
+            f"save it as {target}"
         )
 
 
 def check_patient_map(content: bytes) -> None:
-    """``ValueError`` unless ``content`` is a JSON list of objects (at least one) with RSNA's two keys."""
+    """Raise ``ValueError`` unless ``content`` is a JSON list of ``MappingEntry``, with at least one."""
     entries = json.loads(content)
-    keys = {"subset_img_id", "img_id"}
+    keys = MappingEntry.__required_keys__
     listed = isinstance(entries, list) and len(entries) > 0
-    if not listed or not all(isinstance(entry, dict) and keys <= set(entry) for entry in entries):
-        raise ValueError("what came is not a list of objects with subset_img_id and img_id")
+    if not listed or not all(isinstance(entry, dict) and keys <= entry.keys() for entry in entries):
+        raise ValueError("the server sent no list of objects with subset_img_id and img_id")
 
 
 # --- report ----------------------------------------------------------------------------------------
 def print_summary(data_dir: Path) -> None:
+    """Print which parts of the dataset are there, and the next command."""
     training, test = paths.training_images(""), paths.test_images("")
     log.info(f"{data_dir} holds:")
     for name in (paths.TRAIN_METADATA, paths.TEST_METADATA, paths.PATIENT_MAP):

@@ -1,6 +1,6 @@
-"""Ground under every script: errors, command lines, seeding, devices, files that appear whole or not at all.
+"""Ground of every script: errors, seeding, devices, and files that appear whole or not at all.
 
-Knows no folder, class or model. torch, numpy and matplotlib are imported inside the functions that need
+It knows no folder, class or model. torch, numpy and matplotlib are imported inside the functions that need
 them, so that ``--help`` of every script is instant.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # --- errors ----------------------------------------------------------------------------------------
 class UserError(Exception):
-    """Something the user can put right: one line that says what was wrong, what is allowed, what fixes it."""
+    """A mistake that the user can correct: one line says what is wrong, where, and what to do."""
 
 
 class WeightsUnavailableError(UserError):
@@ -43,7 +43,7 @@ class WeightsUnavailableError(UserError):
 
 
 def public_path(path: str | Path) -> str:
-    """``path`` relative to the working directory, or its last part if it lies elsewhere."""
+    """Return ``path`` relative to the working directory, or its last part if it lies elsewhere."""
     resolved = Path(path).resolve()
     with contextlib.suppress(ValueError):
         return resolved.relative_to(Path.cwd()).as_posix()
@@ -62,13 +62,13 @@ def set_seed(seed: int) -> None:
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that is a pure function of ``parts``: independent streams without shared state."""
+    """Derive a 63-bit seed from ``parts``, so that streams are independent without shared state."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def select_device(cpu: bool = False) -> torch.device:
-    """CUDA, else Apple MPS, else CPU; the CPU whenever ``cpu`` is set."""
+    """Choose CUDA, else Apple MPS, else the CPU; always the CPU if ``cpu`` is set."""
     import torch
 
     if not cpu and torch.cuda.is_available():
@@ -79,7 +79,7 @@ def select_device(cpu: bool = False) -> torch.device:
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Does ``device`` multiply bfloat16 matrices in hardware? Detected, not assumed."""
+    """Whether ``device`` multiplies bfloat16 matrices in hardware."""
     import torch
 
     if device.type == "cuda":
@@ -91,14 +91,14 @@ def fast_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """ "auto" -> "bf16" where the hardware does it, else "fp32"; the others unchanged."""
+    """Turn "auto" into "bf16" where the hardware does it, else "fp32"; return others unchanged."""
     if precision == "auto":
         return "bf16" if fast_bf16(device) else "fp32"
     return precision
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """bfloat16 autocast for ``precision`` "bf16", nothing for "fp32"."""
+    """Return bfloat16 autocast for ``precision`` "bf16", a context that does nothing for "fp32"."""
     import torch
 
     if precision == "bf16":
@@ -107,9 +107,12 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def prepare_arithmetic(device: torch.device, precision: str, compiled: bool = False) -> None:
-    """Before networks are trained. With "bf16" an NVIDIA GPU multiplies the matrices that stay float32 in
-    TensorFloat-32, which has more digits than bfloat16; "fp32" keeps them exact. ``UserError`` if networks
-    are to be ``compiled`` and this machine cannot."""
+    """Set the precision of matrix products before networks are trained.
+
+    With "bf16" an NVIDIA GPU multiplies the matrices that stay float32 in TensorFloat-32, which has more
+    digits than bfloat16; "fp32" keeps them exact. ``UserError`` if networks are to be ``compiled`` and this
+    machine cannot.
+    """
     import torch
 
     if device.type == "cuda":
@@ -118,13 +121,13 @@ def prepare_arithmetic(device: torch.device, precision: str, compiled: bool = Fa
         return
     try:
         torch.compile(torch.square)(torch.ones(2, device=device))
-    except Exception as error:  # by compiler and platform of many kinds
+    except Exception as error:  # of many kinds, by compiler and platform
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"--compile: this machine cannot compile ({reason}): leave it out") from None
+        raise UserError(f"this machine cannot compile networks ({reason}): leave --compile out") from None
 
 
 def environment(device: torch.device | None = None) -> dict[str, Any]:
-    """Versions and hardware that a result depends on; no host name, user name or path."""
+    """Return the versions and hardware that a result depends on; no host name, user name or path."""
     import numpy as np
     import torch
     import torchvision
@@ -156,9 +159,9 @@ def _processor() -> str:
 def atomic_path(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary sibling of ``path`` to write to; it replaces ``path`` only if the block succeeds.
 
-    Parent folders are created. On any failure, Ctrl-C included, the temporary file is removed and
-    ``path`` is what it was before. ``durable`` False does not wait for the disk, which takes some 10 ms: for
-    thousands of files that can be made again.
+    Parent folders are created. On any failure, Ctrl-C included, the temporary file is removed and ``path``
+    stays as it was. ``durable`` False does not wait for the disk (some 10 ms): for thousands of files that
+    can be made again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,13 +181,14 @@ def atomic_path(path: str | Path, durable: bool = True) -> Iterator[Path]:
 
 @functools.cache
 def _umask() -> int:
-    """The process's umask, read once: it can only be read by setting it, which other threads would see."""
+    """Return the process's umask, read once: reading it means setting it, which other threads would see."""
     umask = os.umask(0)
     os.umask(umask)
     return umask
 
 
 def save_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8 with Unix line ends."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
@@ -195,7 +199,7 @@ def save_json(path: str | Path, content: Any) -> None:
 
 
 def load_json(path: str | Path, made_by: str = "") -> Any:
-    """Read JSON. ``UserError`` if it is missing (naming the command that makes it) or broken."""
+    """Read JSON; ``UserError`` if it is missing or broken. ``made_by``: the command that writes it."""
     path = Path(path)
     hint = f"; {made_by} writes it" if made_by else ""
     if not path.is_file():
@@ -213,6 +217,7 @@ def save_csv(path: str | Path, table: pd.DataFrame) -> None:
 
 
 def save_figure(path: str | Path, figure: Figure) -> None:
+    """Write ``figure`` as PNG in its own resolution, without the name of the software."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=figure.get_dpi(), metadata={"Software": None})
 
@@ -224,7 +229,7 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     try:
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
-    except RuntimeError as error:  # torch's own word for a write that failed, on a full disk for example
+    except RuntimeError as error:  # torch raises it for a write that failed, on a full disk for example
         raise UserError(f"{path} could not be written; is the disk full? ({error})") from None
 
 
@@ -250,7 +255,8 @@ def load_checkpoint(path: str | Path, made_by: str = "") -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
-            f"{path} was refused: it is damaged, or holds Python objects besides tensors and plain types"
+            f"{path} was refused: it is damaged, or holds Python objects besides tensors and plain types; "
+            f"make it again{hint}"
         ) from None
     except UserError:
         raise
@@ -262,18 +268,19 @@ def load_checkpoint(path: str | Path, made_by: str = "") -> dict[str, Any]:
 
 
 def sha256_file(path: str | Path) -> str:
+    """Hash the content of a file."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_json(content: Any) -> str:
-    """Hash of the canonical JSON text of ``content``: the same whoever wrote it, however indented."""
+    """Hash the canonical JSON text of ``content``, which does not depend on order of keys and indentation."""
     text = json.dumps(plain(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def plain(value: Any) -> Any:
-    """``value`` with NumPy and torch scalars, arrays, paths and non-finite floats made into plain types."""
+    """Turn NumPy and torch scalars, arrays, paths and non-finite floats in ``value`` into plain types."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -286,4 +293,4 @@ def plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if hasattr(value, "tolist"):  # NumPy and torch scalars and arrays
         return plain(value.tolist())
-    raise TypeError(f"{type(value).__name__} does not go into a result file")
+    raise TypeError(f"{type(value).__name__} cannot be written into a result file")

@@ -19,15 +19,20 @@ from pathlib import Path
 
 import pytest
 
+import download_dataset
 from common import paths
+from common.file_formats import format_problems
 from dataset import archive as dataset_archive
+from dataset.archive import EXTRACTING
+from dataset.file_formats import DownloadMarker
+from dataset.kaggle_client import KEY_FILE, TOKEN_FILES
 from download_dataset import DATASET, main
 from kaggle_server import KEY, TOKEN, USERNAME, KaggleServer
 from utils import UserError
 
 SCRIPT = Path(__file__).resolve().parents[1] / "src" / "download_dataset.py"
 DATA_DIR = Path(paths.DATA_DIR)
-WORK = paths.download_dir(DATA_DIR, DATASET)
+WORK = download_dataset.download_dir(DATA_DIR, DATASET)
 PARTIAL = WORK / (DATASET.split("/")[1] + ".zip")
 MAPPING = json.dumps([{"subset_img_id": "image-1", "img_id": "00000001_000.png"}]).encode()
 MEGABYTE = 1 << 20  # the client writes what it receives in chunks of this size
@@ -96,14 +101,15 @@ def error_of(kaggle: KaggleServer, *options: str) -> str:
 
 def assert_installed(files: dict[str, bytes] = FILES) -> None:
     assert {name: (DATA_DIR / name).read_bytes() for name in files} == files
-    assert json.loads(paths.download_marker(DATA_DIR).read_text())["dataset"] == DATASET
-    assert not paths.downloads_dir(DATA_DIR).exists()
+    marker = json.loads(paths.download_marker(DATA_DIR).read_text())
+    assert marker["dataset"] == DATASET and not format_problems(marker, DownloadMarker)
+    assert not download_dataset.downloads_dir(DATA_DIR).exists()
 
 
 def assert_nothing_in_place() -> None:
     assert dataset_archive.entries_present(DATA_DIR) == []
     assert not paths.download_marker(DATA_DIR).exists()
-    assert not (WORK / paths.EXTRACTING_DATASET).exists()
+    assert not (WORK / EXTRACTING).exists()
 
 
 # --- the usual course ------------------------------------------------------------------------------
@@ -154,7 +160,7 @@ def test_a_dataset_put_there_by_hand_is_left_alone(kaggle, capsys):
     assert "--force" in error_of(kaggle)  # images without labels: half a dataset
     (DATA_DIR / paths.TRAIN_METADATA).write_bytes(b"mine")
     download(kaggle)
-    assert "left as it is" in capsys.readouterr().out
+    assert "it stays" in capsys.readouterr().out
     assert (DATA_DIR / paths.TRAIN_METADATA).read_bytes() == b"mine"
     assert kaggle.count("DownloadDataset") == 0
 
@@ -163,7 +169,7 @@ def test_a_dataset_that_replaced_the_download_is_not_taken_for_it(kaggle, capsys
     download(kaggle)
     (DATA_DIR / paths.TRAIN_METADATA).write_bytes(b"phantoms")
     download(kaggle)
-    assert "left as it is" in capsys.readouterr().out
+    assert "it stays" in capsys.readouterr().out
 
 
 def test_another_dataset_is_not_taken_for_the_one_asked_for(kaggle):
@@ -195,7 +201,7 @@ def test_one_drop_heals_itself(kaggle):
 def test_a_download_that_keeps_dropping_is_resumed_by_the_next_run(kaggle):
     kaggle.drop_after = [2 * MEGABYTE + 1000] + [0] * 5
     message = error_of(kaggle)
-    assert "broke again and again" in message and "2.10MB" in message and "same command" in message
+    assert "broke several times" in message and "2.10MB" in message and "same command" in message
     assert PARTIAL.stat().st_size == 2 * MEGABYTE
     assert_nothing_in_place()
     kaggle.requests.clear()
@@ -208,7 +214,7 @@ def test_a_complete_archive_is_unpacked_without_asking_kaggle_again(kaggle, monk
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfileobj", raise_disk_full)
         error_of(kaggle)
-    junk = WORK / paths.EXTRACTING_DATASET / "Training" / "Images" / "junk.png"  # of a run that was killed
+    junk = WORK / EXTRACTING / "Training" / "Images" / "junk.png"  # of a run that was killed
     junk.parent.mkdir(parents=True)
     junk.write_bytes(b"half")
     kaggle.requests.clear()
@@ -222,7 +228,7 @@ def test_a_file_in_the_way_of_a_folder_is_never_overwritten(kaggle):
     DATA_DIR.mkdir(parents=True)
     (DATA_DIR / "Training").write_bytes(b"mine")
     assert "Training but not a whole dataset" in error_of(kaggle)
-    assert "in the way" in error_of(kaggle, "--force")
+    assert "stands where the dataset's" in error_of(kaggle, "--force")
     assert (DATA_DIR / "Training").read_bytes() == b"mine"
     (DATA_DIR / "Training").unlink()
     download(kaggle)
@@ -254,7 +260,7 @@ def test_an_interrupted_move_is_finished_by_the_next_run(kaggle, monkeypatch, mo
 
 def test_an_interrupted_clean_up_is_finished_by_the_next_run(kaggle, monkeypatch):
     def interrupted_removal(folder, ignore_errors=False):
-        if folder == paths.downloads_dir(DATA_DIR):
+        if folder == download_dataset.downloads_dir(DATA_DIR):
             raise KeyboardInterrupt
         remove(folder, ignore_errors)
 
@@ -263,7 +269,7 @@ def test_an_interrupted_clean_up_is_finished_by_the_next_run(kaggle, monkeypatch
         patch.setattr(shutil, "rmtree", interrupted_removal)
         with pytest.raises(SystemExit):
             download(kaggle)
-    assert not (WORK / paths.DOWNLOADED_ARCHIVE).exists()
+    assert not (WORK / download_dataset.ARCHIVE).exists()
     kaggle.requests.clear()
     download(kaggle)
     assert_installed()
@@ -285,7 +291,7 @@ def test_ctrl_c_while_unpacking_leaves_nothing_half_done(kaggle, monkeypatch, ca
             download(kaggle)
     assert stopped.value.code == 130
     assert "same command" in capsys.readouterr().err
-    assert [path.name for path in WORK.iterdir()] == [paths.DOWNLOADED_ARCHIVE]
+    assert [path.name for path in WORK.iterdir()] == [download_dataset.ARCHIVE]
     assert_nothing_in_place()
 
 
@@ -332,7 +338,7 @@ def test_a_broken_archive_is_fetched_once_more(kaggle, capsys, body):
     download(kaggle)
     assert_installed()
     assert kaggle.count("archive.zip") == 2
-    assert "fetched once more" in capsys.readouterr().out
+    assert "downloaded once more" in capsys.readouterr().out
 
 
 def test_an_archive_that_is_broken_twice_is_an_error_and_the_next_run_starts_afresh(kaggle):
@@ -401,7 +407,7 @@ def test_too_little_disk_is_noticed_before_anything_is_unpacked(kaggle, monkeypa
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, next(free)))
     assert "disk full: the unpacked dataset takes" in error_of(kaggle)
     assert_nothing_in_place()
-    assert (WORK / paths.DOWNLOADED_ARCHIVE).is_file()
+    assert (WORK / download_dataset.ARCHIVE).is_file()
 
 
 def test_disk_full_while_unpacking(kaggle, monkeypatch):
@@ -430,7 +436,7 @@ def test_no_credentials(kaggle, monkeypatch, capsys):
     assert not DATA_DIR.exists()
 
 
-@pytest.mark.parametrize("file", paths.KAGGLE_TOKEN_FILES)
+@pytest.mark.parametrize("file", TOKEN_FILES)
 def test_a_token_in_the_folder_of_the_project_is_used(kaggle, monkeypatch, file):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     project_file(file, TOKEN + "\n")
@@ -440,7 +446,7 @@ def test_a_token_in_the_folder_of_the_project_is_used(kaggle, monkeypatch, file)
 
 def test_a_key_in_the_folder_of_the_project_is_used(kaggle, monkeypatch):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
-    project_file(paths.KAGGLE_KEY_FILE, json.dumps({"username": USERNAME, "key": KEY}))
+    project_file(KEY_FILE, json.dumps({"username": USERNAME, "key": KEY}))
     download(kaggle)
     assert_installed()
     assert kaggle.count("IntrospectToken") == 0
@@ -449,8 +455,8 @@ def test_a_key_in_the_folder_of_the_project_is_used(kaggle, monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 def test_the_warning_about_a_readable_key_is_passed_on(kaggle, monkeypatch, capsys):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
-    project_file(paths.KAGGLE_KEY_FILE, json.dumps({"username": USERNAME, "key": KEY}))
-    Path(paths.KAGGLE_DIR, paths.KAGGLE_KEY_FILE).chmod(0o644)
+    project_file(KEY_FILE, json.dumps({"username": USERNAME, "key": KEY}))
+    Path(paths.KAGGLE_DIR, KEY_FILE).chmod(0o644)
     download(kaggle)
     assert capsys.readouterr().out.count("chmod 600") == 1
 
@@ -463,8 +469,8 @@ def test_a_bad_token_is_named(kaggle, monkeypatch):
 @pytest.mark.parametrize("content", ["{", "[]", "{}", json.dumps({"username": USERNAME})])
 def test_an_unusable_key_file_is_named(kaggle, monkeypatch, content):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
-    project_file(paths.KAGGLE_KEY_FILE, content)
-    assert f"{Path(paths.KAGGLE_DIR, paths.KAGGLE_KEY_FILE).resolve()} are not valid" in error_of(kaggle)
+    project_file(KEY_FILE, content)
+    assert f"{Path(paths.KAGGLE_DIR, KEY_FILE).resolve()} are not valid" in error_of(kaggle)
 
 
 def test_a_token_file_that_is_no_plain_text_is_named(kaggle, monkeypatch):
@@ -476,13 +482,13 @@ def test_a_token_file_that_is_no_plain_text_is_named(kaggle, monkeypatch):
 
 def test_a_key_that_kaggle_does_not_accept(kaggle, monkeypatch):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
-    project_file(paths.KAGGLE_KEY_FILE, json.dumps({"username": USERNAME, "key": "wrong"}))
+    project_file(KEY_FILE, json.dumps({"username": USERNAME, "key": "wrong"}))
     message = error_of(kaggle)
     assert "kaggle.json are not valid" in message and "401: Unauthorized" in message
 
 
 def bad_token_at_home() -> None:
-    file = Path.home() / ".kaggle" / paths.KAGGLE_TOKEN_FILES[0]
+    file = Path.home() / ".kaggle" / TOKEN_FILES[0]
     file.parent.mkdir()
     file.write_text("of somebody else")
 
@@ -512,7 +518,7 @@ def test_a_refused_key_of_the_environment_is_named(kaggle, monkeypatch):
 
 def test_the_key_of_the_project_wins_over_a_token_at_home(kaggle, monkeypatch):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
-    project_file(paths.KAGGLE_KEY_FILE, json.dumps({"username": USERNAME, "key": KEY}))
+    project_file(KEY_FILE, json.dumps({"username": USERNAME, "key": KEY}))
     bad_token_at_home()
     download(kaggle)
     assert_installed()
@@ -522,7 +528,7 @@ def test_the_key_of_the_project_wins_over_a_token_at_home(kaggle, monkeypatch):
 def test_a_token_at_home_is_used_where_nothing_else_is(kaggle, monkeypatch):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     bad_token_at_home()
-    (Path.home() / ".kaggle" / paths.KAGGLE_TOKEN_FILES[0]).write_text(TOKEN)
+    (Path.home() / ".kaggle" / TOKEN_FILES[0]).write_text(TOKEN)
     download(kaggle)
     assert_installed()
 

@@ -378,6 +378,6 @@ def test_a_refusal_is_one_line_and_exit_code_1(data_dir, source, tmp_path):
     planted = write_list(tmp_path / "list.csv", [images_of(data_dir, "test")[0]["image_id"]])
     command = [sys.executable, SRC / "register_synthetic.py", "--data-dir", data_dir, "--images", source,
                "--output-dir", tmp_path / "out", "--trained-on", planted]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.startswith("error: refused:")
     assert len(done.stderr.splitlines()) == 1

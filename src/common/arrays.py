@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def as_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """A tensor over the same memory, also of a read-only map, which nobody here writes to."""
+    """Make a tensor over the same memory, which may be a read-only map: do not write to it."""
     import torch
 
     with warnings.catch_warnings():
@@ -20,11 +20,13 @@ def as_tensor(pixels: np.ndarray) -> torch.Tensor:
 
 
 def release_memory_map(pixels: np.ndarray) -> None:
-    """Pages of a memory map that have been read count as this process's memory until they are let go; other
-    arrays are left alone. They stay readable: the system keeps or fetches the file's pages as it can."""
+    """Release the pages of a memory map that have been read; they count as this process's memory till then.
+
+    The map stays readable: the system fetches the file's pages again. Does nothing to other arrays.
+    """
     import mmap
 
-    base = pixels
+    base: Any = pixels
     while base is not None and not isinstance(base, mmap.mmap):
         base = getattr(base, "base", None)
     if base is not None and hasattr(mmap, "MADV_DONTNEED"):

@@ -27,28 +27,10 @@ LOGS = "logs"  # folder beside the results of a run
 
 TEMPORARY_PATTERN = ".*.tmp"  # of files being written, by ``utils.atomic_path``
 
-# --- Kaggle credentials and the download under way -------------------------------------------------
-KAGGLE_TOKEN_FILES = ("access_token", "access_token.txt")
-KAGGLE_KEY_FILE = "kaggle.json"
-KAGGLE_LOGIN_FILE = "credentials.json"  # of `kaggle auth login`
-DOWNLOADED_ARCHIVE = "archive.zip"
-EXTRACTING_DATASET = "extracting"
-EXTRACTED_DATASET = "extracted"
-
 
 def temporary_pattern(path: Path) -> str:
     """Of the files that ``path`` is being written to."""
     return f".{path.stem}.*{path.suffix}.tmp"
-
-
-def downloads_dir(data_dir: str | Path) -> Path:
-    """Holds unfinished downloads; inside the data folder, so that moving into place is always a rename."""
-    return Path(data_dir) / ".download"
-
-
-def download_dir(data_dir: str | Path, dataset: str) -> Path:
-    """The unfinished download of ``dataset`` ("owner/name" or "owner/name/version")."""
-    return downloads_dir(data_dir) / dataset.replace("/", "_")
 
 
 def download_marker(data_dir: str | Path) -> Path:

@@ -13,7 +13,7 @@ ABSOLUTE_PATH = re.compile(
 
 
 def without_folders(text: str) -> str:
-    """``text`` with the last part alone of every absolute path: the report must not name this machine."""
+    """Shorten every absolute path in ``text`` to its last part: results must not name this machine."""
     # The home folder by itself first: a user's name can contain spaces.
     text = text.replace(str(Path.home()) + os.sep, os.sep)
     return ABSOLUTE_PATH.sub(r"\1", text)

@@ -1,4 +1,4 @@
-"""The downloaded archive -> the dataset's folders: checked first, never half in place.
+"""The downloaded archive: checking it, unpacking it, and moving the dataset into place, whole or not at all.
 
 ``extract`` unpacks into a temporary folder that appears under its final name only when every file is in it;
 ``install`` then moves the entries into the data folder by renames, and goes on where it was stopped. Files
@@ -24,30 +24,31 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 BLOCK_SIZE = 4096  # bytes; what a small file takes up on most file systems
 COPY_SIZE = 1 << 20  # bytes
 DISK_REMEDY = "make room there and run the same command again; what was downloaded is kept"
+EXTRACTING = "extracting"  # folder that is being filled
 
 
 class BrokenArchiveError(Exception):
-    """The file is not a complete zip archive; fetching it again may help."""
+    """The file is not a complete zip archive; downloading it again may help."""
 
 
 class UnsuitableArchiveError(Exception):
-    """A sound zip archive, but not one to unpack here; fetching it again would not help."""
+    """The archive is whole but must not be unpacked here; downloading it again would not help."""
 
 
 # --- what a data folder holds ----------------------------------------------------------------------
 def dataset_entries() -> tuple[str, ...]:
-    """The names at the top of a data folder that belong to the dataset, not to the user."""
+    """Return the names at the top of a data folder that belong to the dataset, not to the user."""
     training, test = paths.training_images("").parent.name, paths.test_images("").name
     return (paths.TRAIN_METADATA, paths.TEST_METADATA, training, test)
 
 
 def entries_present(data_dir: Path) -> list[str]:
-    """Those of ``dataset_entries`` that are files, or folders with at least one file in them."""
+    """Return those of ``dataset_entries`` that are files, or folders with at least one file in them."""
     return [name for name in dataset_entries() if _holds_a_file(data_dir / name)]
 
 
 def is_complete(data_dir: Path) -> bool:
-    """Are the labels and at least one labelled image there?"""
+    """Whether the labels and at least one labelled image are there."""
     images = paths.training_images(data_dir).glob("*.png")
     return (data_dir / paths.TRAIN_METADATA).is_file() and next(images, None) is not None
 
@@ -58,12 +59,12 @@ def _holds_a_file(path: Path) -> bool:
 
 # --- disk ------------------------------------------------------------------------------------------
 def readable_size(size: int) -> str:
-    """A number of bytes as text, e.g. "3.71GB" (decimal units)."""
+    """Write a number of bytes as text, e.g. "3.71GB" (decimal units)."""
     return tqdm.format_sizeof(size, "B", 1000)
 
 
 def require_space(folder: Path, needed: int, purpose: str) -> None:
-    """``UserError`` if fewer than ``needed`` bytes are free where ``folder`` lies."""
+    """Raise ``UserError`` if fewer than ``needed`` bytes are free where ``folder`` lies."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
@@ -78,10 +79,10 @@ def extract(archive_path: Path, target: Path) -> None:
 
     A folder that wraps everything in the archive is dropped. The checksum (CRC-32) of every file is
     verified while it is unpacked. Raises ``BrokenArchiveError`` if the file is no zip archive, truncated or
-    damaged, ``UnsuitableArchiveError`` if it holds something else than the dataset or a member that would
-    leave ``target``, ``UserError`` if the disk is full.
+    damaged, ``UnsuitableArchiveError`` if it holds something else than the dataset or a member that would be
+    written outside ``target``, ``UserError`` if the disk is full.
     """
-    temporary = target.with_name(paths.EXTRACTING_DATASET)
+    temporary = target.with_name(EXTRACTING)
     shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
     try:
         with zipfile.ZipFile(archive_path) as archive:
@@ -101,7 +102,7 @@ def extract(archive_path: Path, target: Path) -> None:
 
 
 def dataset_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The files to unpack, by their path inside the data folder.
+    """Return the files to unpack, by their path inside the data folder.
 
     ``UnsuitableArchiveError`` if any member could be written outside of it, or the layout is another.
     """
@@ -124,7 +125,7 @@ def _refuse_unsafe(info: zipfile.ZipInfo) -> None:
 
 
 def layout_root(names: list[str]) -> str:
-    """What precedes the dataset's own paths in ``names``: nothing, or one wrapping folder and "/"."""
+    """Return what precedes the dataset's own paths in ``names``: "", or one wrapping folder and "/"."""
     metadata = [name for name in names if name.split("/", 1)[-1] == paths.TRAIN_METADATA]
     root = min(metadata, key=len, default="").removesuffix(paths.TRAIN_METADATA)
     images = root + paths.training_images("").as_posix() + "/"
@@ -152,11 +153,11 @@ def _write_members(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]
 
 # --- folder -> place -------------------------------------------------------------------------------
 def install(extracted: Path, data_dir: Path) -> None:
-    """Move every entry of ``extracted`` into ``data_dir``; what is left there can be moved by another call.
+    """Move every entry of ``extracted`` into ``data_dir``; another call goes on after an interruption.
 
-    A folder that exists is kept and filled. A file that exists is replaced only where the name is the
-    dataset's own (``dataset_entries``): the caller has asked about those before. ``UserError`` if a file
-    stands where a folder must go, or the other way round.
+    A folder that exists is kept and filled. A file that exists is replaced only if its name is the dataset's
+    own (``dataset_entries``): the caller has checked those before. ``UserError`` if a file stands where a
+    folder must go, or the other way round.
     """
     for entry in sorted(extracted.iterdir()):
         _move(entry, data_dir / entry.name, replace=entry.name in dataset_entries())
@@ -170,7 +171,8 @@ def _move(source: Path, target: Path, replace: bool) -> None:
             _move(child, target / child.name, replace)
     elif source.is_dir() != target.is_dir():
         raise UserError(
-            f"{target} is in the way of the dataset's; move it elsewhere and run the same command again"
+            f"{target} stands where the dataset's {source.name} must go; move it elsewhere and run the same "
+            "command again"
         )
     elif replace:
         source.replace(target)

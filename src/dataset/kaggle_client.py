@@ -1,4 +1,4 @@
-"""The Kaggle client of the ``kaggle`` package, made quiet and clear: credentials, download, one-line errors.
+"""The client of the ``kaggle`` package, made quiet and clear: credentials, download, errors of one line.
 
 ``download`` is what others need. The package is imported inside functions: it signs in while it is imported.
 """
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+TOKEN_FILES = ("access_token", "access_token.txt")
+KEY_FILE = "kaggle.json"
+LOGIN_FILE = "credentials.json"  # of `kaggle auth login`
 CREDENTIALS_HELP = (
     "make a token on https://www.kaggle.com/settings/api and save it as "
-    f"{paths.KAGGLE_DIR}/{paths.KAGGLE_TOKEN_FILES[0]} (or a kaggle.json as "
-    f"{paths.KAGGLE_DIR}/{paths.KAGGLE_KEY_FILE}), in ~/.kaggle, or in KAGGLE_API_TOKEN"
+    f"{paths.KAGGLE_DIR}/{TOKEN_FILES[0]} (or a kaggle.json as "
+    f"{paths.KAGGLE_DIR}/{KEY_FILE}), in ~/.kaggle, or in KAGGLE_API_TOKEN"
 )
 KEY_VARIABLES = ("KAGGLE_USERNAME", "KAGGLE_KEY")
 # As KAGGLE_API_TOKEN: an empty token file. The client then looks for no other token and goes on to a key.
@@ -36,7 +39,7 @@ NO_TOKEN = os.devnull
 def download(dataset: str, archive: Path) -> None:
     """Fetch ``dataset`` ("owner/name" or "owner/name/version") as the zip file ``archive``.
 
-    What an earlier run left beside it is resumed, if the file on Kaggle is still the same. Raises
+    The unfinished download of an earlier run is resumed if the file on Kaggle is still the same. Raises
     ``BrokenArchiveError`` if the size is not the announced one; every other failure is a ``UserError``.
     """
     partial = archive.with_name(dataset.split("/")[1] + ".zip")  # the client's choice of a name
@@ -49,7 +52,7 @@ def download(dataset: str, archive: Path) -> None:
 
 # --- credentials -----------------------------------------------------------------------------------
 def sign_in() -> Any:
-    """An authenticated ``KaggleApi``. ``UserError`` without credentials, or with unusable ones."""
+    """Return an authenticated ``KaggleApi``; ``UserError`` if credentials are missing or unusable."""
     import requests
 
     use_project_credentials(Path(paths.KAGGLE_DIR))
@@ -76,14 +79,14 @@ def sign_in() -> Any:
 
 
 def use_project_credentials(folder: Path) -> None:
-    """Make the client obey: the environment, then a token or a kaggle.json in ``folder``, then ~/.kaggle.
+    """Make the client look in the environment, then for a token or kaggle.json in ``folder``, then ~/.kaggle.
 
     The client itself reads token files from ~/.kaggle only, whatever KAGGLE_CONFIG_DIR says, and prefers
     any token to any key, wherever they lie.
     """
     environment = os.environ
-    token = next((folder / name for name in paths.KAGGLE_TOKEN_FILES if (folder / name).is_file()), None)
-    key = (folder / paths.KAGGLE_KEY_FILE).is_file()
+    token = next((folder / name for name in TOKEN_FILES if (folder / name).is_file()), None)
+    key = (folder / KEY_FILE).is_file()
     if token or key:
         environment.setdefault("KAGGLE_CONFIG_DIR", str(folder.resolve()))
     if environment.get("KAGGLE_API_TOKEN"):
@@ -97,21 +100,22 @@ def use_project_credentials(folder: Path) -> None:
 
 
 def credentials_in_use() -> str:
-    """Where the client takes its credentials from, in its own order; empty if there are none."""
+    """Say where the client takes its credentials from, in its own order; "" if there are none."""
     from kaggle.api.kaggle_api_extended import KaggleApi
 
     token = os.environ.get("KAGGLE_API_TOKEN", "")
     if token and token != NO_TOKEN:
         return token if Path(token).is_file() else "KAGGLE_API_TOKEN"
     home = Path.home() / ".kaggle"
-    token_files = [home / name for name in paths.KAGGLE_TOKEN_FILES] if token != NO_TOKEN else []
-    other_files = [Path(KaggleApi.config), home / paths.KAGGLE_LOGIN_FILE]
+    token_files = [home / name for name in TOKEN_FILES] if token != NO_TOKEN else []
+    other_files = [Path(KaggleApi.config), home / LOGIN_FILE]
     if not any(file.is_file() for file in token_files) and "KAGGLE_KEY" in os.environ:
         return " and ".join(KEY_VARIABLES)
     return next((str(file) for file in token_files + other_files if file.is_file()), "")
 
 
 def credentials_problem() -> str:
+    """Say what is wrong with the credentials, and how to get some."""
     where = credentials_in_use()
     problem = f"Kaggle credentials in {where} are not valid" if where else "there are no Kaggle credentials"
     return f"{problem}; {CREDENTIALS_HELP}"
@@ -145,6 +149,8 @@ def kaggle_errors(dataset: str, partial: Path) -> Iterator[None]:
     try:
         yield
     except requests.HTTPError as error:
+        if error.response is None:
+            raise
         raise UserError(http_problem(error.response, str(error), dataset)) from None
     except requests.RequestException as error:
         raise UserError(connection_problem(error, partial)) from None
@@ -158,7 +164,7 @@ def kaggle_errors(dataset: str, partial: Path) -> Iterator[None]:
 
 
 def http_problem(response: requests.Response, said: str, dataset: str) -> str:
-    """One line for an HTTP error status; ``said`` is Kaggle's own text."""
+    """Explain an HTTP error status in one line; ``said`` is Kaggle's own text."""
     status = response.status_code
     said = f"{status}: {said[:200]}"
     if status == 401:
@@ -169,7 +175,7 @@ def http_problem(response: requests.Response, said: str, dataset: str) -> str:
             "accept the rules or terms shown there, verify your account if asked to, and run this again"
         )
     if status == 404:
-        return f"Kaggle has no dataset {dataset}, or does not show it to you ({said}); check --dataset"
+        return f"Kaggle has no dataset {dataset}, or hides it from you ({said}); check --dataset"
     if status == 429:
         wait = response.headers.get("Retry-After", "")
         wait = f"{wait} seconds" if wait.isdigit() else "a few minutes"
@@ -178,12 +184,12 @@ def http_problem(response: requests.Response, said: str, dataset: str) -> str:
 
 
 def connection_problem(error: Exception, partial: Path) -> str:
-    """One line for a failure without an answer: nothing came at all, or what came broke off."""
+    """Explain in one line a connection that failed or broke off."""
     kept = partial.stat().st_size if partial.is_file() else 0
     if kept:
         return (
-            f"the connection to Kaggle broke again and again ({type(error).__name__}); the same command goes "
-            f"on after the {readable_size(kept)} that are here"
+            f"the connection to Kaggle broke several times ({type(error).__name__}); run the same command "
+            f"again, it goes on after the {readable_size(kept)} that are here"
         )
     return (
         f"Kaggle could not be reached ({type(error).__name__}); check the internet connection and the proxy "

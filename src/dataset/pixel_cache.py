@@ -113,8 +113,9 @@ def _map(file: _CacheFile, rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]
     import numpy as np
 
     good = _good(rows)
-    mode = "r" if good.any() else None  # an empty array cannot be mapped
-    return np.load(file.pixels, mmap_mode=mode, allow_pickle=False), good
+    if not good.any():  # an empty array cannot be mapped
+        return np.load(file.pixels, allow_pickle=False), good
+    return np.load(file.pixels, mmap_mode="r", allow_pickle=False), good
 
 
 def _good(rows: Sequence[Row]) -> np.ndarray:

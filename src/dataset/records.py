@@ -1,4 +1,4 @@
-"""Records of a data folder: the labelled images and the official test images, one row each."""
+"""Records of a data folder: labelled images and official test images, one row each."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class OfficialTest:
-    """The images of the official test CSV; ``labelled`` is False when its labels are no labels.
+    """The images of the official test CSV; ``labelled``: whether it holds real labels, ``why``: the reason.
 
     ``images``: image_id, patient, label (only if labelled), class, view, sex, age, path.
     """
@@ -61,18 +61,19 @@ def load_dataset(data_dir: str | Path, patient_map: str | Path | None = None) ->
     metadata = data_dir / paths.TRAIN_METADATA
     rows = read_metadata(metadata)
     if rows.empty:
-        raise UserError(f"{metadata} holds no rows")
+        raise UserError(f"{metadata} holds no rows; `python src/download_dataset.py --force` replaces it")
     images = reduce_to_images(rows, metadata.name)
     map_file = find_patient_map(data_dir, patient_map)
     patient_of = read_patient_map(map_file) if map_file else {}
     unmapped = int((~images["image_id"].isin(patient_of)).sum())
     if map_file and unmapped == len(images):
-        raise UserError(f"{map_file} knows none of the images of {metadata}: it is another dataset's mapping")
-    images = with_patients(images, patient_of)
-    folder = paths.training_images(data_dir)
-    images["path"] = [folder / f"{image_id}.png" for image_id in images["image_id"]]
+        raise UserError(
+            f"{map_file} names none of the images of {metadata}, so it is another dataset's mapping; give "
+            "the right one with --patient-map"
+        )
+    images = _with_files(with_patients(images, patient_of), paths.training_images(data_dir))
     if images["label"].nunique() < 2:
-        raise UserError(f"{metadata} has images of one class only: nothing can be learned from it")
+        raise UserError(f"{metadata} has images of one class only; training needs both")
     return Dataset(
         data_dir=data_dir,
         images=images,
@@ -84,9 +85,9 @@ def load_dataset(data_dir: str | Path, patient_map: str | Path | None = None) ->
 
 
 def load_official_test(data_dir: str | Path, patient_map: str | Path | None = None) -> OfficialTest | None:
-    """The official test images, or None where there is no test CSV or no row in it.
+    """Read the official test images; None if there is no test CSV, or no row in it.
 
-    Constant, empty or placeholder labels are no labels: then ``labelled`` is False and there is no column
+    Constant, empty or placeholder labels do not count: then ``labelled`` is False and there is no column
     ``label``, so that no metric can be computed from them by accident.
     """
     data_dir = Path(data_dir)
@@ -108,12 +109,19 @@ def load_official_test(data_dir: str | Path, patient_map: str | Path | None = No
     folder = paths.test_images(data_dir)
     if (folder / "Images").is_dir():
         folder = folder / "Images"
-    images["path"] = [folder / f"{image_id}.png" for image_id in images["image_id"]]
-    return OfficialTest(images=images, labelled=labels is not None, why=why)
+    return OfficialTest(images=_with_files(images, folder), labelled=labels is not None, why=why)
+
+
+def _with_files(images: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Add ``path``, the file of each image in ``folder``."""
+    import pandas as pd
+
+    files = [folder / f"{image_id}.png" for image_id in images["image_id"]]
+    return images.assign(path=pd.Series(files, index=images.index, dtype=object))
 
 
 def _official_labels(rows: pd.DataFrame) -> tuple[pd.Series | None, str]:
-    """(0/1 per row, or None if the CSV holds no labels, the reason in words)."""
+    """Return (0/1 per row, or None if the CSV holds no labels; the reason in words)."""
     import pandas as pd
 
     if "Target" in rows and rows["Target"].ne("").any():
@@ -136,7 +144,7 @@ def _official_labels(rows: pd.DataFrame) -> tuple[pd.Series | None, str]:
 
 
 def name_some(image_ids: list[str], limit: int = 10) -> str:
-    """ "3 images (a, b, c)": the count and the first ``limit`` names."""
+    """Write "3 images (a, b, c)": the count and the first ``limit`` names."""
     count = f"{len(image_ids)} image{'s' if len(image_ids) != 1 else ''}"
     more = ", ..." if len(image_ids) > limit else ""
     return f"{count} ({', '.join(image_ids[:limit])}{more})"

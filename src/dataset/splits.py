@@ -1,17 +1,19 @@
-"""Train/test split and folds: made once, frozen in a file, read by everything else.
+"""Train/test split and folds, made once, frozen in ``splits.json``, and read by everything else.
 
 Stratified by label and grouped by patient, so that no person is on two sides. The split is a function of
-the metadata alone (not of which files happen to be readable, nor of a script's --seed); the folds are a
-pure function of (splits, k).
+the metadata alone, not of a script's --seed nor of which files can be read; the folds are a pure function of
+(splits, k).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from common import paths
+from dataset.file_formats import SplitsBody, SplitsFile
 from dataset.records import CHECK_COMMAND, Dataset, name_some
 from utils import UserError, load_json, save_json, sha256_json
 
@@ -28,8 +30,11 @@ COLUMNS = ["image_id", "patient", "label", "class", "role"]
 
 @dataclass(frozen=True)
 class Splits:
-    """``images``: image_id, patient, label, class, role ("train", "test"; "unused" where the training images
-    were reduced, "validation" where a fold was left out), sorted by image_id."""
+    """The frozen split of a dataset.
+
+    ``images``: image_id, patient, label, class, role, sorted by image_id; roles are "train" and "test", and
+    "unused" where the training images were reduced, "validation" where a fold was left out.
+    """
 
     images: pd.DataFrame
     grouped_by: str
@@ -41,7 +46,7 @@ class Splits:
 
 # --- the split -------------------------------------------------------------------------------------
 def load_or_create_splits(dataset: Dataset, path: str | Path | None = None) -> Splits:
-    """The frozen split of ``dataset``; written to ``path`` (default ``<data-dir>/splits.json``) if missing.
+    """Read the frozen split of ``dataset`` from ``path`` (default ``<data-dir>/splits.json``), or make it.
 
     ``UserError`` if the file there was edited, or does not fit the dataset: it is never rebuilt silently.
     """
@@ -55,33 +60,32 @@ def load_or_create_splits(dataset: Dataset, path: str | Path | None = None) -> S
             save_json(path, content)
         except OSError as error:
             reason = error.strerror
-            raise UserError(f"{path} cannot be written ({reason}); give --splits PATH elsewhere") from None
+            raise UserError(f"{path} cannot be written ({reason}); name another file with --splits") from None
     else:
-        content = load_json(path)
-        _check_file(content, path)
+        content = _read_splits(path)
     images = pd.DataFrame(content["images"], columns=COLUMNS)
     if not created:
         _check_fit(images, content["grouped_by"], dataset, path)
     return Splits(images, content["grouped_by"], content["seed"], content["sha256"], path, created)
 
 
-def make_splits(dataset: Dataset, seed: int = SPLIT_SEED) -> dict[str, Any]:
-    """The content of a new ``splits.json``: the first of 4 stratified, grouped folds is the test set."""
+def make_splits(dataset: Dataset, seed: int = SPLIT_SEED) -> SplitsFile:
+    """Make the content of ``splits.json``: the first of 4 stratified, grouped folds is the test set."""
     images = dataset.images[["image_id", "patient", "label", "class"]].sort_values("image_id")
     fold = _stratified_group_folds(images, round(1 / TEST_FRACTION), seed, "a test set")
     images = images.assign(role=[TEST if number == 1 else TRAIN for number in fold])
-    content = {
+    content: SplitsBody = {
         "version": VERSION,
         "seed": seed,
         "test_fraction": TEST_FRACTION,
         "grouped_by": dataset.grouped_by,
-        "images": images.to_dict("records"),
+        "images": cast("list[Any]", images.to_dict("records")),
     }
     return {"sha256": sha256_json(content), **content}
 
 
 def assign_folds(splits: Splits, k: int) -> pd.Series:
-    """Fold number 1..k of each training image (index image_id): a pure function of (splits, k)."""
+    """Assign each training image (index image_id) to fold 1..k: a pure function of (splits, k)."""
     import pandas as pd
 
     train = splits.images[splits.images["role"] == TRAIN]
@@ -90,9 +94,9 @@ def assign_folds(splits: Splits, k: int) -> pd.Series:
 
 
 def assign_validation_part(splits: Splits) -> pd.Series:
-    """1 for the stratified, patient-grouped tenth of the training images that validates, else higher.
+    """Return 1 for the stratified, patient-grouped tenth of the training images that validates, else more.
 
-    Of a set with fewer than ten patients with (or without) pneumonia the part is larger than a tenth.
+    If fewer than ten patients have (or do not have) pneumonia, the part is larger than a tenth.
     """
     train = splits.images[splits.images["role"] == TRAIN]
     patients = min(group["patient"].nunique() for _, group in train.groupby("label"))
@@ -100,11 +104,11 @@ def assign_validation_part(splits: Splits) -> pd.Series:
 
 
 def reduce_training(splits: Splits, fraction: float) -> Splits:
-    """``splits`` with only ``fraction`` of the training patients left; the others' role becomes "unused".
+    """Keep ``fraction`` of the training patients; the role of the others' images becomes "unused".
 
     Patients with and without a positive image are each put in one random order (fixed by the split's seed)
     and the first ``fraction`` of them kept, so that a smaller subset always lies within a larger one. The
-    test images and the sha256 stay. ``UserError`` if one kind of patient would be left without anybody.
+    test images and the sha256 stay. ``UserError`` if no patient of one kind would be left.
     """
     import numpy as np
 
@@ -115,9 +119,10 @@ def reduce_training(splits: Splits, fraction: float) -> Splits:
         patients = np.sort(has_positive.index[has_positive == label].to_numpy(dtype=str))
         n = round(fraction * len(patients))
         if n == 0:
+            enough = math.ceil(100 / max(len(patients), 1)) / 100
             raise UserError(
-                f"--train-fraction {fraction:g} of {len(patients)} training patients {kind} pneumonia "
-                "is nobody"
+                f"--train-fraction {fraction:g} leaves no patient {kind} pneumonia ({len(patients)} in "
+                f"training); use at least {enough:g}"
             )
         kept += list(np.random.default_rng(splits.seed).permutation(patients)[:n])
     role = splits.images["role"].where(
@@ -127,20 +132,20 @@ def reduce_training(splits: Splits, fraction: float) -> Splits:
 
 
 def leave_out_fold(splits: Splits, fold: int, k: int) -> Splits:
-    """``splits`` without fold ``fold`` of its ``k`` folds: the role of those images becomes "validation"."""
+    """Leave out fold ``fold`` of ``k``: the role of its images becomes "validation"."""
     folds = assign_folds(splits, k)
     left_out = splits.images["image_id"].isin(folds.index[folds == fold])
     return replace(splits, images=splits.images.assign(role=splits.images["role"].mask(left_out, VALIDATION)))
 
 
 def training_part(splits: Splits, fraction: float, fold: int | None, k: int | None) -> Splits:
-    """What a generator may learn from: first ``reduce_training``, then ``leave_out_fold`` if there is one."""
+    """Reduce ``splits`` to what a generator may learn from: a fraction, without a fold if one is given."""
     reduced = reduce_training(splits, fraction)
-    return reduced if fold is None else leave_out_fold(reduced, fold, k)
+    return reduced if fold is None or k is None else leave_out_fold(reduced, fold, k)
 
 
 def select(dataset: Dataset, splits: Splits, role: str, label: int | None = None) -> pd.DataFrame:
-    """The records of ``dataset.images`` with that role, and label if given, sorted by image_id."""
+    """Select the records of ``dataset.images`` with that role, and label if given, sorted by image_id."""
     ids = splits.images.loc[splits.images["role"] == role, "image_id"]
     records = dataset.images[dataset.images["image_id"].isin(ids)]
     if label is not None:
@@ -149,7 +154,7 @@ def select(dataset: Dataset, splits: Splits, role: str, label: int | None = None
 
 
 def describe_splits(splits: Splits) -> str:
-    """A line for the terminal: where the split lies, and how many images and patients each side has."""
+    """Describe the split in a line: its file, and how many images and patients each side has."""
     sides = []
     for role in (TRAIN, VALIDATION, TEST, UNUSED):
         group = splits.images[splits.images["role"] == role]
@@ -163,13 +168,15 @@ def describe_splits(splits: Splits) -> str:
 
 
 def _stratified_group_folds(images: pd.DataFrame, k: int, seed: int, what: str) -> list[int]:
-    """Fold 1..k of each row: labels in equal shares, patients whole (scikit-learn StratifiedGroupKFold)."""
+    """Assign each row to fold 1..k, with equal label shares and whole patients (StratifiedGroupKFold)."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     for label, group in images.groupby("label"):
         if (patients := group["patient"].nunique()) < k:
             kind = "positive" if label else "negative"
-            raise UserError(f"{patients} patients with {kind} images are too few for {what}: {k} are needed")
+            raise UserError(
+                f"{patients} patients with {kind} images are too few for {what}: at least {k} are needed"
+            )
     folds = [0] * len(images)
     splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
     rows = images["image_id"]
@@ -179,10 +186,12 @@ def _stratified_group_folds(images: pd.DataFrame, k: int, seed: int, what: str) 
     return folds
 
 
-def _check_file(content: Any, path: Path) -> None:
+def _read_splits(path: Path) -> SplitsFile:
+    """Read a splits file; ``UserError`` if it is something else or was edited."""
+    content = load_json(path)
     remedy = f"restore it, or delete it and run `{CHECK_COMMAND} ...` for a new split"
     try:
-        body = {key: content[key] for key in ("version", "seed", "test_fraction", "grouped_by", "images")}
+        body = {key: content[key] for key in SplitsBody.__annotations__}
         stated = content["sha256"]
     except (TypeError, KeyError) as missing:
         raise UserError(f"{path} is not a splits file ({missing} is missing); {remedy}") from None
@@ -190,10 +199,11 @@ def _check_file(content: Any, path: Path) -> None:
         raise UserError(f"{path} has version {content['version']}, this code reads {VERSION}; {remedy}")
     if sha256_json(body) != stated:
         raise UserError(f"{path} was edited: its sha256 does not match its content; {remedy}")
+    return content
 
 
 def _check_fit(images: pd.DataFrame, grouped_by: str, dataset: Dataset, path: Path) -> None:
-    """``UserError`` saying what differs between the frozen split and the dataset."""
+    """Raise ``UserError`` if the frozen split and the dataset differ, and say in what."""
     remedy = "give the --splits and --patient-map that belong together, or delete the file for a new split"
     expected = dataset.images.set_index("image_id")
     frozen = images.set_index("image_id")

@@ -1,4 +1,4 @@
-"""Metadata tables of the RSNA dataset: one row per bounding box in, one record per image out.
+"""Metadata tables of the RSNA dataset, and its facts: one row per bounding box in, one record per image out.
 
 ``patientId`` names an image, not a person, and an image with two boxes has two rows.
 """
@@ -42,20 +42,20 @@ def read_metadata(path: Path) -> pd.DataFrame:
     bad = rows.loc[~rows["patientId"].map(lambda name: bool(SAFE_ID.fullmatch(name))), "patientId"]
     if not bad.empty:
         raise UserError(
-            f"{path.name}: patientId {bad.iloc[0]!r} is refused: it must be a plain file name without folders"
+            f"{path.name}: patientId {bad.iloc[0]!r} is not a plain file name without folders; correct it"
         )
     return rows
 
 
 def reduce_to_images(rows: pd.DataFrame, source: str) -> pd.DataFrame:
-    """One record per image: image_id, label, class, view, sex, age, n_boxes; sorted by image_id.
+    """Make one record per image: image_id, label, class, view, sex, age, n_boxes; sorted by image_id.
 
     ``UserError`` naming the image if its rows carry two labels or classes, or Target and class disagree.
     """
     import pandas as pd
 
     if "Target" not in rows and "class" not in rows:
-        raise UserError(f"{source} has neither Target nor class: images without labels cannot be trained on")
+        raise UserError(f"{source} has no labels: it needs a column Target or class")
     classes = _canonical_classes(rows, source) if "class" in rows else None
     labels = _labels(rows, classes, source)
     table = pd.DataFrame(
@@ -74,7 +74,7 @@ def reduce_to_images(rows: pd.DataFrame, source: str) -> pd.DataFrame:
         mixed = per_image[column].nunique()
         mixed = mixed[mixed > 1]
         if not mixed.empty:
-            raise UserError(f"{source}: image {mixed.index[0]} has rows with different {column} values")
+            raise UserError(f"{source}: image {mixed.index[0]} has rows of different {column}; correct them")
     images = per_image.first()
     images["n_boxes"] = per_image["n_boxes"].sum()
     return images.reset_index()
@@ -107,11 +107,11 @@ def _canonical_classes(rows: pd.DataFrame, source: str) -> pd.Series:
 
 
 def _labels(rows: pd.DataFrame, classes: pd.Series | None, source: str) -> pd.Series:
-    """0/1 per row from Target, class, or both, which then must agree."""
+    """Return 0/1 per row from Target, class, or both, which then must agree."""
     import pandas as pd
 
     from_class = classes.map(LABEL_OF_CLASS).astype(int) if classes is not None else None
-    if "Target" not in rows:
+    if from_class is not None and "Target" not in rows:
         return from_class
     target = pd.to_numeric(rows["Target"], errors="coerce")
     if not target.isin([0, 1]).all():

@@ -1,6 +1,6 @@
 """The anatomy of a chest phantom: fields of X-ray attenuation, summed from simple closed-form shapes.
 
-Lengths are in the body units of ``phantom_shapes``. Attenuation is in display units, where about 0 is air
+Lengths are in the body units of ``shapes``. Attenuation is in display units, where about 0 is air
 outside the body and about 1 the abdomen. Anatomy is random but belongs to the patient; pose, inspiration and
 view belong to the image.
 """
@@ -17,7 +17,7 @@ from phantom.shapes import Pose, draw_lines, ellipse, smooth_noise, soft_step
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Lasting traits of one patient, in body units unless said otherwise."""
+    """Lasting traits of one patient; lengths in body units."""
 
     lung_width: tuple[float, float]  # half width of the rib cage, right and left
     apex: float  # y of the top of the lungs
@@ -61,7 +61,7 @@ class Chest:
 
 
 def draw_anatomy(rng: np.random.Generator, sex: str) -> Anatomy:
-    """A patient's traits."""
+    """Draw a patient's traits."""
     width = rng.uniform(0.64, 0.76)
     dome = rng.uniform(0.42, 0.56)
     return Anatomy(
@@ -85,8 +85,8 @@ def draw_anatomy(rng: np.random.Generator, sex: str) -> Anatomy:
     )
 
 
-def as_imaged(anatomy: Anatomy, view: str, rng: np.random.Generator) -> Anatomy:
-    """The patient as one exposure shows him or her.
+def vary_by_view(anatomy: Anatomy, view: str, rng: np.random.Generator) -> Anatomy:
+    """Change the anatomy to what one exposure shows.
 
     In an AP image (supine or sitting in bed) the heart lies far from the detector and is magnified, and
     inspiration is shallower, so the diaphragm is higher.
@@ -95,12 +95,13 @@ def as_imaged(anatomy: Anatomy, view: str, rng: np.random.Generator) -> Anatomy:
         heart, rise = rng.normal(1.10, 0.06), rng.uniform(0.0, 0.20)
     else:
         heart, rise = rng.normal(1.0, 0.03), rng.uniform(-0.06, 0.10)
-    dome = tuple(level - rise + rng.normal(0, 0.012) for level in anatomy.dome)
+    right, left = (level - rise + rng.normal(0, 0.012) for level in anatomy.dome)
     stomach = anatomy.stomach * rng.uniform(0.6, 1.1) if view == "PA" or rng.random() < 0.4 else 0.0
-    return replace(anatomy, heart=anatomy.heart * heart, dome=dome, stomach=stomach)
+    return replace(anatomy, heart=anatomy.heart * heart, dome=(right, left), stomach=stomach)
 
 
 def draw_pose(rng: np.random.Generator, view: str) -> Pose:
+    """Draw how the patient stands or lies in the frame; AP images vary more."""
     spread = 1.6 if view == "AP" else 1.0
     return Pose(
         angle=rng.normal(0, 0.025 * spread),
@@ -111,7 +112,7 @@ def draw_pose(rng: np.random.Generator, view: str) -> Pose:
 
 # --- organs ----------------------------------------------------------------------------------------
 def lung_fields(anatomy: Anatomy, x: np.ndarray, y: np.ndarray) -> Lungs:
-    """The lungs: inside the rib cage, above the diaphragm, beside the heart and the mediastinum."""
+    """Draw the lungs: inside the rib cage, above the diaphragm, beside the heart and the mediastinum."""
     ax = np.abs(x)
     width = np.where(x < 0, *map(np.float32, anatomy.lung_width))
     above = np.maximum(np.float32(0.30) - y, 0) / np.float32(0.30 - anatomy.apex)
@@ -244,7 +245,7 @@ def _grow(
 
 # --- the whole chest -------------------------------------------------------------------------------
 def draw_chest(anatomy: Anatomy, pose: Pose, view: str, size: int, rng: np.random.Generator) -> Chest:
-    """A healthy chest in a square frame of ``size`` pixels."""
+    """Draw a healthy chest in a square frame of ``size`` pixels."""
     x, y = pose.body_grid(size)
     lungs = lung_fields(anatomy, x, y)
     # Air is deepest in the middle of each lung and thins out towards the ribs.

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,9 @@ from PIL import Image
 
 from common import paths
 from common.progress import progress_bar
+from dataset.file_formats import PhantomMarker
 from dataset.image_writer import LOW_EFFORT, save_png
-from phantom.anatomy import Anatomy, as_imaged, draw_anatomy, draw_chest, draw_pose
+from phantom.anatomy import Anatomy, draw_anatomy, draw_chest, draw_pose, vary_by_view
 from phantom.findings import (
     COMPANIONS,
     FRAME,
@@ -50,7 +52,7 @@ SMALL_JOB = 250 * 224**2  # pixels; starting worker processes takes longer than 
 
 @dataclass(frozen=True)
 class Scene:
-    """What one image shows, at any resolution."""
+    """Content of one image, at any resolution."""
 
     record: Record
     anatomy: Anatomy
@@ -61,16 +63,16 @@ class Scene:
 
 # --- images ----------------------------------------------------------------------------------------
 def phantom_image(record: Record, image_size: int, seed: int = 42) -> tuple[np.ndarray, list[Box]]:
-    """The image, uint8 [image_size, image_size], and its boxes (x, y, width, height) in a 1024 frame."""
+    """Draw an image, uint8 [image_size, image_size], and its boxes (x, y, width, height; 1024 frame)."""
     scene = draw_scene(record, seed)
     return render(scene, image_size, generator(seed, record.part, "render", record.index)), scene.boxes
 
 
 def draw_scene(record: Record, seed: int) -> Scene:
-    """The person as this image shows him or her, with opacities if the record says so."""
+    """Draw the person as this image shows him or her, with opacities if the record says so."""
     rng = generator(seed, record.part, "scene", record.index)
     person = draw_anatomy(generator(seed, record.part, "person", record.patient), record.sex)
-    anatomy, pose = as_imaged(person, record.view, rng), draw_pose(rng, record.view)
+    anatomy, pose = vary_by_view(person, record.view, rng), draw_pose(rng, record.view)
     if record.label_class != NORMAL and rng.random() < 0.30:
         anatomy = replace(anatomy, heart=anatomy.heart * rng.uniform(1.10, 1.30))
     if record.label_class != OPACITY:
@@ -157,12 +159,12 @@ def make_phantom_dataset(
         workers: processes; if None, one for a small dataset, else one per core.
 
     Raises:
-        UserError: nonsense numbers, or ``output_dir`` holds a dataset that is not a phantom one.
+        UserError: numbers out of range, or ``output_dir`` holds a dataset that is not a phantom one.
     """
     folder = Path(output_dir)
     num_test_images = num_images // 4 if num_test_images is None else num_test_images
     _check(num_images, num_test_images, image_size)
-    settings = {
+    settings: PhantomMarker = {
         "what": "procedural chest phantoms, no patient's image",
         "version": VERSION,
         "num_images": num_images,
@@ -182,15 +184,17 @@ def make_phantom_dataset(
 
 def _check(num_images: int, num_test_images: int, image_size: int) -> None:
     if num_images < 1 or num_test_images < 0:
-        raise UserError(f"{num_images} images and {num_test_images} test images: at least 1 and 0 are needed")
+        raise UserError(
+            f"{num_images} images and {num_test_images} test images cannot be made; give at least 1 and 0"
+        )
     if not SMALLEST_SIZE <= image_size <= LARGEST_SIZE:
-        raise UserError(f"image size {image_size}: {SMALLEST_SIZE} to {LARGEST_SIZE} pixels are allowed")
+        raise UserError(f"image size {image_size} must be {SMALLEST_SIZE} to {LARGEST_SIZE} pixels")
 
 
-def _claim(folder: Path, settings: dict) -> None:
-    """Mark ``folder`` as phantoms. Refuse one that holds another dataset; empty one of other settings.
+def _claim(folder: Path, settings: PhantomMarker) -> None:
+    """Mark ``folder`` as phantoms; refuse one that holds another dataset, empty one of other settings.
 
-    The frozen split goes with the images that it names.
+    The frozen split is removed with the images that it names.
     """
     marker = paths.phantom_marker(folder)
     tables = [folder / paths.TRAIN_METADATA, folder / paths.TEST_METADATA, folder / paths.PATIENT_MAP]
@@ -199,7 +203,7 @@ def _claim(folder: Path, settings: dict) -> None:
         found = [path.name for path in tables + image_folders if path.exists()]
         if found:
             raise UserError(
-                f"{folder} holds a dataset that is not a phantom one ({found[0]}); nothing was written: "
+                f"{folder} holds a dataset that is not a phantom one ({found[0]}), so nothing was written; "
                 "give another --output-dir"
             )
     elif load_json(marker) != settings:
@@ -211,7 +215,7 @@ def _claim(folder: Path, settings: dict) -> None:
 
 
 def _map(work: partial, records: list[Record], workers: int, progress: bool) -> list[list[Box]]:
-    """``work`` on every record, in order, in ``workers`` processes."""
+    """Apply ``work`` to every record, in order, in ``workers`` processes."""
     bar = partial(progress_bar, total=len(records), desc="phantoms", unit="image", disable=not progress)
     if workers == 1:
         return list(bar(map(work, records)))
@@ -221,7 +225,7 @@ def _map(work: partial, records: list[Record], workers: int, progress: bool) -> 
         return list(bar(pool.map(work, records, chunksize=8)))
     except BrokenProcessPool:
         raise UserError(
-            "a worker process was ended, perhaps for want of memory; the same command with --workers 1 "
+            "a worker process was killed, perhaps because memory ran out; the same command with --workers 1 "
             "goes on where it stopped"
         ) from None
     finally:
@@ -229,7 +233,7 @@ def _map(work: partial, records: list[Record], workers: int, progress: bool) -> 
 
 
 def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the main one alone answers it."""
+    """Ignore Ctrl-C, which reaches every process of the terminal: the main one answers it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -262,8 +266,8 @@ def _write_tables(folder: Path, records: list[Record], boxes: list[list[Box]]) -
     save_csv(folder / paths.TRAIN_METADATA, train)
 
 
-def _rows(record: Record, boxes: list[Box]) -> list[dict]:
-    """One row per box, or a single one without a box, in RSNA's columns."""
+def _rows(record: Record, boxes: list[Box]) -> list[dict[str, Any]]:
+    """Make one row per box, or a single one without a box, in RSNA's columns."""
     facts = {
         "Target": record.target,
         "class": record.label_class,
@@ -272,7 +276,8 @@ def _rows(record: Record, boxes: list[Box]) -> list[dict]:
         "modality": "CR",
         "position": record.view,
     }
+    places: list[tuple[int | None, ...]] = [*boxes] or [(None,) * 4]
     return [
         {"patientId": record.image_id, **dict(zip(("x", "y", "width", "height"), box, strict=True)), **facts}
-        for box in boxes or [(None,) * 4]
+        for box in places
     ]

@@ -1,9 +1,9 @@
-"""What is found in the phantoms' lungs, and what lies on them: opacities, their mimics, lines and markers.
+"""Findings in the phantoms' lungs, and objects on them: opacities, their mimics, lines and markers.
 
 An opacity, the only finding of class "Lung Opacity", is a soft-edged patch of mottled texture inside a lung.
 The findings of "No Lung Opacity / Not Normal" brighten the image just as much, but are smooth, sharp-edged,
 linear or everywhere. So the label is in the local texture more than in the brightness of a region.
-Units are those of ``phantom_anatomy``; a finding is a field of attenuation [H, W] to be added in the lungs.
+Units are those of ``anatomy``; a finding is a field of attenuation [H, W] to be added in the lungs.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Patch:
 
 
 def draw_side(rng: np.random.Generator) -> int:
-    """-1 for the patient's right, +1 for the left."""
+    """Draw a side: -1 for the patient's right, +1 for the left."""
     return int(rng.choice((-1, 1)))
 
 
 def draw_patch(rng: np.random.Generator, anatomy: Anatomy, side: int, size: float = 1.0) -> Patch:
-    """A region of one lung, as big as the boxes of the RSNA set when ``size`` is 1."""
+    """Draw a region of one lung, as big as the boxes of the RSNA set if ``size`` is 1."""
     axes = (size * rng.uniform(0.15, 0.27), size * rng.lognormal(-1.25, 0.32))
     width, dome = (values[side > 0] for values in (anatomy.lung_width, anatomy.dome))
     y = rng.uniform(anatomy.apex + 0.38, dome - 0.08)
@@ -62,7 +62,7 @@ def draw_patch(rng: np.random.Generator, anatomy: Anatomy, side: int, size: floa
 def draw_opacities(
     rng: np.random.Generator, anatomy: Anatomy, pose: Pose, count: int
 ) -> tuple[list[Patch], list[Box]]:
-    """``count`` opacities, in both lungs when there are several, and the boxes around them."""
+    """Draw ``count`` opacities, in both lungs if there are several, and the boxes around them."""
     lungs = lung_fields(anatomy, *pose.body_grid(BOX_GRID))
     side = draw_side(rng)
     patches: list[Patch] = []
@@ -77,7 +77,7 @@ def draw_opacities(
 
 
 def bounding_box(patch: Patch, lungs: Lungs) -> Box | None:
-    """The box around the visible part of a patch; None if that is tiny, or less than half of the patch.
+    """Return the box around the visible part of a patch; None if that is tiny or under half of the patch.
 
     The fields of ``lungs`` are those of a [BOX_GRID, BOX_GRID] frame.
     """
@@ -147,7 +147,7 @@ def veil(chest: Chest, rng: np.random.Generator) -> np.ndarray:
 
 
 def doubtful_patch(chest: Chest, rng: np.random.Generator) -> np.ndarray:
-    """What one reader calls an opacity and another does not: the errors of the labels."""
+    """A faint patch that readers would disagree about: such images make errors in the labels."""
     patch = draw_patch(rng, chest.anatomy, draw_side(rng), rng.uniform(0.5, 0.9))
     return consolidation(chest, [replace(patch, contrast=0.4 * patch.contrast)], rng)
 

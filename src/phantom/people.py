@@ -1,4 +1,4 @@
-"""Made-up people for the phantoms: who has how many images, of which class and view, at which age.
+"""Made-up people for the phantoms: their number of images, and class, view and age of each image.
 
 Proportions are those of the training part of the RSNA set: 26,684 images of about 11,439 people.
 """
@@ -27,6 +27,8 @@ FIRST_TEST_PATIENT = 50_000_000  # the test images are of other people
 
 @dataclass(frozen=True)
 class Person:
+    """One made-up person."""
+
     number: int
     age: float  # years, at the first image
     sex: str  # "F" or "M"
@@ -35,7 +37,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Record:
-    """What the metadata say about one image of one person."""
+    """Metadata of one image of one person."""
 
     part: str  # "train" or "test"
     index: int  # of the image within its part
@@ -49,21 +51,22 @@ class Record:
 
     @property
     def target(self) -> int:
+        """1 for an opacity, else 0."""
         return int(self.label_class == OPACITY)
 
     @property
     def nih_name(self) -> str:
-        """A file name as in NIH ChestX-ray14: the patient's number, then the visit's."""
+        """File name as in NIH ChestX-ray14: the patient's number, then the visit's."""
         return f"{self.patient:08d}_{self.visit:03d}.png"
 
 
 def generator(*key: int | str) -> np.random.Generator:
-    """Random numbers that are a pure function of ``key``."""
+    """Make a source of random numbers that is a pure function of ``key``."""
     return np.random.default_rng(derive_seed("phantom", *key))
 
 
 def phantom_records(num_images: int, seed: int = 42, part: str = "train") -> list[Record]:
-    """The first ``num_images`` records of a part; asking for more changes none of the first ones."""
+    """Make the first ``num_images`` records of a part; a larger number changes none of the first ones."""
     return list(islice(_all_records(seed, part), num_images))
 
 
@@ -78,7 +81,7 @@ def _all_records(seed: int, part: str) -> Iterator[Record]:
 
 
 def _block_records(seed: int, part: str, block: int, first_number: int) -> list[Record]:
-    """A block of images: draw people, rank their images by how ill they are, and cut at the class quotas."""
+    """Make a block of records: draw people, rank their images by illness, and cut at the class quotas."""
     rng = generator(seed, part, "block", block)
     visits = _draw_visits(rng, first_number)
     # Some people are ill more often than others, and "Not Normal" comes with age.
@@ -107,7 +110,7 @@ def _block_records(seed: int, part: str, block: int, first_number: int) -> list[
 
 
 def _draw_visits(rng: np.random.Generator, first_number: int) -> list[tuple[Person, int]]:
-    """People until the block is full: (person, number of the visit) for each image."""
+    """Draw people until the block is full: (person, number of the visit) for each image."""
     visits: list[tuple[Person, int]] = []
     number = first_number
     while len(visits) < BLOCK:
