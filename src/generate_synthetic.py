@@ -16,11 +16,14 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from common import paths
 from common.command_line import argument_parser, number, run_script
 from common.distributed import barrier, from_main, is_main, my_share, process_count, process_group
+from common.logs import keep_run_log
+from common.options import Option
 from common.progress import progress_bar
 from dataset.image_writer import is_whole
 from gan.settings import CLASS_FLAGS, label_of_class
@@ -38,43 +41,42 @@ log = logging.getLogger(__name__)
 
 
 # --- command line ----------------------------------------------------------------------------------
+OPTIONS = (
+    Option("--model-path", "generator checkpoint (default: none, required)", required=True, metavar="PATH"),
+    Option("--output-dir",
+           "folder of the images; those of a generator trained without fold I go to its subfolder fold_I",
+           default=paths.SYNTHETIC_DIR, metavar="PATH"),
+    Option("--label",
+           "class of the images, for a generator that was trained with --conditional, which needs it "
+           "(default: none, what the generator was trained on)",
+           choices=CLASS_FLAGS),
+    Option("--num-images", "images the folder shall hold", type=number(int, 1), default=5000, metavar="N"),
+    Option("--latent-dim",
+           "length of the noise vector; refused if the checkpoint's differs (default: the checkpoint's; 100 "
+           "in a default training)",
+           type=number(int, 1), metavar="N"),
+    Option("--feature-maps-g",
+           "the generator's base feature maps; refused if the checkpoint's differs (default: the "
+           "checkpoint's; 32 in a default training)",
+           type=number(int, 1), metavar="N"),
+    Option("--batch-size", "images generated at a time", type=number(int, 1), default=64, metavar="N"),
+    Option("--seed", "seed of the noise", type=number(int, 0, 2**32 - 1), default=42, metavar="N"),
+    Option("--workers", "threads that write images", type=number(int, 1), default=4, metavar="N"),
+    Option("--overwrite", "remove the folder's synthetic images and manifest first", switch=True),
+    Option("--cpu", "use the CPU even if a GPU is there", switch=True),
+    Option("--estimate", "only say about how long it takes, and what is quicker", switch=True),
+)  # fmt: skip
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argument_parser("Make synthetic X-rays with a trained generator.")
-    add = parser.add_argument
-    add("--model-path", required=True, metavar="PATH", help="generator checkpoint (default: none, required)")
-    add(
-        "--output-dir", default=paths.SYNTHETIC_DIR, metavar="PATH",
-        help="folder of the images; those of a generator trained without fold I go to its subfolder fold_I",
-    )  # fmt: skip
-    add(
-        "--label", choices=CLASS_FLAGS,
-        help="class of the images, for a generator that was trained with --conditional, which needs it "
-        "(default: none, what the generator was trained on)",
-    )  # fmt: skip
-    add("--num-images", type=number(int, 1), default=5000, metavar="N", help="images the folder shall hold")
-    for flag, meaning, usual in (
-        ("--latent-dim", "length of the noise vector", 100),
-        ("--feature-maps-g", "the generator's base feature maps", 32),
-    ):
-        add(
-            flag, type=number(int, 1), metavar="N",
-            help=f"{meaning}; refused if the checkpoint's differs (default: the checkpoint's; {usual} in a "
-            "default training)",
-        )  # fmt: skip
-    add("--batch-size", type=number(int, 1), default=64, metavar="N", help="images generated at a time")
-    add("--seed", type=number(int, 0, 2**32 - 1), default=42, metavar="N", help="seed of the noise")
-    add("--workers", type=number(int, 1), default=4, metavar="N", help="threads that write images")
-    add("--overwrite", action="store_true", help="remove the folder's synthetic images and manifest first")
-    add("--cpu", action="store_true", help="use the CPU even if a GPU is there")
-    add("--estimate", action="store_true", help="only say about how long it takes, and what is quicker")
-    return parser
+    return argument_parser("Make synthetic X-rays with a trained generator.", OPTIONS)
 
 
 # --- the generator ---------------------------------------------------------------------------------
 def load_generator(
     path: str, latent_dim: int | None, feature_maps: int | None
 ) -> tuple[Generator, dict[str, Any]]:
-    """(generator, its checkpoint); ``UserError`` if a flag contradicts the checkpoint."""
+    """Load (generator, its checkpoint); ``UserError`` if a flag contradicts the checkpoint."""
     from gan.networks import generator_from_checkpoint
     from utils import load_checkpoint
 
@@ -92,7 +94,7 @@ def load_generator(
 def class_to_make(
     generator: Generator, checkpoint: dict[str, Any], path: str, label: str | None
 ) -> int | None:
-    """The number of the class that ``label`` names, for a generator that takes one; else None.
+    """Return the number of the class that ``label`` names, for a generator that takes one; else None.
 
     ``UserError`` if it takes one and none is given, or takes none and has not learned from that class alone.
     """
@@ -112,14 +114,18 @@ def class_to_make(
 
 
 # --- the folder ------------------------------------------------------------------------------------
-def manifest_of(checkpoint: dict[str, Any], number: int | None, args: argparse.Namespace) -> dict[str, Any]:
-    """``number``: of the class, for a conditional generator: the images have its label."""
+def describe_images(
+    checkpoint: dict[str, Any], class_number: int | None, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Make the manifest; ``class_number``: for a conditional generator, whose images have its label."""
     from utils import public_path, sha256_file
 
-    class_name = {} if number is None else {"class": CLASS_FLAGS[number]}
-    label = {} if number is None else {"label": label_of_class(CLASS_FLAGS[number])}
+    of_class: dict[str, Any] = {}
+    if class_number is not None:
+        name = CLASS_FLAGS[class_number]
+        checkpoint, of_class = checkpoint | {"label": label_of_class(name)}, {"class": name}
     return make_manifest(
-        checkpoint | label,
+        checkpoint,
         args.num_images,
         "generate_synthetic.py",
         generator=public_path(args.model_path),
@@ -128,35 +134,34 @@ def manifest_of(checkpoint: dict[str, Any], number: int | None, args: argparse.N
         image_size=checkpoint["architecture"]["image_size"],
         seed=args.seed,
         output_dir=public_path(args.output_dir),
-        **class_name,
+        **of_class,
     )
 
 
-def unfinished(folder: Path, count: int, make: ImageMaker) -> list[int]:
-    """The numbers, of 1 to ``count``, of the images that are not there or not whole."""
-    size = (make.image_size, make.image_size)
-    return [i for i in range(1, count + 1) if not is_whole(paths.synthetic_image(folder, i), size)]
+def missing_numbers(folder: Path, count: int, side: int) -> list[int]:
+    """Return the numbers, of 1 to ``count``, of the images that are not there or not whole."""
+    return [i for i in range(1, count + 1) if not is_whole(paths.synthetic_image(folder, i), (side, side))]
 
 
-def prepare_folder(folder: Path, manifest: dict[str, Any], make: ImageMaker, overwrite: bool) -> list[int]:
-    """Check, and with ``overwrite`` empty, the folder; the numbers of the images that are to be made."""
+def prepare_folder(folder: Path, manifest: dict[str, Any], overwrite: bool) -> list[int]:
+    """Check, and with ``overwrite`` empty, the folder; returns the numbers of the images to be made."""
     if overwrite:
         clear(folder)
     check_folder(folder, manifest)
     save_json(paths.synthetic_manifest(folder), manifest)
-    return unfinished(folder, manifest["count"], make)
+    return missing_numbers(folder, manifest["count"], manifest["image_size"])
 
 
-def generate(args: argparse.Namespace) -> None:
-    from common.progress import Announcement
-    from gan.generation import ImageMaker, write_images
+def make_images(args: argparse.Namespace) -> None:
+    """Make the images that the folder lacks, or with --estimate say how long that takes."""
+    from gan.generation import ImageMaker
     from studies.time_estimate import estimate_generation
     from utils import select_device
 
     generator, checkpoint = load_generator(args.model_path, args.latent_dim, args.feature_maps_g)
-    number = class_to_make(generator, checkpoint, args.model_path, args.label)
-    make = ImageMaker(generator, args.seed, select_device(args.cpu), number)
-    manifest = manifest_of(checkpoint, number, args)
+    class_number = class_to_make(generator, checkpoint, args.model_path, args.label)
+    make = ImageMaker(generator, args.seed, select_device(args.cpu), class_number)
+    manifest = describe_images(checkpoint, class_number, args)
     folder = paths.synthetic_fold(args.output_dir, manifest["fold"])
     if manifest["fold"] is not None:
         log.info(
@@ -164,33 +169,41 @@ def generate(args: argparse.Namespace) -> None:
         )
     if args.estimate:
         if is_main():
-            left = args.num_images if args.overwrite else len(unfinished(folder, args.num_images, make))
-            log.info(
-                estimate_generation(make, math.ceil(left / process_count()), args.batch_size, args.workers)
-            )
+            n = args.num_images
+            if not args.overwrite:
+                n = len(missing_numbers(folder, n, make.image_size))
+            mine = math.ceil(n / process_count())
+            log.info(estimate_generation(make, mine, args.batch_size, args.workers))
         return
-
-    todo = from_main(prepare_folder, folder, manifest, make, args.overwrite)
-    kept = args.num_images - len(todo)
-    if kept:
+    lacking = from_main(prepare_folder, folder, manifest, args.overwrite)
+    if kept := args.num_images - len(lacking):
         log.info(f"{folder}: {kept:,} images of this generator and seed are there already")
-    mine = todo[my_share()]
-    desc = "generating" if process_count() == 1 else f"generating, 1 of {process_count()} processes"
-    with progress_bar(total=kept + len(mine), initial=kept, desc=desc, unit="img") as bar:
-        announcement = Announcement(len(mine), "images", "--num-images makes fewer", log.info)
-
-        def on_image() -> None:
-            bar.update()
-            announcement.after()
-
-        write_images(folder, mine, make, batch_size=args.batch_size, workers=args.workers, on_image=on_image)
+    write_with_progress(folder, lacking[my_share()], kept, make, args.batch_size, args.workers)
     barrier()
     from_main(save_json, paths.synthetic_manifest(folder), manifest | {"complete": True})
     log.info(f"{folder}: {args.num_images:,} images of {generator.image_size} px, {describe_label(manifest)}")
 
 
+def write_with_progress(
+    folder: Path, numbers: Sequence[int], kept: int, make: ImageMaker, batch_size: int, workers: int
+) -> None:
+    """Make and write the images ``numbers`` behind a bar, in which ``kept`` images are done already."""
+    from common.progress import Announcement
+    from gan.generation import write_images
+
+    desc = "generating" if process_count() == 1 else f"generating, 1 of {process_count()} processes"
+    with progress_bar(total=kept + len(numbers), initial=kept, desc=desc, unit="img") as bar:
+        announcement = Announcement(len(numbers), "images", "--num-images makes fewer", log.info)
+
+        def on_image() -> None:
+            bar.update()
+            announcement.after()
+
+        write_images(folder, numbers, make, batch_size=batch_size, workers=workers, on_image=on_image)
+
+
 def describe_label(manifest: dict[str, Any]) -> str:
-    """What the images mean: "label 0 (normal)"."""
+    """Say what the images mean: "label 0 (normal)"."""
     label, name = manifest["label"], manifest.get("class")
     if label is None:
         return "no label: the GAN was trained on all classes"
@@ -199,8 +212,10 @@ def describe_label(manifest: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
+    if not args.estimate:
+        keep_run_log(paths.METRICS_DIR)
     with process_group(args.cpu):
-        generate(args)
+        make_images(args)
 
 
 if __name__ == "__main__":

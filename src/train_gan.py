@@ -51,7 +51,7 @@ def parse_arguments(argv: list[str] | None) -> Settings:
 
 
 # --- the run ---------------------------------------------------------------------------------------
-def train(settings: Settings) -> None:
+def run_training(settings: Settings) -> None:
     """Build everything, take up an earlier run if asked, train, and say where the generator is."""
     from gan import checkpoints
     from gan.losses import build_objective
@@ -80,7 +80,7 @@ def train(settings: Settings) -> None:
         config=options.recorded_config(settings), environment=environment(device),
     )  # fmt: skip
     require_same("data, weights or settings", plan.fixed)
-    log.info(describe(plan, gan, len(data.pixels), device))
+    log.info(describe_run(plan, gan, len(data.pixels), device))
     earlier = None
     if settings.resume:
         earlier = checkpoints.resume(plan, gan, settings.resume)
@@ -91,7 +91,7 @@ def train(settings: Settings) -> None:
     log.info(f"averaged generator after {gan.step:,} steps: {plan.folders.networks()[0]}")
 
 
-def describe(plan: Plan, gan: GAN, n_images: int, device: torch.device) -> str:
+def describe_run(plan: Plan, gan: GAN, n_images: int, device: torch.device) -> str:
     """Write networks, perceptual loss, device and length of a run in one line."""
     from dcgan import count_parameters
 
@@ -120,7 +120,7 @@ def dry_run(settings: Settings) -> None:
     with tempfile.TemporaryDirectory() as folder:
         if not there.is_file():  # it is made, and goes again
             images = replace(images, splits=str(Path(folder) / paths.SPLITS))
-        estimated = estimate(replace(settings, images=images))
+        estimated = estimate_training(replace(settings, images=images))
     gan = gan_as_set(settings, torch.device("cpu"))
     sizes = f"{count_parameters(gan.G):,} parameters, discriminator {count_parameters(gan.D):,}"
     log.info(f"generator {sizes}")
@@ -133,7 +133,7 @@ def preview(settings: Settings) -> None:
     from common.arrays import as_tensor
     from data_loader import load_images
     from gan.augmentation import show_augmented
-    from gan.outputs import save_grid
+    from gan.outputs import save_mosaic
     from gan.training_set import records_to_learn_from, training_part_of
 
     choice = settings.images
@@ -144,11 +144,11 @@ def preview(settings: Settings) -> None:
     )  # fmt: skip
     shown = show_augmented(as_tensor(some.pixels), settings.num_channels, settings.seed, PREVIEW_ROWS)
     file = paths.gan_augmented_grid(settings.folders.output_dir, settings.folders.fold)
-    save_grid(file, shown.numpy(), "Real training images (first row), and as D sees them with --diffaug")
+    save_mosaic(file, shown.numpy(), "Real training images (first row), and as D sees them with --diffaug")
     log.info(f"augmented training images: {file}")
 
 
-def estimate(settings: Settings) -> str:
+def estimate_training(settings: Settings) -> str:
     """Say how long a training takes; nothing is downloaded, and nothing written but splits.json."""
     from data_loader import count_undecoded
     from gan.training_set import fit_schedule, records_to_learn_from, training_part_of
@@ -184,10 +184,10 @@ def main(argv: list[str] | None = None) -> None:
     with process_group(settings.cpu):
         from_main(check_features, settings.images.metrics_features)
         if not asked:
-            train(settings)
+            run_training(settings)
         elif is_main():
             if asked[0] == "estimate":
-                log.info(estimate(settings))
+                log.info(estimate_training(settings))
             else:
                 (dry_run if asked[0] == "dry_run" else preview)(settings)
 

@@ -20,7 +20,7 @@ BRIGHTNESS = 0.25  # added, at most, either way; images are in [-1, 1]
 CONTRAST = 0.25  # of the difference from the image's mean, at most, either way
 
 
-def draws(seed: int, step: int, stream: str, count: int) -> Tensor:
+def draw_numbers(seed: int, step: int, stream: str, count: int) -> Tensor:
     """Draw numbers [count, 4] in [0, 1), a function of the arguments: brightness, contrast, down, right."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "augmentation", stream, step))
     return torch.rand(count, 4, generator=generator)
@@ -58,6 +58,6 @@ def show_augmented(pixels: Tensor, num_channels: int, seed: int, rows: int) -> T
     """Return images uint8 [N, S, S], and below each some ways D may see it: [rows * N, S, S]."""
     real, shown = to_gan_range(pixels, num_channels), [pixels]
     for step in range(rows - 1):
-        numbers = draws(seed, step, "D, reals", len(real))
+        numbers = draw_numbers(seed, step, "D, reals", len(real))
         shown.append(from_gan_range(augment(real, numbers)))
     return torch.cat(shown)

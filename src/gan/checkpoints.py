@@ -55,7 +55,7 @@ class Progress:
 
 
 # --- networks --------------------------------------------------------------------------------------
-def red_flags(data: TrainingSet, stats: Sequence[StatsLine]) -> list[str]:
+def list_red_flags(data: TrainingSet, stats: Sequence[StatsLine]) -> list[str]:
     """List what everybody must know who uses the generator as it is at the last line of ``stats``."""
     active = stats[-1]["warnings"] if stats else {}
     return [*data.red_flags, *(f"GAN training: {message}" for message in active.values())]
@@ -72,7 +72,7 @@ def network_checkpoint(
         "architecture": network.architecture,
         "pixel_range": [-1, 1],
         **data.origin,
-        "red_flags": red_flags(data, progress.stats),
+        "red_flags": list_red_flags(data, progress.stats),
         "step": step,
         "epoch": len(progress.history),
         "images_seen": step * plan.schedule.batch_size,

@@ -18,7 +18,7 @@ def check_settings(settings: Settings, changed: Collection[str]) -> None:
     """
     if problem := fold_problem(settings.images.fold, settings.images.k_folds):
         raise UserError(problem)
-    check_options(settings.gan)
+    check_gan_options(settings.gan)
     for problems in (
         _idle_losses(settings.losses, changed),
         _idle_penalty(settings.gan, changed),
@@ -28,7 +28,7 @@ def check_settings(settings: Settings, changed: Collection[str]) -> None:
         _raise_first(problems)
 
 
-def check_options(options: GANOptions) -> None:
+def check_gan_options(options: GANOptions) -> None:
     """Raise ``UserError`` if networks, loss and penalties cannot work together."""
     _raise_first(_misfits(options))
 

@@ -13,7 +13,7 @@ from torch import nn
 import dcgan
 from common.file_formats import format_problems
 from gan import resnet
-from gan.combinations import check_options
+from gan.combinations import check_gan_options
 from gan.file_formats import GENERATOR_FORMAT, GeneratorCheckpoint
 from gan.settings import GANOptions, Settings
 from utils import UserError, derive_seed
@@ -111,7 +111,7 @@ def build_gan(
     Raises ``UserError`` if the ``options`` (None: the defaults) cannot work together.
     """
     options = options or GANOptions()
-    check_options(options)
+    check_gan_options(options)
     torch.manual_seed(derive_seed(seed, "initialisation"))
     G, D = build_networks(options, image_size, num_channels, latent_dim, feature_maps)
     return GAN(G, D, lr, beta1, device, options, seed)

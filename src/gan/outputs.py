@@ -20,7 +20,7 @@ from common.file_formats import format_problems
 from data_loader import from_gan_range
 from dataset.image_writer import save_png
 from dataset.patients import GROUPED_BY_PATIENT
-from gan.checkpoints import Progress, red_flags
+from gan.checkpoints import Progress, list_red_flags
 from gan.figures import gan_losses, gan_quality, mosaic, moving
 from gan.file_formats import (
     BestGenerator,
@@ -36,7 +36,7 @@ from gan.settings import CLASS_NAMES, Plan
 from gan.training_set import TrainingSet
 from gan.warnings import new_warnings
 from image_metrics.pixel_features import small_images
-from utils import UserError, atomic_path, load_json, plain, save_figure, save_json, save_text
+from utils import UserError, atomic_path, load_json, plain, save_figure, save_text
 
 HISTORY_ORIGIN = (
     "grouped_by", "split_sha256", "data_sha256", "classes", "train_fraction", "fold", "k_folds",
@@ -64,7 +64,7 @@ def history_content(
         "n_images": len(data.pixels),
         "n_patients": len(data.origin["train_patients"]),
         **{key: data.origin[key] for key in HISTORY_ORIGIN},
-        "red_flags": red_flags(data, progress.stats),
+        "red_flags": list_red_flags(data, progress.stats),
         "skipped_images": {"count": len(data.skipped), "image_ids": data.skipped},
         "perceptual": plan.perceptual,
         "precision": plan.precision,
@@ -89,10 +89,6 @@ def past_warnings(stats: Sequence[StatsLine]) -> list[WarningLine]:
         for number, line in enumerate(stats, start=1)
         for rule, message in new_warnings(stats, number).items()
     ]
-
-
-def save_history(file: Path, content: GanTrainingHistory) -> None:
-    save_json(file, content)
 
 
 def read_history(file: Path) -> GanTrainingHistory:
@@ -180,7 +176,7 @@ def scalars(content: Mapping[str, Any], above: str = "") -> dict[str, float]:
 
 # --- images ----------------------------------------------------------------------------------------
 @torch.no_grad()
-def generate(gan: GAN, z: Tensor, label: Tensor | None = None) -> np.ndarray:
+def make_samples(gan: GAN, z: Tensor, label: Tensor | None = None) -> np.ndarray:
     """Make the averaged generator's images uint8 [N, S, S] of noise z [N, input_dim].
 
     A conditional one makes images of the classes ``label`` [N], or of one class in each row of a grid.
@@ -198,7 +194,7 @@ def generate(gan: GAN, z: Tensor, label: Tensor | None = None) -> np.ndarray:
 def save_samples(file: Path, gan: GAN, noise: Tensor, when: str) -> None:
     """Save a grid of the averaged generator's images of ``noise``."""
     rows = f"; rows: {', '.join(CLASS_NAMES)} in turn" if gan.options.conditional else ""
-    save_grid(file, generate(gan, noise), f"Generated images, {when}{rows}")
+    save_mosaic(file, make_samples(gan, noise), f"Generated images, {when}{rows}")
 
 
 def save_reals(plan: Plan, pixels: Tensor) -> None:
@@ -207,10 +203,10 @@ def save_reals(plan: Plan, pixels: Tensor) -> None:
     if plan.watching.no_real_images:
         path.unlink(missing_ok=True)
         return
-    save_grid(path, pixels[: plan.watching.vis_batch_size].cpu().numpy(), "Real training images")
+    save_mosaic(path, pixels[: plan.watching.vis_batch_size].cpu().numpy(), "Real training images")
 
 
-def save_grid(file: Path, images: np.ndarray, title: str) -> None:
+def save_mosaic(file: Path, images: np.ndarray, title: str) -> None:
     save_png(file, mosaic(images, GRID_COLUMNS, title))
 
 
@@ -222,7 +218,7 @@ def save_interpolation(file: Path, gan: GAN, noise: Tensor) -> None:
         stops = noise[(torch.arange(WALK_STOPS) + start * WALK_STOPS) % len(noise)]
         z = closed_walk(stops, WALK_FRAMES)
         label = torch.full((len(z),), start % max(1, gan.options.n_classes))
-        walks.append(small_images(torch.from_numpy(generate(gan, z, label)), side))
+        walks.append(small_images(torch.from_numpy(make_samples(gan, z, label)), side))
     content = moving(np.concatenate(walks, axis=2))
     with atomic_path(file) as temporary:
         temporary.write_bytes(content)

@@ -125,7 +125,7 @@ def take_penalties(
     r2 = losses.zero_gradient_penalty(fake, fake_logits) if options.r2 > 0 else none
     unit = none
     if options.adversarial_loss == "wgan-gp":
-        numbers = augmentation.draws(gan.seed, gan.step, "WGAN-GP", len(real) * process_count())
+        numbers = augmentation.draw_numbers(gan.seed, gan.step, "WGAN-GP", len(real) * process_count())
         images = losses.between(real, fake, numbers[my_share(), 0]).requires_grad_()
         with autocast(real.device, precision):
             logits = gan.D(images, labels)
@@ -175,7 +175,7 @@ def shown_to_d(gan: GAN, images: Tensor, stream: str) -> Tensor:
     """Return ``images`` as D is shown them: with DiffAugment changed as seed, step and ``stream`` say."""
     if not gan.options.diffaug:
         return images
-    numbers = augmentation.draws(gan.seed, gan.step, stream, len(images) * process_count())[my_share()]
+    numbers = augmentation.draw_numbers(gan.seed, gan.step, stream, len(images) * process_count())[my_share()]
     return augmentation.augment(images, numbers)
 
 

@@ -30,7 +30,7 @@ from gan.settings import Plan
 from gan.step import PERCEPTUAL_IMAGES, epoch_batches, gradient_shares, image_noise, step_noise, train_step
 from gan.training_set import TrainingSet
 from gan.warnings import active_warnings, new_warnings
-from utils import UserError
+from utils import UserError, save_json
 
 log = logging.getLogger(__name__)
 
@@ -126,13 +126,13 @@ class Trainer:
             part.add(self.take_step(rows), step)
             bar.update()
             if gan.step % CHECK_EVERY == 0 or announcement.pending:
-                check_losses(part)
+                require_finite(part)
                 announcement.after()
             if gan.step % self.plan.schedule.save_interval == 0:
-                check_losses(part)
+                require_finite(part)
                 from_main(self.save_samples)
             if number in ends:
-                check_losses(part)
+                require_finite(part)
                 whole.include(part)
                 if number == self.steps_per_epoch:
                     self.add_epoch(epoch, whole)
@@ -235,7 +235,7 @@ class Trainer:
 
     def sample(self, z: Tensor, label: Tensor | None) -> np.ndarray:
         """Make the averaged generator's images uint8 [N, S, S]."""
-        return outputs.generate(self.gan, z, label)
+        return outputs.make_samples(self.gan, z, label)
 
     def warnings_of(self, stats: list[StatsLine]) -> dict[str, str]:
         """Return the warnings that hold at the last line of ``stats``."""
@@ -297,7 +297,7 @@ class Trainer:
         content = outputs.history_content(
             self.plan, self.data, progress, self.gan.step, self.clock.summary(), self.monitor.facts(), final
         )
-        outputs.save_history(self.plan.folders.history, content)
+        save_json(self.plan.folders.history, content)
 
     def finish(self) -> str | None:
         """Save all files of a finished run; returns why it ended before the last epoch (``reason_to_stop``).
@@ -350,7 +350,7 @@ class Trainer:
             raise UserError(f"the weights are not finite after step {self.gan.step}: {NOT_FINITE}")
 
 
-def check_losses(meter: LossMeter) -> None:
+def require_finite(meter: LossMeter) -> None:
     """Wait for the device; ``UserError`` with step and term if a loss was not finite."""
     if (step := meter.first_bad_step()) is not None:
         raise UserError(f"{meter.first_bad_term()} is not finite at step {step}: {NOT_FINITE}")

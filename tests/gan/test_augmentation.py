@@ -62,14 +62,14 @@ def test_gradients_pass_to_the_pixels_that_are_left():
 
 def test_nothing_is_mirrored_or_turned():
     ramp = torch.linspace(-0.5, 0.5, 16).expand(200, 1, 16, 16)  # darker on the left, all rows alike
-    changed = gan_augment.augment(ramp, gan_augment.draws(0, 3, "D, reals", 200))[:, :, 4:12, 4:12]
+    changed = gan_augment.augment(ramp, gan_augment.draw_numbers(0, 3, "D, reals", 200))[:, :, 4:12, 4:12]
     assert (changed.diff(dim=3) > 0).all()
     assert changed.diff(dim=2).abs().max() < 1e-6
 
 
 def test_numbers_follow_from_seed_step_and_stream_and_reach_both_ends():
     def draw(*what):
-        return gan_augment.draws(*what, 4000)
+        return gan_augment.draw_numbers(*what, 4000)
 
     assert torch.equal(draw(1, 2, "D, reals"), draw(1, 2, "D, reals"))
     for other in ((2, 2, "D, reals"), (1, 3, "D, reals"), (1, 2, "D, fakes")):

@@ -46,7 +46,7 @@ def test_a_preset_sets_its_values_and_can_be_trained(preset):
     assert {name: settings.values[name] for name in values} == values
     assert values.keys() <= gan_options.default_values().keys()
     options = settings.gan
-    combinations.check_options(options)
+    combinations.check_gan_options(options)
     assert combinations.doubts(options) == []
     assert options.preset == preset
 

@@ -299,7 +299,7 @@ def test_everything_that_d_sees_is_augmented_with_numbers_of_the_step(monkeypatc
     monkeypatch.setattr(gan_augment, "augment", record)
     train(gan, 2)
     streams = ("D, reals", "D, fakes", "G, fakes", "G, reals")
-    expected = [gan_augment.draws(0, step, stream, 4) for step in range(2) for stream in streams]
+    expected = [gan_augment.draw_numbers(0, step, stream, 4) for step in range(2) for stream in streams]
     assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
 
 

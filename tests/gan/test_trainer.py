@@ -258,7 +258,7 @@ def test_a_collapse_is_told_everywhere_and_ends_the_run_on_request(
     data_dir, tmp_path, at_any_cost, monkeypatch, capsys
 ):
     monkeypatch.setattr(gan_warnings, "WARM_UP", 0)
-    original = outputs.generate
+    original = outputs.make_samples
     # A generator that makes one image, whatever its noise.
     monkeypatch.setattr(
         outputs, "generate", lambda gan, z, label=None: original(gan, z[:1], label).repeat(len(z), axis=0)
@@ -370,7 +370,7 @@ def test_previewed_augmentations_are_real_images_and_only_shown_on_request(
     """Networks, VGG16 and the other images are left alone."""
     decoded, original = [], data_loader.read_image
     monkeypatch.setattr(data_loader, "read_image", lambda *a, **k: decoded.append(a) or original(*a, **k))
-    monkeypatch.setattr(train_gan, "train", None)
+    monkeypatch.setattr(train_gan, "run_training", None)
     flags = ["--preview-augmentations", "--perceptual", "on", "--conditional"]
     train(data_dir, tmp_path, *flags)
     assert len(decoded) == train_gan.PREVIEW_IMAGES == 8

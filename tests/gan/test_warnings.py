@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 import train_gan
-from gan.combinations import check_options
+from gan.combinations import check_gan_options
 from gan.options import PRESETS
 from gan.settings import GANOptions
 from gan.warnings import EXPLOSION, PATIENCE, active_warnings, new_warnings
@@ -168,7 +168,7 @@ def test_what_is_advised_is_neither_refused_nor_done_already():
     bad = metrics(diversity=0.1, ratio=0.1, training_sign=0.99, training=5.0, generated=-5.0)
     lines = [*after_warm_up(*[bad] * 12), line(1000, **won)]
     wgan = GANOptions(adversarial_loss="wgan-gp", d_norm="none", label_smoothing=0.0, diffaug=True)
-    check_options(wgan)
+    check_gan_options(wgan)
     plain = [train_gan.parse_arguments(["--preset", name]) for name in PRESETS]
     for options in [*(settings.gan for settings in plain), wgan]:
         messages = active_warnings(lines, options, "HOG", "fp32")
@@ -183,7 +183,7 @@ def test_what_is_advised_is_neither_refused_nor_done_already():
                 changes = {name.replace("-", "_"): value for name, value in given.items()}
                 if "r1" in changes:
                     changes["r1"] = float(changes["r1"])
-                check_options(replace(options, **changes))
+                check_gan_options(replace(options, **changes))
                 assert all(getattr(options, name) != value for name, value in changes.items())
     assert "--preset cpu" in active_warnings(lines, GANOptions(), "HOG", "bf16")["collapse"]
     assert "--precision fp32" in active_warnings(lines, GANOptions(), "HOG", "bf16")["exploding"]
