@@ -36,7 +36,7 @@ from benchmarks.generators.table import cost_table, rows_of, summaries, table
 from common import paths
 from gan import options as gan_options
 from gan_data import make_dataset
-from image_metrics.kernel_distance import kernel_distance
+from image_metrics.distances import kernel_distance
 from utils import UserError, load_json, save_json
 
 SIDE, COUNT = 32, 40

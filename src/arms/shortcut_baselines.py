@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from image_metrics.pixel_features import thumbnail_features
+from image_metrics.feature_spaces import thumbnail_features
 from stats.bootstrap import bootstrap_difference
 from stats.metrics import auroc
 

@@ -24,6 +24,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# A few words, a sentence, and what the distances may be compared with.
+INCEPTION_WORDS = (
+    "FID's Inception network",
+    "the features of FID's Inception network (pt_inception-2015-12-05), which has seen photographs only",
+    "Published FID values usually rest on 10,000 to 50,000 images. Compare only values from equally many "
+    "images that were processed alike.",
+)
+CLASSIFIER_WORDS = (
+    "this project's baseline classifier",
+    "the features of this project's own baseline classifier",
+    "NOT COMPARABLE with published FID, nor with distances in the features of another classifier: FID's "
+    "Inception weights were not used. The classifier learned from these very training images, so held-out "
+    "images can lie apart from them for that reason alone; the comparison of real with real images shows how "
+    "far.",
+)
+
 
 @dataclass(frozen=True)
 class Extractor:
@@ -123,17 +139,8 @@ def inception_extractor(device: torch.device, cache_dir: str | Path | None = Non
     from networks.inception import inception_cache, load_inception
 
     cache = inception_cache(load_inception(), cache_dir, device=device)
-    return Extractor(
-        "inception",
-        "FID's Inception network",
-        "the features of FID's Inception network (pt_inception-2015-12-05), which has seen photographs only",
-        "Published FID values usually rest on 10,000 to 50,000 images. Compare only values from equally many "
-        "images that were processed alike.",
-        partial(cache.of, desc="Inception features"),
-        cache.key,
-        "fp32",
-        device.type,
-    )
+    features = partial(cache.of, desc="Inception features")
+    return Extractor("inception", *INCEPTION_WORDS, features, cache.key, "fp32", device.type)
 
 
 def classifier_extractor(
@@ -153,16 +160,4 @@ def classifier_extractor(
         hint="a smaller --num-fid or --image-size is quicker",
         remedy="use --extractor inception, or train the baseline on other --weights",
     )
-    return Extractor(
-        "classifier",
-        "this project's baseline classifier",
-        "the features of this project's own baseline classifier",
-        "NOT COMPARABLE with published FID, nor with distances in the features of another classifier: FID's "
-        "Inception weights were not used. The classifier learned from these very training images, so "
-        "held-out images can lie apart from them for that reason alone; the comparison of real with real "
-        "images shows how far.",
-        cache.of,
-        cache.key,
-        precision,
-        device.type,
-    )
+    return Extractor("classifier", *CLASSIFIER_WORDS, cache.of, cache.key, precision, device.type)

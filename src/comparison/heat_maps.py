@@ -1,7 +1,7 @@
 """Heat maps of what moves a classifier's score: Grad-CAM on its last convolutional block.
 
-The same test images for every arm, right and wrong ones, chosen by a rule that no arm can profit from.
-Captum computes the maps; here are the choice, the sizes and the words that belong beside them.
+Every arm explains the same test images, right and wrong ones, chosen by a rule that favours no arm. Captum
+computes the maps; this module chooses the images and says what the maps mean.
 
 Selvaraju et al., "Grad-CAM", ICCV 2017.
 """
@@ -10,46 +10,44 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional as F
+
+from classifier import InputPipeline, PneumoniaClassifier, load_classifier, predict_batches
+from data_loader import load_images, to_classifier_range
 from stats.metrics import THRESHOLD
+from utils import autocast
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import torch
-
-    from classifier import PneumoniaClassifier
-
-POOL = 20  # images of each outcome that are drawn, of which the most confident are shown
-OUTCOMES = {  # (label, predicted): word
+POOL = 20  # images of each outcome that are drawn; the most confident of them are shown
+OUTCOMES = {  # (label, predicted): words
     (1, 1): "true positive",
     (1, 0): "false negative",
     (0, 1): "false positive",
     (0, 0): "true negative",
 }
 CHOICE_RULE = (
-    "Chosen by the first arm's predictions alone: of each outcome at a threshold of "
-    f"{THRESHOLD:g}, up to {POOL} test images are drawn at random (seeded), and those of which it is most "
-    "confident are shown."
+    "The images are chosen by the first arm's predictions alone: of each outcome at a threshold of "
+    f"{THRESHOLD:g}, up to {POOL} test images are drawn at random (seeded), and those that this arm is most "
+    "confident about are shown."
 )
 CAPTION = (
-    "A heat map shows where the score for pneumonia is sensitive, not why, nor whether it is right. It is "
-    "smoothed from one cell per 32 pixels, and scaled to its own maximum: colours cannot be compared between "
-    "images or arms, and one without colour means that no region raises the score. p: probability given by "
-    f"the model shown. {CHOICE_RULE}"
+    "A heat map shows where the score for pneumonia is sensitive. It does not show why, nor whether the "
+    "score is right. It has one cell per 32 pixels, is smoothed, and is scaled to its own maximum: colours "
+    "cannot be compared between images or arms. A map without colour means that no region raises the score. "
+    f"p: probability given by the model shown. {CHOICE_RULE}"
 )
 
 
 # --- which images ----------------------------------------------------------------------------------
 def choose_images(predictions: pd.DataFrame, n_each: int = 2, seed: int = 42) -> pd.DataFrame:
-    """At most ``n_each`` images of each outcome, by ``CHOICE_RULE``, in the order of ``OUTCOMES``.
+    """Choose at most ``n_each`` images of each outcome, by ``CHOICE_RULE``, in the order of ``OUTCOMES``.
 
     ``predictions``: image_id, label, probability of one arm's test images. Returns these columns and
     ``outcome``; an outcome that does not occur is left out.
     """
-    import pandas as pd
-
     table = predictions[["image_id", "label", "probability"]].sort_values("image_id")
     predicted = (table["probability"] >= THRESHOLD).astype(int)
     chosen = []
@@ -62,7 +60,7 @@ def choose_images(predictions: pd.DataFrame, n_each: int = 2, seed: int = 42) ->
 
 
 def row_titles(chosen: pd.DataFrame, arm: str = "baseline") -> list[str]:
-    """A text for each of the images that ``choose_images`` returned for the predictions of ``arm``."""
+    """A text for each image that ``choose_images`` returned for the predictions of ``arm``."""
     words = {1: "pneumonia", 0: "no pneumonia"}
     return [
         f"{outcome.capitalize()}\nof {arm}\n(label: {words[label]})"
@@ -79,18 +77,12 @@ def gradcam_maps(
     precision: str = "fp32",
     batch_size: int = 16,
 ) -> np.ndarray:
-    """Where the logit rises with the last convolutional block: uint8 [N, S, S] -> float32 [N, S, S].
+    """Map where the last convolutional block raises the logit: uint8 [N, S, S] -> float32 [N, S, S].
 
-    Each map is scaled to its own maximum, so that it lies in [0, 1]; it is 0 everywhere where no region
-    raises the logit. ``device`` None is where the model lies. The model is left in eval mode.
+    Each map is scaled to its own maximum, so it lies in [0, 1]; it is 0 everywhere if no region raises the
+    logit. ``device`` None is where the model lies. The model is left in eval mode.
     """
-    import numpy as np
-    import torch
     from captum.attr import LayerGradCam
-    from torch.nn import functional as F
-
-    from data_loader import to_classifier_range
-    from utils import autocast
 
     device = device or next(model.parameters()).device
     model = model.eval().to(device)
@@ -110,8 +102,10 @@ def gradcam_maps(
 
 @dataclass(frozen=True)
 class Explained:
-    """``xrays`` uint8 [N, S, S]; for each arm ``heats`` float32 [N, S', S'] at its own size, and the
-    ``probabilities`` [N] of the model that was explained."""
+    """X-rays uint8 [N, S, S] and, for each arm, its heat maps and its model's probabilities.
+
+    ``heats`` float32 [N, S', S'] have each arm's own size; ``probabilities`` float [N].
+    """
 
     xrays: np.ndarray
     heats: dict[str, np.ndarray]
@@ -126,14 +120,11 @@ def explain_arms(
     precision: str = "fp32",
     workers: int = 4,
 ) -> Explained:
-    """Maps and probabilities of ``records`` (image_id, path) by every arm's model, each at its own size.
+    """Compute maps and probabilities of ``records`` (image_id, path) by every arm's model, at its own size.
 
-    The X-rays come at the largest of these sizes. ``UserError`` if a file is no classifier or an image
-    cannot be read.
+    The X-rays are returned at the largest of these sizes. ``UserError`` if a file is no classifier or an
+    image cannot be read.
     """
-    from classifier import load_classifier
-    from data_loader import load_images
-
     pixels: dict[int, np.ndarray] = {}
     heats, probabilities = {}, {}
     for arm, file in model_files.items():
@@ -143,17 +134,8 @@ def explain_arms(
             desc = f"decoding explained images, {size} pixels"
             pixels[size] = load_images(records, size, workers=workers, desc=desc).pixels
         heats[arm] = gradcam_maps(model, pixels[size], device=device, precision=precision)
-        probabilities[arm] = _probabilities(model, pixels[size], device, precision)
+        inputs = InputPipeline(torch.from_numpy(pixels[size]).to(device))
+        rows = np.arange(len(records))
+        logits = predict_batches(model, inputs, rows, batch_size=16, precision=precision)
+        probabilities[arm] = torch.sigmoid(logits).numpy()
     return Explained(pixels[max(pixels)], heats, probabilities)
-
-
-def _probabilities(model: Any, pixels: np.ndarray, device: torch.device, precision: str) -> np.ndarray:
-    import numpy as np
-    import torch
-
-    from classifier import InputPipeline, predict_batches
-
-    inputs = InputPipeline(torch.from_numpy(pixels).to(device))
-    rows = np.arange(len(pixels))
-    logits = predict_batches(model, inputs, rows, batch_size=16, precision=precision)
-    return torch.sigmoid(logits).numpy()

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Annotated, NotRequired, TypedDict
 
 from image_metrics.copies import CloserToTraining, NearCopies
+from image_metrics.distances import SubsetDistance
 from image_metrics.equal_draws import EqualDistances, MeanDistances
-from image_metrics.kernel_distance import SubsetDistance
 from image_metrics.neighbourhoods import EqualScores, Probe
 from image_metrics.ssim import SsimDiversity, SsimSummary
 

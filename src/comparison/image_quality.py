@@ -31,6 +31,7 @@ from comparison.image_warnings import quality_flags
 from comparison.quality_table import quality_rows
 from data_loader import ImageSet
 from image_metrics.copies import closer_to_training, detail_distances, near_copies
+from image_metrics.distances import KID_SUBSET_SIZE, kernel_distance_of_subsets
 from image_metrics.equal_draws import (
     EqualDistances,
     EqualDraws,
@@ -39,7 +40,6 @@ from image_metrics.equal_draws import (
     equal_draws,
     mean_distances,
 )
-from image_metrics.kernel_distance import KID_SUBSET_SIZE, kernel_distance_of_subsets
 from image_metrics.neighbourhoods import scores_over_draws, separability
 from image_metrics.ssim import (
     draw_pairs,

@@ -35,7 +35,7 @@ from gan.networks import GAN
 from gan.settings import CLASS_NAMES, Plan
 from gan.training_set import TrainingSet
 from gan.warnings import new_warnings
-from image_metrics.pixel_features import small_images
+from image_metrics.feature_spaces import small_images
 from utils import UserError, atomic_path, load_json, plain, save_figure, save_text
 
 HISTORY_ORIGIN = (

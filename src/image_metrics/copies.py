@@ -17,7 +17,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.special import gammaln
 
-from image_metrics.pixel_features import thumbnail_features
+from image_metrics.feature_spaces import thumbnail_features
 from stats.metrics import wilson_interval
 
 DETAIL_SIDE = 32  # cells; the finest grid on which a copy moved by 2 % is still aligned to half a cell

@@ -17,8 +17,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 import numpy as np
 
 from common import paths
-from image_metrics.frechet import frechet_distance_of_features
-from image_metrics.kernel_distance import kernel_distance
+from image_metrics.distances import frechet_distance_of_features, kernel_distance
 from utils import UserError, load_json, save_json, sha256_json
 
 log = logging.getLogger(__name__)

@@ -182,7 +182,7 @@ def test_figure_shows_each_image_under_each_arm_with_its_probability():
     words = " ".join(text.get_text() for text in figure.findobj(match=lambda x: hasattr(x, "get_text")))
     for word in ("X-ray", "baseline", "augmented", "True positive", "p = 0.91", "p = 0.42", "8 of 301"):
         assert word in words, word
-    assert "not why, nor whether it is right" in " ".join(words.split())
+    assert "does not show why, nor whether the score is right" in " ".join(words.split())
     *tiles, key = figure.axes
     assert [len(ax.images) for ax in tiles] == [1, 2, 2] * 2 and key.get_title("left").startswith("heat")
     assert (tiles[1].images[0].get_array() == xrays[0]).all()

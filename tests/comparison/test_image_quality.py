@@ -23,7 +23,7 @@ from dataset.records import load_dataset
 from dataset.splits import TRAIN, load_or_create_splits, select
 from fake_pictures import pictures
 from fake_results import write_synthetic
-from image_metrics.pixel_features import thumbnail_features
+from image_metrics.feature_spaces import thumbnail_features
 from phantom.dataset import make_phantom_dataset
 from report import image_figures
 from report.image_steps import closest_neighbours

@@ -17,8 +17,7 @@ from gan.step import gradient_shares, image_noise, step_noise, train_step
 from gan.timetable import START_SECONDS, Costs, Timetable, forward_operations, timetable
 from gan.training_set import TrainingSet, set_aside
 from gan.warnings import active_warnings
-from image_metrics.feature_spaces import hog_space
-from image_metrics.pixel_features import grain, hog_features
+from image_metrics.feature_spaces import grain, hog_features, hog_space
 
 CPU = torch.device("cpu")
 SHAPES = 32  # pixels

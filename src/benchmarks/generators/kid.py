@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from image_metrics.kernel_distance import cubic_kernel
+from image_metrics.distances import cubic_kernel
 
 RESAMPLES = 500
 SEED = 0  # of the resampling: the same for all contenders, which makes it paired

@@ -22,10 +22,10 @@ from benchmarks.generators.data import BenchmarkData
 from benchmarks.generators.kid import KernelReference
 from gan.evaluation import mean_distance
 from image_metrics.copies import closer_to_training, detail_distances, near_copies
+from image_metrics.distances import kernel_distance
 from image_metrics.equal_draws import EqualDraws, feature_distances, halve_by_group
-from image_metrics.kernel_distance import kernel_distance
+from image_metrics.feature_spaces import THUMBNAIL_SIDE, grain, hog_features, thumbnail_features
 from image_metrics.neighbourhoods import NEIGHBOURS, SCORES, neighbourhood_scores
-from image_metrics.pixel_features import THUMBNAIL_SIDE, grain, hog_features, thumbnail_features
 from utils import derive_seed
 
 VERSION = 2  # of the spaces and of what is computed in them: figures of two versions are not to be compared

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from image_metrics.pixel_features import hog_dim, hog_features, small_images, thumbnail_features
+from image_metrics.feature_spaces import hog_dim, hog_features, small_images, thumbnail_features
 
 
 def test_thumbnails_are_area_means():
