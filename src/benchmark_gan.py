@@ -141,10 +141,10 @@ def prepare(
         raise UserError(f"--images {args.images} is less than the {len(data.reference)} held-out positives")
     of_machine = machine_facts(device) if header is None else header["machine"]
     here = {"machine": of_machine, "data": data.summary(), "images": args.images}
-    read_fitting(paths.gan_benchmark(args.output_dir), here)  # refused before minutes of training
+    read_fitting(paths.gan_benchmark_results(args.output_dir), here)  # refused before minutes of training
     scorer = load_scorer(data, cache, device, resolve_precision("auto", device))
     judge = Judge(data, scorer.features, scorer.digest)
-    results = GANResults(paths.gan_benchmark(args.output_dir), here, judge.mark)
+    results = GANResults(paths.gan_benchmark_results(args.output_dir), here, judge.mark)
     results.describe_reals(scorer.facts, judge)
     field = field_of(args, data, device.type)
     results.rescore(field, judge)
@@ -190,14 +190,14 @@ def report(args: argparse.Namespace, content: Mapping[str, Any], what: str) -> N
     if any(one["rows"] for one in found.values()):
         figure = paths.gan_benchmark_figure(args.output_dir, what)
         save_figure(figure, gan_benchmark(content, found))
-        log.info(f"{paths.gan_benchmark(args.output_dir)} and {figure.name}")
+        log.info(f"{paths.gan_benchmark_results(args.output_dir)} and {figure.name}")
 
 
 def report_kept(args: argparse.Namespace) -> None:
     """``--what report``: of the result file, after the rows of those to be merged have joined it."""
     from benchmarks.generators.rows import merge_into, needs_scoring, read_results
 
-    file = paths.gan_benchmark(args.output_dir)
+    file = paths.gan_benchmark_results(args.output_dir)
     content = read_results(file)
     if needs_scoring(content):
         log.info(f"{file} was scored by an older version: scored anew from the images in --work-dir")

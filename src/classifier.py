@@ -21,11 +21,10 @@ from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 from torchvision.models import ResNet50_Weights, resnet50
 
-from common.arrays import as_tensor
 from data_loader import PREPARED, augment_light, to_classifier_range
 from dataset.feature_cache import FeatureCache, sha256_weights
 from networks.weights import hub_weights
-from utils import UserError, autocast, derive_seed, load_checkpoint
+from utils import UserError, as_tensor, autocast, derive_seed, load_checkpoint
 
 FEATURES = 2048
 CHECKPOINT_FORMAT = "pneumonia-resnet50-1"

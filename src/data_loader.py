@@ -24,9 +24,16 @@ from common.options import Option
 from dataset.image_lists import ImageList, list_images
 from dataset.image_reader import decoder_version, read_image
 from dataset.options import DATA_OPTIONS
-from dataset.patients import GROUPED_BY_PATIENT, grouping_sentence
 from dataset.pixel_cache import count_missing, load_pixels
-from dataset.records import CHECK_COMMAND, Dataset, load_dataset, load_official_test, name_some
+from dataset.records import (
+    CHECK_COMMAND,
+    GROUPED_BY_PATIENT,
+    Dataset,
+    grouping_sentence,
+    load_dataset,
+    load_official_test,
+    name_some,
+)
 from dataset.splits import describe_splits, load_or_create_splits
 from dataset.tables import PLAUSIBLE_AGE, POSITIVE_CLASS
 from utils import UserError

@@ -87,7 +87,7 @@ def check_listed(
     listed: list[str], elsewhere: str | None, dataset: Dataset, official: OfficialTest | None, splits: Splits
 ) -> tuple[list[str], list[str], list[str]]:
     """Check the training images ``listed`` for leaks; returns (image ids, patients, red flags)."""
-    from dataset.patients import grouping_sentence
+    from dataset.records import grouping_sentence
     from synthetic.leak_checks import find_seen, refuse_leaks, refuse_overlapping
     from synthetic.manifest import few_images_flags
 

@@ -255,11 +255,11 @@ def draw(args: argparse.Namespace, missing: Sequence[tuple[float, str]] = ()) ->
     check_points(points, args.study_dir)
     content = summarise(points, missing=missing, seed=args.seed)
     figure = paths.learning_curve_figure(args.study_dir)
-    save_json(paths.learning_curve(args.study_dir), content)
+    save_json(paths.learning_curve_results(args.study_dir), content)
     save_figure(figure, plots_study.learning_curve(content))
     for flag in content["flags"]:
         log.warning(f"FLAG: {flag}")
-    log.info(f"{len(points)} points: {figure}, {paths.learning_curve(args.study_dir)}")
+    log.info(f"{len(points)} points: {figure}, {paths.learning_curve_results(args.study_dir)}")
 
 
 def interrupted_arms(study_dir: str) -> list[tuple[float, str]]:

@@ -34,7 +34,7 @@ from common.distributed import (
 from common.options import Affects, values_affecting
 from common.progress import Announcement
 from dataset.options import cache_folder
-from dataset.patients import GROUPED_BY_IMAGE, grouping_sentence
+from dataset.records import GROUPED_BY_IMAGE, grouping_sentence
 from utils import (
     UserError,
     environment,

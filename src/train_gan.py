@@ -130,11 +130,11 @@ def dry_run(settings: Settings) -> None:
 
 def preview(settings: Settings) -> None:
     """Write a grid of a few training images as --diffaug changes them; no other image is decoded."""
-    from common.arrays import as_tensor
     from data_loader import load_images
     from gan.augmentation import show_augmented
     from gan.outputs import save_mosaic
     from gan.training_set import records_to_learn_from, training_part_of
+    from utils import as_tensor
 
     choice = settings.images
     records, _ = records_to_learn_from(choice, *training_part_of(choice))

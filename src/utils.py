@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import random
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -21,12 +22,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import torch
     from matplotlib.figure import Figure
 
 
-# --- errors ----------------------------------------------------------------------------------------
+# Folders from the root (or a drive) and a file name; not the inside of an URL or of a relative path.
+ABSOLUTE_PATH = re.compile(
+    r"""(?<![\w.:/\\~-])(?:[A-Za-z]:)?[\\/](?:[^\s;,()'"`]*[\\/])?([^\s;,()'"`\\/]+)"""
+)
+
+
+# --- errors, and text without folders of this machine ----------------------------------------------
 class UserError(Exception):
     """A mistake that the user can correct: one line says what is wrong, where, and what to do."""
 
@@ -48,6 +56,13 @@ def public_path(path: str | Path) -> str:
     with contextlib.suppress(ValueError):
         return resolved.relative_to(Path.cwd()).as_posix()
     return resolved.name
+
+
+def without_folders(text: str) -> str:
+    """Shorten every absolute path in ``text`` to its last part: results must not name this machine."""
+    # The home folder by itself first: a user's name can contain spaces.
+    text = text.replace(str(Path.home()) + os.sep, os.sep)
+    return ABSOLUTE_PATH.sub(r"\1", text)
 
 
 # --- seeding, device, precision --------------------------------------------------------------------
@@ -152,6 +167,32 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+# --- arrays ----------------------------------------------------------------------------------------
+def as_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """Make a tensor over the same memory, which may be a read-only map: do not write to it."""
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(pixels)
+
+
+def release_memory_map(pixels: np.ndarray) -> None:
+    """Release the pages of a memory map that have been read; they count as this process's memory till then.
+
+    The map stays readable: the system fetches the file's pages again. Does nothing to other arrays.
+    """
+    import mmap
+
+    base: Any = pixels
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 # --- files -----------------------------------------------------------------------------------------

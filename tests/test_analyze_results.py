@@ -30,12 +30,11 @@ from arms.result_files import (
 from common import paths
 from common.file_formats import format_problems
 from common.options import Affects, names_affecting
-from common.public_text import without_folders
 from comparison.arms import compare
 from comparison.image_file_formats import FidScore, ImageQuality, SsimAnalysis
 from fake_results import fake_records, held_out_records, write_arm, write_classifier, write_synthetic
 from phantom.dataset import make_phantom_dataset
-from utils import UserError, load_json, save_json
+from utils import UserError, load_json, save_json, without_folders
 
 CLAIMS = re.compile(
     r"improv|significan|better|worse|outperform|superior|inferior|succe|enhanc|boost|\bbeat|\bgain|\bwin(s|ner)?\b",

@@ -33,7 +33,7 @@ def fake_measurements(monkeypatch) -> list[str]:
 def run(folder, *flags: str) -> dict:
     where = ["--output-dir", str(folder), "--work-dir", str(folder / "work"), "--weights", "none", "--cpu"]
     benchmark.main([*where, *flags])
-    return load_json(paths.benchmark(folder))
+    return load_json(paths.benchmark_results(folder))
 
 
 def test_every_row_can_be_chosen():
@@ -75,7 +75,7 @@ def test_an_interruption_keeps_the_rows_before_it(fake_measurements, tmp_path, m
     monkeypatch.setattr(results, "measured_or_reason", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "--quick")
-    states = {row["id"]: row["status"] for row in load_json(paths.benchmark(tmp_path))["rows"]}
+    states = {row["id"]: row["status"] for row in load_json(paths.benchmark_results(tmp_path))["rows"]}
     assert states["unfreeze_step"] == "measured" and states["gan_step"] == "not_measured"
 
 

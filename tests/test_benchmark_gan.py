@@ -862,7 +862,7 @@ def test_the_whole_command_with_fakes(quick, in_tmp, monkeypatch, capsys):
     flags = ["--images", "40", "--minutes", "0.01", "--image-size", "32", "--cpu", "--workers", "1"]
     benchmark_gan.main([*flags, "--seeds", "0", "--contenders", "both,fails"])
     benchmark_gan.main([*flags, "--seeds", "0"])
-    content = load_json(paths.gan_benchmark("results"))
+    content = load_json(paths.gan_benchmark_results("results"))
     assert len(content["rows"]) == 3 and content["data"]["learned_positives"] > 50
     assert all(row["status"] == "done" for row in content["rows"] if row["contender"] != "fails")
     for file in (
@@ -870,11 +870,11 @@ def test_the_whole_command_with_fakes(quick, in_tmp, monkeypatch, capsys):
         paths.gan_benchmark_grid("results", "peers"),
     ):
         assert file.stat().st_size > 10_000
-    assert str(in_tmp) not in paths.gan_benchmark("results").read_text()
+    assert str(in_tmp) not in paths.gan_benchmark_results("results").read_text()
     capsys.readouterr()
     benchmark_gan.main(["--what", "report"])
     assert "noise" in capsys.readouterr().out
-    file = paths.gan_benchmark("results")
+    file = paths.gan_benchmark_results("results")
     before, other = load_json(file)["rows"], in_tmp / "other.json"
     save_json(other, load_json(file) | {"rows": [before[0] | {"contender": "elsewhere"}]})
     benchmark_gan.main(["--what", "report", "--merge", str(other)])

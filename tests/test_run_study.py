@@ -236,7 +236,7 @@ def test_fractions_and_arms_can_be_added(study):
     assert study("--fractions", "0.5,1", "--arms", ",".join(study_arms())) == [
         *(f"0.5 {what}" for what in [*SEQUENCE, "control_weight"]), "1 augmented", "1 control_duplicate"
     ]  # fmt: skip
-    points = load_json(paths.learning_curve(STUDY))["points"]
+    points = load_json(paths.learning_curve_results(STUDY))["points"]
     assert [(point["fraction"], point["arm"]) for point in points] == list(
         itertools.product([0.5, 1.0], study_arms())
     )
@@ -251,7 +251,7 @@ def test_a_longer_gan_reruns_what_builds_on_it(study):
 def test_what_an_interrupted_rerun_made_outdated_is_not_taken_for_finished(study):
     study("--fractions", "1")
     study("--fractions", "1", "--kimg", "4", failing_at="1 augmented")
-    curve = load_json(paths.learning_curve(STUDY))
+    curve = load_json(paths.learning_curve_results(STUDY))
     assert not curve["missing"], "the curve of the first run is still there"
     assert study("--fractions", "1", "--kimg", "4") == ["1 augmented again", "1 control_duplicate"]
 
@@ -354,7 +354,7 @@ def test_few_positives_are_said_and_flagged(study, capsys):
     study("--fractions", "0.5", "--arms", "baseline")
     sentence = "0.5 of the training patients have 12 positive images, fewer than 32"
     assert f"FEW POSITIVES: {sentence}" in capsys.readouterr().out
-    curve = load_json(paths.learning_curve(STUDY))
+    curve = load_json(paths.learning_curve_results(STUDY))
     assert curve["points"][0]["few_positives"] is True and sentence in curve["flags"]
 
 
@@ -363,7 +363,7 @@ def test_a_partial_study_can_be_drawn(study, capsys):
     study.runner.commands = []
     run_study.main(["--draw-only"])
     assert study.runner.commands == []
-    curve = load_json(paths.learning_curve(STUDY))
+    curve = load_json(paths.learning_curve_results(STUDY))
     assert [(p["fraction"], p["arm"]) for p in curve["points"]] == [
         (0.5, "baseline"), (0.5, "augmented"), (0.5, "control_duplicate"), (1.0, "baseline")
     ]  # fmt: skip
@@ -375,7 +375,7 @@ def test_what_the_log_calls_unfinished_is_not_drawn(study):
 
     def drawn() -> tuple[list[str], list[dict]]:
         run_study.main(["--draw-only"])
-        curve = load_json(paths.learning_curve(STUDY))
+        curve = load_json(paths.learning_curve_results(STUDY))
         return sorted(point["arm"] for point in curve["points"]), curve["missing"]
 
     study("--fractions", "0.5")
@@ -384,14 +384,15 @@ def test_what_the_log_calls_unfinished_is_not_drawn(study):
     missing = [{"fraction": 0.5, "arm": name} for name in ("augmented", "control_duplicate")]
     assert drawn() == (["baseline"], missing)
     study("--fractions", "1", "--arms", "baseline")
-    assert load_json(paths.learning_curve(STUDY))["missing"] == missing, "though it was not asked for now"
+    curve = load_json(paths.learning_curve_results(STUDY))
+    assert curve["missing"] == missing, "though it was not asked for now"
     paths.pipeline_log(paths.study_fraction(STUDY, 0.5)).unlink()
     assert drawn() == (sorted([*names, "baseline"]), [])
 
 
 def test_an_unfinished_study_lists_what_is_missing(study):
     study(*FULL, failing_at="1 gan")
-    curve = load_json(paths.learning_curve(STUDY))
+    curve = load_json(paths.learning_curve_results(STUDY))
     # Drawn after the first fraction, when nothing of the second was there.
     assert {"fraction": 1.0, "arm": "baseline"} in curve["missing"] and len(curve["missing"]) == 3
     assert any("unfinished" in flag for flag in curve["flags"])
@@ -554,7 +555,7 @@ def test_a_small_study_is_interrupted_and_resumed(in_tmp):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "train baseline: already finished" in done.stdout and "resumed at step" in done.stdout
-    curve = load_json(paths.learning_curve(STUDY))
+    curve = load_json(paths.learning_curve_results(STUDY))
     assert len(curve["points"]) == len(curve["differences"]) == 6 and curve["missing"] == []
     steps = [point["optimizer_steps"] for point in curve["points"]]
     assert max(steps) - min(steps) <= 2 and all(point["repeats"] == 2 for point in curve["points"])

@@ -25,10 +25,9 @@ from classifier import (
     feature_caches,
     predict_batches,
 )
-from common.arrays import as_tensor
 from common.distributed import from_main, require_same
 from data_loader import ImageSet
-from utils import derive_seed, load_checkpoint, save_checkpoint, set_seed
+from utils import as_tensor, derive_seed, load_checkpoint, save_checkpoint, set_seed
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,7 @@ from tqdm import tqdm
 
 from common.paths import LOGS, SRC
 from common.progress import hide_progress
-from common.public_text import without_folders
-from utils import atomic_path
+from utils import atomic_path, without_folders
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pillow", "scikit-learn", "scipy")
 

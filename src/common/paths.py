@@ -1,7 +1,8 @@
-"""Every folder and artifact name of the project: the only file that spells one.
+"""Names of folders and files that a user or several modules see: the only module that spells them.
 
-Pure functions from folders and prefixes to paths; nothing here creates, opens or reads anything.
-Folders given on a command line default to the layout of README, relative to the working directory.
+Pure functions from folders and prefixes to paths; nothing here creates, opens or reads anything. Folders given
+on a command line default to the layout of README, relative to the working directory. Files that one module
+alone writes and reads (caches, downloads under way) are named there.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ TEMPORARY_PATTERN = ".*.tmp"  # of files being written, by ``utils.atomic_path``
 
 
 def temporary_pattern(path: Path) -> str:
-    """Of the files that ``path`` is being written to."""
+    """Pattern of the temporary files from which ``path`` is made."""
     return f".{path.stem}.*{path.suffix}.tmp"
 
 
 def download_marker(data_dir: str | Path) -> Path:
-    """Says which dataset lies in the folder; written once all of it is there."""
+    """Name of the dataset in the folder; written once all of it is there."""
     return Path(data_dir) / ".download_complete.json"
 
 
@@ -58,7 +59,7 @@ def test_images(data_dir: str | Path) -> Path:
 
 
 def phantom_marker(data_dir: str | Path) -> Path:
-    """Says that the dataset is made of phantoms, and with which settings."""
+    """Settings of the phantoms; marks the dataset as made of them."""
     return Path(data_dir) / "phantoms.json"
 
 
@@ -75,7 +76,7 @@ CV_COMPARISON = "cv_comparison.png"
 
 
 def repeat_prefix(prefix: str, repeat: int) -> str:
-    """Of one of several training runs of an arm, counted from 1."""
+    """Prefix of one of several training runs of an arm, counted from 1."""
     return f"{prefix}r{repeat}_"
 
 
@@ -167,7 +168,7 @@ def gan_history(metrics_dir: str | Path, fold: int | None = None) -> Path:
 
 
 def gan_stats(metrics_dir: str | Path, fold: int | None = None) -> Path:
-    """A line for every so many steps."""
+    """Statistics during training, a line each."""
     return Path(metrics_dir) / f"{_gan_prefix(fold)}stats.jsonl"
 
 
@@ -177,7 +178,7 @@ def gan_events(output_dir: str | Path, fold: int | None = None) -> Path:
 
 
 def is_gan_prefix(prefix: str) -> bool:
-    """Is it a GAN's, whose history lies beside those of the classifiers?"""
+    """Whether ``prefix`` is a GAN's, whose history lies beside those of the classifiers."""
     return re.fullmatch(r"gan_(fold_\d+_)?", prefix) is not None
 
 
@@ -288,7 +289,7 @@ def real_vs_synthetic_figure(analysis_dir: str | Path) -> Path:
 
 # --- pipeline --------------------------------------------------------------------------------------
 def pipeline_log(output_dir: str | Path) -> Path:
-    """Which steps of run_pipeline.py, or of a fraction of run_study.py, are finished, with which command."""
+    """Finished steps of run_pipeline.py, or of a fraction of run_study.py, with their commands."""
     return Path(output_dir) / "pipeline.json"
 
 
@@ -297,11 +298,11 @@ STUDY_PATTERN = "fraction_*"
 
 
 def study_fraction(study_dir: str | Path, fraction: float) -> Path:
-    """Folder of all that is trained on that fraction of the training patients."""
+    """Folder of everything trained on that fraction of the training patients."""
     return Path(study_dir) / f"fraction_{fraction:g}"
 
 
-def learning_curve(study_dir: str | Path) -> Path:
+def learning_curve_results(study_dir: str | Path) -> Path:
     return Path(study_dir) / "learning_curve.json"
 
 
@@ -313,7 +314,7 @@ def learning_curve_figure(study_dir: str | Path) -> Path:
 BENCHMARK_DIR = "./data/cache/benchmark"  # its phantoms, caches and outputs
 
 
-def benchmark(output_dir: str | Path) -> Path:
+def benchmark_results(output_dir: str | Path) -> Path:
     return Path(output_dir) / "benchmark.json"
 
 
@@ -327,7 +328,7 @@ PEERS_DIR = "./data/cache/gan_peers"  # the environment in which the others' pac
 PEER_DRIVERS = SRC / "benchmarks" / "generators" / "peer_drivers"
 
 
-def gan_benchmark(output_dir: str | Path) -> Path:
+def gan_benchmark_results(output_dir: str | Path) -> Path:
     return Path(output_dir) / "gan_benchmark.json"
 
 
@@ -347,7 +348,7 @@ def benchmark_unit(work_dir: str | Path, name: str) -> Path:
 
 
 def benchmark_reals(unit: str | Path) -> Path:
-    """What a driver learns from: shows patients, so it is removed when the driver has ended."""
+    """Real images that a driver learns from: they show patients, so the file is removed afterwards."""
     return Path(unit) / "reals.npy"
 
 
@@ -364,7 +365,7 @@ def unit_cost(unit: str | Path) -> Path:
 
 
 def unit_again(unit: str | Path) -> Path:
-    """Where a unit is trained anew, until it has images."""
+    """Folder in which a unit is trained again, until it has images."""
     return Path(unit).with_name(f"{Path(unit).name}_again")
 
 
@@ -379,6 +380,6 @@ def benchmark_scorer(cache_dir: str | Path, name: str) -> Path:
 
 
 def peers_python(peers_dir: str | Path) -> Path:
-    """Of the environment ``peers_dir``, on either kind of system."""
+    """Python of the environment ``peers_dir``, on Windows or elsewhere."""
     windows = Path(peers_dir) / "Scripts" / "python.exe"
     return windows if windows.is_file() else Path(peers_dir) / "bin" / "python"

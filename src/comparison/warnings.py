@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from arms.result_files import Arm, warnings_of
 from comparison.file_formats import ArmResult, PairResult, metric_entry
 from comparison.image_warnings import synthetic_flags
-from dataset.patients import GROUPED_BY_IMAGE, grouping_sentence
+from dataset.records import GROUPED_BY_IMAGE, grouping_sentence
 from stats.metric_registry import compared_metrics
 from stats.paired_tests import ALPHA, points
 

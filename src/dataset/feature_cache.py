@@ -26,10 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.arrays import release_memory_map
 from common.distributed import from_main, interleave, is_main, my_share
 from common.progress import Announcement, progress_bar
-from utils import UserError, atomic_path, save_json, sha256_json
+from utils import UserError, atomic_path, release_memory_map, save_json, sha256_json
 
 if TYPE_CHECKING:
     from torch import nn

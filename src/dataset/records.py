@@ -1,4 +1,4 @@
-"""Records of a data folder: labelled images and official test images, one row each."""
+"""Records of a data folder: labelled images and official test images, one row each, and their patients."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common import paths
-from dataset.patients import (
-    GROUPED_BY_IMAGE,
-    GROUPED_BY_PATIENT,
-    find_patient_map,
-    read_patient_map,
-    with_patients,
-)
 from dataset.tables import read_metadata, reduce_to_images
-from utils import UserError, sha256_file
+from utils import UserError, load_json, sha256_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
+GROUPED_BY_PATIENT = "nih_patient"
+GROUPED_BY_IMAGE = "image_id"
 PLACEHOLDER_PREDICTION = "0.5 0 0 100 100"  # RSNA's sample submission, the same for every test image
 CHECK_COMMAND = "python src/data_loader.py --data-dir"
 
@@ -148,3 +143,46 @@ def name_some(image_ids: list[str], limit: int = 10) -> str:
     count = f"{len(image_ids)} image{'s' if len(image_ids) != 1 else ''}"
     more = ", ..." if len(image_ids) > limit else ""
     return f"{count} ({', '.join(image_ids[:limit])}{more})"
+
+
+# --- patients --------------------------------------------------------------------------------------
+def read_patient_map(path: Path) -> dict[str, str]:
+    """Read image id -> NIH patient from the official mapping (``file_formats.MappingEntry``)."""
+    entries = load_json(path)
+    try:
+        pairs = [(str(entry["subset_img_id"]), str(entry["img_id"]).split("_", 1)[0]) for entry in entries]
+    except (TypeError, KeyError):
+        raise UserError(
+            f"{path} is not the official mapping, a list of objects with subset_img_id and img_id; delete "
+            "it, and `python src/download_dataset.py` fetches it"
+        ) from None
+    patient_of = dict(pairs)
+    if not patient_of:
+        raise UserError(f"{path} is empty (the official mapping names 26,684 images); delete or replace it")
+    for image_id, patient in pairs:
+        if patient_of[image_id] != patient:
+            raise UserError(f"{path} maps image {image_id} to two patients; correct or replace it")
+    return patient_of
+
+
+def find_patient_map(data_dir: Path, patient_map: str | Path | None) -> Path | None:
+    """Find the mapping to use: the one given, else the one in the data folder, else None."""
+    if patient_map is not None:
+        return Path(patient_map)
+    inside = data_dir / paths.PATIENT_MAP
+    return inside if inside.is_file() else None
+
+
+def with_patients(images: pd.DataFrame, patient_of: dict[str, str]) -> pd.DataFrame:
+    """Add ``patient``; an image that the mapping lacks is its own group."""
+    return images.assign(patient=[patient_of.get(image_id, image_id) for image_id in images["image_id"]])
+
+
+def grouping_sentence(grouped_by: str) -> str:
+    """Say in a sentence what ``grouped_by`` means; it goes into every report."""
+    if grouped_by == GROUPED_BY_PATIENT:
+        return "images are grouped by NIH patient (official mapping)"
+    return (
+        f"images are grouped by image id: {paths.PATIENT_MAP} is not there, so images of one person may lie "
+        "on both sides of a split"
+    )

@@ -11,15 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.arrays import as_tensor
 from common.distributed import check_batch_size, process_count
 from data_loader import ImageSet, load_images
-from dataset.patients import grouping_sentence
-from dataset.records import Dataset, load_dataset
+from dataset.records import Dataset, grouping_sentence, load_dataset
 from dataset.splits import TRAIN, Splits, describe_splits, load_or_create_splits, select, training_part
 from gan.settings import CLASS_NAMES, ImageChoice, Schedule
 from synthetic.manifest import few_images_flags
-from utils import UserError, derive_seed, load_checkpoint
+from utils import UserError, as_tensor, derive_seed, load_checkpoint
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -27,10 +27,9 @@ from torchvision.models.inception import (
     InceptionE,
 )
 
-from common.arrays import as_tensor
 from dataset.feature_cache import FeatureCache, sha256_weights
 from networks.weights import hub_weights, weights_file
-from utils import UserError
+from utils import UserError, as_tensor
 
 WEIGHTS_URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 CLASSES = 1008  # of TensorFlow's graph

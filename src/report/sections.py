@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.public_text import without_folders
 from comparison.file_formats import ArmResult, Comparison, PairResult, metric_entry
-from dataset.patients import grouping_sentence
+from dataset.records import grouping_sentence
 from report import details
 from report.blocks import (
     Block,
@@ -35,6 +34,7 @@ from report.blocks import (
 from report.verdict import seeds_words, smallest_differences, verdict_lines
 from stats.metric_registry import METRICS, Metric, Shown, compared_metrics, metrics_shown
 from stats.paired_tests import points
+from utils import without_folders
 
 
 @dataclass(frozen=True)

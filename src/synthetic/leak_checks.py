@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import paths
-from dataset.patients import GROUPED_BY_PATIENT
-from dataset.records import name_some
+from dataset.records import GROUPED_BY_PATIENT, name_some
 from utils import UserError
 
 if TYPE_CHECKING:

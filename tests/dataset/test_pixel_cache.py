@@ -17,14 +17,13 @@ import data_loader
 import train_gan
 from classifier_runs import METRICS, QUICK, run
 from common import paths
-from common.arrays import as_tensor
 from data_loader import load_images
 from dataset import image_reader
 from dataset import pixel_cache as image_cache
 from dataset.image_lists import ImageList
 from dataset.image_reader import read_image
 from dataset.records import load_dataset
-from utils import UserError, load_checkpoint
+from utils import UserError, as_tensor, load_checkpoint
 
 SIZE = 16
 

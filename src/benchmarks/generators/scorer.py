@@ -17,11 +17,10 @@ from torchvision.models import resnet18
 
 from benchmarks.generators.data import BenchmarkData
 from common import paths
-from common.arrays import as_tensor
 from common.progress import progress_bar
 from data_loader import ImageSet, augment_light, to_classifier_range
 from stats.metrics import auroc
-from utils import UserError, autocast, derive_seed, load_checkpoint, save_checkpoint, sha256_json
+from utils import UserError, as_tensor, autocast, derive_seed, load_checkpoint, save_checkpoint, sha256_json
 
 VERSION = 1  # of the network and its training
 EPOCHS, BATCH, SEED = 15, 32, 0

@@ -25,6 +25,6 @@ def test_different_answers_are_no_measurement(bench, monkeypatch):
 
 
 def test_the_committed_file_has_its_documented_form():
-    content = load_json(paths.benchmark(RESULTS))
+    content = load_json(paths.benchmark_results(RESULTS))
     assert format_problems(content, SpeedBenchmark) == []
     assert [row["id"] for row in content["rows"]] == [item.id for item in plan.PLANS]
