@@ -1,8 +1,8 @@
 """Names of folders and files that a user or several modules see: the only module that spells them.
 
-Pure functions from folders and prefixes to paths; nothing here creates, opens or reads anything. Folders given
-on a command line default to the layout of README, relative to the working directory. Files that one module
-alone writes and reads (caches, downloads under way) are named there.
+Pure functions from folders and prefixes to paths; nothing here creates, opens or reads anything. Folders
+given on a command line default to the layout of README, relative to the working directory. Files that one
+module alone writes and reads (caches, downloads under way) are named there.
 """
 
 from __future__ import annotations

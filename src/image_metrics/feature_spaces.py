@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from common.arrays import release_memory_map
-from utils import UserError, public_path, sha256_file
+from utils import UserError, public_path, release_memory_map, sha256_file
 
 if TYPE_CHECKING:
     from data_loader import ImageSet
