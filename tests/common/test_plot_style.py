@@ -6,12 +6,10 @@ import io
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
 from arms import figures as arm_figures
-from common import plot_style as plots
 from fake_results import fake_cv, fake_history
 from gan import figures as plots_gan
 from report import image_figures
@@ -90,12 +88,3 @@ def test_real_images_are_left_out_when_told():
     assert len(shown) == 8
     assert all((array == synthetic[i]).all() for i, array in enumerate(shown))
     assert "training" not in texts(alone)
-
-
-def test_counts_are_written_into_the_bars():
-    counts = pd.DataFrame({"AP": [900, 10], "PA": [2100, 1500]}, index=["Normal", "Lung Opacity"])
-    written = texts(plots.stacked_counts(counts, "Classes by view: n = 4,510 images", "Images"))
-    assert "2,100" in written and "900" in written and "Lung Opacity" in written
-    assert "\n10\n" not in written  # no room for it
-    histogram = plots.count_histogram([1, 1, 1, 2, 5], "Images per patient", "Images", "Patients")
-    assert [patch.get_height() for patch in histogram.axes[0].patches] == [3, 1, 1]
