@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.arms:
         arms = select_arms(found, [name.strip() for name in args.arms.split(",") if name.strip()])
     # After the arms: a wrong folder is told at once.
-    from comparison.arms import compare
+    from comparison.arms import compare_arms
     from report.image_steps import ImageOptions, look_at_images
     from report.page import compose_page
     from report.sections import Findings
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     outcome = Outcome(Path(args.analysis_dir))
     file = paths.comparison(outcome.folder)
     left_out = {name: arm for name, arm in found.items() if name not in arms}
-    content = compare(
+    content = compare_arms(
         arms, margin=args.margin / 100, prevalence=args.prevalence, seed=args.seed, left_out=left_out
     )
     remove_reports(outcome.folder)

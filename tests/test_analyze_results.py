@@ -30,7 +30,7 @@ from arms.result_files import (
 from common import paths
 from common.file_formats import format_problems
 from common.options import Affects, names_affecting
-from comparison.arms import compare
+from comparison.arms import compare_arms
 from comparison.image_file_formats import FidScore, ImageQuality, SsimAnalysis
 from fake_results import fake_records, held_out_records, write_arm, write_classifier, write_synthetic
 from phantom.dataset import make_phantom_dataset
@@ -148,9 +148,9 @@ def test_report_states_the_numbers_of_the_files(analysed, finished):
 
 
 def test_text_page_and_numbers_say_the_same(analysed, finished):
-    """What the reports state is what comparison.json holds, and that is ``compare`` of the files."""
+    """What the reports state is what comparison.json holds, and that is ``compare_arms`` of the files."""
     comparison = load_json(analysed / "comparison.json")
-    expected = compare(find_arms(finished / "metrics"), seed=42)
+    expected = compare_arms(find_arms(finished / "metrics"), seed=42)
     (pair,), (same,) = comparison["pairs"], expected["pairs"]
     assert pair["accuracy_ci95"] == pytest.approx(same["accuracy_ci95"], abs=0)
     low, high = (100 * bound for bound in pair["accuracy_ci95"])
@@ -190,7 +190,7 @@ def test_the_run_that_trained_the_folds_stands_before_the_last_one(tmp_path):
     ):
         save_json(file, load_json(file) | {"config": {"epochs": 9, "k_folds": k_folds}})
         arms = find_arms(tmp_path)
-        assert commands(arms, compare(arms, n_resamples=20), tmp_path, None, "own") == [*rows, last]
+        assert commands(arms, compare_arms(arms, n_resamples=20), tmp_path, None, "own") == [*rows, last]
 
 
 def test_the_command_of_a_generator_trained_for_kimg_can_be_typed(tmp_path):

@@ -17,7 +17,7 @@ import run_study
 from arms.registry import study_arms
 from common import paths
 from common import plot_style as plots
-from comparison.arms import compare
+from comparison.arms import compare_arms
 from dataset.records import load_dataset
 from dataset.splits import TRAIN, load_or_create_splits, reduce_training
 from fake_results import fake_records, held_out_records, write_arm
@@ -418,7 +418,7 @@ def test_points_agree_with_the_comparison_of_their_fraction(points):
     curve = learning_curve.summarise(points, n_resamples=400)
     for fraction in (0.05, 1.0):
         arms = {point.arm.name: point.arm for point in points if point.fraction == fraction}
-        expected = compare(arms, n_resamples=400)["arms"]
+        expected = compare_arms(arms, n_resamples=400)["arms"]
         for point in curve["points"]:
             if point["fraction"] == fraction:
                 own = expected[point["arm"]]

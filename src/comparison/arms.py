@@ -69,7 +69,7 @@ TRAINING_FACTS = (
 )  # fmt: skip
 
 
-def compare(
+def compare_arms(
     arms: dict[str, Arm],
     *,
     margin: float = MARGIN,

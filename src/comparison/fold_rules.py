@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-
 @dataclass(frozen=True)
 class ChosenFolds:
     """Out-of-fold predictions that thresholds and a temperature are chosen on, and where they come from.

@@ -20,7 +20,7 @@ from arms.registry import (
 from arms.result_files import find_arms
 from arms.treatments import Addition, FitImages
 from classifier_runs import METRICS, frozen, make_synthetic, run, training_positives
-from comparison.arms import compare
+from comparison.arms import compare_arms
 from fake_comparison import fake_comparison
 from fake_results import fake_records, write_arm
 from report.details import training
@@ -105,7 +105,7 @@ class TestToyArm:
             write_arm(tmp_path, name, records, seed=seed)
         arms = find_arms(tmp_path)
         assert list(arms) == ["baseline", "toy", "another"]
-        pairs = compare(arms, n_resamples=20)["pairs"]
+        pairs = compare_arms(arms, n_resamples=20)["pairs"]
         assert [(pair["a"], pair["b"]) for pair in pairs][0] == ("baseline", "toy")
         colours = arm_figures.arm_colours(list(arms))
         assert colours["toy"] == arm_figures.PALETTE[7]

@@ -5,7 +5,7 @@ import pytest
 
 from arms.result_files import find_arms, find_prefixes, probabilities_of_runs, select_arms
 from common import paths
-from comparison.arms import compare
+from comparison.arms import compare_arms
 from comparison.fold_rules import why_folds_are_unfit, why_no_fold_test
 from fake_results import fake_records, write_arm
 from stats.bootstrap import bootstrap_difference, bootstrap_interval
@@ -33,7 +33,7 @@ PAIR_KEYS = {
 
 
 def compared(folder, **options):
-    return compare(find_arms(folder), **{"n_resamples": 200, **options})
+    return compare_arms(find_arms(folder), **{"n_resamples": 200, **options})
 
 
 def edit(path, **changes):
@@ -63,7 +63,7 @@ def test_arms_come_in_the_fixed_order(tmp_path):
     assert list(select_arms(arms, ["mine", "baseline"])) == ["baseline", "mine"]
     with pytest.raises(UserError, match="there is no other; there is baseline, augmented, control_dupl"):
         select_arms(arms, ["baseline", "other"])
-    result = compare(select_arms(arms, ["zeta", "augmented", "baseline"]), n_resamples=50)
+    result = compare_arms(select_arms(arms, ["zeta", "augmented", "baseline"]), n_resamples=50)
     assert [(pair["a"], pair["b"]) for pair in result["pairs"]] == [
         ("baseline", "augmented"), ("baseline", "zeta"), ("augmented", "zeta"),
     ]  # fmt: skip
@@ -344,15 +344,15 @@ def test_contaminated_folds_give_way_to_the_baselines(two):
 def test_a_baseline_that_is_left_out_still_lends_its_folds(two):
     edit(paths.cv_summary(two, "augmented_"), contaminated=True)
     arms = find_arms(two)
-    both = compare(arms, n_resamples=50)["arms"]["augmented"]
+    both = compare_arms(arms, n_resamples=50)["arms"]["augmented"]
     baseline = {"baseline": arms.pop("baseline")}
-    result = compare(arms, n_resamples=50, left_out=baseline)
+    result = compare_arms(arms, n_resamples=50, left_out=baseline)
     alone = result["arms"]["augmented"]
     assert alone["thresholds"] == both["thresholds"] and alone["calibration"] == both["calibration"]
     assert alone["thresholds"]["source"] == "baseline"
     assert list(result["arms"]) == ["augmented"] and result["pairs"] == []
     assert result["left_out"] == ["baseline"] and both["thresholds"]["rules"]["youden"] is not None
-    assert compare(arms, n_resamples=50)["arms"]["augmented"]["thresholds"]["source"] is None
+    assert compare_arms(arms, n_resamples=50)["arms"]["augmented"]["thresholds"]["source"] is None
 
 
 @pytest.mark.parametrize(
@@ -454,5 +454,5 @@ def test_the_full_test_set_takes_seconds(tmp_path):
         write_arm(tmp_path, name, records, seed=seed)
     arms = find_arms(tmp_path)
     start = time.process_time()
-    compare(arms, n_resamples=2000)
+    compare_arms(arms, n_resamples=2000)
     assert time.process_time() - start < 20

@@ -8,7 +8,7 @@ import pytest
 
 from arms.result_files import find_arms
 from common.file_formats import describe_format, format_problems
-from comparison.arms import compare
+from comparison.arms import compare_arms
 from comparison.file_formats import Comparison
 from fake_comparison import fake_comparison
 from fake_results import fake_records, write_arm
@@ -28,7 +28,7 @@ def test_a_fresh_file_has_the_documented_keys(tmp_path):
     write_arm(tmp_path, "baseline", records, folds=3, repeats=2)
     write_arm(tmp_path, "augmented", records, folds=3, repeats=2, seed=1)
     write_arm(tmp_path, "other", records.iloc[:-2], seed=2)
-    save_json(tmp_path / "comparison.json", compare(find_arms(tmp_path), prevalence=0.1, n_resamples=50))
+    save_json(tmp_path / "comparison.json", compare_arms(find_arms(tmp_path), prevalence=0.1, n_resamples=50))
     content = load_json(tmp_path / "comparison.json")
     assert content["pairs"][0]["nadeau_bengio"] and content["not_compared"]
     assert format_problems(content, Comparison) == []

@@ -319,9 +319,7 @@ def loaded(data_dir: Path, folder: Path, **manifest) -> ImageSets:
                     train_patients=sorted(set(train["patient"])), **manifest)  # fmt: skip
     patient_of = dict(zip(dataset.images["image_id"], dataset.images["patient"], strict=True))
     images = load_synthetic(folder, patient_of, {})
-    return load_image_sets(
-        dataset, splits, images, image_size=32, seed=0, workers=1, skip_bad=False
-    )
+    return load_image_sets(dataset, splits, images, image_size=32, seed=0, workers=1, skip_bad=False)
 
 
 @pytest.mark.parametrize(

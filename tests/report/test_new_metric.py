@@ -8,7 +8,7 @@ from matplotlib.text import Text
 
 from arms.figures import cv_comparison
 from arms.result_files import find_arms
-from comparison.arms import compare
+from comparison.arms import compare_arms
 from fake_results import fake_records, write_arm
 from report.comparison_figures import differences
 from report.page import compose_page
@@ -46,7 +46,7 @@ def texts(figure) -> str:
 
 
 def test_a_new_entry_is_in_numbers_text_page_and_figures(arms, tmp_path):
-    save_json(tmp_path / "comparison.json", compare(arms, n_resamples=200))
+    save_json(tmp_path / "comparison.json", compare_arms(arms, n_resamples=200))
     content = load_json(tmp_path / "comparison.json")
     table = arms["augmented"].predictions
     row, (pair,) = content["arms"]["augmented"], content["pairs"]
