@@ -12,29 +12,32 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from arms.registry import ARMS, AUGMENTED, BASELINE, Synthetic
+from arms.registry import ARMS, AUGMENTED, BASELINE
 from common import paths
-from common.command_line import argument_parser, number, run_script
-from common.options import add_options
-from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
-from studies.steps import (
-    GENERATION,
+from common.command_line import argument_parser, run_script
+from common.logs import keep_run_log
+from studies.commands import (
+    MAKE_IMAGES,
     Folders,
-    Step,
-    add_passed_on_arguments,
-    cache_options,
-    check_options,
-    data_options,
-    positives_of,
-    run_steps,
+    Words,
+    arm_step,
+    cache_words,
+    data_words,
+    gan_steps,
+    label_words,
+    read_dataset,
+    uses_images,
 )
+from studies.options import PIPELINE_OPTIONS
+from studies.steps import Step, check_options, run_steps
 
 log = logging.getLogger(__name__)
 
 
-CHECK, GAN = "check the data", "train the GAN"
+CHECK = "check the data"  # the first step
 
 # The arms that the augmented classifier must beat beside the baseline.
 CONTROLS = [name for name in ARMS[AUGMENTED].measured_against if ARMS[name].is_control]
@@ -58,35 +61,9 @@ DEMO = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argument_parser("Run all steps of the comparison, as the commands a user would type.")
-    add = parser.add_argument
-    add(
-        "--demo",
-        action="store_true",
-        help=f"run on procedural chest phantoms, everything below {paths.DEMO_DIR}; ignores other flags",
+    return argument_parser(
+        "Run all steps of the comparison, as the commands a user would type.", PIPELINE_OPTIONS
     )
-    add_options(parser, DATA_OPTIONS)
-    add_options(parser, CACHE_OPTIONS)
-    add("--synthetic-dir", default=paths.SYNTHETIC_DIR, metavar="PATH", help="folder of synthetic images")
-    add("--model-dir", default=paths.MODEL_DIR, metavar="PATH", help="folder for model checkpoints")
-    add("--output-dir", default=paths.OUTPUT_DIR, metavar="PATH", help="folder for all results")
-    add("--image-size", type=number(int, 32, 1024), default=224, metavar="N", help="pixels per side")
-    add("--epochs", type=number(int, 1), default=15, metavar="N", help="epochs of the classifiers")
-    add("--gan-epochs", type=number(int, 1), default=50, metavar="N", help="epochs of the GAN")
-    add("--num-images", type=number(int, 1), default=5000, metavar="N", help="synthetic images to make")
-    add("--k-folds", type=number(int, 0), default=5, metavar="N", help="folds; 0 disables cross-validation")
-    add(
-        "--seed",
-        type=number(int, 0, 2**32 - 1),
-        default=42,
-        metavar="N",
-        help="of training and generation",
-    )
-    add_passed_on_arguments(parser)
-    add("--no-controls", action="store_true", help="leave out the control that synthetic images must beat")
-    add("--no-real-images", action="store_true", help="leave out every picture that shows a real X-ray")
-    add("--cpu", action="store_true", help="use the CPU even if a GPU is available")
-    return parser
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -98,77 +75,43 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 # --- the steps -------------------------------------------------------------------------------------
-def train_step(arm: str) -> str:
-    """Return the name of the step that trains ``arm``."""
+def step_of_arm(arm: str) -> str:
+    """Name the step that trains ``arm``."""
     return f"train the {ARMS[arm].title}"
 
 
 def comparison_steps(
-    folders: Folders,
-    *,
-    data_options: list[str],
-    split: Path,
-    classifier: list[str],
-    folds: list[str],
-    gan: list[str],
-    generation: list[str],
-    analysis: list[str],
-    cache: list[str],
-    controls: bool = True,
+    folders: Folders, words: Words, *, folds: list[str], analysis: list[str], splits: Path, controls: bool
 ) -> list[Step]:
-    """The commands from a data folder to a report, with ``controls`` those of what synthetic images must
-    beat too. ``cache``: what the steps that decode images are told about their cache."""
-    data = ["--data-dir", str(folders.data), *data_options]
-    results = ["--model-dir", str(folders.models), "--results-dir", str(folders.metrics),
-               "--figures-dir", str(folders.figures)]  # fmt: skip
-    images = ["--synthetic-dir", str(folders.synthetic)]
-    generator = paths.generator_final(folders.models)
+    """List the commands from a data folder to a report.
+
+    ``folds``: options of the baseline and of the augmented arm; ``analysis``: of analyze_results.py;
+    ``splits``: the file that the check of the data writes; ``controls``: train also what synthetic images
+    must beat.
+    """
 
     def arm(name: str) -> Step:
-        kind = ARMS[name]
         # A control's folds would say nothing that the comparison asks for: its epochs are the baseline's.
-        options = [*classifier, "--k-folds", "0"] if kind.is_control else [*folds, *classifier]
-        uses_images = kind.synthetic is not Synthetic.UNUSED
-        return Step(
-            train_step(name), "train_classifier",
-            [*data, *results, *options, *kind.words_of_command(), *(images if uses_images else [])],
-            paths.final_metrics(folders.metrics, kind.prefix), resumable=True, cache=cache,
-            needs=(CHECK, train_step(BASELINE), GENERATION) if uses_images else (CHECK,),
-        )  # fmt: skip
+        own = [*words.classifier, "--k-folds", "0"] if ARMS[name].is_control else [*folds, *words.classifier]
+        needs = [CHECK, step_of_arm(BASELINE), MAKE_IMAGES] if uses_images(name) else [CHECK]
+        return arm_step(step_of_arm(name), name, folders, replace(words, classifier=own), needs)
 
+    data = read_dataset(folders, words)
+    places = ["--metrics-dir", str(folders.metrics), "--analysis-dir", str(folders.analysis),
+              "--synthetic-dir", str(folders.synthetic), "--model-dir", str(folders.models)]  # fmt: skip
+    report = paths.report_page(folders.analysis)
     return [
-        Step(CHECK, "data_loader", data, split),
+        Step(CHECK, "data_loader", data, splits),
         arm(BASELINE),
-        Step(
-            GAN,
-            "train_gan",
-            [*data, "--model-dir", str(folders.models), "--output-dir", str(folders.output), *gan],
-            generator,
-            resumable=True,
-            needs=(CHECK,),
-            cache=cache,
-        ),
-        Step(
-            GENERATION,
-            "generate_synthetic",
-            ["--model-path", str(generator), "--output-dir", str(folders.synthetic), *generation],
-            paths.synthetic_manifest(folders.synthetic),
-            needs=(GAN,),
-            images=folders.synthetic,
-        ),
+        *gan_steps(folders, words, needs=[CHECK]),
         arm(AUGMENTED),
         *([arm(name) for name in CONTROLS] if controls else []),
-        Step(
-            "analyse",
-            "analyze_results",
-            [*data, "--metrics-dir", str(folders.metrics), "--analysis-dir", str(folders.analysis),
-             *images, "--model-dir", str(folders.models), *analysis],
-            paths.report_page(folders.analysis), cache=cache,
-        ),
-    ]  # fmt: skip
+        Step("analyse", "analyze_results", [*data, *places, *analysis], report, cache=words.cache),
+    ]
 
 
 def demo_plan() -> tuple[Folders, list[Step]]:
+    """Plan the demo: phantoms, and the comparison on them."""
     base = Path(paths.DEMO_DIR)
     data, synthetic = base / Path(paths.DATA_DIR), base / Path(paths.SYNTHETIC_DIR)
     folders = Folders(data, synthetic, base / Path(paths.MODEL_DIR), base / Path(paths.OUTPUT_DIR))
@@ -178,21 +121,25 @@ def demo_plan() -> tuple[Folders, list[Step]]:
         ["--output-dir", str(folders.data), *DEMO["phantoms"]],
         folders.data / paths.TRAIN_METADATA,
     )
-    steps = comparison_steps(
-        folders,
-        data_options=[],
-        split=folders.data / paths.SPLITS,
+    words = Words(
         classifier=DEMO["classifier"],
-        folds=DEMO["folds"],
         gan=DEMO["gan"],
         generation=DEMO["generation"],
-        analysis=DEMO["analysis"],
         cache=["--cache-dir", str(base / Path(paths.CACHE_DIR))],
+    )
+    steps = comparison_steps(
+        folders,
+        words,
+        folds=DEMO["folds"],
+        analysis=DEMO["analysis"],
+        splits=folders.data / paths.SPLITS,
+        controls=True,
     )
     return folders, [phantoms, *steps]
 
 
 def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
+    """Plan what the options ask for; the dataset is downloaded first if it is not there."""
     if args.demo:
         return demo_plan()
     folders = Folders(
@@ -201,19 +148,21 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
     cpu = ["--cpu"] if args.cpu else []
     seed = ["--seed", str(args.seed)]
     size = ["--image-size", str(args.image_size)]
-    classifier = ["--epochs", str(args.epochs), *size, *seed, *cpu]
     gan_length = [] if "--kimg" in args.gan_args else ["--epochs", str(args.gan_epochs)]
     pictures = ["--no-real-images"] if args.no_real_images else []
+    words = Words(
+        data=data_words(args.splits, args.patient_map, args.skip_bad_images),
+        classifier=["--epochs", str(args.epochs), *size, *seed, *cpu, *args.classifier_args],
+        gan=[*gan_length, *size, *seed, *cpu, *pictures, *args.gan_args],
+        generation=["--num-images", str(args.num_images), *seed, *cpu, *label_words(args.gan_args)],
+        cache=cache_words(args.cache_dir, args.no_cache),
+    )
     steps = comparison_steps(
         folders,
-        data_options=data_options(args),
-        split=Path(args.splits or folders.data / paths.SPLITS),
-        classifier=[*classifier, *args.classifier_args],
+        words,
         folds=["--k-folds", str(args.k_folds)],
-        gan=[*gan_length, *size, *seed, *cpu, *pictures, *args.gan_args],
-        generation=["--num-images", str(args.num_images), *seed, *cpu, *positives_of(args.gan_args)],
         analysis=[*cpu, *pictures],
-        cache=cache_options(args),
+        splits=Path(args.splits or folders.data / paths.SPLITS),
         controls=not args.no_controls,
     )
     metadata = folders.data / paths.TRAIN_METADATA
@@ -223,8 +172,8 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
     return folders, steps
 
 
-def print_outcome(folders: Folders, minutes: float) -> None:
-    """Where the report and the pictures are."""
+def log_where_results_are(folders: Folders, minutes: float) -> None:
+    """Say where the report and the pictures are."""
     pictures = [*sorted(folders.analysis.glob("*.png")), *sorted(folders.figures.glob("*.png"))]
     log.info(f"\nfinished in {minutes:.1f} min")
     log.info(f"report:   {paths.report_page(folders.analysis)}, {paths.comparison_report(folders.analysis)}")
@@ -237,8 +186,9 @@ def main(argv: list[str] | None = None) -> None:
     start = time.monotonic()
     folders, steps = plan(args)
     check_options(steps)
+    keep_run_log(folders.metrics)
     run_steps(steps, paths.pipeline_log(folders.output))
-    print_outcome(folders, (time.monotonic() - start) / 60)
+    log_where_results_are(folders, (time.monotonic() - start) / 60)
 
 
 if __name__ == "__main__":

@@ -101,12 +101,12 @@ def describe(command: list[str]) -> str:
 def study(in_tmp, make_dataset, monkeypatch):
     """Runs run_study.py on a small dataset without training anything; ``study.runner`` saw the commands."""
     runner = Runner(make_dataset())
-    monkeypatch.setattr(pipeline_steps, "run_command", runner)
+    monkeypatch.setattr(pipeline_steps, "run_step", runner)
     monkeypatch.setattr(run_study, "check_options", lambda steps: None)
     monkeypatch.setattr(run_study, "in_process_of_its_own", lambda *_: SPEEDS)
-    quick = functools.partial(learning_curve.summarise, n_resamples=20)
-    monkeypatch.setattr(learning_curve, "summarise", quick)
-    monkeypatch.setattr(plots_study, "learning_curve", lambda content: plots.new_figure(1, 1))
+    quick = functools.partial(learning_curve.build_learning_curve, n_resamples=20)
+    monkeypatch.setattr(learning_curve, "build_learning_curve", quick)
+    monkeypatch.setattr(plots_study, "draw_learning_curve", lambda content: plots.new_figure(1, 1))
 
     def run(*argv: str, failing_at: str | None = None) -> list[str]:
         runner.commands, runner.fail_at = [], failing_at
@@ -415,7 +415,7 @@ def points(tmp_path):
 
 
 def test_points_agree_with_the_comparison_of_their_fraction(points):
-    curve = learning_curve.summarise(points, n_resamples=400)
+    curve = learning_curve.build_learning_curve(points, n_resamples=400)
     for fraction in (0.05, 1.0):
         arms = {point.arm.name: point.arm for point in points if point.fraction == fraction}
         expected = compare_arms(arms, n_resamples=400)["arms"]
@@ -433,7 +433,7 @@ def test_points_agree_with_the_comparison_of_their_fraction(points):
 
 
 def test_differences_are_paired_and_adjusted_over_the_whole_study(points):
-    curve = learning_curve.summarise(points, n_resamples=400)
+    curve = learning_curve.build_learning_curve(points, n_resamples=400)
     rows = curve["differences"]
     pairs = [("baseline", "augmented"), ("control_duplicate", "augmented"), ("baseline", "control_duplicate")]
     assert [(row["fraction"], row["a"], row["b"]) for row in rows] == [
@@ -454,7 +454,7 @@ def test_with_one_run_the_interval_is_the_paired_bootstrap(points):
     single = [
         dataclasses.replace(point, arm=dataclasses.replace(point.arm, repeats=())) for point in points[:2]
     ]
-    curve = learning_curve.summarise(single, n_resamples=300, seed=5)
+    curve = learning_curve.build_learning_curve(single, n_resamples=300, seed=5)
     a, b = (point.arm.predictions for point in single)
     for name in ("accuracy", "auroc"):
         expected = bootstrap_difference(
@@ -467,7 +467,7 @@ def test_with_one_run_the_interval_is_the_paired_bootstrap(points):
 
 
 def test_what_a_reader_must_know_stands_in_the_result(points):
-    curve = learning_curve.summarise(points, missing=[(0.1, "augmented")], n_resamples=100)
+    curve = learning_curve.build_learning_curve(points, missing=[(0.1, "augmented")], n_resamples=100)
     notes, flags = " ".join(curve["notes"]), " ".join(curve["flags"])
     assert "(501 to 520)" in notes and "300 test images of 150 patients" in notes
     assert "The GAN of a fraction saw that fraction only".lower() in notes.lower()
@@ -481,7 +481,7 @@ def test_unequal_training_and_stale_files_are_flagged(points):
     metrics["optimizer_steps"], metrics["accuracy"] = 900, 0.1
     metrics["config"]["lr"] = 0.1
     metrics["red_flags"] = ["something is odd"]
-    flags = learning_curve.summarise(points, n_resamples=50)["flags"]
+    flags = learning_curve.build_learning_curve(points, n_resamples=50)["flags"]
     assert "the points took UNEQUAL NUMBERS OF STEPS: 501 to 900" in flags
     assert "control_duplicate at 1: --lr was 0.1 here and 0.001 in baseline at 0.05" in flags
     assert "control_duplicate at 1: predictions and metrics DO NOT BELONG TO THE SAME RUN" in flags
@@ -500,8 +500,8 @@ def test_points_on_other_test_images_are_refused(points, tmp_path):
 
 
 def test_the_figure_has_a_logarithmic_axis_of_patients(points):
-    curve = learning_curve.summarise(points, n_resamples=100)
-    figure = plots_study.learning_curve(curve)
+    curve = learning_curve.build_learning_curve(points, n_resamples=100)
+    figure = plots_study.draw_learning_curve(curve)
     axes = figure.axes
     assert len(axes) == 4 and axes[0].get_xscale() == "log"
     assert list(axes[2].get_xticks()) == [36, 180, 720]
@@ -518,7 +518,7 @@ def test_the_figure_has_a_logarithmic_axis_of_patients(points):
 
 
 def test_a_single_point_can_be_drawn(points):
-    figure = plots_study.learning_curve(learning_curve.summarise(points[:1], n_resamples=50))
+    figure = plots_study.draw_learning_curve(learning_curve.build_learning_curve(points[:1], n_resamples=50))
     assert len(figure.axes) == 2
 
 

@@ -17,6 +17,7 @@ from arms.registry import BASELINE
 from common.plot_style import INK, new_figure, panels, styled
 from report.comparison_figures import BAND, MARKERS
 from stats.paired_tests import points as margin_words
+from studies.file_formats import LearningCurve
 
 SPREAD = 0.045  # between arms of one fraction, in powers of ten of the axis
 MARGIN = 0.32  # left and right of the points, likewise
@@ -26,7 +27,7 @@ CAPTION_WIDTH = 180  # characters
 
 
 @styled
-def learning_curve(content: Mapping[str, Any]) -> Figure:
+def draw_learning_curve(content: LearningCurve) -> Figure:
     """Above: AUROC and accuracy of each arm against the number of real training patients (log axis), with
     intervals; below: the paired differences of the same fractions, with the margin as a band."""
     points, differences = content["points"], content["differences"]

@@ -6,10 +6,12 @@ an unfinished study can be looked at, too. Rates are fractions; a difference is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import pandas as pd
 
 from arms.registry import ARMS, BASELINE
 from arms.result_files import (
@@ -27,25 +29,30 @@ from stats.bootstrap import (
     RESAMPLES,
     PatientDraws,
     ResampledScore,
-    ScoreDifference,
     bootstrap_test,
     resample_score,
 )
 from stats.metric_registry import compared_metrics
 from stats.metrics import CONFIDENCE, accuracy
 from stats.paired_tests import ALPHA, decide_verdict, holm
+from studies.file_formats import (
+    LEARNING_CURVE_FORMAT,
+    CurveDifference,
+    CurveGAN,
+    CurvePoint,
+    LearningCurve,
+)
 from utils import UserError, derive_seed, load_json
 
-FORMAT = "learning-curve-1"
 FEW_POSITIVES = 32
 UNEQUAL_STEPS = 0.05  # of the mean: more than rounding to whole epochs explains at any useful length
-# Of each fraction its own: it follows from the equal number of steps.
-OF_THE_FRACTION = ("epochs", "train_fraction")
+# Options in which fractions differ because all take the same number of steps.
+DIFFERENT_BY_DESIGN = ("epochs", "train_fraction")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One arm trained on one fraction of the training patients; its files are in ``metrics_dir``."""
+    """One finished arm, trained on one fraction of the patients; its files are in ``metrics_dir``."""
 
     fraction: float
     arm: Arm
@@ -55,10 +62,23 @@ class Point:
     def name(self) -> str:
         return f"{self.arm.name} at {self.fraction:g}"
 
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        assert self.arm.metrics is not None  # the arm is finished
+        return self.arm.metrics
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        assert self.arm.predictions is not None  # the arm is finished
+        return self.arm.predictions
+
 
 # --- finding ---------------------------------------------------------------------------------------
 def find_points(study_dir: str | Path, leave_out: Collection[tuple[float, str]] = ()) -> list[Point]:
-    """Every finished arm of every fraction but those named (fraction, arm), from few to many patients."""
+    """Find every finished arm of every fraction, from few to many patients.
+
+    ``leave_out``: (fraction, arm) of those that are not wanted.
+    """
     points = []
     for folder in Path(study_dir).glob(paths.STUDY_PATTERN):
         metrics = folder / Path(paths.METRICS_DIR).name
@@ -74,10 +94,10 @@ def find_points(study_dir: str | Path, leave_out: Collection[tuple[float, str]] 
 
 
 def check_points(points: Sequence[Point], study_dir: str | Path, split_sha256: str | None = None) -> None:
-    """``UserError`` if two of them were not scored on the same test images, or one is of another split."""
+    """Raise ``UserError`` if two points were scored on different test images, or one is of another split."""
     for point in points:
         reason = why_not_comparable(points[0].arm, point.arm)
-        if reason is None and split_sha256 not in (None, point.arm.metrics["split_sha256"]):
+        if reason is None and split_sha256 not in (None, point.metrics["split_sha256"]):
             reason = "that one is of another split"
         if reason:
             raise UserError(
@@ -87,16 +107,16 @@ def check_points(points: Sequence[Point], study_dir: str | Path, split_sha256: s
 
 
 # --- the content -----------------------------------------------------------------------------------
-def summarise(
+def build_learning_curve(
     points: Sequence[Point],
     *,
     missing: Sequence[tuple[float, str]] = (),
     margin: float = MARGIN,
     n_resamples: int = RESAMPLES,
     seed: int = 42,
-) -> dict[str, Any]:
-    """The content of learning_curve.json; ``missing``: (fraction, arm) that are asked for, unfinished."""
-    first = points[0].arm
+) -> LearningCurve:
+    """Compute learning_curve.json; ``missing``: (fraction, arm) that are asked for and not finished."""
+    first = points[0]
     labels, patients = first.predictions["label"].to_numpy(), list(first.predictions["patient"])
     draws = PatientDraws(patients, n_resamples, seed)
     resampled = [
@@ -106,9 +126,9 @@ def summarise(
         }
         for point in points
     ]
-    rows = [_row(point, scores, seed) for point, scores in zip(points, resampled, strict=True)]
+    rows = [_point_row(point, scores, seed) for point, scores in zip(points, resampled, strict=True)]
     return {
-        "format": FORMAT,
+        "format": LEARNING_CURVE_FORMAT,
         "settings": {
             "margin": margin, "n_resamples": n_resamples, "seed": seed, "confidence": CONFIDENCE,
             "alpha": ALPHA,
@@ -119,7 +139,8 @@ def summarise(
             "n_positive": int(labels.sum()),
             "prevalence": float(labels.mean()),
             "always_negative_accuracy": float(1 - labels.mean()),
-            **{key: first.metrics[key] for key in ("grouped_by", "split_sha256")},
+            "grouped_by": first.metrics["grouped_by"],
+            "split_sha256": first.metrics["split_sha256"],
         },
         "points": rows,
         "differences": _differences(points, resampled, draws.n_patients, margin, seed),
@@ -130,8 +151,8 @@ def summarise(
     }  # fmt: skip
 
 
-def _row(point: Point, resampled: dict[str, ResampledScore], seed: int) -> dict[str, Any]:
-    metrics = point.arm.metrics
+def _point_row(point: Point, resampled: dict[str, ResampledScore], seed: int) -> CurvePoint:
+    metrics = point.metrics
     n_positive = metrics.get("n_train_positive")
     row = {
         "fraction": point.fraction,
@@ -147,12 +168,13 @@ def _row(point: Point, resampled: dict[str, ResampledScore], seed: int) -> dict[
     for name, scores in resampled.items():
         row[name] = scores.score
         row[f"{name}_ci95"] = scores.interval(derive_seed(seed, "runs"))
-    labels = point.arm.predictions["label"].to_numpy()
-    return row | {
+    labels = point.predictions["label"].to_numpy()
+    row |= {
         "per_repeat": scores_of_runs(point.arm, labels, runs_of(point.arm)),
         "red_flags": metrics.get("red_flags", []),
         "command": training_command(metrics.get("config")),
     }
+    return cast(CurvePoint, row)
 
 
 def _differences(
@@ -161,9 +183,11 @@ def _differences(
     n_patients: int,
     margin: float,
     seed: int,
-) -> list[dict[str, Any]]:
-    """Of each fraction: every arm against the baseline, and the augmented one against the control that it
-    must beat. p is adjusted for the number of all of them together."""
+) -> list[CurveDifference]:
+    """Compare, at each fraction, every arm with the arms that the registry measures it against.
+
+    p is adjusted for the number of all comparisons together.
+    """
     place = {(point.fraction, point.arm.name): i for i, point in enumerate(points)}
     pairs = [
         (place[point.fraction, reference], i)
@@ -171,32 +195,34 @@ def _differences(
         for reference in _references(point.arm.name)
         if (point.fraction, reference) in place
     ]
+    names = [metric.name for metric in compared_metrics()]
     rows: list[dict[str, Any]] = []
     for a, b in pairs:
-        p_a, p_b = (points[i].arm.predictions["probability"] for i in (a, b))
-        rows.append(
-            {
-                "fraction": points[b].fraction,
-                "a": points[a].arm.name,
-                "b": points[b].arm.name,
-                "seed_variance_included": all(len(runs_of(points[i].arm)) > 1 for i in (a, b)),
-            }
-        )
-        for name in (metric.name for metric in compared_metrics()):
+        p_a, p_b = (points[i].predictions["probability"] for i in (a, b))
+        row: dict[str, Any] = {
+            "fraction": points[b].fraction,
+            "a": points[a].arm.name,
+            "b": points[b].arm.name,
+            "seed_variance_included": all(len(runs_of(points[i].arm)) > 1 for i in (a, b)),
+        }
+        for name in names:
             own_seed = derive_seed(seed, points[a].name, points[b].name, name)
             both = (resampled[a][name], resampled[b][name])
-            outcome = bootstrap_test(*both, n_patients, p_a.equals(p_b), own_seed)
-            rows[-1] |= _outcome(name, outcome, len(pairs))
-    for name in (metric.name for metric in compared_metrics()):
+            found = bootstrap_test(*both, n_patients, p_a.equals(p_b), own_seed)
+            row[f"{name}_difference"], row[f"{name}_ci95"] = found.difference, found.ci95
+            row[f"{name}_p"] = found.p
+            row[f"{name}_minimum_detectable_difference"] = found.detectable(len(pairs))
+        rows.append(row)
+    for name in names:
         adjusted = holm([row[f"{name}_p"] for row in rows])
         for row, p in zip(rows, adjusted, strict=True):
             row[f"{name}_p_holm"] = p
-            row[f"verdict_{name}"] = decide_verdict(row[f"{name}_difference"], row[f"{name}_ci95"], p, margin)
-    return rows
+            row[f"{name}_verdict"] = decide_verdict(row[f"{name}_difference"], row[f"{name}_ci95"], p, margin)
+    return cast(list[CurveDifference], rows)
 
 
-def _gans(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """How long the GAN of each fraction was trained, and on how many images."""
+def _gans(points: Sequence[Point]) -> list[CurveGAN]:
+    """Read how long the GAN of each fraction was trained, and on how many images."""
     rows = []
     for fraction, folder in {point.fraction: point.metrics_dir for point in points}.items():
         file = paths.gan_history(folder)
@@ -204,25 +230,16 @@ def _gans(points: Sequence[Point]) -> list[dict[str, Any]]:
             history = load_json(file)
             facts = ("n_images", "n_patients", "batch_size", "steps", "images_seen")
             rows.append({"fraction": fraction, **{key: history.get(key) for key in facts}})
-    return rows
+    return cast(list[CurveGAN], rows)
 
 
 def _references(arm: str) -> tuple[str, ...]:
     return ARMS[arm].measured_against if arm in ARMS else (BASELINE,)
 
 
-def _outcome(name: str, outcome: ScoreDifference, n_pairs: int) -> dict[str, Any]:
-    return {
-        f"{name}_difference": outcome.difference,
-        f"{name}_ci95": outcome.ci95,
-        f"{name}_p": outcome.p,
-        f"{name}_minimum_detectable_difference": outcome.detectable(n_pairs),
-    }
-
-
 # --- what to be wary of ----------------------------------------------------------------------------
-def _notes(rows: Sequence[dict[str, Any]], n_images: int, n_patients: int) -> list[str]:
-    """What holds for the whole curve."""
+def _notes(rows: Sequence[CurvePoint], n_images: int, n_patients: int) -> list[str]:
+    """Say what holds for the whole curve."""
     steps = sorted({row["optimizer_steps"] for row in rows})
     length = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
     runs = sorted({row["repeats"] for row in rows})
@@ -243,11 +260,11 @@ def _notes(rows: Sequence[dict[str, Any]], n_images: int, n_patients: int) -> li
 
 
 def _flags(
-    points: Sequence[Point], rows: Sequence[dict[str, Any]], missing: Sequence[tuple[float, str]]
+    points: Sequence[Point], rows: Sequence[CurvePoint], missing: Sequence[tuple[float, str]]
 ) -> list[str]:
-    """Few positives, unequal training, what is missing, and the arms' own red flags."""
+    """Warn of few positives, unequal training and missing arms, and repeat the arms' own red flags."""
     few = {row["fraction"]: row["n_train_positive"] for row in rows if row["few_positives"]}
-    flags = [few_positives(fraction, n) for fraction, n in few.items()]
+    flags = [few_positives_sentence(fraction, n or 0) for fraction, n in few.items()]
     steps = [row["optimizer_steps"] for row in rows]
     if max(steps) - min(steps) > UNEQUAL_STEPS * sum(steps) / len(steps):
         flags.append(f"the points took UNEQUAL NUMBERS OF STEPS: {min(steps):,} to {max(steps):,}")
@@ -258,25 +275,22 @@ def _flags(
         flags.append("seed variance not included: some points are of one training run")
     for point in points[1:]:
         flags += _unlike(points[0], point)
-        if abs(accuracy(*_columns(point.arm)) - point.arm.metrics["accuracy"]) >= 1e-6:
+        labels, probabilities = (point.predictions[name].to_numpy() for name in ("label", "probability"))
+        if abs(accuracy(labels, probabilities) - point.metrics["accuracy"]) >= 1e-6:
             flags.append(f"{point.name}: predictions and metrics DO NOT BELONG TO THE SAME RUN")
     raised: dict[str, list[str]] = {}
     for point in points:
-        for flag in point.arm.metrics.get("red_flags", []):
+        for flag in point.metrics.get("red_flags", []):
             raised.setdefault(flag, []).append(point.name)
     return list(dict.fromkeys(flags)) + [f"{', '.join(names)}: {flag}" for flag, names in raised.items()]
 
 
-def few_positives(fraction: float, n: int) -> str:
+def few_positives_sentence(fraction: float, n: int) -> str:
     return f"{fraction:g} of the training patients have {n} positive images, fewer than {FEW_POSITIVES}"
 
 
 def _unlike(first: Point, other: Point) -> list[str]:
-    """Options that two points share by design, and do not."""
-    own, reference = (point.arm.metrics.get("config") or {} for point in (other, first))
-    sentences = differing_options(own, reference, leave_out=OF_THE_FRACTION)
+    """Name the options that all points should share and these two do not."""
+    own, reference = (point.metrics.get("config") or {} for point in (other, first))
+    sentences = differing_options(own, reference, leave_out=DIFFERENT_BY_DESIGN)
     return [f"{other.name}: {sentence.replace('the baseline', first.name)}" for sentence in sentences]
-
-
-def _columns(arm: Arm) -> tuple[Any, Any]:
-    return arm.predictions["label"], arm.predictions["probability"]

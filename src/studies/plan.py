@@ -1,4 +1,4 @@
-"""What a low-data study trains: fractions of the training patients, equal steps at each, and the commands.
+"""The plan of a low-data study: fractions of the training patients, equal steps at each, and the commands.
 
 If every fraction were trained for the same number of epochs, a small one would take few optimiser steps, and
 the curve would show the length of training as much as the number of patients. So each fraction takes as many
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arms.registry import ARMS, BASELINE, Synthetic
+from arms.registry import ARMS, BASELINE, study_arms
 from arms.treatments import steps_per_epoch
 from common import paths
-from studies.steps import GENERATION, Folders, Step, positives_of
+from studies.commands import MAKE_IMAGES, Folders, Words, arm_step, gan_steps, uses_images
+from studies.steps import FINISHED, Step, read_log
 from utils import UserError
 
 if TYPE_CHECKING:
     from dataset.splits import Splits
 
-GAN = "train the GAN"
 GAN_CHECKPOINTS = 5  # of a training, for --resume; few images make many short epochs
 
 
@@ -43,7 +43,7 @@ class Part:
 
 
 def equal_epochs(n_images: int, batch_size: int, steps: int) -> int:
-    """The number of epochs, at least 1, whose steps come closest to ``steps``."""
+    """Return the number of epochs, at least 1, whose steps come closest to ``steps``."""
     return max(1, math.floor(steps / steps_per_epoch(n_images, batch_size) + 0.5))
 
 
@@ -56,9 +56,9 @@ def plan_parts(
     k_folds: int,
     synthetic_per_real: float,
 ) -> list[Part]:
-    """The parts, from few to many patients; ``epochs`` are those of all training images.
+    """Plan the parts, from few to many patients; ``epochs`` are those of all training images.
 
-    ``UserError`` naming a fraction that leaves too few patients to train on.
+    Raises ``UserError`` that names a fraction with too few patients to train on.
     """
     from dataset.splits import TRAIN, assign_folds, assign_validation_part, reduce_training
 
@@ -91,8 +91,8 @@ def plan_parts(
     return parts
 
 
-def folders_of(study_dir: str | Path, data_dir: str | Path, fraction: float) -> Folders:
-    """Each fraction has folders of its own below ``study_dir``, for models and synthetic images too."""
+def folders_of_fraction(study_dir: str | Path, data_dir: str | Path, fraction: float) -> Folders:
+    """Name the folders of a fraction, its own below ``study_dir`` for models and synthetic images too."""
     base = paths.study_fraction(study_dir, fraction)
     return Folders(
         Path(data_dir), base / Path(paths.SYNTHETIC_DIR).name, base / Path(paths.MODEL_DIR).name, base
@@ -100,64 +100,52 @@ def folders_of(study_dir: str | Path, data_dir: str | Path, fraction: float) -> 
 
 
 def arm_step_name(arm: str) -> str:
+    """Name the step that trains ``arm``."""
     return f"train {arm}"
 
 
-def part_steps(
-    part: Part,
-    folders: Folders,
-    arms: Sequence[str],
-    *,
-    data_options: list[str],
-    common: list[str],
-    repeats: int,
-    k_folds: int,
-    kimg: float,
-    classifier_args: list[str],
-    gan_args: list[str],
-    cache: list[str],
-    cpu: bool,
-    seed: int,
-) -> list[Step]:
-    """The commands of one fraction: the baseline, then the GAN and its images if an arm needs them (the
-    controls take their number from these), then the other arms.
+def part_steps(part: Part, folders: Folders, arms: Sequence[str], words: Words, kimg: float) -> list[Step]:
+    """List the commands of one fraction: the baseline, the GAN and its images, the other ``arms``.
 
-    ``common``: options of classifier and GAN alike; ``kimg``: thousands of images shown to the GAN;
-    ``cache``: what both are told about their cache.
+    GAN and images are left out if no arm needs them; controls take their number from the images. ``words``:
+    what all fractions are told. ``kimg``: thousands of images shown to the GAN.
     """
-    data = ["--data-dir", str(folders.data), *data_options, "--train-fraction", f"{part.fraction:g}"]
-    epochs = ["--epochs", str(part.epochs), "--epochs-final", str(part.epochs)]
-    own = [*data, "--model-dir", str(folders.models), "--results-dir", str(folders.metrics),
-           "--figures-dir", str(folders.figures), *epochs, "--repeats", str(repeats),
-           "--k-folds", str(k_folds), *common, *classifier_args]  # fmt: skip
+    length = ["--epochs", str(part.epochs), "--epochs-final", str(part.epochs)]
+    interval = math.ceil(kimg * 1000 / part.n_positive / GAN_CHECKPOINTS)
+    told = Words(
+        data=[*words.data, "--train-fraction", f"{part.fraction:g}"],
+        classifier=[*length, *words.classifier],
+        gan=["--kimg", f"{kimg:g}", "--checkpoint-interval", str(interval), *words.gan],
+        generation=["--num-images", str(part.n_synthetic), *words.generation],
+        cache=words.cache,
+    )
+    steps = {
+        arm: arm_step(arm_step_name(arm), arm, folders, told, needs=[MAKE_IMAGES] if uses_images(arm) else [])
+        for arm in ARMS
+        if arm in arms
+    }
+    first = steps.pop(BASELINE)
+    generated = gan_steps(folders, told, needs=[]) if any(map(uses_images, arms)) else []
+    return [first, *generated, *steps.values()]
 
-    def train(arm: str) -> Step:
-        kind = ARMS[arm]
-        uses_images = kind.synthetic is not Synthetic.UNUSED
-        images = ["--synthetic-dir", str(folders.synthetic)] if uses_images else []
-        return Step(
-            arm_step_name(arm), "train_classifier", [*own, *kind.words_of_command(), *images],
-            paths.final_metrics(folders.metrics, kind.prefix),
-            resumable=True, needs=(GENERATION,) if uses_images else (), cache=cache,
-        )  # fmt: skip
 
-    steps = [train(BASELINE)]
-    if any(ARMS[arm].synthetic is not Synthetic.UNUSED for arm in arms):
-        generator = paths.generator_final(folders.models)
-        interval = math.ceil(kimg * 1000 / part.n_positive / GAN_CHECKPOINTS)
-        length = ["--kimg", f"{kimg:g}", "--checkpoint-interval", str(interval)]
-        models = ["--model-dir", str(folders.models), "--output-dir", str(folders.output)]
-        steps += [
-            Step(
-                GAN, "train_gan", [*data, *models, *length, *common, "--no-real-images", *gan_args],
-                generator, resumable=True, needs=(), cache=cache,
-            ),
-            Step(
-                GENERATION, "generate_synthetic",
-                ["--model-path", str(generator), "--output-dir", str(folders.synthetic),
-                 "--num-images", str(part.n_synthetic), "--seed", str(seed), *(["--cpu"] if cpu else []),
-                 *positives_of(gan_args)],
-                paths.synthetic_manifest(folders.synthetic), needs=(GAN,), images=folders.synthetic,
-            ),
-        ]  # fmt: skip
-    return steps + [train(arm) for arm in ARMS if arm in arms and arm != BASELINE]
+def due_arms(due: Sequence[tuple[Part, Step]]) -> list[tuple[float, str]]:
+    """Name the arms, (fraction, arm), whose steps are ``due``."""
+    names = {arm_step_name(arm): arm for arm in ARMS}
+    return [(part.fraction, names[step.name]) for part, step in due if step.name in names]
+
+
+def interrupted_arms(study_dir: str | Path) -> list[tuple[float, str]]:
+    """Name the arms, (fraction, arm), that the logs below ``study_dir`` know and do not call finished.
+
+    What no log knows stays usable: results are often kept without theirs.
+    """
+    found = []
+    for folder in Path(study_dir).glob(paths.STUDY_PATTERN):
+        entries = read_log(paths.pipeline_log(folder))
+        for arm in study_arms():
+            entry = entries.get(arm_step_name(arm))
+            if entry is not None and entry["state"] != FINISHED:
+                fraction = entry["command"][entry["command"].index("--train-fraction") + 1]
+                found.append((float(fraction), arm))
+    return sorted(found, key=lambda item: item[0])  # the arms of a fraction keep their order

@@ -77,8 +77,9 @@ class ClassifierWork:
     @classmethod
     def from_options(cls, options: Mapping[str, Any], **counts: int) -> ClassifierWork:
         """Take the options of train_classifier.py (name -> value); ``counts``: the fields n_..."""
-        values = {field.name: options[field.name] for field in fields(cls) if field.name in options}
-        return cls(frozen=not options["unfreeze"], views=options["feature_views"], **values, **counts)
+        values: dict[str, Any] = {f.name: options[f.name] for f in fields(cls) if f.name in options}
+        values |= {"frozen": not options["unfreeze"], "views": options["feature_views"], **counts}
+        return cls(**values)
 
     @property
     def features_once(self) -> bool:
@@ -190,7 +191,7 @@ def classifier_speeds(work: ClassifierWork, device: torch.device) -> Speeds:
         extract = FeatureExtractor(model, device, precision)
         some = _noise(extract.batch_size, work.image_size).numpy()
         return Speeds(prediction=seconds_per_call(lambda: extract(some), device) / len(some) / processes)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     data = InputPipeline(_noise(size, work.image_size).to(device), work.augment)
     rows = np.arange(size)
     labels = (torch.arange(size) % 2).float().to(device)

@@ -21,8 +21,9 @@ from gan import step as gan_step
 from gan.settings import GANOptions
 from gan_data import save_generator
 from studies import time_estimate
-from studies.plan import GAN, Part, arm_step_name
-from studies.steps import GENERATION, Step
+from studies.commands import MAKE_IMAGES, TRAIN_GAN
+from studies.plan import Part, arm_step_name
+from studies.steps import Step
 from studies.time_estimate import SCRIPT_SECONDS, ClassifierWork, GANWork, Speeds, describe_estimate
 
 CPU = torch.device("cpu")
@@ -185,8 +186,8 @@ def steps_of(part: Part) -> list[tuple[Part, Step]]:
         (part, step)
         for step in (
             Step(arm_step_name("baseline"), "train_classifier", [], artifact),
-            Step(GAN, "train_gan", [], artifact),
-            Step(GENERATION, "generate_synthetic", [], artifact),
+            Step(TRAIN_GAN, "train_gan", [], artifact),
+            Step(MAKE_IMAGES, "generate_synthetic", [], artifact),
             Step(arm_step_name("augmented"), "train_classifier", ["--use-synthetic"], artifact),
             Step(arm_step_name("control_duplicate"), "train_classifier", ["--control", "x"], artifact),
         )

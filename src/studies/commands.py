@@ -1,0 +1,112 @@
+"""Commands of a sequence: what each script is told, and the steps that train arms and GAN and make images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from arms.registry import ARMS, Synthetic
+from common import paths
+from gan.settings import CLASS_FLAGS
+from studies.steps import Step
+
+TRAIN_GAN, MAKE_IMAGES = "train the GAN", "generate synthetic images"  # names of steps
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a sequence reads and writes; below ``output`` lie metrics, figures and analysis."""
+
+    data: Path
+    synthetic: Path
+    models: Path
+    output: Path
+
+    @property
+    def metrics(self) -> Path:
+        return self.output / Path(paths.METRICS_DIR).name
+
+    @property
+    def figures(self) -> Path:
+        return self.output / Path(paths.FIGURES_DIR).name
+
+    @property
+    def analysis(self) -> Path:
+        return self.output / Path(paths.ANALYSIS_DIR).name
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words of the commands beside the folders, script by script.
+
+    ``data``: for every script that reads the dataset; ``generation``: for generate_synthetic.py; ``cache``:
+    for every script that decodes images, without effect on results.
+    """
+
+    data: list[str] = field(default_factory=list)
+    classifier: list[str] = field(default_factory=list)
+    gan: list[str] = field(default_factory=list)
+    generation: list[str] = field(default_factory=list)
+    cache: list[str] = field(default_factory=list)
+
+
+def data_words(splits: str | None, patient_map: str | None, skip_bad_images: bool) -> list[str]:
+    """Write the options of the dataset that were given, its folder left out."""
+    return [
+        *(["--splits", splits] if splits else []),
+        *(["--patient-map", patient_map] if patient_map else []),
+        *(["--skip-bad-images"] if skip_bad_images else []),
+    ]
+
+
+def cache_words(cache_dir: str, no_cache: bool) -> list[str]:
+    """Write the options of the cache; nothing if it is the usual one."""
+    if no_cache:
+        return ["--no-cache"]
+    return [] if cache_dir == paths.CACHE_DIR else ["--cache-dir", cache_dir]
+
+
+def label_words(gan_args: Sequence[str]) -> list[str]:
+    """Write what generate_synthetic.py needs to make positives with a GAN trained with ``gan_args``."""
+    return ["--label", CLASS_FLAGS[0]] if "--conditional" in gan_args else []
+
+
+def read_dataset(folders: Folders, words: Words) -> list[str]:
+    """Write the options of every script that reads the dataset."""
+    return ["--data-dir", str(folders.data), *words.data]
+
+
+def arm_step(name: str, arm: str, folders: Folders, words: Words, needs: Sequence[str]) -> Step:
+    """Make the step ``name`` that trains ``arm``; it builds on the steps ``needs``."""
+    kind = ARMS[arm]
+    images = ["--synthetic-dir", str(folders.synthetic)] if uses_images(arm) else []
+    results = ["--model-dir", str(folders.models), "--results-dir", str(folders.metrics),
+               "--figures-dir", str(folders.figures)]  # fmt: skip
+    options = [*read_dataset(folders, words), *results, *words.classifier, *kind.words_of_command(), *images]
+    return Step(
+        name, "train_classifier", options, paths.final_metrics(folders.metrics, kind.prefix),
+        resumable=True, needs=tuple(needs), cache=words.cache,
+    )  # fmt: skip
+
+
+def uses_images(arm: str) -> bool:
+    """Tell whether ``arm`` needs synthetic images, be it for their number only."""
+    return ARMS[arm].synthetic is not Synthetic.UNUSED
+
+
+def gan_steps(folders: Folders, words: Words, needs: Sequence[str]) -> list[Step]:
+    """Make the steps that train the GAN and make its images; the first builds on the steps ``needs``."""
+    generator = paths.generator_final(folders.models)
+    models = ["--model-dir", str(folders.models), "--output-dir", str(folders.output)]
+    return [
+        Step(
+            TRAIN_GAN, "train_gan", [*read_dataset(folders, words), *models, *words.gan],
+            generator, resumable=True, needs=tuple(needs), cache=words.cache,
+        ),
+        Step(
+            MAKE_IMAGES, "generate_synthetic",
+            ["--model-path", str(generator), "--output-dir", str(folders.synthetic), *words.generation],
+            paths.synthetic_manifest(folders.synthetic), needs=(TRAIN_GAN,), images=folders.synthetic,
+        ),
+    ]  # fmt: skip
