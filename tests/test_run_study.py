@@ -1,6 +1,5 @@
 """The low-data study: its plan and commands with a made-up runner, its statistics on made-up arms."""
 
-import dataclasses
 import functools
 import itertools
 import re
@@ -10,19 +9,15 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import run_study
 from arms.registry import study_arms
 from common import paths
 from common import plot_style as plots
-from comparison.arms import compare_arms
 from dataset.records import load_dataset
 from dataset.splits import TRAIN, load_or_create_splits, reduce_training
-from fake_results import fake_records, held_out_records, write_arm
-from stats.bootstrap import bootstrap_difference
-from stats.paired_tests import holm
+from fake_results import held_out_records, write_arm
 from studies import figures as plots_study
 from studies import learning_curve
 from studies import steps as pipeline_steps
@@ -396,130 +391,6 @@ def test_an_unfinished_study_lists_what_is_missing(study):
     # Drawn after the first fraction, when nothing of the second was there.
     assert {"fraction": 1.0, "arm": "baseline"} in curve["missing"] and len(curve["missing"]) == 3
     assert any("unfinished" in flag for flag in curve["flags"])
-
-
-@pytest.fixture
-def points(tmp_path):
-    """Made-up arms of three fractions on 300 images of 150 people; better with more patients."""
-    records = fake_records(300)
-    for fraction, n in ((0.05, 40), (0.25, 200), (1.0, 800)):
-        folder = paths.study_fraction(tmp_path, fraction) / "metrics"
-        for place, arm in enumerate(("baseline", "augmented", "control_duplicate")):
-            write_arm(
-                folder, arm, records, skill=0.3 + 0.4 * fraction + 0.1 * place, seed=place, repeats=3,
-                train_fraction=fraction, n_train_images=n, n_train_patients=n - n // 10,
-                n_train_positive=n // 4, optimizer_steps=500 + n // 40, epochs_final=7,
-                config={"epochs": 1000 // n, "lr": 0.001},
-            )  # fmt: skip
-    return learning_curve.find_points(tmp_path)
-
-
-def test_points_agree_with_the_comparison_of_their_fraction(points):
-    curve = learning_curve.build_learning_curve(points, n_resamples=400)
-    for fraction in (0.05, 1.0):
-        arms = {point.arm.name: point.arm for point in points if point.fraction == fraction}
-        expected = compare_arms(arms, n_resamples=400)["arms"]
-        for point in curve["points"]:
-            if point["fraction"] == fraction:
-                own = expected[point["arm"]]
-                assert point["auroc"] == pytest.approx(own["auroc"])
-                assert point["accuracy"] == pytest.approx(own["accuracy"])
-                assert point["auroc_ci95"] == own["auroc_ci95"]
-                assert point["accuracy_ci95"] == own["accuracy_ci95"]
-                assert [row["auroc"] for row in point["per_repeat"]] == [
-                    row["auroc"] for row in own["per_repeat"]
-                ]
-    assert curve["points"][0]["optimizer_steps"] == 501 and curve["points"][-1]["seeds"] == [42, 43, 44]
-
-
-def test_differences_are_paired_and_adjusted_over_the_whole_study(points):
-    curve = learning_curve.build_learning_curve(points, n_resamples=400)
-    rows = curve["differences"]
-    pairs = [("baseline", "augmented"), ("control_duplicate", "augmented"), ("baseline", "control_duplicate")]
-    assert [(row["fraction"], row["a"], row["b"]) for row in rows] == [
-        (fraction, *pair) for fraction in (0.05, 0.25, 1.0) for pair in pairs
-    ]
-    score = {(point["fraction"], point["arm"]): point for point in curve["points"]}
-    for name in ("accuracy", "auroc"):
-        assert [row[f"{name}_p_holm"] for row in rows] == holm([row[f"{name}_p"] for row in rows])
-        for row in rows:
-            a, b = (score[row["fraction"], row[side]] for side in "ab")
-            assert row[f"{name}_difference"] == pytest.approx(b[name] - a[name])
-            low, high = row[f"{name}_ci95"]
-            assert low < row[f"{name}_difference"] < high
-            assert row["seed_variance_included"] is True
-
-
-def test_with_one_run_the_interval_is_the_paired_bootstrap(points):
-    single = [
-        dataclasses.replace(point, arm=dataclasses.replace(point.arm, repeats=())) for point in points[:2]
-    ]
-    curve = learning_curve.build_learning_curve(single, n_resamples=300, seed=5)
-    a, b = (point.arm.predictions for point in single)
-    for name in ("accuracy", "auroc"):
-        expected = bootstrap_difference(
-            a["label"].to_numpy(), a["probability"].to_numpy(), b["probability"].to_numpy(),
-            list(a["patient"]), name, n_resamples=300, seed=5,
-        )  # fmt: skip
-        np.testing.assert_allclose(curve["differences"][0][f"{name}_ci95"], expected["ci95"])
-    assert curve["differences"][0]["seed_variance_included"] is False
-    assert any("seed variance not included" in flag for flag in curve["flags"])
-
-
-def test_what_a_reader_must_know_stands_in_the_result(points):
-    curve = learning_curve.build_learning_curve(points, missing=[(0.1, "augmented")], n_resamples=100)
-    notes, flags = " ".join(curve["notes"]), " ".join(curve["flags"])
-    assert "(501 to 520)" in notes and "300 test images of 150 patients" in notes
-    assert "The GAN of a fraction saw that fraction only".lower() in notes.lower()
-    assert "0.05 of the training patients have 10 positive" in flags and "0.25 of" not in flags
-    assert "lacks augmented at 0.1" in flags
-    assert "UNEQUAL" not in flags and "--epochs" not in flags, "epochs differ by design"
-
-
-def test_unequal_training_and_stale_files_are_flagged(points):
-    metrics = points[-1].arm.metrics
-    metrics["optimizer_steps"], metrics["accuracy"] = 900, 0.1
-    metrics["config"]["lr"] = 0.1
-    metrics["red_flags"] = ["something is odd"]
-    flags = learning_curve.build_learning_curve(points, n_resamples=50)["flags"]
-    assert "the points took UNEQUAL NUMBERS OF STEPS: 501 to 900" in flags
-    assert "control_duplicate at 1: --lr was 0.1 here and 0.001 in baseline at 0.05" in flags
-    assert "control_duplicate at 1: predictions and metrics DO NOT BELONG TO THE SAME RUN" in flags
-    assert "control_duplicate at 1: something is odd" in flags
-
-
-def test_points_on_other_test_images_are_refused(points, tmp_path):
-    from fake_results import fake_records
-
-    write_arm(
-        paths.study_fraction(tmp_path, 0.5) / "metrics", "baseline", fake_records(100), train_fraction=0.5
-    )
-    found = learning_curve.find_points(tmp_path)
-    with pytest.raises(UserError, match=r"baseline at 0.5, which cannot stand .* different images"):
-        learning_curve.check_points(found, tmp_path)
-
-
-def test_the_figure_has_a_logarithmic_axis_of_patients(points):
-    curve = learning_curve.build_learning_curve(points, n_resamples=100)
-    figure = plots_study.draw_learning_curve(curve)
-    axes = figure.axes
-    assert len(axes) == 4 and axes[0].get_xscale() == "log"
-    assert list(axes[2].get_xticks()) == [36, 180, 720]
-    labels = [label.get_text() for label in axes[2].get_xticklabels()]
-    assert labels[0] == "36\n5 %\n40 images\n10 positive (few)" and "few" not in labels[1]
-    shown = [text.get_text() for part in figure.subfigs for text in (*part.texts, part._suptitle) if text]
-    words = " ".join(" ".join(shown).split())
-    assert "n = 300 test images of 150 patients" in words
-    assert "about as many optimiser steps (501 to 520)" in words
-    # Each arm is a line through its three fractions, in order.
-    lines = [line for line in axes[0].lines if len(line.get_xdata()) == 3]
-    expected = [[p["auroc"] for p in curve["points"] if p["arm"] == arm] for arm in study_arms()[:3]]
-    assert [list(line.get_ydata()) for line in lines] == expected
-
-
-def test_a_single_point_can_be_drawn(points):
-    figure = plots_study.draw_learning_curve(learning_curve.build_learning_curve(points[:1], n_resamples=50))
-    assert len(figure.axes) == 2
 
 
 # --- for real --------------------------------------------------------------------------------------
