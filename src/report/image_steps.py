@@ -264,9 +264,7 @@ def draw_real_vs_synthetic(images: ImageSets, outcome: Outcome, seed: int, no_re
     outcome.picture(path, figure, what, SECTION)
 
 
-def draw_neighbours(
-    images: ImageSets, quality: ImageQuality, outcome: Outcome, no_real_images: bool
-) -> None:
+def draw_neighbours(images: ImageSets, quality: ImageQuality, outcome: Outcome, no_real_images: bool) -> None:
     """Draw nearest_neighbours.png: the pairs that image_quality.json lists as closest by pixels."""
     figure = image_figures.nearest_neighbours(
         **closest_neighbours(images, quality), no_real_images=no_real_images

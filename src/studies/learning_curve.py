@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import pandas as pd
 
+from arms.options import differing_options
 from arms.registry import ARMS, BASELINE
 from arms.result_files import (
     Arm,
-    differing_options,
     find_arms,
     find_prefixes,
     training_command,
@@ -291,6 +291,7 @@ def few_positives_sentence(fraction: float, n: int) -> str:
 
 def _unlike(first: Point, other: Point) -> list[str]:
     """Name the options that all points should share and these two do not."""
-    own, reference = (point.metrics.get("config") or {} for point in (other, first))
-    sentences = differing_options(own, reference, leave_out=DIFFERENT_BY_DESIGN)
+    config = other.metrics.get("config") or {}
+    own = {name: value for name, value in config.items() if name not in DIFFERENT_BY_DESIGN}
+    sentences = differing_options(own, first.metrics.get("config") or {})
     return [f"{other.name}: {sentence.replace('the baseline', first.name)}" for sentence in sentences]
