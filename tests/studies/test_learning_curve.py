@@ -9,7 +9,7 @@ import pytest
 
 from common import paths
 from common.file_formats import format_problems
-from comparison.arms import compare
+from comparison.arms import compare_arms
 from fake_results import fake_records, write_arm
 from stats.bootstrap import bootstrap_difference
 from stats.paired_tests import holm
@@ -30,7 +30,7 @@ def test_points_agree_with_the_comparison_of_their_fraction(points):
     curve = learning_curve.build_learning_curve(points, n_resamples=400)
     for fraction in (0.05, 1.0):
         arms = {point.arm.name: point.arm for point in points if point.fraction == fraction}
-        expected = compare(arms, n_resamples=400)["arms"]
+        expected = compare_arms(arms, n_resamples=400)["arms"]
         for point in curve["points"]:
             if point["fraction"] == fraction:
                 own = expected[point["arm"]]
