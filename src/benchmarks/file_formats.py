@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypedDict
 
+from image_metrics.copies import CloserToTraining, NearCopies
+
 
 class Machine(TypedDict):
     """The machine and the software that a benchmark ran on."""
@@ -147,32 +149,10 @@ class HeldoutReference(TypedDict):
     kernels: Annotated[dict[str, HeldoutKernel], "by space"]
 
 
-class ClosenessScores(TypedDict):
-    """Whether generated images lie closer to the training images than to the held-out ones."""
-
-    share: Annotated[float | None, "share that lies closer to training images; 0.5 without copying"]
-    chance95: Annotated[list[float], "central 95 % of the share if patients change sides at random"]
-    candidates: Annotated[int, "real images on either side"]
-    n_synthetic: Annotated[int, "generated images"]
-    n_training: Annotated[int, "training images"]
-    n_heldout: Annotated[int, "held-out images"]
-
-
-class CopyScores(TypedDict):
+class CopyScores(NearCopies):
     """Near-copies of training images among generated ones."""
 
-    threshold: Annotated[float, "distance below which an image counts as a near-copy"]
-    flagged: Annotated[int, "near-copies"]
-    share: Annotated[float, "flagged as a share of the generated images"]
-    share_ci95: Annotated[list[float], "its 95 % interval (Wilson)"]
-    heldout_share: Annotated[float, "share of the held-out positives below the threshold"]
-    nearly_identical: Annotated[int, "images that hardly differ from a training image"]
-    median_nearest: Annotated[float, "median distance to the nearest training image"]
-    heldout_median_nearest: Annotated[float, "the same of the held-out positives"]
-    n_synthetic: Annotated[int, "generated images"]
-    n_training: Annotated[int, "training images"]
-    n_heldout: Annotated[int, "held-out images"]
-    closer: ClosenessScores
+    closer: CloserToTraining
 
 
 class ImageScores(TypedDict):

@@ -33,7 +33,7 @@ class Option:
     ``excludes``: options of one group that share this word exclude each other. ``set_by_study``: the low-data
     study sets it itself, so that it cannot be handed through. The other fields are those of
     ``argparse.ArgumentParser.add_argument``; ``switch`` is a flag without a value, ``on_off`` one that also
-    has a ``--no-`` form.
+    has a ``--no-`` form, ``append`` one that may be repeated and gives a list.
     """
 
     flag: str
@@ -48,6 +48,7 @@ class Option:
     required: bool = False
     switch: bool = False
     on_off: bool = False
+    append: bool = False
     group: str | None = None
     excludes: str | None = None
     set_by_study: bool = False
@@ -63,6 +64,8 @@ class Option:
         keywords: dict[str, Any] = {"default": self.default, "help": self.help}
         if self.on_off:
             keywords["action"] = argparse.BooleanOptionalAction
+        if self.append:
+            keywords["action"] = "append"
         for key in ("type", "choices", "metavar", "nargs", "const"):
             if getattr(self, key) is not None:
                 keywords[key] = getattr(self, key)

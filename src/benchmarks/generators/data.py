@@ -1,38 +1,50 @@
-"""What generators are compared on: training positives to learn from, and others, of other patients, to be
-scored against. Test images are never read.
+"""Images of the comparison of generators: positives to learn from, and those of other patients to score by.
 
-The held-out part is one fold of 5 of the training images, stratified by label and whole by patient: the fold
-that ``train_gan.py --fold F --k-folds 5`` leaves out. Options are not judged on a fold that chose them.
+The held-out part is one fold of 5 of the training images, stratified by label, with whole patients: the fold
+that ``train_gan.py --fold F --k-folds 5`` leaves out. Test images are never read. Choose options on one fold
+and compare them with others on another.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
+from benchmarks.file_formats import BenchmarkImages
 from data_loader import ImageSet, load_images
 from dataset.records import load_dataset
 from dataset.splits import TRAIN, VALIDATION, load_or_create_splits, select, training_part
 from utils import UserError, sha256_json
 
 K_FOLDS = 5
-FEWEST = 12  # held-out positives: neighbourhoods of 5 among fewer say nothing
+FEWEST = 12  # held-out positives: neighbourhoods of 5 among fewer mean nothing
+
+
+class Origin(TypedDict):
+    """Identity of the dataset and its split."""
+
+    data_sha256: str
+    split_sha256: str
+    grouped_by: str
 
 
 @dataclass(frozen=True)
 class BenchmarkData:
-    """Images of the training split, of both labels. ``learned``: the four fifths that contenders and the
-    scorer may see; ``heldout``: the fifth that nobody saw, ``fold`` of ``K_FOLDS``. ``splits_file``: where
-    the split lies."""
+    """Images of the training split, of both labels.
+
+    ``learned``: the four fifths that contenders and the scorer may see. ``heldout``: the fifth that nobody
+    sees, ``fold`` of ``K_FOLDS``. ``splits_file``: where the split lies. ``origin``: checksums of data and
+    split, and how images of one person are recognised.
+    """
 
     learned: ImageSet
     heldout: ImageSet
     image_size: int
     splits_file: Path
-    origin: dict[str, str]
+    origin: Origin
     fold: int = 1
 
     @property
@@ -42,6 +54,7 @@ class BenchmarkData:
 
     @property
     def training_patients(self) -> np.ndarray:
+        """Patient of each positive to learn from."""
         return self.learned.records["patient"].to_numpy(dtype=str)[_positive(self.learned)]
 
     @property
@@ -51,14 +64,15 @@ class BenchmarkData:
 
     @property
     def reference_patients(self) -> np.ndarray:
+        """Patient of each held-out positive."""
         return self.heldout.records["patient"].to_numpy(dtype=str)[_positive(self.heldout)]
 
     def key(self) -> str:
-        """The same for the same pixels in the same parts."""
+        """Identify the pixels and the parts they are in."""
         return sha256_json([self.learned.key, self.heldout.key, self.origin])
 
-    def summary(self) -> dict[str, Any]:
-        """For the result file: how many images and patients, and nobody's name."""
+    def summary(self) -> BenchmarkImages:
+        """Describe the data for the result file, without the names of patients or images."""
         return {
             "image_size": self.image_size,
             **self.origin,
@@ -79,7 +93,7 @@ def load_benchmark_data(
     data_dir: str, splits: str | None, patient_map: str | None, image_size: int, *,
     workers: int, skip_bad: bool, cache_dir: str | None, fold: int = 1,
 ) -> BenchmarkData:  # fmt: skip
-    """Decode the images of the training split. ``UserError`` if too few are held out."""
+    """Decode the images of the training split; ``UserError`` if too few are held out."""
     dataset = load_dataset(data_dir, patient_map)
     frozen = load_or_create_splits(dataset, splits)
     parts = training_part(frozen, 1.0, fold, K_FOLDS)
@@ -89,14 +103,14 @@ def load_benchmark_data(
         )
         for role in (TRAIN, VALIDATION)
     )
-    origin = {
+    origin: Origin = {
         "data_sha256": dataset.data_sha256,
         "split_sha256": frozen.sha256,
         "grouped_by": dataset.grouped_by,
     }
     if (n := int(_positive(heldout).sum())) < FEWEST:
         raise UserError(
-            f"one fifth of the training positives is {n} images; at least {FEWEST} are needed to score "
-            "generators against"
+            f"{n} of the training positives are held out, too few to score generators by; use a dataset in "
+            f"which one fifth of them is at least {FEWEST}"
         )
     return BenchmarkData(learned, heldout, image_size, frozen.path, origin, fold)

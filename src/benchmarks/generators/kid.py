@@ -1,97 +1,107 @@
-"""KID of generated images beside few reals, and what it is worth: intervals over the reals' patients.
+"""KID of generated images beside few real ones, with intervals over the real images' patients.
 
-Some 45 held-out X-rays of 37 patients are all there is to be compared with, and which they are matters more
-than which images are generated: another draw of a generator costs nothing, another patient is not to be had.
-Kernels are computed once; resampling whole patients then only weights them. The reals' part of KID is the
-same for all contenders, so the difference of two needs no more than the mean kernel of each with every real
-image, which a row of the result file keeps: contenders of different commands are compared in pairs.
+The 45 held-out X-rays of 37 patients are all there is to compare with. Which patients they are matters more
+than which images are generated: a generator can always make more images, but there are no more patients.
+Kernels are computed once; resampling whole patients only weights them. The real images' part of KID is the
+same for all contenders, so the difference of two needs only the mean kernel of each with every real image. A
+row of the result file keeps these means, so contenders of different commands can be compared in pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import numpy as np
 
+from benchmarks.file_formats import HeldoutKernel, KernelMeans
 from image_metrics.distances import cubic_kernel
+from stats.bootstrap import PairedDifference, PatientDraws, percentile_interval
 
 RESAMPLES = 500
-SEED = 0  # of the resampling: the same for all contenders, which makes it paired
-LEVEL = (2.5, 97.5)  # percentiles
+SEED = 0  # the same for all contenders, which pairs their resamples
 
 
-def resampled_weights(patients: Sequence[Any]) -> np.ndarray:
-    """How often each image occurs, float [RESAMPLES, M], when whole patients are drawn with replacement."""
-    _, codes = np.unique(np.asarray(patients), return_inverse=True)
-    n = int(codes.max()) + 1
-    counts = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    return counts[:, codes].astype(np.float64)
+class KernelDistance(TypedDict):
+    """KID with its 95 % interval over the held-out patients."""
+
+    kid: float
+    kid_ci95: list[float]
+
+
+class KernelScores(KernelDistance, KernelMeans):
+    """KID with its interval, and the kernels from which it follows."""
+
+
+def draw_patients(patients: Sequence[int] | np.ndarray) -> PatientDraws:
+    """Draw resamples of the held-out patients; ``patients`` [M] numbers the patient of each image."""
+    return PatientDraws(list(patients), RESAMPLES, SEED)
 
 
 class KernelReference:
-    """Real images to compare with: features [M, D] of ``patients`` [M]."""
+    """Real images to compare with: features [M, D], and the number of each one's patient [M]."""
 
-    def __init__(self, features: np.ndarray, patients: Sequence[Any]) -> None:
-        self.features, self.weights = features, resampled_weights(patients)
-        groups = np.asarray(patients)
-        kernel, apart = cubic_kernel(features, features), groups[:, None] != groups[None, :]
-        self.once = float(kernel[apart].mean())
+    def __init__(self, features: np.ndarray, patients: np.ndarray) -> None:
+        self.features, self.draws = features, draw_patients(patients)
         # Pairs within a patient, whom a resample may hold many times, would make the reals look alike.
-        weighted = ((self.weights @ (kernel * apart)) * self.weights).sum(axis=1)
-        self.within = weighted / ((self.weights @ apart) * self.weights).sum(axis=1)
+        apart = patients[:, None] != patients[None, :]
+        kernel = cubic_kernel(features, features) * apart
 
-    def facts(self) -> dict[str, Any]:
-        return {"once": _short(self.once), "resampled": [_short(value) for value in self.within]}
+        def mean_kernel(weights: np.ndarray) -> np.ndarray:
+            return ((weights @ kernel) * weights).sum(axis=1) / ((weights @ apart) * weights).sum(axis=1)
 
-    def beside(self, images: np.ndarray, patients: Sequence[Any] | None = None) -> dict[str, Any]:
-        """{"kid", "kid_ci95", "own", "to_reference"} of features [N, D]; see ``kid_of``. ``patients`` [N]: of
-        real images; two of one patient are no pair."""
+        self.kernel: HeldoutKernel = {
+            "mean": _nine_digits(kernel.sum() / apart.sum()),
+            "resampled": [_nine_digits(value) for value in self.draws.values(mean_kernel)],
+        }
+
+    def compare(self, images: np.ndarray, patients: np.ndarray | None = None) -> KernelScores:
+        """Compute KID of features [N, D] beside the reference.
+
+        ``patients`` [N]: given for real images; two images of one patient are then no pair.
+        """
         groups = np.arange(len(images)) if patients is None else np.asarray(patients)
         kernel = cubic_kernel(images, images)
-        own = float(kernel[groups[:, None] != groups[None, :]].mean())
-        means = cubic_kernel(images, self.features).mean(axis=0)
-        parts = {"own": _short(own), "to_reference": [_short(value) for value in means]}
-        return kid_of([parts], self.facts(), self.weights) | parts
+        to_heldout = cubic_kernel(images, self.features).mean(axis=0)
+        means: KernelMeans = {
+            "kernel_within": _nine_digits(kernel[groups[:, None] != groups[None, :]].mean()),
+            "kernel_to_heldout": [_nine_digits(value) for value in to_heldout],
+        }
+        return {**kid_of([means], self.kernel, self.draws), **means}
 
 
-def kid_of(
-    parts: Sequence[Mapping[str, Any]], within: Mapping[str, Any], weights: np.ndarray
-) -> dict[str, Any]:
-    """{"kid", "kid_ci95"}: the mean over ``parts`` (seeds of a contender) of the unbiased squared MMD with
-    the kernel of Binkowski et al. (ICLR 2018), over pairs of different patients, with a 95 % percentile
-    interval over resampled patients of the reference.
+def kid_of(parts: Sequence[KernelMeans], heldout: HeldoutKernel, draws: PatientDraws) -> KernelDistance:
+    """Compute KID with its interval, the mean over ``parts`` (seeds of a contender).
 
-    ``parts``: {"own": mean kernel of two generated images, "to_reference": [M] of generated images with each
-    real one}; ``within``: {"once", "resampled" [RESAMPLES]}, mean kernel of two real ones.
+    KID is the unbiased squared MMD with the kernel of Binkowski et al. (ICLR 2018), here over pairs of
+    different patients. ``draws``: of the patients of the ``heldout`` images.
     """
-    own, to_reference = _means(parts)
-    point = own + within["once"] - 2 * to_reference.mean()
-    values = own + np.array(within["resampled"]) - 2 * (weights @ to_reference) / weights.sum(axis=1)
-    return {"kid": float(point), "kid_ci95": _interval(values)}
+    within, to_heldout = _means_of(parts)
+    kid = within + heldout["mean"] - 2 * to_heldout.mean()
+    values = within + np.array(heldout["resampled"]) - 2 * draws.values(_weighted_mean(to_heldout))
+    return {"kid": float(kid), "kid_ci95": percentile_interval(values)}
 
 
-def difference(
-    parts: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], weights: np.ndarray
-) -> dict[str, Any]:
-    """{"kid", "ci95"}: KID of ``parts`` less that of ``others``, on the same resampled patients."""
-    (own, to_reference), (other_own, to_other) = _means(parts), _means(others)
-    gap = to_reference - to_other
-    values = own - other_own - 2 * (weights @ gap) / weights.sum(axis=1)
-    return {"kid": float(own - other_own - 2 * gap.mean()), "ci95": _interval(values)}
+def kid_difference(
+    parts: Sequence[KernelMeans], others: Sequence[KernelMeans], draws: PatientDraws
+) -> PairedDifference:
+    """Compute KID of ``parts`` minus that of ``others`` on the same resampled patients."""
+    (within, to_heldout), (other_within, other_to_heldout) = _means_of(parts), _means_of(others)
+    gap = to_heldout - other_to_heldout
+    values = within - other_within - 2 * draws.values(_weighted_mean(gap))
+    difference = within - other_within - 2 * gap.mean()
+    return {"difference": float(difference), "ci95": percentile_interval(values)}
 
 
-def _means(parts: Sequence[Mapping[str, Any]]) -> tuple[float, np.ndarray]:
-    return (
-        float(np.mean([part["own"] for part in parts])),
-        np.mean([part["to_reference"] for part in parts], axis=0),
-    )
+def _weighted_mean(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda weights: (weights @ values) / weights.sum(axis=1)
 
 
-def _interval(values: np.ndarray) -> list[float]:
-    return [float(value) for value in np.percentile(values, LEVEL)]
+def _means_of(parts: Sequence[KernelMeans]) -> tuple[float, np.ndarray]:
+    within = float(np.mean([part["kernel_within"] for part in parts]))
+    return within, np.mean([part["kernel_to_heldout"] for part in parts], axis=0)
 
 
-def _short(value: float) -> float:
-    """Nine digits: kernels are of order 10, their differences of order 0.001."""
+def _nine_digits(value: float) -> float:
+    """Round to nine digits: kernels are of order 10, their differences of order 0.001."""
     return float(f"{value:.9g}")

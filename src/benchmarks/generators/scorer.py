@@ -1,20 +1,21 @@
-"""The ResNet-18 in whose features generators are compared: trained here, from scratch, on training labels.
+"""The ResNet-18 in whose features generators are compared, trained here from scratch on training labels.
 
-No contender has ever met it, which cannot be said of ImageNet's networks, whose features some losses use. Its
-training takes minutes, so it is kept, under a key of its images, its labels and how it is trained.
+No contender has used it, while some losses use the features of ImageNet's networks. Its training takes
+minutes, so the result is cached under a key of its images, their labels and its recipe.
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
-from torchvision.models import resnet18
+from torchvision.models import ResNet, resnet18
 
+from benchmarks.file_formats import ScorerFacts
 from benchmarks.generators.data import BenchmarkData
 from common import paths
 from common.progress import progress_bar
@@ -22,38 +23,42 @@ from data_loader import ImageSet, augment_light, to_classifier_range
 from stats.metrics import auroc
 from utils import UserError, as_tensor, autocast, derive_seed, load_checkpoint, save_checkpoint, sha256_json
 
-VERSION = 1  # of the network and its training
 EPOCHS, BATCH, SEED = 15, 32, 0
 LR, WEIGHT_DECAY = 1e-3, 0.05
-SMALL = 128  # pixels a side below which the network's first pooling would leave too little
+SMALL = 128  # pixels a side; below it the network's first pooling would leave too little
 
 
 class Scorer:
-    """``features``: uint8 [N, S, S] -> float32 [N, 512]; ``facts``: what the result file says of it;
-    ``digest``: of its weights."""
+    """The trained network; ``facts`` describe it in the result file."""
 
-    def __init__(self, network: nn.Module, device: torch.device, facts: dict[str, Any]) -> None:
-        self.network, self.device, self.facts = network.to(device).eval(), device, facts
-        self.digest = weights_digest(network)
+    def __init__(self, network: ResNet, device: torch.device, facts: dict[str, Any]) -> None:
+        self.network, self.device = network.to(device).eval(), device
+        self.facts = cast(ScorerFacts, facts | {"weights_digest": digest_of_weights(network)})
 
     @torch.no_grad()
     def features(self, pixels: np.ndarray) -> np.ndarray:
+        """Compute features, float32 [N, 512], of images uint8 [N, S, S]."""
         parts = as_tensor(np.ascontiguousarray(pixels)).split(64)
         return torch.cat(
-            [pooled(self.network, to_classifier_range(part.to(self.device))).float().cpu() for part in parts]
+            [
+                pooled_features(self.network, to_classifier_range(part.to(self.device))).float().cpu()
+                for part in parts
+            ]
         ).numpy()
 
 
 def load_scorer(
     data: BenchmarkData, cache_dir: str | None, device: torch.device, precision: str, epochs: int = EPOCHS
 ) -> Scorer:
-    """From the cache, or trained and kept there. What it says of the held-out images is measured once: its
-    AUROC on them tells whether its features mean anything."""
+    """Load the scorer from the cache, or train it and keep it there.
+
+    Its AUROC on the held-out images, measured once, tells whether its features mean anything.
+    """
     labels = data.learned.records["label"].tolist()
-    recipe = [VERSION, epochs, BATCH, SEED, LR, WEIGHT_DECAY]
+    recipe = [epochs, BATCH, SEED, LR, WEIGHT_DECAY]
     key = sha256_json([data.key(), labels, recipe])
     file = None if cache_dir is None else paths.benchmark_scorer(cache_dir, key[:20])
-    if file is not None and (kept := _read(file, key)) is not None:
+    if file is not None and (kept := _read_scorer(file, key)) is not None:
         return Scorer(kept[0], device, kept[1])
     network = train_scorer(data.learned, data.image_size, device, precision, epochs)
     facts = {
@@ -69,8 +74,8 @@ def load_scorer(
     return Scorer(network, device, facts)
 
 
-def _read(file: Path, key: str) -> tuple[nn.Module, dict[str, Any]] | None:
-    """(network, facts); None if the file is not there, damaged, or another's."""
+def _read_scorer(file: Path, key: str) -> tuple[ResNet, dict[str, Any]] | None:
+    """Return (network, facts); None if the file is missing, damaged, or of another key."""
     try:
         content = load_checkpoint(file)
         if content["key"] != key:
@@ -82,35 +87,32 @@ def _read(file: Path, key: str) -> tuple[nn.Module, dict[str, Any]] | None:
         return None
 
 
-def weights_digest(network: nn.Module) -> str:
-    """The same for the same weights: two trainings on different hardware give different features."""
+def digest_of_weights(network: nn.Module) -> str:
+    """Identify the weights: two trainings on different hardware give different features."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def build_scorer(image_size: int) -> nn.Module:
-    """ResNet-18 (He et al., CVPR 2016) with one logit; its first pooling is left out for small images."""
+def build_scorer(image_size: int) -> ResNet:
+    """Build ResNet-18 (He et al., CVPR 2016) with one logit; small images skip its first pooling."""
     network = resnet18(weights=None, num_classes=1)
     if image_size < SMALL:
         network.maxpool = nn.Identity()
     return network
 
 
-def pooled(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """[N, 3, S, S] -> features [N, 512] before the last layer."""
-    head, network.fc = network.fc, nn.Identity()
-    try:
-        return network(images)
-    finally:
-        network.fc = head
+def pooled_features(network: ResNet, images: torch.Tensor) -> torch.Tensor:
+    """Compute the features [N, 512] before the last layer of images [N, 3, S, S]."""
+    trunk = nn.Sequential(*list(network.children())[:-1])
+    return trunk(images).flatten(1)
 
 
 def train_scorer(
     images: ImageSet, image_size: int, device: torch.device, precision: str, epochs: int
-) -> nn.Module:
-    """AdamW with one cycle of the learning rate, light augmentation, rare positives weighted up."""
+) -> ResNet:
+    """Train with AdamW, one cycle of the learning rate, light augmentation, and positives weighted up."""
     torch.manual_seed(derive_seed(SEED, "scorer"))
     network = build_scorer(image_size).to(device).train()
     pixels = as_tensor(np.ascontiguousarray(images.pixels))
@@ -135,6 +137,7 @@ def train_scorer(
 
 @torch.no_grad()
 def heldout_auroc(network: nn.Module, images: ImageSet, device: torch.device) -> float:
+    """Score the held-out images; returns the AUROC."""
     parts = as_tensor(np.ascontiguousarray(images.pixels)).split(64)
     logits = [network(to_classifier_range(part.to(device))).squeeze(1).float().cpu() for part in parts]
     return auroc(images.records["label"].to_numpy(), torch.cat(logits).numpy())

@@ -1,34 +1,41 @@
-"""How good are a contender's images? Scored in spaces that no contender was trained on.
+"""Scores of generated images, in spaces that no contender was trained on.
 
-- ``resnet18``: pooled features of a ResNet-18 that ``gan_benchmark_scorer`` trains from scratch on the labels
+- ``resnet18``: pooled features of the ResNet-18 of ``scorer.py``, which is trained from scratch on the labels
   of the training images. It sees the positives that contenders learn from and the negatives beside them, but
-  nothing of the held-out patients, so the held-out positives are as new to it as generated images are;
-- ``hog``: histograms of oriented gradients, which nobody trained;
+  no held-out patient, so the held-out positives are as new to it as generated images are;
+- ``hog``: histograms of oriented gradients, which need no training;
 - ``pixels``: 16 x 16 area averages.
 
-No single one of them suffices: the ResNet-18 hardly minds X-rays upside down, HOG hardly minds noise, area
-averages hardly mind blur. So contenders are ranked in all three, and images known to be bad are scored beside
-them (``Judge.controls``).
+No single space suffices: the ResNet-18 hardly notices X-rays upside down, HOG hardly notices noise, area
+averages hardly notice blur. So contenders are ranked in all three, and images known to be bad are scored
+beside them (``Judge.control_scores``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
+from benchmarks.file_formats import (
+    CopyScores,
+    FloorScores,
+    HeldoutReference,
+    ImageScores,
+    RealScores,
+    SpaceScores,
+)
 from benchmarks.generators.data import BenchmarkData
 from benchmarks.generators.kid import KernelReference
 from gan.evaluation import mean_distance
 from image_metrics.copies import closer_to_training, detail_distances, near_copies
-from image_metrics.distances import kernel_distance
-from image_metrics.equal_draws import EqualDraws, feature_distances, halve_by_group
+from image_metrics.distances import frechet_distance_of_features, kernel_distance
+from image_metrics.equal_draws import halve_by_group
 from image_metrics.feature_spaces import THUMBNAIL_SIDE, grain, hog_features, thumbnail_features
 from image_metrics.neighbourhoods import NEIGHBOURS, SCORES, neighbourhood_scores
 from utils import derive_seed
 
-VERSION = 2  # of the spaces and of what is computed in them: figures of two versions are not to be compared
 DRAWS = 20
 SEED = 0  # of draws: the same for all contenders
 SPACES = {
@@ -36,21 +43,29 @@ SPACES = {
     "hog": "histograms of oriented gradients",
     "pixels": f"{THUMBNAIL_SIDE} x {THUMBNAIL_SIDE} area averages",
 }
-FEW, NOISE = 12, 10.0  # of the control: images that are repeated, and SD in gray levels of the noise on them
-RAW, AVERAGED = "raw", "averaged"
+FEW, NOISE = 12, 10.0  # of a control: images that are repeated, and SD of the noise on them in gray levels
+# Limits of a trained generator in every space, diversity beside the reals'. Noise surrounds everything, so
+# its recall may be 1, but it lies near no real image: its precision is 0.
+LIMITS: dict[Literal["recall", "precision", "diversity"], float] = {
+    "recall": 0.1, "precision": 0.1, "diversity": 0.5
+}  # fmt: skip
+RAW: Literal["raw"] = "raw"
+AVERAGED: Literal["averaged"] = "averaged"
 
 Features = Callable[[np.ndarray], np.ndarray]  # uint8 [N, S, S] -> float [N, D]
+Pairs = Sequence[tuple[np.ndarray, np.ndarray]]  # features [n, D] beside features [n, D]
 
 
 class Judge:
-    """Scores images against the held-out positives; features of the reals are computed once.
+    """Scores images against the held-out positives; features of the real images are computed once.
 
-    ``resnet18``: the scorer's features; ``digest``: of its weights. ``mark`` tells figures of one kind.
+    ``resnet18``: features of the scoring network.
     """
 
-    def __init__(self, data: BenchmarkData, resnet18: Features, digest: str | None = None) -> None:
-        self.data, self.mark = data, {"version": VERSION, "scorer": digest}
-        self.training, self.reference = data.training, data.reference
+    def __init__(self, data: BenchmarkData, resnet18: Features) -> None:
+        self.data, self.training, self.reference = data, data.training, data.reference
+        self.n = len(self.reference)
+        self.patients = np.unique(data.reference_patients, return_inverse=True)[1]  # numbers, no names
         self.features: dict[str, Features] = {
             "resnet18": resnet18, "hog": hog_features, "pixels": thumbnail_features
         }  # fmt: skip
@@ -59,40 +74,37 @@ class Judge:
             for space, features in self.features.items()
         }
         self.kernels = {
-            space: KernelReference(reference, data.reference_patients)
-            for space, (_, reference) in self.real.items()
+            space: KernelReference(reference, self.patients) for space, (_, reference) in self.real.items()
         }
         self.spread = {space: mean_distance(training) for space, (training, _) in self.real.items()}
-        self.n = len(self.reference)
         self.yardstick = detail_distances(self.reference, self.training)
         self.grain = grain(self.training)
 
-    def references(self) -> dict[str, Any]:
-        """What intervals over the held-out patients are computed from, without their names: a number for the
-        patient of each image, and the reals' part of KID in each space."""
-        _, codes = np.unique(self.data.reference_patients, return_inverse=True)
-        within = {space: kernel.facts() for space, kernel in self.kernels.items()}
-        return {"patients": codes.tolist(), "within": within}
+    def heldout_reference(self) -> HeldoutReference:
+        """Return what intervals over the held-out patients are computed from, without their names."""
+        kernels = {space: reference.kernel for space, reference in self.kernels.items()}
+        return {"patients": self.patients.tolist(), "kernels": kernels}
 
-    def floors(self) -> dict[str, Any]:
-        """The same figures of real images: {space: {"floor": one half of all reals against the other,
-        "training": those learned from against the held-out ones}}, patients whole."""
+    def real_scores(self) -> dict[str, RealScores]:
+        """Score real images in each space.
+
+        "floor": one half of all real positives against the other, whole patients; "training": the positives
+        learned from against the held-out ones.
+        """
         patients = np.concatenate([self.data.training_patients, self.data.reference_patients])
         halves = [halve_by_group(patients, SEED + draw) for draw in range(DRAWS)]
-        found: dict[str, Any] = {}
-        for space, (training, reference) in self.real.items():
-            both = np.concatenate([training, reference])
-            n = min(self.n, *(len(half) for pair in halves for half in pair))
-            pairs = [(both[first[:n]], both[second[:n]]) for first, second in halves]
-            floor = compare(EqualDraws(n, DRAWS, lambda pairs=pairs: _named(iter(pairs))))
+        n = min(self.n, *(len(half) for pair in halves for half in pair))
+        found: dict[str, RealScores] = {}
+        for space, real in self.real.items():
+            both = np.concatenate(real)
             found[space] = {
-                "floor": floor,
-                "training": self._in_space(space, training, self.data.training_patients),
+                "floor": mean_scores([(both[first[:n]], both[second[:n]]) for first, second in halves]),
+                "training": self._in_space(space, real[0], self.data.training_patients),
             }
         return found
 
-    def controls(self) -> dict[str, Any]:
-        """Scores of images that are bad in a known way: what any figure is worth shows in them."""
+    def control_scores(self) -> dict[str, ImageScores]:
+        """Score images that are bad in a known way, which shows what each score can detect."""
         rng = np.random.default_rng(derive_seed(SEED, "controls"))
         few = self.training[rng.permutation(len(self.training))[:FEW]]
         few = few[rng.integers(0, len(few), max(len(self.training), self.n))]
@@ -106,75 +118,89 @@ class Judge:
         }
         return {name: self.score(images) for name, images in kinds.items() if len(images) > NEIGHBOURS}
 
-    def score(self, images: np.ndarray) -> dict[str, Any]:
-        """Of generated images uint8 [N, S, S]: {"spaces": {space: figures}, "grain": as a share of that of
-        the reals learned from, "copies"}."""
+    def score(self, images: np.ndarray) -> ImageScores:
+        """Score generated images, uint8 [N, S, S]."""
         spaces = {space: self._in_space(space, features(images)) for space, features in self.features.items()}
         return {
             "spaces": spaces, "grain": grain(images) / max(self.grain, 1e-6), "copies": self._copies(images),
         }  # fmt: skip
 
-    def _in_space(
-        self, space: str, made: np.ndarray, patients: Sequence[Any] | None = None
-    ) -> dict[str, Any]:
-        """``compare`` with the held-out positives; KID is of all images instead, with its interval;
-        "kid_learned": beside the positives learned from; "diversity": the mean distance of two images as a
-        share of that of two reals learned from."""
+    def _in_space(self, space: str, images: np.ndarray, patients: np.ndarray | None = None) -> SpaceScores:
+        """Score features [N, D]; ``patients`` [N] are given for real images."""
         training, reference = self.real[space]
-        figures = compare(draws(made, reference)) | self.kernels[space].beside(made, patients)
-        del figures["kid_sd"]  # of draws of one sample: no measure of how sure KID is
-        return figures | {
-            "kid_learned": kernel_distance(made, training),
-            "diversity": mean_distance(made) / max(self.spread[space], 1e-12),
+        draws, kernel = mean_scores(equal_pairs(images, reference)), self.kernels[space]
+        return {
+            "n": draws["n"],
+            "fid": draws["fid"],
+            "fid_sd": draws["fid_sd"],
+            "precision": draws["precision"],
+            "recall": draws["recall"],
+            "density": draws["density"],
+            "coverage": draws["coverage"],
+            **kernel.compare(images, patients),
+            "kid_learned": kernel_distance(images, training),
+            "diversity": mean_distance(images) / max(self.spread[space], 1e-12),
         }
 
-    def _copies(self, images: np.ndarray) -> dict[str, Any]:
+    def _copies(self, images: np.ndarray) -> CopyScores:
         to_training = detail_distances(images, self.training)
-        copies = near_copies(to_training, self.yardstick)
         to_heldout = detail_distances(images, self.reference)
         patients = (self.data.training_patients, self.data.reference_patients)
-        return copies | {"closer": closer_to_training(to_training, to_heldout, *patients, seed=SEED)}
+        closer = closer_to_training(to_training, to_heldout, *patients, seed=SEED)
+        return {**near_copies(to_training, self.yardstick), "closer": closer}
 
 
 def blurred(images: np.ndarray) -> np.ndarray:
-    """uint8 [N, S, S] under a Gaussian of SD 2 pixels at 64 pixels a side, and in proportion."""
+    """Blur uint8 [N, S, S] by a Gaussian with an SD of 2 pixels at 64 pixels a side, and in proportion."""
     from scipy.ndimage import gaussian_filter
 
     width = images.shape[1] / 32
     return gaussian_filter(images.astype(np.float32), (0, width, width)).round().astype(np.uint8)
 
 
-def draws(compared: np.ndarray, reference: np.ndarray) -> EqualDraws:
-    """Features [N, D] beside [M, D], ``DRAWS`` times min(N, M) of each, drawn at random."""
-    n = min(len(compared), len(reference))
-
-    def make() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        rng = np.random.default_rng(SEED)
-        for _ in range(DRAWS):
-            yield (part[rng.permutation(len(part))[:n]] for part in (compared, reference))
-
-    return EqualDraws(n, DRAWS, lambda: _named(make()))
+def equal_pairs(images: np.ndarray, reference: np.ndarray) -> Pairs:
+    """Draw features [N, D] and [M, D] at random ``DRAWS`` times, min(N, M) of each."""
+    n, rng = min(len(images), len(reference)), np.random.default_rng(SEED)
+    parts = (images, reference)
+    draws = ([part[rng.permutation(len(part))[:n]] for part in parts] for _ in range(DRAWS))
+    return [(drawn, other) for drawn, other in draws]
 
 
-def _named(pairs: Iterator) -> Iterator[dict[str, tuple[np.ndarray, np.ndarray]]]:
-    for pair in pairs:
-        yield {"pair": tuple(pair)}
+def mean_scores(pairs: Pairs) -> FloorScores:
+    """Score the first features of each pair beside the second; means over the pairs."""
+    fid = np.array([frechet_distance_of_features(*pair) for pair in pairs])
+    kid = np.array([kernel_distance(*pair) for pair in pairs])
+    neighbours = [neighbourhood_scores(*pair, NEIGHBOURS) for pair in pairs]
+    means = {name: float(np.mean([score[name] for score in neighbours])) for name in SCORES}
+    return {
+        "n": len(pairs[0][0]),
+        "fid": float(fid.mean()),
+        "fid_sd": float(fid.std(ddof=1)),
+        "kid": float(kid.mean()),
+        "kid_sd": float(kid.std(ddof=1)),
+        "precision": means["precision"],
+        "recall": means["recall"],
+        "density": means["density"],
+        "coverage": means["coverage"],
+    }
 
 
-def compare(sets: EqualDraws) -> dict[str, float | int | None]:
-    """Means over the draws: "kid", "fid", each with its SD over draws, "precision", "recall", "density",
-    "coverage"; "n" images on either side."""
-    distances = feature_distances(sets)["comparisons"]["pair"]
-    scores = [neighbourhood_scores(*compared["pair"], NEIGHBOURS) for compared in sets]
-    means = {name: float(np.mean([score[name] for score in scores])) for name in SCORES}
-    return {"n": sets.n, **distances, **means}
+# --- verdicts --------------------------------------------------------------------------------------
+def is_trained(score: ImageScores) -> bool:
+    """Whether recall, precision and diversity exceed their limits in every space.
+
+    One chest over and over, noise, or images without a chest do not.
+    """
+    return all(score["spaces"][space][name] > limit for space in SPACES for name, limit in LIMITS.items())
 
 
-def better_of(scored: Mapping[str, Mapping[str, Any]]) -> str:
-    """Of {RAW, AVERAGED}: that of the lower KID in more spaces, beside the positives learned from. The
-    reported figures, beside the held-out ones, choose nothing."""
+def nearest_generator(scored: Mapping[str, ImageScores]) -> Literal["raw", "averaged"]:
+    """Choose the generator with the lower KID beside the positives learned from, in more of the spaces.
+
+    The reported scores, beside the held-out positives, take no part in the choice.
+    """
     if AVERAGED not in scored or RAW not in scored:
-        return next(iter(scored))
+        return shipped_generator(scored)
     kids = {
         name: [score["spaces"][space]["kid_learned"] for space in SPACES] for name, score in scored.items()
     }
@@ -182,6 +208,6 @@ def better_of(scored: Mapping[str, Mapping[str, Any]]) -> str:
     return AVERAGED if 2 * wins > len(SPACES) else RAW
 
 
-def shipped(scored: Mapping[str, Mapping[str, Any]]) -> str:
-    """The averaged generator, which this project's users get, where there is one."""
-    return AVERAGED if AVERAGED in scored else next(iter(scored))
+def shipped_generator(scored: Iterable[str]) -> Literal["raw", "averaged"]:
+    """Choose the averaged generator, which users of this project get, where there is one."""
+    return AVERAGED if AVERAGED in scored else RAW

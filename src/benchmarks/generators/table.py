@@ -1,171 +1,187 @@
-"""Tables of the comparison of generators: what ``gan_benchmark.json`` says, ranked in all spaces.
+"""Tables of the comparison of generators: contents of ``gan_benchmark.json``, ranked over all spaces.
 
 Nothing is measured here. Contenders are ordered by the mean of their ranks by KID in the spaces, over the
-seeds that came through; in each space those are marked that the held-out patients cannot tell from the best.
+seeds that finished. In each space those are marked that the held-out patients cannot tell from the best.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.generators.kid import difference, kid_of, resampled_weights
-from benchmarks.generators.rows import DONE, describe, in_spaces, mark_of, stale_rows
+from benchmarks.file_formats import FinishedRow, GeneratorBenchmark, ImageScores, Machine, SpaceScores
+from benchmarks.generators.kid import KernelDistance, draw_patients, kid_difference, kid_of
+from benchmarks.generators.results import Row, counted_scores, scores_in_words
 from benchmarks.generators.scores import SPACES
+from benchmarks.text_table import aligned_columns
 
-FEW_STEPS = 1000  # of training, below which a contender has hardly begun
-BUSY = 0.9  # CPU time as a share of wall time and threads, below which the machine had other work
-Rows = Sequence[Mapping[str, Any]]
-
-
-def rows_of(content: Mapping[str, Any], what: str) -> list[Mapping[str, Any]]:
-    """Those of ``what`` that were scored as the file's reals were, and failures."""
-    stale = {id(row) for row in stale_rows(content["rows"], mark_of(content))}
-    return [row for row in content["rows"] if row["what"] == what and id(row) not in stale]
+FEW_STEPS = 1000  # of training; below it a contender has hardly begun
+BUSY = 0.9  # processor time as a share of wall time and threads; below it the machine had other work
 
 
-def best_scores(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of the generator of a finished row that counts."""
-    return row["scores"][row["better"]]
+@dataclass
+class SpaceSummary:
+    """KID of a contender in one space, the mean over its seeds.
+
+    ``tied``: the 95 % interval of its difference from the best of its budget, on the same resampled patients,
+    includes 0.
+    """
+
+    kid: KernelDistance
+    tied: bool
 
 
-def grouped(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Rows]:
-    """Rows by (budget, contender), as they come."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["budget"], row["contender"]), []).append(row)
-    return groups
+@dataclass
+class Summary:
+    """Rows of one contender with one budget.
+
+    ``rank``: mean of its ranks in the spaces, None without a finished row.
+    """
+
+    rows: list[Row]
+    finished: list[FinishedRow]
+    rank: float | None = None
+    spaces: dict[str, SpaceSummary] = field(default_factory=dict)
+
+    @property
+    def fewest_steps(self) -> int:
+        """Steps of the shortest finished training."""
+        return min((row["steps"] or 0 for row in self.finished), default=0)
+
+    @property
+    def hardly_begun(self) -> bool:
+        """Whether a finished training had too few steps to be judged."""
+        return bool(self.finished) and self.fewest_steps < FEW_STEPS
 
 
-def summaries(content: Mapping[str, Any], what: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """{(budget, contender): {"rows" (finished), "of" (all), "few_steps", "rank", "spaces": {space: {"kid",
-    "kid_ci95", "tied"}}}}, budgets in their order of appearance, best mean rank first; "rank" None and no
-    spaces for one that never came through. "tied": the 95 % interval of its difference from the best of its
-    budget, on the same resampled patients, includes 0."""
-    groups = grouped(rows_of(content, what))
-    weights = resampled_weights(content["references"]["patients"])
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for key, rows in groups.items():
-        done = [row for row in rows if row["status"] == DONE]
-        found[key] = {
-            "rows": done, "of": rows, "rank": None, "spaces": {},
-            "few_steps": bool(done) and min(row["steps"] or 0 for row in done) < FEW_STEPS,
-        }  # fmt: skip
-    budgets = list(dict.fromkeys(budget for budget, _ in groups))
+Summaries = Mapping[tuple[str, str], Summary]  # by (budget, contender)
+
+
+def summarise_contenders(content: GeneratorBenchmark, what: str) -> Summaries:
+    """Summarise the rows of ``what``: budgets in their order of appearance, best mean rank first."""
+    found: dict[tuple[str, str], Summary] = {}
+    for row in content["rows"]:
+        if row["what"] == what:
+            one = found.setdefault((row["budget"], row["contender"]), Summary([], []))
+            one.rows.append(row)
+            if row["status"] == "done":
+                one.finished.append(row)
+    budgets = list(dict.fromkeys(budget for budget, _ in found))
     for budget in budgets:
-        _compare({key: one for key, one in found.items() if key[0] == budget and one["rows"]},
-                 content["references"]["within"], weights)  # fmt: skip
-    order = sorted(found, key=lambda key: (budgets.index(key[0]), found[key]["rank"] or float("inf")))
+        of_budget = [one for (its_budget, _), one in found.items() if its_budget == budget]
+        _rank([one for one in of_budget if one.finished], content)
+    order = sorted(found, key=lambda key: (budgets.index(key[0]), found[key].rank or float("inf")))
     return {key: found[key] for key in order}
 
 
-def _compare(group: Mapping[Any, dict[str, Any]], within: Mapping[str, Any], weights: np.ndarray) -> None:
-    """Fill in ranks and spaces of contenders of one budget."""
+def _rank(group: Sequence[Summary], content: GeneratorBenchmark) -> None:
+    """Fill in the ranks and spaces of contenders of one budget."""
     from scipy.stats import rankdata
 
-    ranks = []
+    if not group:
+        return
+    draws, ranks = draw_patients(content["heldout"]["patients"]), []
     for space in SPACES:
-        parts = [[best_scores(row)["spaces"][space] for row in one["rows"]] for one in group.values()]
-        figures = [kid_of(part, within[space], weights) for part in parts]
-        kids = [figure["kid"] for figure in figures]
+        parts = [[counted_scores(row)["spaces"][space] for row in one.finished] for one in group]
+        distances = [kid_of(part, content["heldout"]["kernels"][space], draws) for part in parts]
+        kids = [distance["kid"] for distance in distances]
         ranks.append(rankdata(kids))
-        best = parts[int(np.argmin(kids))] if kids else []
-        for one, part, figure in zip(group.values(), parts, figures, strict=True):
-            tied = part is best or difference(part, best, weights)["ci95"][0] <= 0
-            one["spaces"][space] = figure | {"tied": tied}
-    for one, of_it in zip(group.values(), np.array(ranks).T, strict=True):
-        one["rank"] = float(of_it.mean())
+        best = parts[int(np.argmin(kids))]
+        for one, part, distance in zip(group, parts, distances, strict=True):
+            tied = part is best or kid_difference(part, best, draws)["ci95"][0] <= 0
+            one.spaces[space] = SpaceSummary(distance, tied)
+    for one, its_ranks in zip(group, np.array(ranks).T, strict=True):
+        one.rank = float(its_ranks.mean())
 
 
 # --- quality ---------------------------------------------------------------------------------------
-SHORT = "/".join(space[0] for space in SPACES)  # above figures of all spaces
+INITIALS = "/".join(space[0] for space in SPACES)  # above numbers of all spaces
 TITLES = (
     "contender", "budget", "seeds", "trained", "rank", *(f"KID {space}" for space in SPACES),
-    f"recall {SHORT}", f"precision {SHORT}", f"diversity {SHORT}", "grain", "copies (reals)",
+    f"recall {INITIALS}", f"precision {INITIALS}", f"diversity {INITIALS}", "grain", "copies (reals)",
     "closer (chance)", "counts",
 )  # fmt: skip
 
 
-def table(content: Mapping[str, Any], what: str) -> list[str]:
-    """Aligned lines, best rank first; means over the seeds that came through. Beneath stand what real images
-    give and images that are bad in a known way, and every failure with its reason."""
+def quality_table(content: GeneratorBenchmark, what: str) -> list[str]:
+    """Return aligned lines, best rank first, means over the finished seeds.
+
+    Below stand the scores of real images and of images that are bad in a known way, and each failure with its
+    reason.
+    """
     lines: list[tuple[str, ...]] = [TITLES]
-    for (budget, contender), one in summaries(content, what).items():
-        lines.append((label(contender, one), budget, *_cells(one)))
-    figures = {space: content["reals"][space]["training"] for space in SPACES}
-    lines.append(("reals learned from", *[""] * 4, *_figures([{"spaces": figures}]), *[""] * 4))
+    for (budget, contender), one in summarise_contenders(content, what).items():
+        lines.append((contender_label(contender, one), budget, *_quality_cells(one)))
+    training = {space: content["reals"][space]["training"] for space in SPACES}
+    lines.append(("reals learned from", *[""] * 4, *_space_cells([training]), *[""] * 4))
     for name, score in content["controls"].items():
-        lines.append((f"bad: {name}", *[""] * 4, *_figures([score]), *_originality([score]), ""))
-    failures = [row for row in rows_of(content, what) if row["status"] != DONE]
+        cells = (*_space_cells([score["spaces"]]), *_originality_cells([score]))
+        lines.append((f"bad: {name}", *[""] * 4, *cells, ""))
+    failures = [row for row in content["rows"] if row["what"] == what and row["status"] != "done"]
     return [
-        *aligned(lines),
-        "KID with 95 % intervals over held-out patients; = not to be told from the best of its budget; rank: "
+        *aligned_columns(lines, left=(0, 1)),
+        "KID with 95 % intervals over held-out patients; = cannot be told from the best of its budget; rank: "
         "mean over the spaces",
-        *(f"{row['contender']}, {row['budget']}, seed {row['seed']}: {describe(row)}" for row in failures),
+        *(
+            f"{row['contender']}, {row['budget']}, seed {row['seed']}: {scores_in_words(row)}"
+            for row in failures
+        ),
     ]
 
 
-def label(contender: str, one: Mapping[str, Any]) -> str:
-    if not one["few_steps"]:
-        return contender
-    return f"{contender} (hardly begun: {min(row['steps'] or 0 for row in one['rows']):,} steps)"
+def contender_label(contender: str, one: Summary) -> str:
+    """Return the name of a contender, with its steps if it has hardly begun."""
+    return f"{contender} (hardly begun: {one.fewest_steps:,} steps)" if one.hardly_begun else contender
 
 
-def aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return [
-        "  ".join(cell.ljust(width) if column < 2 else cell.rjust(width)
-                  for column, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
-        for line in lines
-    ]  # fmt: skip
-
-
-def _cells(one: Mapping[str, Any]) -> tuple[str, ...]:
-    done = one["rows"]
-    seeds = f"{len(done)}/{len(one['of'])}"
-    if not done:
+def _quality_cells(one: Summary) -> tuple[str, ...]:
+    seeds = f"{len(one.finished)}/{len(one.rows)}"
+    if one.rank is None:
         return (seeds, *["-"] * (len(TITLES) - 3))
-    scores = [best_scores(row) for row in done]
-    kids = (_kid(one["spaces"][space]) for space in SPACES)
-    trained = f"{sum(row['trained'] for row in done)}/{len(one['of'])}"
-    counts = " ".join(sorted({row["better"] for row in done}))
-    rest = _figures(scores)[len(SPACES) :]
-    return (seeds, trained, f"{one['rank']:.1f}", *kids, *rest, *_originality(scores), counts)
+    scores = [counted_scores(row) for row in one.finished]
+    kids = (_kid_cell(one.spaces[space].kid, one.spaces[space].tied) for space in SPACES)
+    trained = f"{sum(row['trained'] for row in one.finished)}/{len(one.rows)}"
+    counts = " ".join(sorted({row["generator"] for row in one.finished}))
+    others = _space_cells([score["spaces"] for score in scores])[len(SPACES) :]
+    return (seeds, trained, f"{one.rank:.1f}", *kids, *others, *_originality_cells(scores), counts)
 
 
-def _kid(figure: Mapping[str, Any]) -> str:
-    low, high = figure["kid_ci95"]
-    return f"{figure['kid']:.3f} [{low:.3f}, {high:.3f}]{'=' if figure.get('tied') else ' '}"
+def _kid_cell(distance: KernelDistance | SpaceScores, tied: bool = False) -> str:
+    low, high = distance["kid_ci95"]
+    return f"{distance['kid']:.3f} [{low:.3f}, {high:.3f}]{'=' if tied else ' '}"
 
 
-def _figures(scores: Collection[Mapping[str, Any]]) -> tuple[str, ...]:
-    """KID in each space (of a single score, with its interval), then recall, precision, diversity."""
-    names = ("recall", "precision", "diversity")
-    means = {
-        space: {name: statistics.fmean(score["spaces"][space][name] for score in scores) for name in names}
-        for space in SPACES
-    }
-    first = next(iter(scores))["spaces"]
-    return (*(_kid(first[space]) for space in SPACES), *(in_spaces(means, name) for name in names))
+def _space_cells(scores: Sequence[Mapping[str, SpaceScores]]) -> tuple[str, ...]:
+    """Word KID of the first of ``scores`` in each space, then mean recall, precision and diversity."""
+
+    def means(values: Iterable[Sequence[float]]) -> str:
+        return "/".join(f"{statistics.fmean(value):.2f}" for value in values)
+
+    return (
+        *(_kid_cell(scores[0][space]) for space in SPACES),
+        means([score[space]["recall"] for score in scores] for space in SPACES),
+        means([score[space]["precision"] for score in scores] for space in SPACES),
+        means([score[space]["diversity"] for score in scores] for space in SPACES),
+    )
 
 
-def _originality(scores: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
-    """Grain as a share of the reals', near-copies (and how many unseen reals would be called so), and the
-    share that is closer to training than to held-out images (and its range by chance)."""
+def _originality_cells(scores: Sequence[ImageScores]) -> tuple[str, str, str]:
+    """Word grain, near-copies and closeness to training images, means over ``scores``.
+
+    Grain is a share of that of the reals; near-copies stand beside those among unseen reals; the share closer
+    to training than to held-out images stands beside its range by chance.
+    """
     mean = statistics.fmean
     copies = [score["copies"] for score in scores]
-    closer = [found["closer"] for found in copies if found["closer"].get("share") is not None]
-    chance = "-"
-    if closer:
-        low, high = (mean(one["chance95"][side] for one in closer) for side in (0, 1))
-        chance = f"{mean(one['share'] for one in closer):.2f} ({low:.2f}-{high:.2f})"
+    closer = [found["closer"] for found in copies]
+    low, high = (mean(one["chance95"][side] for one in closer) for side in (0, 1))
     return (
         f"{mean(score['grain'] for score in scores):.2f}",
         f"{mean(one['share'] for one in copies):.3f} ({copies[0]['heldout_share']:.3f})",
-        chance,
+        f"{mean(one['share'] for one in closer):.2f} ({low:.2f}-{high:.2f})",
     )
 
 
@@ -176,35 +192,42 @@ COST_TITLES = (
 )  # fmt: skip
 
 
-def cost_table(content: Mapping[str, Any], what: str) -> list[str]:
-    """What it took: equal minutes are no equal computing where the machine had other work, which "CPU share"
-    (CPU time beside wall time and threads, marked below ``BUSY``) tells."""
+def cost_table(content: GeneratorBenchmark, what: str) -> list[str]:
+    """Return aligned lines of what each contender took.
+
+    Equal minutes are no equal computing if the machine had other work. "CPU share" tells: processor time as a
+    share of wall time and threads, marked if it is below ``BUSY``.
+    """
     lines: list[tuple[str, ...]] = [COST_TITLES]
-    for (budget, contender), one in summaries(content, what).items():
-        if one["rows"]:
-            lines.append((contender, budget, *_cost_cells(one["rows"], content["machine"])))
-    return aligned(lines) if len(lines) > 1 else []
+    for (budget, contender), one in summarise_contenders(content, what).items():
+        if one.finished:
+            lines.append((contender, budget, *_cost_cells(one.finished, content["machine"])))
+    return aligned_columns(lines, left=(0, 1)) if len(lines) > 1 else []
 
 
-def _cost_cells(rows: Rows, machine: Mapping[str, Any]) -> tuple[str, ...]:
-    def mean(name: str) -> float:
-        return statistics.fmean(row[name] or 0 for row in rows)
-
+def _cost_cells(rows: Sequence[FinishedRow], machine: Machine) -> tuple[str, ...]:
     def setting(name: str) -> str:
         return " ".join(sorted({str((row["settings"] or {}).get(name, "-")) for row in rows}))
 
-    threads = " ".join(sorted({str(row["threads"]) for row in rows if row.get("threads")})) or "-"
-    shares = [share for row in rows if (share := cpu_share(row, machine)) is not None]
+    mean = statistics.fmean
+    threads = " ".join(sorted({str(row["threads"]) for row in rows if row["threads"]})) or "-"
+    shares = [share for row in rows if (share := processor_share(row, machine)) is not None]
     lowest = f"{min(shares):.2f}{' busy' if min(shares) < BUSY else ''}" if shares else "-"
     return (
-        f"{mean('steps'):,.0f}", f"{mean('images_seen'):,.0f}", f"{mean('train_seconds') / 60:.1f}",
-        f"{mean('images_per_second'):.1f}", threads, lowest, setting("precision"), setting("perceptual"),
-        f"{rows[0]['parameters'] / 1e6:.1f}" if rows[0]["parameters"] else "-",
-    )  # fmt: skip
+        f"{mean(row['steps'] or 0 for row in rows):,.0f}",
+        f"{mean(row['images_seen'] for row in rows):,.0f}",
+        f"{mean(row['train_seconds'] for row in rows) / 60:.1f}",
+        f"{mean(row['images_per_second'] or 0.0 for row in rows):.1f}",
+        threads,
+        lowest,
+        setting("precision"),
+        setting("perceptual"),
+        "-" if rows[0]["parameters"] is None else f"{rows[0]['parameters'] / 1e6:.1f}",
+    )
 
 
-def cpu_share(row: Mapping[str, Any], machine: Mapping[str, Any]) -> float | None:
-    """CPU time of the command as a share of its wall time and its threads; None on a GPU, or if not known."""
-    if machine.get("gpu") or not row.get("cpu_seconds") or not row.get("threads"):
+def processor_share(row: FinishedRow, machine: Machine) -> float | None:
+    """Return processor time as a share of wall time and threads; None on a GPU, or if it is not known."""
+    if machine["gpu"] or not row["cpu_seconds"] or not row["command_seconds"] or not row["threads"]:
         return None
     return row["cpu_seconds"] / (row["command_seconds"] * row["threads"])

@@ -11,6 +11,7 @@ from benchmarks.file_formats import SpeedBenchmark, SpeedRow, SpeedSettings, Tim
 from benchmarks.machine import machine_peaks
 from benchmarks.speed import commands, steps
 from benchmarks.speed.plan import PLAN_OF, PLANS, Bench, not_measured
+from benchmarks.text_table import aligned_columns
 from utils import UserError, load_json, public_path, save_json
 
 log = logging.getLogger(__name__)
@@ -149,19 +150,6 @@ def speed_table(rows: Iterable[SpeedRow]) -> list[str]:
         numbers = [three_digits(value) for value in (row["plain"], row["ours"], row["ratio"], row["target"])]
         cells.append((row["id"], numbers[0], numbers[1], row["unit"], numbers[2], numbers[3], outcome))
     return aligned_columns(cells, left=(0, 3, 6))
-
-
-def aligned_columns(lines: Iterable[tuple[str, ...]], left: Collection[int]) -> list[str]:
-    """Pad cells to columns of equal width; columns in ``left`` are aligned left, the others right."""
-    lines = list(lines)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
 
 
 def machine_in_words(content: SpeedBenchmark) -> str:

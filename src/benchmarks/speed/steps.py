@@ -23,7 +23,7 @@ from benchmarks.speed.plan import Bench, measured, note_of_agreement
 from classifier import FeatureExtractor, InputPipeline, build_classifier
 from common import paths
 from data_loader import to_classifier_range, to_gan_range
-from dcgan import Generator, initialise
+from dcgan import Discriminator, Generator, initialise
 from gan.generation import NOISE_STREAM, ImageMaker, write_images
 from gan.losses import Objective, PerceptualLoss, perceptual_every
 from gan.networks import GAN, build_gan
@@ -169,7 +169,9 @@ def build_both(bench: Bench, with_vgg: bool) -> tuple[GAN, plain_path.PlainGAN, 
     sizes, device = bench.sizes, bench.device
     maps = (sizes.feature_maps, sizes.feature_maps)
     gan = build_gan(sizes.side, 3, LATENT_DIM, maps, LR, BETA1, bench.seed, device)
-    G, D = (copy.deepcopy(network).to(memory_format=torch.contiguous_format) for network in (gan.G, gan.D))
+    G = copy.deepcopy(gan.G).to(memory_format=torch.contiguous_format)
+    D = copy.deepcopy(gan.D).to(memory_format=torch.contiguous_format)
+    assert isinstance(G, Generator) and isinstance(D, Discriminator)
     vgg = untrained_vgg16(bench.seed).to(device) if with_vgg else None
     perceptual_loss = None
     if vgg is not None:
