@@ -108,7 +108,7 @@ def check_listed(
     return seen.ids, seen.patients, flags + ([] if elsewhere else few_images_flags(len(seen.ids)))
 
 
-def describe_images(sources: Sequence[Source], skipped: list[str]) -> dict[str, Any]:
+def describe_sources(sources: Sequence[Source], skipped: list[str]) -> dict[str, Any]:
     """Say in the manifest's words what the images are; image_size is None unless all are equal squares."""
     sizes = {source.size for source in sources}
     width, height = sources[0].size
@@ -170,7 +170,7 @@ def main(argv: list[str] | None = None) -> None:
     manifest = make_manifest(
         origin, len(sources), "register_synthetic.py",
         generator=args.generator, trained_elsewhere=args.trained_elsewhere,
-        **describe_images(sources, skipped),
+        **describe_sources(sources, skipped),
     )  # fmt: skip
 
     if args.overwrite:
