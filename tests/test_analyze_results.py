@@ -42,7 +42,7 @@ CLAIMS = re.compile(
 )
 # The only places where the two words may stand: verdicts of comparison.json, word for word.
 VERDICTS = re.compile(
-    r"is (better|worse) in (accuracy|AUROC) \(|verdict, (accuracy|AUROC)</dt><dd>(better|worse)<"
+    r"(is|and) (better|worse) in (accuracy|AUROC) \(|verdict, (accuracy|AUROC)</dt><dd>(better|worse)<"
     r"|verdict, (accuracy|AUROC) +(better|worse)$|\"(accuracy|auroc)_verdict\": \"(better|worse)\"",
     re.MULTILINE,
 )

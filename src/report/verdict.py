@@ -60,11 +60,14 @@ def _turned(pair: PairResult) -> PairResult:
 def verdict_sentence(pair: PairResult) -> str:
     """Write the verdicts of a pair, each with its difference."""
     n = f"{count(pair['n_images'], 'test image')} of {count(pair['n_patients'], 'patient')}"
-    verdicts = []
+    verdicts, said = [], ""
     for metric in compared_metrics():
         verdict, *numbers = (metric_entry(pair, metric, what) for what in ("verdict", "difference", "ci95"))
-        verb = "shows" if verdict == NO_EVIDENCE else "is"
-        verdicts.append(f"{verb} {verdict} in {metric.title} ({change(metric, *numbers)})")
+        verb = "shows " if verdict == NO_EVIDENCE else "is "
+        verdicts.append(
+            f"{'' if verb == said else verb}{verdict} in {metric.title} ({change(metric, *numbers)})"
+        )
+        said = verb
     return f"Compared with {pair['a']}, {pair['b']} {' and '.join(verdicts)}, on {n}."
 
 

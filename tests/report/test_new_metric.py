@@ -61,7 +61,7 @@ def test_a_new_entry_is_in_numbers_text_page_and_figures(arms, tmp_path):
     text, page = compose_text(findings), compose_page(findings, tmp_path)
     for words in (text, page):
         flat = " ".join(words.split())
-        assert f"is {pair['toy_verdict']} in toy share (" in flat and "Toy, %: 95 % CI by patient" in flat
+        assert f"{pair['toy_verdict']} in toy share (" in flat and "Toy, %: 95 % CI by patient" in flat
     assert f"verdict, toy share {pair['toy_verdict']}" in " ".join(text.split())
     assert f"<dt>verdict, toy share</dt><dd>{pair['toy_verdict']}</dd>" in page
 
