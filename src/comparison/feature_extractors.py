@@ -139,7 +139,7 @@ def inception_extractor(device: torch.device, cache_dir: str | Path | None = Non
     from networks.inception import inception_cache, load_inception
 
     cache = inception_cache(load_inception(), cache_dir, device=device)
-    features = partial(cache.of, desc="Inception features")
+    features = partial(cache.features, desc="Inception features")
     return Extractor("inception", *INCEPTION_WORDS, features, cache.key, "fp32", device.type)
 
 
@@ -160,4 +160,4 @@ def classifier_extractor(
         hint="a smaller --num-fid or --image-size is quicker",
         remedy="use --extractor inception, or train the baseline on other --weights",
     )
-    return Extractor("classifier", *CLASSIFIER_WORDS, cache.of, cache.key, precision, device.type)
+    return Extractor("classifier", *CLASSIFIER_WORDS, cache.features, cache.key, precision, device.type)
