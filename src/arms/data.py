@@ -32,7 +32,7 @@ from dataset.splits import (
     select,
 )
 from synthetic.folders import SyntheticSet, join_folders, load_synthetic
-from synthetic.leak_checks import known_patients
+from synthetic.leak_checks import extra_patients_flag, known_patients
 from utils import UserError
 
 log = logging.getLogger(__name__)
@@ -259,7 +259,7 @@ def _sets_of_folder(
         if fold and not paths.synthetic_manifest(place).is_file():
             continue
         images = load_synthetic(place, patient_of, test_images, allow_unverified)
-        if flag := _seen_elsewhere(place, images, train_patients):
+        if flag := extra_patients_flag(place, images.generator_patients, train_patients):
             images.red_flags.append(flag)
         found[fold] = images
     labels = {images.label for images in found.values()}
@@ -269,14 +269,3 @@ def _sets_of_folder(
             f"{folder}: the images of its fold folders are of other labels or classes than its own"
         )
     return found
-
-
-def _seen_elsewhere(folder: Path, images: SyntheticSet, train_patients: set[str]) -> str | None:
-    """A red flag if the generator learned from more real patients than the classifier may."""
-    more = len((images.generator_patients or set()) - train_patients)
-    if not more:
-        return None
-    return (
-        f"the generator of {folder.name}/ learned from {more:,} patients that this classifier does not train "
-        "on: the arm has more real data than the baseline"
-    )

@@ -209,6 +209,19 @@ def _leak_flag(folder: Path, leaked: list[str], allow: bool) -> str:
     )
 
 
+def extra_patients_flag(
+    folder: Path, generator_patients: set[str] | None, train_patients: set[str]
+) -> str | None:
+    """Return a red flag if the generator saw more real patients than the classifier may, else None."""
+    more = len((generator_patients or set()) - train_patients)
+    if not more:
+        return None
+    return (
+        f"the generator of {folder.name}/ learned from {more:,} patients that this classifier does not train "
+        "on: the arm has more real data than the baseline"
+    )
+
+
 # --- images made elsewhere, before they get a manifest ---------------------------------------------
 def refuse_overlapping(name: str | None) -> None:
     """Raise ``UserError`` if the data set ``name`` is known to share patients with RSNA's."""

@@ -1,8 +1,17 @@
 """Lists of training images in every spelling."""
 
+from pathlib import Path
+
 import pytest
 
-from synthetic.leak_checks import match_ids, nih_patient, overlaps, refuse_overlapping, unknown_ids_flag
+from synthetic.leak_checks import (
+    extra_patients_flag,
+    match_ids,
+    nih_patient,
+    overlaps,
+    refuse_overlapping,
+    unknown_ids_flag,
+)
 
 PATIENT_OF = {"Img-a1": "00000007", "img-b2": "00000008", "1.2.840.7": "00000009"}
 
@@ -53,3 +62,10 @@ def test_overlap_with_validation_patients():
     assert overlaps({"p1", "p2"}, {"p2", "p3"})
     assert not overlaps({"p1"}, {"p2"})
     assert overlaps(None, {"p2"}), "unknown origin counts as seen"
+
+
+def test_patients_beyond_the_classifiers_are_counted():
+    assert extra_patients_flag(Path("a/b"), {"p1", "p2"}, {"p1", "p2", "p3"}) is None
+    assert extra_patients_flag(Path("a/b"), None, {"p1"}) is None
+    flag = extra_patients_flag(Path("a/b"), {"p1", "p8", "p9"}, {"p1"})
+    assert flag is not None and flag.startswith("the generator of b/ learned from 2 patients")
