@@ -8,7 +8,9 @@ module alone writes and reads (caches, downloads under way) are named there.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 SRC = Path(__file__).resolve().parents[1]  # the folder of the scripts
 
@@ -26,6 +28,38 @@ DEMO_DIR = "./demo"
 KAGGLE_DIR = "./.kaggle"
 LOGS = "logs"  # folder beside the results of a run
 
+
+# --- how a name is given ---------------------------------------------------------------------------
+class FoldPath(Protocol):
+    """A path that depends on the fold, counted from 1, that a GAN never saw; None if it saw all images."""
+
+    def __call__(self, folder: str | Path, fold: int | None = None) -> Path: ...
+
+
+def _in_folder(*parts: str) -> Callable[[str | Path], Path]:
+    """Make a function: folder -> path of ``parts`` in it."""
+    return lambda folder: Path(folder).joinpath(*parts)
+
+
+def _of_arm(pattern: str) -> Callable[[str | Path, str], Path]:
+    """Make a function: (folder, prefix of an arm) -> path of ``pattern`` with the prefix in it."""
+    return lambda folder, prefix: Path(folder) / pattern.format(prefix)
+
+
+def _of_fold(folder: Path, fold: int | None) -> Path:
+    return folder if fold is None else folder / f"fold_{fold}"
+
+
+def _of_gan(subfolder: str, *parts: str) -> FoldPath:
+    """Make a function: (folder, fold) -> path of ``parts`` in ``subfolder``, or in its folder of the fold."""
+    return lambda folder, fold=None: _of_fold(Path(folder) / subfolder, fold).joinpath(*parts)
+
+
+def _of_gan_run(name: str) -> FoldPath:
+    """Make a function: (folder, fold) -> path of a file named after the GAN, and after the fold."""
+    return lambda folder, fold=None: Path(folder) / f"{'gan_' if fold is None else f'gan_fold_{fold}_'}{name}"
+
+
 TEMPORARY_PATTERN = ".*.tmp"  # of files being written, by ``utils.atomic_path``
 
 
@@ -34,9 +68,7 @@ def temporary_pattern(path: Path) -> str:
     return f".{path.stem}.*{path.suffix}.tmp"
 
 
-def download_marker(data_dir: str | Path) -> Path:
-    """Name of the dataset in the folder; written once all of it is there."""
-    return Path(data_dir) / ".download_complete.json"
+download_marker = _in_folder(".download_complete.json")  # which dataset this is; written last
 
 
 # --- the dataset, as Kaggle delivers it ------------------------------------------------------------
@@ -46,21 +78,10 @@ PATIENT_MAP = "pneumonia-challenge-dataset-mappings_2018.json"
 SPLITS = "splits.json"
 
 
-def training_images(data_dir: str | Path) -> Path:
-    return Path(data_dir) / "Training" / "Images"
-
-
-def training_masks(data_dir: str | Path) -> Path:
-    return Path(data_dir) / "Training" / "Masks"
-
-
-def test_images(data_dir: str | Path) -> Path:
-    return Path(data_dir) / "Test"
-
-
-def phantom_marker(data_dir: str | Path) -> Path:
-    """Settings of the phantoms; marks the dataset as made of them."""
-    return Path(data_dir) / "phantoms.json"
+training_images = _in_folder("Training", "Images")
+training_masks = _in_folder("Training", "Masks")
+test_images = _in_folder("Test")
+phantom_marker = _in_folder("phantoms.json")  # their settings
 
 
 # --- caches ---------------------------------------------------------------------------------------
@@ -71,7 +92,6 @@ def cached_distances(cache_dir: str | Path, name: str) -> Path:
 
 
 # --- classifier ------------------------------------------------------------------------------------
-# ``prefix``: the first letters of all files of an arm, "baseline_" (see ``arms.registry``).
 CV_COMPARISON = "cv_comparison.png"
 
 
@@ -80,79 +100,26 @@ def repeat_prefix(prefix: str, repeat: int) -> str:
     return f"{prefix}r{repeat}_"
 
 
-def classifier_model(model_dir: str | Path, prefix: str) -> Path:
-    """The final model, fitted on all training images."""
-    return Path(model_dir) / f"{prefix}resnet50.pth"
-
-
-def best_fold_model(model_dir: str | Path, prefix: str) -> Path:
-    """The cross-validation fold with the lowest validation loss."""
-    return Path(model_dir) / f"best_overall_{prefix}resnet50.pth"
-
-
-def classifier_state(model_dir: str | Path, prefix: str) -> Path:
-    """Folder of an unfinished run, for --resume; gone once the run is finished."""
-    return Path(model_dir) / f"{prefix}unfinished"
-
-
-def training_history(metrics_dir: str | Path, prefix: str) -> Path:
-    return Path(metrics_dir) / f"{prefix}training_history.json"
-
-
-def cv_summary(metrics_dir: str | Path, prefix: str) -> Path:
-    return Path(metrics_dir) / f"{prefix}cv_summary.json"
-
-
-def final_metrics(metrics_dir: str | Path, prefix: str) -> Path:
-    return Path(metrics_dir) / f"{prefix}final_metrics.json"
-
-
-def test_predictions(metrics_dir: str | Path, prefix: str) -> Path:
-    return Path(metrics_dir) / f"{prefix}test_predictions.csv"
-
-
-def cv_predictions(metrics_dir: str | Path, prefix: str) -> Path:
-    return Path(metrics_dir) / f"{prefix}cv_predictions.csv"
-
-
-def unlabelled_predictions(metrics_dir: str | Path, prefix: str) -> Path:
-    return Path(metrics_dir) / f"{prefix}unlabelled_predictions.csv"
-
-
-def loss_figure(figures_dir: str | Path, prefix: str) -> Path:
-    return Path(figures_dir) / f"{prefix}loss.png"
-
-
-def acc_figure(figures_dir: str | Path, prefix: str) -> Path:
-    return Path(figures_dir) / f"{prefix}acc.png"
-
-
-def cv_comparison_figure(folder: str | Path) -> Path:
-    return Path(folder) / CV_COMPARISON
+classifier_model = _of_arm("{}resnet50.pth")  # the final model, fitted on all training images
+best_fold_model = _of_arm("best_overall_{}resnet50.pth")  # lowest validation loss
+classifier_state = _of_arm("{}unfinished")  # for --resume; gone at the end
+training_history = _of_arm("{}training_history.json")
+cv_summary = _of_arm("{}cv_summary.json")
+final_metrics = _of_arm("{}final_metrics.json")
+test_predictions = _of_arm("{}test_predictions.csv")
+cv_predictions = _of_arm("{}cv_predictions.csv")
+unlabelled_predictions = _of_arm("{}unlabelled_predictions.csv")
+loss_figure = _of_arm("{}loss.png")
+acc_figure = _of_arm("{}acc.png")
+cv_comparison_figure = _in_folder(CV_COMPARISON)
 
 
 # --- GAN -------------------------------------------------------------------------------------------
-# ``fold``: counted from 1, the fold of the training images that the GAN never saw; None if it saw all.
-def gan_dir(model_dir: str | Path, fold: int | None = None) -> Path:
-    return _of_fold(Path(model_dir) / "gan", fold)
-
-
-def generator_final(model_dir: str | Path, fold: int | None = None) -> Path:
-    return gan_dir(model_dir, fold) / "generator_final.pth"
-
-
-def discriminator_final(model_dir: str | Path, fold: int | None = None) -> Path:
-    return gan_dir(model_dir, fold) / "discriminator_final.pth"
-
-
-def generator_best(model_dir: str | Path, fold: int | None = None) -> Path:
-    """The generator of the lowest KID."""
-    return gan_dir(model_dir, fold) / "generator_best.pth"
-
-
-def gan_state(model_dir: str | Path, fold: int | None = None) -> Path:
-    """The last full training state, for --resume."""
-    return gan_dir(model_dir, fold) / "training_state.pth"
+gan_dir = _of_gan("gan")
+generator_final = _of_gan("gan", "generator_final.pth")
+discriminator_final = _of_gan("gan", "discriminator_final.pth")
+generator_best = _of_gan("gan", "generator_best.pth")  # the generator of the lowest KID
+gan_state = _of_gan("gan", "training_state.pth")  # the last full training state, for --resume
 
 
 def generator_epoch(model_dir: str | Path, epoch: int, fold: int | None = None) -> Path:
@@ -163,18 +130,9 @@ def discriminator_epoch(model_dir: str | Path, epoch: int, fold: int | None = No
     return gan_dir(model_dir, fold) / f"discriminator_epoch_{epoch:04d}.pth"
 
 
-def gan_history(metrics_dir: str | Path, fold: int | None = None) -> Path:
-    return Path(metrics_dir) / f"{_gan_prefix(fold)}training_history.json"
-
-
-def gan_stats(metrics_dir: str | Path, fold: int | None = None) -> Path:
-    """Statistics during training, a line each."""
-    return Path(metrics_dir) / f"{_gan_prefix(fold)}stats.jsonl"
-
-
-def gan_events(output_dir: str | Path, fold: int | None = None) -> Path:
-    """Folder of TensorBoard's files."""
-    return _of_fold(Path(output_dir) / "tensorboard", fold)
+gan_history = _of_gan_run("training_history.json")
+gan_stats = _of_gan_run("stats.jsonl")  # statistics during training, a line each
+gan_events = _of_gan("tensorboard")  # folder of TensorBoard's files
 
 
 def is_gan_prefix(prefix: str) -> bool:
@@ -182,46 +140,19 @@ def is_gan_prefix(prefix: str) -> bool:
     return re.fullmatch(r"gan_(fold_\d+_)?", prefix) is not None
 
 
-def gan_loss_figure(figures_dir: str | Path, fold: int | None = None) -> Path:
-    return Path(figures_dir) / f"{_gan_prefix(fold)}loss_curve.png"
-
-
-def gan_quality_figure(figures_dir: str | Path, fold: int | None = None) -> Path:
-    return Path(figures_dir) / f"{_gan_prefix(fold)}quality.png"
-
-
-def gan_images(output_dir: str | Path, fold: int | None = None) -> Path:
-    return _of_fold(Path(output_dir) / "gan_images", fold)
+gan_loss_figure = _of_gan_run("loss_curve.png")
+gan_quality_figure = _of_gan_run("quality.png")
+gan_images = _of_gan("gan_images")
 
 
 def gan_sample_grid(output_dir: str | Path, step: int, fold: int | None = None) -> Path:
     return gan_images(output_dir, fold) / f"samples_step_{step:07d}.png"
 
 
-def gan_final_grid(output_dir: str | Path, fold: int | None = None) -> Path:
-    return gan_images(output_dir, fold) / "samples_final.png"
-
-
-def gan_real_grid(output_dir: str | Path, fold: int | None = None) -> Path:
-    """Real training positives: shows patients, so it never leaves the machine by itself."""
-    return gan_images(output_dir, fold) / "reals.png"
-
-
-def gan_augmented_grid(output_dir: str | Path, fold: int | None = None) -> Path:
-    """Training images as D sees them with --diffaug: shows patients, as ``gan_real_grid`` does."""
-    return gan_images(output_dir, fold) / "reals_augmented.png"
-
-
-def gan_interpolation(output_dir: str | Path, fold: int | None = None) -> Path:
-    return gan_images(output_dir, fold) / "interpolation.gif"
-
-
-def _of_fold(folder: Path, fold: int | None) -> Path:
-    return folder if fold is None else folder / f"fold_{fold}"
-
-
-def _gan_prefix(fold: int | None) -> str:
-    return "gan_" if fold is None else f"gan_fold_{fold}_"
+gan_final_grid = _of_gan("gan_images", "samples_final.png")
+gan_real_grid = _of_gan("gan_images", "reals.png")  # shows patients: never committed
+gan_augmented_grid = _of_gan("gan_images", "reals_augmented.png")  # shows patients
+gan_interpolation = _of_gan("gan_images", "interpolation.gif")
 
 
 # --- synthetic images ------------------------------------------------------------------------------
@@ -238,8 +169,7 @@ def synthetic_fold(synthetic_dir: str | Path, fold: int | None) -> Path:
     return _of_fold(Path(synthetic_dir), fold)
 
 
-def synthetic_manifest(synthetic_dir: str | Path) -> Path:
-    return Path(synthetic_dir) / "manifest.json"
+synthetic_manifest = _in_folder("manifest.json")
 
 
 # --- analysis --------------------------------------------------------------------------------------
@@ -248,26 +178,16 @@ def comparison_figure(analysis_dir: str | Path, quantity: str) -> Path:
     return Path(analysis_dir) / f"comparison_{quantity}.png"
 
 
-def comparison_report(analysis_dir: str | Path) -> Path:
-    return Path(analysis_dir) / "comparison_report.txt"
-
-
-def comparison(analysis_dir: str | Path) -> Path:
-    """Every arm and every pair in numbers."""
-    return Path(analysis_dir) / "comparison.json"
+comparison_report = _in_folder("comparison_report.txt")
+comparison = _in_folder("comparison.json")  # every arm and every pair in numbers
 
 
 TEMPLATES_DIR = SRC / "report" / "templates"
 REPORT_TEMPLATE = "report.html.j2"
 
 
-def report_page(analysis_dir: str | Path) -> Path:
-    return Path(analysis_dir) / "report.html"
-
-
-def image_quality(analysis_dir: str | Path) -> Path:
-    """Synthetic beside real images: distances, variety, copies, separability."""
-    return Path(analysis_dir) / "image_quality.json"
+report_page = _in_folder("report.html")
+image_quality = _in_folder("image_quality.json")  # synthetic beside real images
 
 
 def analysis_figure(analysis_dir: str | Path, name: str) -> Path:
@@ -275,22 +195,13 @@ def analysis_figure(analysis_dir: str | Path, name: str) -> Path:
     return Path(analysis_dir) / f"{name}.png"
 
 
-def ssim_analysis(analysis_dir: str | Path) -> Path:
-    return Path(analysis_dir) / "ssim_analysis.json"
-
-
-def fid_score(analysis_dir: str | Path) -> Path:
-    return Path(analysis_dir) / "fid_score.json"
-
-
-def real_vs_synthetic_figure(analysis_dir: str | Path) -> Path:
-    return Path(analysis_dir) / "real_vs_synthetic_comparison.png"
+ssim_analysis = _in_folder("ssim_analysis.json")
+fid_score = _in_folder("fid_score.json")
+real_vs_synthetic_figure = _in_folder("real_vs_synthetic_comparison.png")
 
 
 # --- pipeline --------------------------------------------------------------------------------------
-def pipeline_log(output_dir: str | Path) -> Path:
-    """Finished steps of run_pipeline.py, or of a fraction of run_study.py, with their commands."""
-    return Path(output_dir) / "pipeline.json"
+pipeline_log = _in_folder("pipeline.json")  # steps that ran, with their commands
 
 
 # --- low-data study --------------------------------------------------------------------------------
@@ -302,24 +213,16 @@ def study_fraction(study_dir: str | Path, fraction: float) -> Path:
     return Path(study_dir) / f"fraction_{fraction:g}"
 
 
-def learning_curve_results(study_dir: str | Path) -> Path:
-    return Path(study_dir) / "learning_curve.json"
-
-
-def learning_curve_figure(study_dir: str | Path) -> Path:
-    return Path(study_dir) / "learning_curve.png"
+learning_curve_results = _in_folder("learning_curve.json")
+learning_curve_figure = _in_folder("learning_curve.png")
 
 
 # --- benchmark -------------------------------------------------------------------------------------
 BENCHMARK_DIR = "./data/cache/benchmark"  # its phantoms, caches and outputs
 
 
-def benchmark_results(output_dir: str | Path) -> Path:
-    return Path(output_dir) / "benchmark.json"
-
-
-def benchmark_figure(output_dir: str | Path) -> Path:
-    return Path(output_dir) / "benchmark.png"
+benchmark_results = _in_folder("benchmark.json")
+benchmark_figure = _in_folder("benchmark.png")
 
 
 # --- comparison of generators ----------------------------------------------------------------------
@@ -328,8 +231,7 @@ PEERS_DIR = "./data/cache/gan_peers"  # the environment in which the others' pac
 PEER_DRIVERS = SRC / "benchmarks" / "generators" / "peer_drivers"
 
 
-def gan_benchmark_results(output_dir: str | Path) -> Path:
-    return Path(output_dir) / "gan_benchmark.json"
+gan_benchmark_results = _in_folder("gan_benchmark.json")
 
 
 def gan_benchmark_figure(output_dir: str | Path, what: str) -> Path:
@@ -347,21 +249,10 @@ def benchmark_unit(work_dir: str | Path, name: str) -> Path:
     return Path(work_dir) / name
 
 
-def benchmark_reals(unit: str | Path) -> Path:
-    """Real images that a driver learns from: they show patients, so the file is removed afterwards."""
-    return Path(unit) / "reals.npy"
-
-
-def made_images(unit: str | Path) -> Path:
-    return Path(unit) / "made.npz"
-
-
-def unit_log(unit: str | Path) -> Path:
-    return Path(unit) / "log.txt"
-
-
-def unit_cost(unit: str | Path) -> Path:
-    return Path(unit) / "cost.json"
+benchmark_reals = _in_folder("reals.npy")  # shows patients: removed afterwards
+made_images = _in_folder("made.npz")
+unit_log = _in_folder("log.txt")
+unit_cost = _in_folder("cost.json")
 
 
 def unit_again(unit: str | Path) -> Path:
