@@ -32,7 +32,7 @@ POWER_ITERATIONS = 15  # of spectral normalisation, for weights that have just b
 
 
 def layer_widths(image_size: int, feature_maps: int) -> list[int]:
-    """Channels from the root (widest) to the layer next to the image (``feature_maps``)."""
+    """Return the channels from the root (widest) to the layer next to the image (``feature_maps``)."""
     levels = reversed(range(doublings(image_size)))
     return [feature_maps * min(2**level, MAX_WIDENING) for level in levels]
 
@@ -143,7 +143,7 @@ class Discriminator(nn.Module):
 
     @contextlib.contextmanager
     def _normalised(self, device: torch.device) -> Iterator[None]:
-        """Spectral norms are found in float32, also under autocast, once for the pass inside the block."""
+        """Compute spectral norms in float32, also under autocast, once for the pass inside the block."""
         if self.d_norm != "spectral":
             yield
             return
@@ -160,7 +160,7 @@ class Discriminator(nn.Module):
         return {"arch": "dcgan"} | {name: getattr(self, name) for name in names}
 
     def logits_and_features(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Logits [N] and the output [N, C_l, H_l, W_l] of every convolution before its BatchNorm.
+        """Return logits [N] and the output [N, C_l, H_l, W_l] of every convolution before its BatchNorm.
 
         After BatchNorm the mean of any batch is the same, real or fake, so the features to be matched are
         taken in front of it.
@@ -183,7 +183,7 @@ class Discriminator(nn.Module):
 
 @torch.no_grad()
 def initialise(network: Generator | Discriminator) -> None:
-    """DCGAN's own start: convolutions N(0, 0.02), BatchNorm scales N(1, 0.02), biases 0. In place.
+    """Set the weights as DCGAN starts: convolutions N(0, 0.02), BatchNorm scales N(1, 0.02), biases 0.
 
     Convolutions of a discriminator without normalisation start with the variance 2 / ((1 + 0.2^2) fan_in)
     that keeps the scale of activations through layers with LeakyReLU 0.2 (He et al. 2015, arXiv 1502.01852,

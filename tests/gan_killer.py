@@ -1,6 +1,6 @@
 """Trains a tiny GAN, kills it with SIGKILL at a random moment and resumes it, many times over; a script.
 
-    python tests/gan_killer.py <data-dir> <folder> <number of kills> <seed>
+    PYTHONPATH=src:tests python -P tests/gan_killer.py <data-dir> <folder> <number of kills> <seed>
 
 <folder>/whole holds what the uninterrupted run wrote, <folder>/1, /2, ... what the killed and resumed did.
 One process imports everything and forks a child for each run, as starting Python anew would take longer than

@@ -97,12 +97,6 @@ class LapTime(TypedDict):
     images_per_second: Annotated[float, "training speed, watching left out"]
 
 
-class Memory(TypedDict):
-    """Memory of the process."""
-
-    peak_mb: Annotated[float | None, "most so far, in MiB; null where the system does not say"]
-
-
 class StatsLine(LossMeans):
     """``gan_stats.jsonl`` holds one such object a line, each about some 200 steps or the end of an epoch."""
 
@@ -114,7 +108,7 @@ class StatsLine(LossMeans):
     shares: Annotated[dict[str, float] | None, "term -> its share of the gradient at G's output, 0 to 1"]
     metrics: Evaluation | None
     time: LapTime
-    memory: Memory
+    memory: Annotated[dict[str, float | None], "peak_mb: most so far, in MiB; null where unknown"]
     warnings: Annotated[dict[str, str], "rule that holds now -> what it says"]
 
 
@@ -196,7 +190,7 @@ class GanTrainingHistory(TypedDict):
 
 # --- checkpoints -----------------------------------------------------------------------------------
 class NetworkCheckpoint(TypedDict):
-    """One network with all that rebuilding it takes, and the images that it saw."""
+    """``generator_*.pth`` (averaged), ``discriminator_*.pth``: a network and the images that it saw."""
 
     format: str
     state_dict: Annotated[dict[str, Any], "weight -> tensor"]
@@ -219,23 +213,14 @@ class NetworkCheckpoint(TypedDict):
     seed: int
     options: Annotated[dict[str, Any], "fields of GANOptions"]
     config: Annotated[dict[str, Any], "option -> value"]
-
-
-class GeneratorCheckpoint(NetworkCheckpoint):
-    """``generator_*.pth``: the averaged generator."""
-
     kid: NotRequired[Annotated[float, "of generator_best.pth"]]
-    kid_space: NotRequired[str]
-
-
-class DiscriminatorCheckpoint(NetworkCheckpoint):
-    """``discriminator_*.pth``."""
+    kid_space: NotRequired[Annotated[str, "space of features in which it was chosen"]]
 
 
 class BestInState(BestGenerator):
     """The generator of the lowest KID, with the content of its file."""
 
-    checkpoint: GeneratorCheckpoint
+    checkpoint: NetworkCheckpoint
 
 
 class TimetableRecord(TypedDict):

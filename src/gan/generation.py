@@ -53,7 +53,7 @@ class ImageMaker:
         self.network = for_inference(generator).to(device).to(memory_format=torch.channels_last)
 
     def __call__(self, indices: Sequence[int]) -> np.ndarray:
-        """Images uint8 [N, S, S] with the given numbers (from 1), each of seed, class and number alone."""
+        """Make images uint8 [N, S, S] of the given numbers (from 1), each of seed, class and number alone."""
         rows = [image_noise(self.seed, NOISE_STREAM, index, 1, self.input_dim) for index in indices]
         z = torch.cat(rows).to(self.device)
         label = None if self.label is None else z.new_full((len(z),), self.label, dtype=torch.int64)
@@ -64,7 +64,7 @@ class ImageMaker:
 
 
 def for_inference(generator: Generator) -> Generator:
-    """A float32 copy in eval mode without BatchNorm; the residual generator has none to begin with."""
+    """Copy ``generator`` in float32 and eval mode, without BatchNorm (which a residual one has not)."""
     network = copy.deepcopy(generator).eval().requires_grad_(False).float()
     if isinstance(network, dcgan.Generator):
         network.layers = fold_batchnorm(network.layers)
@@ -72,8 +72,10 @@ def for_inference(generator: Generator) -> Generator:
 
 
 def fold_batchnorm(layers: nn.Sequential) -> nn.Sequential:
-    """A float32 copy of the layers of a DCGAN's generator in eval mode, without the BatchNorm that follows
-    convolutions: y = (conv(x) - mean) / sd * scale + shift is one convolution of other weights."""
+    """Copy the layers of a DCGAN's generator in float32 and eval mode, without BatchNorm.
+
+    It follows convolutions: y = (conv(x) - mean) / sd * scale + shift is one convolution of other weights.
+    """
     folded: list[nn.Module] = []
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d):
@@ -89,7 +91,7 @@ def fold_batchnorm(layers: nn.Sequential) -> nn.Sequential:
 
 
 def _double(layer: nn.Module) -> nn.Module:
-    """A copy in float64 and eval mode, so that ``layer`` stays as it is."""
+    """Copy ``layer`` in float64 and eval mode."""
     return copy.deepcopy(layer).eval().double()
 
 
@@ -102,7 +104,7 @@ def write_images(
     workers: int,
     on_image: Callable[[], object] = lambda: None,
 ) -> None:
-    """``make`` the images ``indices`` batch by batch while ``workers`` threads write those made before.
+    """Make the images ``indices`` batch by batch while ``workers`` threads write those made before.
 
     At most two batches wait. Each file appears whole or not at all; what fails or interrupts a thread is
     raised here once all of them have stopped. ``on_image`` is called here after every file.

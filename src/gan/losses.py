@@ -157,7 +157,10 @@ class _RowMoments(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_mean: Tensor, of_deviation: Tensor) -> Tensor:
-        """d mean / d x = 1 / N and d sd / d x = (x - mean) / (N sd); the mean's part in sd cancels out."""
+        """Return the gradient: d mean / d x = 1 / N, d sd / d x = (x - mean) / (N sd).
+
+        The mean's part in sd cancels out.
+        """
         rows, mean, deviation = ctx.saved_tensors
         slope = of_deviation / (len(rows) * deviation)
         offset = of_mean / len(rows) - slope * mean
@@ -169,7 +172,7 @@ class _RowMoments(torch.autograd.Function):
 
 
 def feature_matching_loss(real: list[Moments], fake: list[Moments]) -> Tensor:
-    """Squared difference of D's feature maps in mean and spread, averaged over layers (Salimans et al. 2016).
+    """Return how D's feature maps differ in mean and spread, averaged over layers (Salimans et al. 2016).
 
     Per layer mean((mu_G - mu_R)^2) + mean((sd_G - sd_R)^2), divided by the real features' mean square
     mean(mu_R^2 + sd_R^2), so that layers count alike whatever their scale. 0 if all moments agree, 1 if G's
@@ -198,7 +201,7 @@ class PerceptualLoss(nn.Module):
         self.real = population_moments(network(batch) for batch in real_batches)
 
     def forward(self, fake: Tensor) -> Tensor:
-        """Scalar loss of generated images [N, C, S, S] in [-1, 1]; 0 if all moments agree."""
+        """Return the loss of generated images [N, C, S, S] in [-1, 1]; 0 if all moments agree."""
         losses = []
         for (real_mean, real_sd), features in zip(self.real, self.network(fake), strict=True):
             fake_mean, fake_sd = batch_moments(features)

@@ -14,7 +14,7 @@ import dcgan
 from common.file_formats import format_problems
 from gan import resnet
 from gan.combinations import check_gan_options
-from gan.file_formats import GENERATOR_FORMAT, GeneratorCheckpoint
+from gan.file_formats import GENERATOR_FORMAT, NetworkCheckpoint
 from gan.settings import GANOptions, Settings
 from utils import UserError, derive_seed
 
@@ -156,7 +156,7 @@ def generator_from_checkpoint(checkpoint: dict[str, Any], name: str) -> Generato
             f"{name} is not a generator (format {checkpoint.get('format')!r}, not {GENERATOR_FORMAT!r}): "
             "python src/train_gan.py writes generator_final.pth"
         )
-    if problems := format_problems(checkpoint, GeneratorCheckpoint):
+    if problems := format_problems(checkpoint, NetworkCheckpoint):
         raise UserError(f"{name} is damaged: {problems[0]}; python src/train_gan.py makes it again")
     architecture = dict(checkpoint["architecture"])
     try:

@@ -32,7 +32,7 @@ GAIN = (2 / (1 + SLOPE**2)) ** 0.5  # He et al. 2015: keeps the scale through a 
 
 
 def stage_widths(image_size: int, feature_maps: int) -> list[int]:
-    """Channels of the stages from the root (widest) to that of half the image's side (``feature_maps``)."""
+    """Return the channels of the stages, from the root (widest) to half the image's side (narrowest)."""
     levels = reversed(range(doublings(image_size)))
     return [feature_maps * min(2**level, MAX_WIDENING) for level in levels]
 
@@ -62,14 +62,14 @@ class ResidualBlock(nn.Module):
 
 
 def set_weight(layer: nn.Conv2d | nn.Linear, gain: float) -> None:
-    """In place: weights N(0, gain^2 / fan_in), biases 0; gain 1 keeps the scale through a linear layer."""
+    """Draw weights N(0, gain^2 / fan_in), set biases to 0; gain 1 keeps the scale through a linear layer."""
     nn.init.normal_(layer.weight, 0.0, gain * layer.weight[0].numel() ** -0.5)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 
 def linear_convolution(before: int, after: int, side: int = 1) -> nn.Conv2d:
-    """Kernels of ``side`` x ``side``, without an activation after it."""
+    """Build a convolution with kernels of ``side`` x ``side`` that no activation follows."""
     layer = nn.Conv2d(before, after, side, padding=side // 2)
     set_weight(layer, 1.0)
     return layer
@@ -169,7 +169,7 @@ class Discriminator(nn.Module):
         return {"arch": "resnet"} | {name: getattr(self, name) for name in names}
 
     def logits_and_features(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Logits [N] and the output [N, C_l, H_l, W_l] of every stage."""
+        """Return logits [N] and the output [N, C_l, H_l, W_l] of every stage."""
         x = functional.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
         x, features = self.from_image(x), []
         for stage, block in enumerate(self.blocks):

@@ -22,7 +22,7 @@ from data_loader import to_gan_range
 from gan import checkpoints, outputs
 from gan.checkpoints import Progress, network_checkpoint
 from gan.evaluation import Monitor, build_monitor, is_better
-from gan.file_formats import BestInState, EpochLine, Evaluation, GeneratorCheckpoint, StatsLine
+from gan.file_formats import BestInState, EpochLine, Evaluation, NetworkCheckpoint, StatsLine
 from gan.losses import Objective
 from gan.meters import Clock, LossMeter, peak_memory_mb
 from gan.networks import GAN
@@ -254,7 +254,7 @@ class Trainer:
             "epoch": len(progress.history),
             "step": self.gan.step,
             "images_seen": self.images_seen,
-            "checkpoint": cast(GeneratorCheckpoint, {**content, "kid": kid, "kid_space": primary}),
+            "checkpoint": cast(NetworkCheckpoint, {**content, "kid": kid, "kid_space": primary}),
         }
         checkpoints.save_best(self.plan.folders.generator_best, best)
         return replace(progress, best=best)

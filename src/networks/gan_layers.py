@@ -16,7 +16,7 @@ EMBEDDING = 16  # numbers that tell G the class of an image
 
 
 def root_size(image_size: int) -> int:
-    """Side of the smallest feature map: 7 for 112 and 224, 4 for the powers of two."""
+    """Return the side of the smallest feature map: 7 for 112 and 224, 4 for the powers of two."""
     if image_size not in IMAGE_SIZES:
         allowed = ", ".join(map(str, IMAGE_SIZES))
         raise UserError(f"image size {image_size} is not possible; allowed: {allowed}")
@@ -24,13 +24,15 @@ def root_size(image_size: int) -> int:
 
 
 def doublings(image_size: int) -> int:
-    """How often the root is doubled."""
+    """Return how often the root is doubled."""
     return (image_size // root_size(image_size)).bit_length() - 1
 
 
 class NoiseInjection(nn.Module):
-    """x [N, C, H, W] + strength [C] * noise [N, 1, H, W]; strengths are learned and start at 0 (Karras et al.
-    2019, arXiv 1812.04948)."""
+    """Adds noise [N, 1, H, W] times a strength [C] to x [N, C, H, W]; strengths are learned and start at 0.
+
+    Karras et al. 2019, arXiv 1812.04948.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -41,7 +43,7 @@ class NoiseInjection(nn.Module):
 
 
 def split_noise(z: Tensor, latent_dim: int, sides: Iterable[int]) -> tuple[Tensor, list[Tensor]]:
-    """The latent [N, latent_dim] and the noise maps [N, 1, side, side] that are the rest of ``z``.
+    """Split ``z`` into the latent [N, latent_dim] and noise maps [N, 1, side, side].
 
     As they are part of G's input, an image stays a function of that input alone.
     """
@@ -66,13 +68,15 @@ class MinibatchDeviation(nn.Module):
 
 
 def group_size(n: int) -> int:
-    """The largest divisor of ``n`` up to ``GROUP`` that is not 1; ``n`` itself where there is none."""
+    """Return the largest divisor of ``n`` up to ``GROUP`` that is not 1; ``n`` where there is none."""
     return next((size for size in range(GROUP, 1, -1) if n % size == 0), n)
 
 
 class ClassProjection(nn.Module):
-    """<embedding of the class, mean of the features over positions> [N]: what D's logit gains when the image
-    is looked at as one of that class (Miyato & Koyama 2018, arXiv 1802.05637, with the mean for the sum)."""
+    """Product of the embedded class and the mean of the features over positions, [N].
+
+    D's logit gains it for an image of that class (Miyato & Koyama 2018, arXiv 1802.05637, there with sums).
+    """
 
     def __init__(self, n_classes: int, channels: int) -> None:
         super().__init__()
@@ -84,8 +88,11 @@ class ClassProjection(nn.Module):
 
 
 def with_class(latent: Tensor, embedding: nn.Embedding | None, label: Tensor | None) -> Tensor:
-    """[latent, embedded class]: concatenated, as the root is linear, where a class then has a bias of its own
-    for every channel and cell; that needs no normalisation layer, unlike conditional BatchNorm."""
+    """Append the embedded class to the latent.
+
+    As the root is linear, a class then has a bias of its own for every channel and cell, without the
+    normalisation layer that conditional BatchNorm needs.
+    """
     if embedding is None:
         return latent
     if label is None:

@@ -48,9 +48,9 @@ def test_the_statistics(written):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("generator_final", file_formats.GeneratorCheckpoint),
-        ("generator_best", file_formats.GeneratorCheckpoint),
-        ("discriminator_epoch_0002", file_formats.DiscriminatorCheckpoint),
+        ("generator_final", file_formats.NetworkCheckpoint),
+        ("generator_best", file_formats.NetworkCheckpoint),
+        ("discriminator_epoch_0002", file_formats.NetworkCheckpoint),
         ("training_state", file_formats.TrainingState),
     ],
 )
