@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Build the parser from the table of options."""
     return argument_parser(
         "Compare classifiers trained with and without synthetic images, and the images.", ANALYSIS_OPTIONS
     )
@@ -37,6 +38,7 @@ def changed_options_command(options: Mapping[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Compare the arms, then the images; write the numbers, the figures and the reports."""
     args = build_parser().parse_args(argv)
     from arms.result_files import find_arms, select_arms
 
