@@ -80,7 +80,7 @@ def run_training(settings: Settings) -> None:
         config=options.recorded_config(settings), environment=environment(device),
     )  # fmt: skip
     require_same("data, weights or settings", plan.fixed)
-    log.info(describe_run(plan, gan, len(data.pixels), device))
+    log.info(describe_training(plan, gan, len(data.pixels), device))
     earlier = None
     if settings.resume:
         earlier = checkpoints.resume(plan, gan, settings.resume)
@@ -91,7 +91,7 @@ def run_training(settings: Settings) -> None:
     log.info(f"averaged generator after {gan.step:,} steps: {plan.folders.networks()[0]}")
 
 
-def describe_run(plan: Plan, gan: GAN, n_images: int, device: torch.device) -> str:
+def describe_training(plan: Plan, gan: GAN, n_images: int, device: torch.device) -> str:
     """Write networks, perceptual loss, device and length of a run in one line."""
     from dcgan import count_parameters
 

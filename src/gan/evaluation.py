@@ -73,7 +73,7 @@ def compare_sets(a: np.ndarray, real: np.ndarray) -> SetScores:
     }
 
 
-def mean_scores(one: SetScores, other: SetScores) -> SetScores:
+def average_scores(one: SetScores, other: SetScores) -> SetScores:
     """Average two comparisons; None where one has none."""
 
     def mean(a: float | None, b: float | None) -> float | None:
@@ -185,7 +185,7 @@ class Monitor:
     def in_space(self, name: str, images: np.ndarray) -> SpaceMetrics:
         """Compare generated images uint8 [n, S, S] with both halves of the reals in the space ``name``."""
         real, made = self.reals(name), np.asarray(self.spaces[name].features(images))
-        scores = mean_scores(*(compare_sets(made, half) for half in real.features))
+        scores = average_scores(*(compare_sets(made, half) for half in real.features))
         result: SpaceMetrics = {
             **scores,
             "fd_relative": scores["fd"] / max(real.floor["fd"], 1e-12),
@@ -200,7 +200,7 @@ class Monitor:
         if name not in self._reals:
             space, holdout = self.spaces[name], None
             first, second = (self._features(space, rows) for rows in self.rows)
-            floor = mean_scores(compare_sets(first, second), compare_sets(second, first))
+            floor = average_scores(compare_sets(first, second), compare_sets(second, first))
             spread = mean_distance(np.concatenate([first, second]))
             if (held := self._holdout()) is not None:
                 holdout = np.asarray(space.features(held))
