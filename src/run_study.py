@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from arms.options import TRAIN_OPTIONS
@@ -27,6 +26,7 @@ from common.options import add_options, flags_set_by_study
 from common.progress import duration_in_words
 from gan.options import OPTIONS as GAN_OPTIONS
 from gan.options import read_settings
+from gan.settings import Settings
 from studies.commands import Words, cache_words, data_words, label_words, uses_images
 from studies.options import STUDY_OPTIONS
 from studies.plan import (
@@ -52,11 +52,11 @@ log = logging.getLogger(__name__)
 
 
 MODEL_BYTES = 94e6  # of a ResNet-50
-# What the study says itself, of every script and of each alone; or what would make an arm another one.
-OWN_OPTIONS_OF = {
-    "classifier_args": flags_set_by_study(TRAIN_OPTIONS),
-    "gan_args": flags_set_by_study(GAN_OPTIONS),
-}  # fmt: skip
+# Options that the study itself gives, or that would make an arm another one: they cannot be passed on.
+SET_HERE = {
+    "--classifier-args": flags_set_by_study(TRAIN_OPTIONS),
+    "--gan-args": flags_set_by_study(GAN_OPTIONS),
+}
 
 
 # --- command line ----------------------------------------------------------------------------------
@@ -73,13 +73,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.k_folds == 1:
         parser.error("--k-folds 1 is not allowed: one fold cannot validate; use 0, or at least 2")
-    for name, own in OWN_OPTIONS_OF.items():
-        if clash := [word for word in getattr(args, name) if word.split("=")[0] in own]:
-            flag = f"--{name.replace('_', '-')}"
+    for flag, words in (("--classifier-args", args.classifier_args), ("--gan-args", args.gan_args)):
+        if clash := [word for word in words if word.split("=")[0] in SET_HERE[flag]]:
             parser.error(f"{flag}: {clash[0]} cannot be passed on: the study gives it itself")
     if args.estimate and args.draw_only:
         parser.error("--estimate and --draw-only exclude each other: give one of them")
-    classifier_work(args), gan_work(args)  # wrong numbers end here
+    classifier_work(args), gan_settings(args)  # wrong numbers end here
     return args
 
 
@@ -130,7 +129,7 @@ def describe_part(part: Part, with_synthetic: bool) -> str:
 
 # --- how long it takes -----------------------------------------------------------------------------
 def classifier_work(args: argparse.Namespace) -> ClassifierWork:
-    """How the classifiers are trained, from the options that are passed on; exit code 2 if one is wrong."""
+    """Read how classifiers are trained from the options that are passed on; exit code 2 if one is wrong."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     add_options(parser, TRAIN_OPTIONS)
     options, _ = parser.parse_known_args(args.classifier_args)
@@ -138,17 +137,15 @@ def classifier_work(args: argparse.Namespace) -> ClassifierWork:
     return ClassifierWork.from_options(vars(options) | set_here)
 
 
-def gan_work(args: argparse.Namespace) -> GANWork:
-    """How the GANs are trained, from the options that are passed on; exit code 2 if one is wrong."""
+def gan_settings(args: argparse.Namespace) -> Settings:
+    """Read how the GANs are trained from the options that are passed on; exit code 2 if one is wrong."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     add_options(parser, GAN_OPTIONS)
     options, _ = parser.parse_known_args(["--image-size", str(args.image_size), *args.gan_args])
     try:
-        settings = read_settings(vars(options))
+        return read_settings(vars(options))
     except UserError as error:
         parser.error(str(error))
-    work = GANWork.from_options(settings.values, settings.losses.want_perceptual)
-    return replace(work, epochs=1, epoch_images=1000 * args.kimg)
 
 
 def log_estimate(args: argparse.Namespace, parts: list[Part], images: list[Path], n_scored: int) -> None:
@@ -160,13 +157,14 @@ def log_estimate(args: argparse.Namespace, parts: list[Part], images: list[Path]
     if not due:
         log.info("everything is trained already")
         return
-    classifier, gan = classifier_work(args), gan_work(args)
+    classifier, gan = classifier_work(args), gan_settings(args)
     log.info("measuring how fast this machine is ...")
     some, needed = images[:IMAGES_TO_DECODE], gan if any(map(uses_images, args.arms)) else None
     speeds = in_process_of_its_own(study_speeds, classifier, needed, some, args.cpu)
     untrained = {part.fraction for part, step in due if step.name == arm_step_name(BASELINE)}
+    gan_work = GANWork(gan, epoch_images=1000 * args.kimg)
     times = study_seconds(
-        due, classifier, gan, speeds, n_scored=n_scored, cached=not args.no_cache,
+        due, classifier, gan_work, speeds, n_scored=n_scored, cached=not args.no_cache,
         known=max((part.n_images for part in parts if part.fraction not in untrained), default=0),
     )  # fmt: skip
     seconds: dict[str, float] = {}

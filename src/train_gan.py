@@ -158,9 +158,8 @@ def estimate_training(settings: Settings) -> str:
     choice = settings.images
     records, _ = records_to_learn_from(choice, *training_part_of(choice))
     schedule = fit_schedule(settings.schedule, len(records))
-    work = replace(
-        GANWork.from_options(settings.values, settings.losses.want_perceptual),
-        batch_size=schedule.batch_size,
+    work = GANWork(
+        replace(settings, schedule=schedule),
         epochs=schedule.epochs,
         epoch_images=len(records) // schedule.batch_size * schedule.batch_size,
         n_undecoded=count_undecoded(records, choice.image_size, choice.cache),

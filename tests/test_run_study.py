@@ -18,11 +18,12 @@ from common import plot_style as plots
 from dataset.records import load_dataset
 from dataset.splits import TRAIN, load_or_create_splits, reduce_training
 from fake_results import held_out_records, write_arm
+from gan.settings import Settings
 from studies import figures as plots_study
 from studies import learning_curve
 from studies import steps as pipeline_steps
 from studies.plan import equal_epochs, plan_parts, steps_per_epoch
-from studies.time_estimate import ClassifierWork, GANWork, Speeds
+from studies.time_estimate import ClassifierWork, Speeds
 from utils import UserError, load_json, save_json
 
 SRC = Path(__file__).resolve().parent.parent / "src"
@@ -141,7 +142,7 @@ def test_the_parts_are_the_reduced_training_images(make_dataset):
         assert part.n_synthetic == round(len(images) / 2)
     assert (large.epochs, small.epochs) == (8, 24), "6 and 2 batches of 16"
     assert small.steps == large.steps == 48
-    with pytest.raises(UserError, match=r"--fractions 0.02 is too small: .*nobody"):
+    with pytest.raises(UserError, match=r"--fractions 0.02 is too small: .*leaves no patient with pneumonia"):
         plan_parts(splits, [0.02], **options)
     with pytest.raises(UserError, match=r"--fractions 0.25 is too small: 3 patients with positive"):
         plan_parts(splits, [0.25], **options | {"k_folds": 5})
@@ -196,10 +197,10 @@ def test_the_scripts_take_the_commands(in_tmp, make_dataset):
 def test_own_options_cannot_be_passed_on(study):
     study(*FULL, "--cpu", "--skip-bad-images", "--splits", "data/processed/splits.json")
     for command in study.runner.commands:
-        name = {"src/train_classifier.py": "classifier_args", "src/train_gan.py": "gan_args"}.get(command[0])
-        if name:
+        flag = {"train_classifier": "--classifier-args", "train_gan": "--gan-args"}.get(Path(command[0]).stem)
+        if flag:
             own = {word for word in command if word.startswith("--")}
-            assert own - run_study.OWN_OPTIONS_OF[name] <= {"--no-real-images", "--checkpoint-interval"}
+            assert own - run_study.SET_HERE[flag] <= {"--no-real-images", "--checkpoint-interval"}
 
 
 def test_the_baseline_alone_needs_no_gan(study):
@@ -269,23 +270,20 @@ def test_the_estimate_alone_trains_nothing(study, in_tmp, capsys):
 
 
 def test_the_work_is_measured_as_the_options_say():
-    def works(*argv: str) -> tuple[ClassifierWork, GANWork]:
+    def works(*argv: str) -> tuple[ClassifierWork, Settings]:
         args = run_study.parse_args([*OPTIONS, *argv])
-        return run_study.classifier_work(args), run_study.gan_work(args)
+        return run_study.classifier_work(args), run_study.gan_settings(args)
 
     small, gan = works(
         "--classifier-args", "--unfreeze --batch-size 4", "--gan-args", "--num-channels=1 --batch-size 4"
     )
-    assert gan.num_channels == 1 and gan.batch_size == small.batch_size == 4 and not small.features_once
-    assert (small.image_size, gan.image_size, gan.epoch_images) == (32, 32, 3000)
+    assert gan.num_channels == 1 and gan.schedule.batch_size == small.batch_size == 4
+    assert (small.image_size, gan.images.image_size, small.features_once) == (32, 32, False)
     views, penalised = works(
         "--classifier-args", "--augment light --feature-views 4", "--gan-args", "--preset cpu"
     )
-    assert (
-        views.features_once and views.views == 4 and penalised.options.r1 == 1 and penalised.image_size == 32
-    )
-    others = "--save-interval 5 --tensorboard"
-    assert works("--gan-args", others) == works(), "options that do not change how long a GAN takes"
+    assert views.features_once and views.views == 4
+    assert penalised.gan.r1 == 1 and penalised.images.image_size == 32
 
 
 # --- wrong usage -----------------------------------------------------------------------------------

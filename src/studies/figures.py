@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
@@ -16,44 +17,49 @@ from arms.figures import arm_colours
 from arms.registry import BASELINE
 from common.plot_style import INK, new_figure, panels, styled
 from report.comparison_figures import BAND, MARKERS
+from stats.metric_registry import Metric, compared_metrics
 from stats.paired_tests import points as margin_words
-from studies.file_formats import LearningCurve
+from studies.file_formats import CurvePoint, CurveTestSet, LearningCurve
 
 SPREAD = 0.045  # between arms of one fraction, in powers of ten of the axis
 MARGIN = 0.32  # left and right of the points, likewise
-METRICS = {"auroc": ("AUROC", 1.0), "accuracy": ("Accuracy at 0.5 (% of images)", 100.0)}
-DIFFERENCES = {"auroc": "Difference in AUROC", "accuracy": "Difference in accuracy (points)"}
 CAPTION_WIDTH = 180  # characters
+COLUMN_WIDTH = 4.8  # inches
+Style = dict[str, Any]  # keywords of ``Axes.plot``
 
 
 @styled
 def draw_learning_curve(content: LearningCurve) -> Figure:
-    """Above: AUROC and accuracy of each arm against the number of real training patients (log axis), with
-    intervals; below: the paired differences of the same fractions, with the margin as a band."""
+    """Draw each compared metric in a column, against the number of real training patients (log axis).
+
+    Above: the value of each arm with its interval; below: the paired differences of the same fractions, with
+    the margin as a band.
+    """
+    metrics = sorted(compared_metrics(), key=lambda metric: metric.percent)
     points, differences = content["points"], content["differences"]
     arms = list(dict.fromkeys(point["arm"] for point in sorted(points, key=_arm_order)))
     colours = arm_colours(arms)
-    patients = {point["fraction"]: point["n_train_patients"] for point in points}
+    patients = {point["fraction"]: point["n_train_patients"] or 0 for point in points}
     caption = _caption(content["notes"])
     heights = (8.0 if differences else 4.6, 0.2 + 0.145 * caption.count("\n"))
-    figure = new_figure(9.6, sum(heights))
-    above, below = figure.subfigures(2, 1, height_ratios=heights)
-    axes = panels(above, 2 if differences else 1, 2, sharex=True)
-    for ax, metric in zip(axes[:2], METRICS, strict=True):
+    figure = new_figure(COLUMN_WIDTH * len(metrics), sum(heights))
+    above, below = np.asarray(figure.subfigures(2, 1, height_ratios=heights))
+    axes = panels(above, 2 if differences else 1, len(metrics), sharex=True)
+    for ax, metric in zip(axes[: len(metrics)], metrics, strict=True):
         for arm in arms:
             own = [point for point in points if point["arm"] == arm]
             x = [patients[point["fraction"]] * 10 ** (SPREAD * _place(arm, arms)) for point in own]
             marker = MARKERS[arms.index(arm) % len(MARKERS)]
-            _series(ax, x, own, metric, metric, {"color": colours[arm], "marker": marker})
+            _series(ax, x, own, metric, "", {"color": colours[arm], "marker": marker})
         _finish_scores(ax, metric, content["test_set"])
     pairs = list(dict.fromkeys((row["a"], row["b"]) for row in differences))
-    for ax, metric in zip(axes[2:], METRICS, strict=False):
+    for ax, metric in zip(axes[len(metrics) :], metrics, strict=False):
         for pair in pairs:
-            own = [row for row in differences if (row["a"], row["b"]) == pair]
-            x = [patients[row["fraction"]] * 10 ** (SPREAD * _place(pair, pairs)) for row in own]
-            _series(ax, x, own, f"{metric}_difference", metric, _pair_style(pair, pairs, colours))
+            rows = [row for row in differences if (row["a"], row["b"]) == pair]
+            x = [patients[row["fraction"]] * 10 ** (SPREAD * _place(pair, pairs)) for row in rows]
+            _series(ax, x, rows, metric, "_difference", _pair_style(pair, pairs, colours))
         _finish_differences(ax, metric, content["settings"]["margin"])
-    for ax in axes[-2:]:
+    for ax in axes[-len(metrics) :]:
         _patient_axis(ax, points)
     _legend(above, arms, pairs, colours, content["settings"]["margin"])
     above.suptitle(_title(content), x=0.01, ha="left", fontsize="medium")
@@ -67,13 +73,13 @@ def _arm_order(point: Mapping[str, Any]) -> int:
 
 
 def _place(item: Any, items: Sequence[Any]) -> float:
-    """Left or right of the middle, so that intervals do not hide each other."""
+    """Return a place left or right of the middle, so that intervals do not hide each other."""
     return items.index(item) - (len(items) - 1) / 2
 
 
-def _pair_style(pair: tuple[str, str], pairs: Sequence[tuple[str, str]], colours: dict) -> dict[str, Any]:
-    """The colour of the arm in question; hollow and dashed where it is not compared with the baseline."""
-    style = {"color": colours[pair[1]], "marker": MARKERS[1 + pairs.index(pair) % (len(MARKERS) - 1)]}
+def _pair_style(pair: tuple[str, str], pairs: Sequence[tuple[str, str]], colours: Mapping[str, Any]) -> Style:
+    """Return the colour of arm b; hollow and dashed where it is not compared with the baseline."""
+    style: Style = {"color": colours[pair[1]], "marker": MARKERS[1 + pairs.index(pair) % (len(MARKERS) - 1)]}
     if pair[0] != BASELINE:
         style |= {"markerfacecolor": "white", "linestyle": "--"}
     return style
@@ -83,48 +89,58 @@ def _series(
     ax: Axes,
     x: Sequence[float],
     rows: Sequence[Mapping[str, Any]],
-    key: str,
-    metric: str,
-    style: Mapping[str, Any],
+    metric: Metric,
+    what: str,
+    style: Style,
 ) -> None:
-    """A line through the values ``key`` with the intervals ``<metric>_ci95``; undefined ones are left out."""
-    scale = METRICS[metric][1]
+    """Draw a line through the values ``<metric><what>`` with their intervals, without undefined ones."""
+    scale, key = _scale(metric), f"{metric.name}{what}"
     known = [(place, row) for place, row in zip(x, rows, strict=True) if row[key] is not None]
     for place, row in known:
-        ci = row[f"{metric}_ci95"]
+        ci = row[f"{metric.name}_ci95"]
         if ci is not None and None not in ci:
             ax.plot([place, place], np.multiply(ci, scale), color=style["color"], linewidth=2)
     values = [scale * row[key] for _, row in known]
     ax.plot([place for place, _ in known], values, linewidth=1.2, markersize=6.5, **style)
 
 
-def _finish_scores(ax: Axes, metric: str, test_set: Mapping[str, Any]) -> None:
-    name, scale = METRICS[metric]
-    chance = {"auroc": (0.5, "chance"), "accuracy": (test_set["always_negative_accuracy"], "always negative")}
-    level, word = chance[metric]
-    ax.axhline(scale * level, color=INK, linewidth=1, linestyle=":")
-    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+def _scale(metric: Metric) -> float:
+    return 100.0 if metric.percent else 1.0
+
+
+def _finish_scores(ax: Axes, metric: Metric, test_set: CurveTestSet) -> None:
+    """Write the title, and mark what can be had without looking."""
+    name = f"{metric.title[0].upper()}{metric.title[1:]}"
+    ax.set_title(f"{name} at 0.5 (% of images)" if metric.percent else name, fontweight="bold")
+    levels = {"auroc": (0.5, "chance"), "accuracy": (test_set["always_negative_accuracy"], "always negative")}
+    if metric.name not in levels:
+        return
+    level, word = levels[metric.name]
+    level *= _scale(metric)
+    ax.axhline(level, color=INK, linewidth=1, linestyle=":")
     paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
     # Below the arms: it may not hide a point.
     ax.annotate(
-        word, (0.0, scale * level), (3, 4), fontsize="small", color=INK, zorder=1, bbox=paper, **place
-    )
-    ax.set_title(name, fontweight="bold")
+        word, (0.0, level), (3, 4), xycoords=("axes fraction", "data"), textcoords="offset points",
+        fontsize="small", color=INK, zorder=1, bbox=paper,
+    )  # fmt: skip
 
 
-def _finish_differences(ax: Axes, metric: str, margin: float) -> None:
-    scale = METRICS[metric][1]
+def _finish_differences(ax: Axes, metric: Metric, margin: float) -> None:
+    """Write the title, and draw the margin as a band."""
+    scale = _scale(metric)
     ax.axhspan(-scale * margin, scale * margin, color=BAND, linewidth=0, zorder=0)
     ax.axhline(0, color=INK, linewidth=1, zorder=1)
-    ax.set_title(DIFFERENCES[metric], fontweight="bold")
+    unit = " (points)" if metric.percent else ""
+    ax.set_title(f"Difference in {metric.title}{unit}", fontweight="bold")
     ax.yaxis.set_major_formatter(
         lambda value, _: f"{value:+.10g}".replace("-", "−") if abs(value) > 1e-9 else "0"
     )
 
 
-def _patient_axis(ax: Axes, points: Sequence[Mapping[str, Any]]) -> None:
-    """A tick per fraction, which says how many patients, images and positives it has."""
-    ticks = {point["n_train_patients"]: point for point in points}
+def _patient_axis(ax: Axes, points: Sequence[CurvePoint]) -> None:
+    """Set a tick per fraction that says how many patients, images and positives it has."""
+    ticks = {point["n_train_patients"] or 0: point for point in points}
     ax.set_xscale("log")
     ax.set_xticks(list(ticks), [_tick_label(point) for point in ticks.values()], fontsize="small")
     ax.minorticks_off()
@@ -146,9 +162,13 @@ def _tick_label(point: Mapping[str, Any]) -> str:
 
 
 def _legend(
-    figure: FigureBase, arms: Sequence[str], pairs: Sequence[tuple[str, str]], colours: dict, margin: float
+    figure: FigureBase,
+    arms: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    colours: Mapping[str, Any],
+    margin: float,
 ) -> None:
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], color=colours[arm], marker=MARKERS[i % len(MARKERS)], label=arm)
         for i, arm in enumerate(arms)
     ]
@@ -158,8 +178,8 @@ def _legend(
     figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=3, fontsize="small")
 
 
-def _title(content: Mapping[str, Any]) -> str:
-    """What is drawn, and on how many images."""
+def _title(content: LearningCurve) -> str:
+    """Say what is drawn, and on how many images."""
     n = content["test_set"]
     runs = sorted({point["repeats"] for point in content["points"]})
     each = " to ".join(map(str, dict.fromkeys((runs[0], runs[-1]))))
@@ -170,6 +190,6 @@ def _title(content: Mapping[str, Any]) -> str:
 
 
 def _caption(notes: Sequence[str]) -> str:
-    """What must be known to read it: a sentence after the other, each on lines of its own."""
+    """Write what a reader must know: one sentence after the other, each on lines of its own."""
     sentences = (f"{note[0].upper()}{note[1:]}." for note in notes)
     return "\n".join(textwrap.fill(sentence, CAPTION_WIDTH) for sentence in sentences)

@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any
 from arms.treatments import features_computed_once, steps_per_epoch
 from common import distributed
 from common.progress import duration_in_words
-from gan.settings import GANOptions
 
 if TYPE_CHECKING:
     import torch
 
     from gan.generation import ImageMaker
-    from gan.networks import GAN
+    from gan.settings import Settings
     from studies.plan import Part
     from studies.steps import Step
 
@@ -112,35 +111,13 @@ class ClassifierWork:
 class GANWork:
     """What a run of train_gan.py has to do.
 
-    ``feature_maps``: of G and D; ``loss_weights``: adversarial, perceptual, feature matching;
     ``epoch_images``: images shown in an epoch; ``n_undecoded``: images that are not in the cache.
     """
 
-    image_size: int
-    num_channels: int
-    latent_dim: int
-    feature_maps: tuple[int, int]
-    options: GANOptions
-    batch_size: int
-    precision: str
-    perceptual: bool
-    loss_weights: tuple[float, float, float]
+    settings: Settings
     epochs: int = 1
     epoch_images: float = 0
     n_undecoded: int = 0
-
-    @classmethod
-    def from_options(cls, options: Mapping[str, Any], perceptual: bool) -> GANWork:
-        """Take the options of train_gan.py (name -> value), for one epoch of no images."""
-        values = {field.name: options[field.name] for field in fields(GANOptions)}
-        names = ("image_size", "num_channels", "latent_dim", "batch_size", "precision")
-        return cls(
-            feature_maps=(options["feature_maps_g"], options["feature_maps_d"]),
-            options=GANOptions(**values),
-            perceptual=perceptual,
-            loss_weights=(options["lambda_adv"], options["lambda_perceptual"], options["lambda_fm"]),
-            **{name: options[name] for name in names},
-        )
 
     def seconds(self, speeds: Speeds) -> float:
         """Seconds of the run at these ``speeds``."""
@@ -210,31 +187,31 @@ def classifier_speeds(work: ClassifierWork, device: torch.device) -> Speeds:
         return Speeds(step=step, prediction=seconds_per_call(predict, device) / size / processes)
 
 
-def gan_speeds(work: GANWork, device: torch.device) -> Speeds:
+def gan_speeds(settings: Settings, device: torch.device) -> Speeds:
     """Time steps of all processes together, over a cycle: some take a penalty or the perceptual loss too."""
     import torch
 
     from data_loader import to_gan_range
     from gan.losses import Objective, fit_perceptual_loss, perceptual_every
+    from gan.networks import gan_as_set
     from gan.step import step_noise, train_step
     from networks.vgg16 import untrained_vgg16
     from utils import resolve_precision
 
-    precision, size = (
-        resolve_precision(work.precision, device),
-        work.batch_size // distributed.process_count(),
-    )
-    pixels = _noise(size, work.image_size).to(device)
-    loss, every = None, 1
-    if work.perceptual:
+    precision = resolve_precision(settings.precision, device)
+    size = settings.schedule.batch_size // distributed.process_count()
+    pixels = _noise(size, settings.images.image_size).to(device)
+    weights, loss, every = settings.losses, None, 1
+    if weights.want_perceptual:
         every = perceptual_every(device)
-        loss = fit_perceptual_loss(untrained_vgg16(0).to(device), pixels, work.num_channels, precision)
-    objective, gan = Objective(*work.loss_weights, loss, every), untrained_gan(work, device)
-    real = to_gan_range(pixels, work.num_channels)
+        loss = fit_perceptual_loss(untrained_vgg16(0).to(device), pixels, settings.num_channels, precision)
+    objective = Objective(weights.lambda_adv, weights.lambda_perceptual, weights.lambda_fm, loss, every)
+    gan = gan_as_set(settings, device)
+    real = to_gan_range(pixels, settings.num_channels)
     z = step_noise(0, 0, size, gan.G.input_dim).to(device)
-    classes = work.options.n_classes
+    classes = settings.gan.n_classes
     labels = torch.arange(size, device=device) % classes if classes else None
-    penalty_every = work.options.reg_every if work.options.penalised else 1
+    penalty_every = settings.gan.reg_every if settings.gan.penalised else 1
     steps = min(math.lcm(penalty_every, every), LONGEST_CYCLE)
 
     def take_steps() -> None:
@@ -242,21 +219,13 @@ def gan_speeds(work: GANWork, device: torch.device) -> Speeds:
             train_step(gan, real, z, objective, precision, labels)
 
     with distributed.single_process():
-        return Speeds(gan=seconds_per_call(take_steps, device) / steps / work.batch_size)
+        return Speeds(gan=seconds_per_call(take_steps, device) / steps / settings.schedule.batch_size)
 
 
 def _noise(n: int, side: int) -> torch.Tensor:
     import torch
 
     return torch.randint(0, 256, (n, side, side), dtype=torch.uint8)
-
-
-def untrained_gan(work: GANWork, device: torch.device) -> GAN:
-    """Build the networks of ``work``."""
-    from gan.networks import build_gan
-
-    sizes = (work.image_size, work.num_channels, work.latent_dim, work.feature_maps)
-    return build_gan(*sizes, 2e-4, 0.5, 0, device, work.options)
 
 
 def generation_seconds(make: ImageMaker, n_images: int, batch_size: int, workers: int) -> float:
@@ -293,15 +262,18 @@ def estimate_classifier(work: ClassifierWork, images: Sequence[Path], device: to
 
 def estimate_gan(work: GANWork, images: Sequence[Path], device: torch.device) -> str:
     """Say how long the run takes and what is quicker; ``images``: training images, a few are decoded."""
-    speeds = replace(gan_speeds(work, device), decoding=decoding_seconds(images, work.image_size))
+    settings, side = work.settings, work.settings.images.image_size
+    batch_size, losses = settings.schedule.batch_size, settings.losses
+    speeds = replace(gan_speeds(settings, device), decoding=decoding_seconds(images, side))
     half = max(1, work.epochs // 2)
     shorter = {f"--epochs {half}": replace(work, epochs=half).seconds(speeds)}
-    if work.image_size in (64, 128, 224, 256):  # half of others is no size of a GAN
-        shorter[f"--image-size {work.image_size // 2}"] = work.seconds(replace(speeds, gan=speeds.gan / 4))
-    if work.perceptual:
-        plain = gan_speeds(replace(work, perceptual=False), device).gan
-        shorter["--perceptual off"] = work.seconds(replace(speeds, gan=plain))
-    steps, step = work.epochs * work.epoch_images / work.batch_size, work.batch_size * speeds.gan
+    if side in (64, 128, 224, 256):  # half of others is no size of a GAN
+        shorter[f"--image-size {side // 2}"] = work.seconds(replace(speeds, gan=speeds.gan / 4))
+    if losses.want_perceptual:
+        without = replace(settings, losses=replace(losses, perceptual="off"))
+        plain = replace(speeds, gan=gan_speeds(without, device).gan)
+        shorter["--perceptual off"] = work.seconds(plain)
+    steps, step = work.epochs * work.epoch_images / batch_size, batch_size * speeds.gan
     basis = f"{steps:,.0f} steps of {step:.2g} s, {1 / speeds.gan:,.0f} images/s"
     return describe_estimate(work.seconds(speeds), basis, shorter)
 
@@ -327,10 +299,11 @@ def describe_estimate(seconds: float, basis: str, shorter: Mapping[str, float]) 
 
 # --- the low-data study ----------------------------------------------------------------------------
 def study_speeds(
-    classifier: ClassifierWork, gan: GANWork | None, images: Sequence[Path], cpu: bool
+    classifier: ClassifierWork, gan: Settings | None, images: Sequence[Path], cpu: bool
 ) -> Speeds:
     """Time each kind of work of a study; ``gan`` None: it trains none."""
     from gan.generation import ImageMaker
+    from gan.networks import gan_as_set
     from utils import select_device
 
     device = select_device(cpu)
@@ -338,8 +311,8 @@ def study_speeds(
     speeds = replace(classifier_speeds(classifier, device), decoding=decoding)
     if gan is None:
         return speeds
-    label = 0 if gan.options.n_classes else None
-    make = ImageMaker(untrained_gan(gan, device).G_ema, 0, device, label)
+    label = 0 if gan.gan.n_classes else None
+    make = ImageMaker(gan_as_set(gan, device).G_ema, 0, device, label)
     generation = generation_seconds(make, GENERATED_BATCH, GENERATED_BATCH, GENERATED_WORKERS)
     return replace(speeds, gan=gan_speeds(gan, device).gan, generation=generation)
 

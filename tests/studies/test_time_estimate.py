@@ -18,7 +18,7 @@ from common import distributed, progress
 from gan import generation
 from gan import losses as gan_losses
 from gan import step as gan_step
-from gan.settings import GANOptions
+from gan.settings import Settings
 from gan_data import save_generator
 from studies import time_estimate
 from studies.commands import MAKE_IMAGES, TRAIN_GAN
@@ -36,18 +36,14 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 FINAL = 3 * (4 * 10 * 0.5 + 40 * 0.01)  # seconds of the final models: ten steps an epoch
 FOLDS = 4 * 6 * 10 * 0.5 + 6 * 95 * 0.01
-PLAIN_GAN = GANOptions(d_norm="none", label_smoothing=0.0)
-TINY_GAN = GANWork(
-    32,
-    1,
-    5,
-    (2, 2),
-    PLAIN_GAN,
-    batch_size=2,
-    precision="fp32",
-    perceptual=False,
-    loss_weights=(1.0, 0.0, 1.0),
-)
+
+
+def tiny_gan(*options: str) -> Settings:
+    tiny = [
+        "--image-size", "32", "--num-channels", "1", "--latent-dim", "5", "--feature-maps-g", "2",
+        "--feature-maps-d", "2", "--d-norm", "none", "--batch-size", "2", "--perceptual", "off",
+    ]  # fmt: skip
+    return train_gan.parse_arguments([*tiny, *options])
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +75,7 @@ class TestSums:
         assert work.seconds(SPEEDS) == pytest.approx(SCRIPT_SECONDS + 7 * 0.003 + 165 * 0.01)
 
     def test_the_gan(self):
-        work = replace(TINY_GAN, epochs=3, epoch_images=100, n_undecoded=10)
+        work = GANWork(tiny_gan(), epochs=3, epoch_images=100, n_undecoded=10)
         assert work.seconds(SPEEDS) == pytest.approx(SCRIPT_SECONDS + 10 * 0.003 + 300 * 0.002)
 
 
@@ -98,13 +94,16 @@ class TestWords:
         assert line.endswith("shorter: --d 70 s, --b 80 s, --c 85 s")
 
     def test_the_gan(self, monkeypatch):
-        speed = {True: Speeds(gan=0.0625), False: Speeds(gan=0.0125)}
-        monkeypatch.setattr(time_estimate, "gan_speeds", lambda work, _: speed[work.perceptual])
-        work = replace(TINY_GAN, image_size=64, batch_size=8, epochs=10, epoch_images=480, perceptual=True)
-        line = time_estimate.estimate_gan(work, [], CPU)
+        def speeds(settings: Settings, device: torch.device) -> Speeds:
+            return Speeds(gan=0.0625 if settings.losses.want_perceptual else 0.0125)
+
+        monkeypatch.setattr(time_estimate, "gan_speeds", speeds)
+        settings = tiny_gan("--image-size", "64", "--batch-size", "8", "--perceptual", "on")
+        line = time_estimate.estimate_gan(GANWork(settings, epochs=10, epoch_images=480), [], CPU)
         assert line.startswith("ABOUT 5 min (600 steps of 0.5 s, 16 images/s")
         assert "--perceptual off 72 s" in line and "--image-size 32 87 s" in line
-        short = time_estimate.estimate_gan(replace(work, image_size=112, perceptual=False), [], CPU)
+        other = GANWork(tiny_gan("--image-size", "112", "--batch-size", "8"), epochs=10, epoch_images=480)
+        short = time_estimate.estimate_gan(other, [], CPU)
         assert "--perceptual" not in short and "--image-size" not in short
 
 
@@ -131,7 +130,7 @@ class TestSeveralProcesses:
             assert distributed.process_count() == 1 and len(real) == len(z) == 2
 
         monkeypatch.setattr(gan_step, "train_step", step)
-        time_estimate.gan_speeds(replace(TINY_GAN, batch_size=8), CPU)
+        time_estimate.gan_speeds(tiny_gan("--batch-size", "8"), CPU)
         assert distributed.process_count() == 4
 
 
@@ -154,17 +153,16 @@ class TestRareParts:
         monkeypatch.setattr(gan_losses, "perceptual_every", lambda device: 4)
 
     @staticmethod
-    def seconds_per_step(every: int, perceptual: bool = False) -> float:
-        options = replace(PLAIN_GAN, r1=1.0, reg_every=every)
-        work = replace(TINY_GAN, options=options, perceptual=perceptual)
-        return 2 * time_estimate.gan_speeds(work, CPU).gan
+    def seconds_per_step(every: int, *options: str) -> float:
+        settings = tiny_gan("--r1", "1", "--reg-every", str(every), *options)
+        return 2 * time_estimate.gan_speeds(settings, CPU).gan
 
     @pytest.mark.parametrize(("every", "steps"), [(16, 16), (4, 4), (1, 1)])
     def test_a_penalty_counts_as_often_as_it_is_taken(self, every, steps):
         assert self.seconds_per_step(every) == pytest.approx(self.SLOW / steps, rel=0.4)
 
     def test_so_does_one_beside_a_perceptual_loss(self):
-        assert self.seconds_per_step(8, perceptual=True) == pytest.approx(self.SLOW * 3 / 8, rel=0.4)
+        assert self.seconds_per_step(8, "--perceptual", "on") == pytest.approx(self.SLOW * 3 / 8, rel=0.4)
 
     def test_a_rare_penalty_does_not_take_for_ever(self, monkeypatch):
         taken = []
@@ -176,7 +174,7 @@ class TestRareParts:
 SMALL = Part(0.5, n_images=100, n_patients=50, n_positive=20, n_synthetic=40, epochs=2, steps=8)
 ALL = Part(1.0, n_images=200, n_patients=100, n_positive=40, n_synthetic=80, epochs=1, steps=7)
 STUDY_WORK = replace(FROZEN, batch_size=25, repeats=2)
-STUDY_GAN = replace(TINY_GAN, epoch_images=1000)
+STUDY_GAN = GANWork(tiny_gan(), epoch_images=1000)
 
 
 def steps_of(part: Part) -> list[tuple[Part, Step]]:
@@ -248,7 +246,7 @@ class TestStudy:
 
         monkeypatch.setattr(classifier.FeatureExtractor, "__call__", features)
         monkeypatch.setattr(generation.ImageMaker, "__call__", images)
-        speeds = time_estimate.study_speeds(replace(STUDY_WORK, image_size=32), STUDY_GAN, [], True)
+        speeds = time_estimate.study_speeds(replace(STUDY_WORK, image_size=32), tiny_gan(), [], True)
         assert asked and speeds.step == 0 < speeds.prediction
         assert made == [1, 3] and speeds.generation > 0 and speeds.gan > 0
 
