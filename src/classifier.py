@@ -1,7 +1,7 @@
-"""ResNet-50 with one logit: building, loading, training, predicting.
+"""ResNet-50 with one logit: building, loading, predicting.
 
-Two ways to train. Frozen (the default): the backbone stays in eval mode, its BatchNorm statistics never
-move, and only the head learns. Unfrozen: everything learns. Owns no path and no flag.
+It can be trained in two ways. Frozen (the default): the backbone stays in eval mode, its BatchNorm statistics
+never move, and only the head learns. Unfrozen: everything learns.
 
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 """
@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -27,13 +27,29 @@ from networks.weights import hub_weights
 from utils import UserError, as_tensor, autocast, derive_seed, load_checkpoint
 
 FEATURES = 2048
-CHECKPOINT_FORMAT = "pneumonia-resnet50-1"
-# Of how features are computed, for caches of them.
+CHECKPOINT_FORMAT: Final = "pneumonia-resnet50-1"
+# How features are computed; part of the key of their caches.
 EXTRACTOR = "BatchNorm folded into convolutions, pooled in float32, weights in the precision, version 1"
-VIEWS = "augment_light, version 1"  # of how augmented views are made, for caches of their features
+VIEWS = "augment_light, version 1"  # how augmented views are made; part of the key, too
 # The first ImageNet weights rather than the newer ones: label smoothing and mixup, with which those were
 # trained, make features transfer worse to a linear head (Kornblith et al., NeurIPS 2021).
 IMAGENET_URL = ResNet50_Weights.IMAGENET1K_V1.url
+
+
+class ClassifierCheckpoint(TypedDict):
+    """``<prefix>resnet50.pth`` and ``best_overall_<prefix>resnet50.pth``: a classifier and its origin."""
+
+    format: Annotated[Literal["pneumonia-resnet50-1"], "name of this format"]
+    prefix: Annotated[str, "first letters of the arm's files"]
+    frozen: Annotated[bool, "the backbone did not learn"]
+    image_size: Annotated[int, "pixels per side"]
+    split_sha256: Annotated[str, "SHA-256 of the train/test split"]
+    data_sha256: Annotated[str, "SHA-256 of the metadata file"]
+    config: Annotated[dict[str, Any], "options of the run, name -> value"]
+    seed: Annotated[int, "seed of the fit"]
+    fold: NotRequired[Annotated[int, "the fold that it did not see, in best_overall_..."]]
+    repeat: NotRequired[Annotated[int, "number of the training run, from 1, in the others"]]
+    state_dict: Annotated[dict[str, Any], "weights, named as in ``PneumoniaClassifier``"]
 
 
 class PneumoniaClassifier(nn.Module):
@@ -48,45 +64,53 @@ class PneumoniaClassifier(nn.Module):
         self.backbone.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> PneumoniaClassifier:
-        """As usual, but a frozen backbone stays in eval mode: in train mode its BatchNorm statistics
-        would follow the batches although no weight learns."""
+        """Set the mode; a frozen backbone stays in eval mode.
+
+        In train mode its BatchNorm statistics would follow the batches although no weight learns.
+        """
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
         return self
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """[N, 3, S, S] -> globally pooled features [N, 2048]."""
+        """Return the globally pooled features [N, 2048] of images [N, 3, S, S]."""
         return self.backbone(images)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits [N] of images [N, 3, S, S]."""
         return logits_in_full_precision(self.head, self.features(images))
 
 
 class ClassifierHead(nn.Module):
-    """The last layer alone: frozen features [N, 2048] -> logits [N]. Its weights bear the whole
-    classifier's names, so that they can be put back into one."""
+    """The last layer alone: frozen features [N, 2048] -> logits [N].
+
+    Its weights have the whole classifier's names, so that they can be put back into one.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Linear(FEATURES, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits [N] of features [N, 2048]."""
         return logits_in_full_precision(self.head, features)
 
 
 def logits_in_full_precision(head: nn.Linear, features: torch.Tensor) -> torch.Tensor:
-    """Logits float32 [N] of features [N, 2048], also under bfloat16 autocast: eight bits of a logit would
-    make ties among probabilities."""
+    """Return the logits, float32 [N], of features [N, 2048], also under bfloat16 autocast.
+
+    Eight bits of a logit would make ties among probabilities.
+    """
     with torch.autocast(features.device.type, enabled=False):
         return head(features.float()).squeeze(1)
 
 
 # --- building, saving, loading ---------------------------------------------------------------------
 def build_classifier(weights: str, frozen: bool) -> PneumoniaClassifier:
-    """A fresh classifier; ``weights`` is "imagenet", "none" or a file with a ResNet-50 state dict.
+    """Build a fresh classifier; ``weights``: "imagenet", "none" or a file with a ResNet-50 state dict.
 
-    ``UserError`` if weights cannot be had or do not fit.
+    ``UserError`` if weights are not available or do not fit.
     """
     model = PneumoniaClassifier(frozen)
     if weights == "none":
@@ -117,7 +141,7 @@ def _load_backbone(model: PneumoniaClassifier, state: dict[str, Any], source: st
 
 
 def split_of_weights(weights: str) -> str | None:
-    """The split that the images behind ``weights`` came from, if they are a checkpoint of this project.
+    """Return the SHA-256 of the split that ``weights`` learned from; None if they are no checkpoint of ours.
 
     Such a classifier has seen the training images of that split, validation folds included.
     """
@@ -127,9 +151,10 @@ def split_of_weights(weights: str) -> str | None:
     return checkpoint["split_sha256"] if checkpoint.get("format") == CHECKPOINT_FORMAT else None
 
 
-def load_classifier(path: str | Path) -> tuple[PneumoniaClassifier, dict[str, Any]]:
-    """The classifier of a checkpoint, in eval mode, and the checkpoint. ``UserError`` if it is not one."""
-    checkpoint = load_checkpoint(path, "`python src/train_classifier.py`")
+def load_classifier(path: str | Path) -> tuple[PneumoniaClassifier, ClassifierCheckpoint]:
+    """Load a checkpoint: (classifier in eval mode, content). ``UserError`` if it is another file."""
+    content: Any = load_checkpoint(path, "`python src/train_classifier.py`")
+    checkpoint: ClassifierCheckpoint = content
     if checkpoint.get("format") != CHECKPOINT_FORMAT:
         raise UserError(f"{path} is not a classifier that `python src/train_classifier.py` wrote")
     model = PneumoniaClassifier(checkpoint["frozen"])
@@ -138,13 +163,13 @@ def load_classifier(path: str | Path) -> tuple[PneumoniaClassifier, dict[str, An
 
 
 def cpu_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
-    """A real copy of the weights: ``state_dict()`` alone would go on changing with training."""
+    """Copy the weights to the CPU; ``state_dict()`` alone would go on changing with training."""
     return {key: value.detach().to("cpu", copy=True) for key, value in module.state_dict().items()}
 
 
 # --- inputs and predictions --------------------------------------------------------------------------
 class InputPipeline:
-    """Stored inputs -> what the trained module takes: features as they are, pixels normalised (and varied).
+    """Turns stored inputs into what the trained module takes: pixels are normalised (and varied).
 
     ``inputs``: float [V * N, 2048] features of N images in V views, one view after the other, the first being
     the images as they are; or uint8 [N, S, S] pixels. On the training device. Rows are numbers of images.
@@ -156,24 +181,25 @@ class InputPipeline:
         self.augment, self.views = augment, views
 
     def __len__(self) -> int:
+        """Number of images, N."""
         return len(self.inputs) // self.views
 
     def drawn(self, rows: np.ndarray, seed: int) -> np.ndarray:
-        """Where the inputs of ``rows`` stand in the epoch of ``seed``: each image has one view in it."""
+        """Return the places in ``inputs`` of ``rows`` in the epoch of ``seed``; each image has one view."""
         if self.views == 1:
             return rows
         view = np.random.default_rng(derive_seed(seed, "views")).integers(0, self.views, len(self))
         return rows + len(self) * view[rows]
 
     def train_batch(self, places: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """``places``: of ``drawn`` rows."""
+        """Return the inputs at ``places`` (from ``drawn``), augmented as asked for."""
         batch = self.inputs[places]
         if self.is_pixels and self.augment == "light":
             batch = augment_light(batch, generator)
         return self._finish(batch)
 
     def eval_batch(self, rows: torch.Tensor) -> torch.Tensor:
-        """As for training, but never augmented."""
+        """Return the inputs of ``rows``, never augmented."""
         return self._finish(self.inputs[rows])
 
     def _finish(self, batch: torch.Tensor) -> torch.Tensor:
@@ -192,7 +218,7 @@ def predict_batches(
     precision: str,
     progress: Callable[[list[np.ndarray]], Iterable[np.ndarray]] = iter,
 ) -> torch.Tensor:
-    """``model`` of ``rows``, batch by batch, never augmented: float32 [len(rows), ...] on the CPU.
+    """Apply ``model`` to ``rows`` in batches, never augmented; returns float32 [len(rows), ...] on the CPU.
 
     ``model`` gives logits [B], or anything else per image, and must be in eval mode. ``progress`` wraps the
     batches.
@@ -216,13 +242,14 @@ class FeatureExtractor:
         self.device = device
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         network = folded_for_inference(model.backbone)
-        self.network = network.to(device, self.dtype, memory_format=torch.channels_last)
+        self.network = network.to(device, self.dtype).to(memory_format=torch.channels_last)
         # Larger batches fall out of a CPU's caches; smaller ones leave its threads, or a GPU, waiting.
         on_cpu = 8 * max(1, torch.get_num_threads() // 4)
         self.batch_size = on_cpu if device.type == "cpu" else 256
 
     @torch.inference_mode()
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the features [B, 2048] of ``pixels``, uint8 [B, S, S]."""
         if not len(pixels):
             return np.empty((0, FEATURES), dtype=np.float32)
         parts = []
@@ -236,8 +263,10 @@ class FeatureExtractor:
 
 
 def folded_for_inference(backbone: nn.Module) -> nn.Module:
-    """A copy of a ResNet-50 without head, in eval mode, whose BatchNorm layers are part of the convolutions
-    before them; it pools in float32. It gives the same features, up to rounding."""
+    """Copy a ResNet-50 without head, in eval mode, with its BatchNorm folded into the convolutions.
+
+    It pools in float32, and gives the same features up to rounding.
+    """
     folded = copy.deepcopy(backbone).eval().requires_grad_(False)
     blocks = [block for layer in ("layer1", "layer2", "layer3", "layer4") for block in getattr(folded, layer)]
     for module, numbers in [(folded, "1"), *((block, "123") for block in blocks)]:
@@ -256,6 +285,7 @@ class _FloatPool(nn.Module):
     """Global average pooling in float32: [N, C, H, W] -> [N, C, 1, 1]."""
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the means over the last two dimensions."""
         return maps.float().mean(dim=(2, 3), keepdim=True)
 
 
@@ -269,9 +299,11 @@ def feature_caches(
     hint: str = "",
     remedy: str = "",
 ) -> list[FeatureCache]:
-    """The features of ``model``'s backbone in each view. The first is the images as they are; in the others
-    each image is augmented in a way of its own that depends on the view and its id alone. ``hint``,
-    ``remedy``: of ``FeatureCache``."""
+    """Make the caches of the features of ``model``'s backbone, one for each of ``views`` views.
+
+    The first view is the images as they are. In the others each image is augmented in a way of its own that
+    depends on the view and its id alone. ``hint``, ``remedy``: of ``FeatureCache``.
+    """
     extract = FeatureExtractor(model, device, precision)
 
     def compute(view: int, pixels: np.ndarray, image_ids: Sequence[str]) -> np.ndarray:

@@ -14,8 +14,7 @@ from common import paths
 from dataset.records import load_dataset
 from dataset.splits import TEST, TRAIN, load_or_create_splits, select
 from stats.bootstrap import bootstrap_interval
-from stats.metric_registry import classification_metrics, mean_and_std
-from stats.metrics import wilson_interval
+from stats.metric_registry import METRICS, classification_metrics, mean_and_std
 from utils import save_checkpoint, save_csv, save_json
 
 SPLIT = "5" * 64
@@ -70,17 +69,23 @@ def write_arm(
     runs = fake_probabilities(labels, skill, seed, repeats)
     probabilities = runs.mean(axis=0)
     scores = classification_metrics(labels, probabilities)
-    auroc_ci = bootstrap_interval(labels, probabilities, patients, "auroc", n_resamples=100)
     seeds = list(range(42, 42 + repeats))
+    origin = {
+        "config": {}, "split_sha256": SPLIT, "data_sha256": "d" * 64, "grouped_by": "nih_patient",
+        "unmapped_images": 0, "manifest_sha256": {}, "skipped_images": {"count": 0, "image_ids": []},
+        "red_flags": [],
+    }  # fmt: skip
+    if "synthetic" in overrides or n_synthetic:
+        overrides["synthetic"] = fake_synthetic(n_synthetic) | overrides.get("synthetic", {})
     metrics = {
-        "prefix": prefix, "config": {}, "environment": {}, "seed": 42, "repeats": repeats, "seeds": seeds,
-        "data_sha256": "d" * 64, "split_sha256": SPLIT, "grouped_by": "nih_patient", "test_set": "split",
-        "n_images": len(labels), "n_patients": len(set(patients)), "n_positive": int(labels.sum()),
-        "prevalence": float(labels.mean()), "n_train_images": 360, "n_train_patients": 301,
-        "n_synthetic": n_synthetic, "n_duplicated": 0, "class_weights": None,
-        "skipped_images": {"count": 0, "image_ids": []}, "optimizer_steps": 84, "epochs_final": 7, **scores,
-        "accuracy_ci95": wilson_interval(round(scores["accuracy"] * len(labels)), len(labels)),
-        "auroc_ci95": auroc_ci,
+        "prefix": prefix, **origin, "environment": {}, "processes": 1, "precision": "fp32",
+        "test_set": "split", "train_fraction": 1.0, "n_train_images": 360, "n_train_patients": 301,
+        "n_train_positive": 90, "n_synthetic": n_synthetic, "n_duplicated": 0,
+        "n_extra_positive": n_synthetic, "class_weights": None, "synthetic_shares": None, "synthetic": None,
+        "optimizer_steps": 84, "epochs_final": 7, "epochs_final_from": "--epochs-final", "seed": 42,
+        "repeats": repeats, "seeds": seeds, "per_repeat": [], "n_images": len(labels),
+        "n_patients": len(set(patients)), "n_positive": int(labels.sum()),
+        "prevalence": float(labels.mean()), **scores, **fake_intervals(labels, probabilities, patients),
         "references": {
             "test": {
                 "always_negative_accuracy": 1 - float(labels.mean()), "metadata_auroc": 0.62,
@@ -89,7 +94,6 @@ def write_arm(
             },
             "out_of_fold": None,
         },
-        "synthetic": {"label": 1, "n_used": n_synthetic} if n_synthetic else None, "red_flags": [],
         **overrides,
     }  # fmt: skip
     save_json(paths.final_metrics(metrics_dir, prefix), metrics)
@@ -99,13 +103,34 @@ def write_arm(
         save_csv(paths.test_predictions(metrics_dir, own), _predictions(records, of_run))
         run_scores = classification_metrics(labels, of_run)
         save_json(paths.final_metrics(metrics_dir, own), metrics | run_scores | {"seed": seeds[number - 1]})
-    save_json(paths.training_history(metrics_dir, prefix), fake_history(folds, seed))
+    origin = {key: metrics[key] for key in origin}
+    save_json(paths.training_history(metrics_dir, prefix), fake_history(folds, seed) | origin)
     if folds:
-        origin = {key: metrics[key] for key in ("config", "split_sha256", "data_sha256", "grouped_by")}
         summary = fake_cv(folds, contaminated, seed, skill) | origin
         save_json(paths.cv_summary(metrics_dir, prefix), summary)
         save_csv(paths.cv_predictions(metrics_dir, prefix), fake_out_of_fold(folds, seed, skill))
     return metrics
+
+
+def fake_intervals(labels: np.ndarray, probabilities: np.ndarray, patients: list[str]) -> dict:
+    """The intervals of final metrics, from few resamples."""
+    found = {}
+    for name, metric in METRICS.items():
+        if metric.weighted:
+            interval = bootstrap_interval(labels, probabilities, patients, name, n_resamples=100)
+            found[f"{name}_ci95"] = interval
+        if metric.image_level:
+            found[f"{name}_ci95_image_level"] = metric.image_level(labels, probabilities)
+    return found
+
+
+def fake_synthetic(n: int) -> dict:
+    """What final metrics say about ``n`` synthetic positives of one folder."""
+    return {
+        "n_used": n, "n_available": n, "ratio": n / 360, "label": 1, "verified": True,
+        "generator_sha256": None, "manifest_sha256": None, "dir": "data/synthetic", "folders": [],
+        "folds_of_their_own": [], "trained_on": True,
+    }  # fmt: skip
 
 
 def _predictions(records: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:
@@ -120,8 +145,10 @@ def fake_history(folds: int, seed: int = 0, epochs: int = 8) -> dict:
             {"fold": i, "best_epoch": int(np.argmin(curve["val_loss"])) + 1, **curve}
             for i, curve in enumerate(curves[1:], start=1)
         ],
-        "final": {"epochs": epochs, **curves[0], "val_loss": None, "val_acc": None},
-    }
+        "final": {
+            "repeat": 1, "seed": 42, "epochs": epochs, **curves[0], "val_loss": None, "val_acc": None,
+        },
+    }  # fmt: skip
 
 
 def _fake_curves(rng: np.random.Generator, epochs: int) -> dict[str, list[float]]:

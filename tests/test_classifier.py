@@ -30,7 +30,7 @@ def train_two_steps(model: PneumoniaClassifier, pixels: np.ndarray) -> None:
     labels = torch.tensor([0.0, 1.0] * 3)
     batches = np.arange(6).reshape(2, 3)
     data = InputPipeline(torch.from_numpy(pixels))
-    train_one_epoch(model, data, labels, batches, optimizer, None, precision="fp32", seed=1)
+    train_one_epoch(model, data, labels, batches, optimizer, precision="fp32", seed=1)
 
 
 class TestFrozenBackbone:

@@ -7,14 +7,13 @@ synthetic ones, those of the generator that saw all training images first, then 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from arms.file_formats import SkippedImages
 from arms.registry import Synthetic, Treatment
 from arms.treatments import Addition, FitImages
 from common import paths
@@ -38,6 +37,44 @@ from utils import UserError
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class DataOptions:
+    """Which images are read, and how; the fields are options of train_classifier.py.
+
+    ``splits`` and ``patient_map``: None for the files in ``data_dir``. ``k_folds``: 0 for one validation
+    tenth. ``cache_dir``: folder of decoded images and features, None for no cache.
+    """
+
+    data_dir: str
+    splits: str | None
+    patient_map: str | None
+    test_set: str
+    train_fraction: float
+    k_folds: int
+    image_size: int
+    workers: int
+    skip_bad_images: bool
+    cache_dir: str | None
+
+
+@dataclass(frozen=True)
+class SyntheticUse:
+    """What an arm does with synthetic images.
+
+    ``ratio``: synthetic images per real one, of each folder in proportion to what it holds; None for all.
+    """
+
+    treatment: Treatment
+    folders: tuple[str, ...] = ()
+    ratio: float | None = None
+    allow_unverified: bool = False
+
+    @property
+    def trained_on(self) -> bool:
+        """Tell whether the images join training."""
+        return self.treatment.kind.synthetic is Synthetic.TRAINED_ON
+
+
 @dataclass
 class ArmData:
     """Decoded images and their roles.
@@ -59,130 +96,100 @@ class ArmData:
     synthetic: dict[int, SyntheticSet]
     synthetic_images: dict[int, ImageSet]
     folds: np.ndarray
+    use: SyntheticUse
 
     @property
     def n_real(self) -> int:
+        """Number of real training images, N."""
         return len(self.train.records)
+
+    def labels(self) -> np.ndarray:
+        """Labels of the real training images, int [N]."""
+        return self.train.records["label"].to_numpy()
 
     def pool(self) -> list[ImageSet]:
         """All training inputs, N + M images."""
         return [self.train, *self.synthetic_images.values()]
 
     def pool_pixels(self) -> np.ndarray:
-        """uint8 [N + M, S, S]; a copy only if there are synthetic images."""
+        """Pixels of the pool, uint8 [N + M, S, S]; a copy only if there are synthetic images."""
         pixels = [images.pixels for images in self.pool()]
         return pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
 
     def pool_labels(self) -> np.ndarray:
-        """float32 [N + M]."""
-        labels = [self.train.records["label"].to_numpy(dtype=np.float32)]
-        for images in self.synthetic_images.values():
-            labels.append(images.records["label"].to_numpy(dtype=np.float32))
-        return np.concatenate(labels)
+        """Labels of the pool, float32 [N + M]."""
+        return np.concatenate([images.records["label"].to_numpy(dtype=np.float32) for images in self.pool()])
 
     def synthetic_of(self, fold: int) -> SyntheticSet | None:
-        """The images made without fold ``fold``, or else those of the generator that saw all."""
+        """Return the images made without fold ``fold``, or else those of the generator that saw all."""
         return self.synthetic.get(fold, self.synthetic.get(0))
 
-    def n_synthetic(self, fold: int, n_real: int, ratio: float | None) -> int:
-        """How many join ``n_real`` real ones in ``fold`` (0: the final model): ``ratio`` of each, or all."""
-        source = self.synthetic_of(fold)
-        available = len(source.records) if source else 0
-        return available if ratio is None else min(available, round(ratio * n_real))
-
-    def synthetic_labels(self, fold: int, n_real: int, ratio: float | None) -> np.ndarray:
-        """Their labels, int [n]."""
+    def synthetic_labels(self, fold: int, n_real: int) -> np.ndarray:
+        """Labels, int [n], of the synthetic images that belong to ``n_real`` real ones in ``fold``."""
         source = self.synthetic_of(fold)
         labels = source.records["label"].to_numpy(dtype=int) if source else np.empty(0, dtype=int)
-        return labels[: self.n_synthetic(fold, n_real, ratio)]
+        return labels if self.use.ratio is None else labels[: round(self.use.ratio * n_real)]
 
-    def synthetic_rows(self, fold: int, n_real: int, ratio: float | None) -> np.ndarray:
-        """Their rows of the pool."""
+    def _synthetic_rows(self, fold: int, n: int) -> np.ndarray:
+        """Rows of the pool of the first ``n`` synthetic images of ``fold``."""
         first, own = self.n_real, fold if fold in self.synthetic_images else 0
         for other, images in self.synthetic_images.items():
             if other == own:
                 break
             first += len(images.records)
-        return first + np.arange(self.n_synthetic(fold, n_real, ratio))
+        return first + np.arange(n)
 
-    def addition(
-        self,
-        treatment: Treatment,
-        ratio: float | None,
-        train_rows: np.ndarray,
-        *,
-        fold: int,
-        name: str,
-        seed: int,
-    ) -> Addition:
-        """What ``treatment`` adds to the real images ``train_rows`` in ``fold``; see ``FitImages``."""
-        n_real, rows = len(train_rows), np.empty(0, dtype=int)
-        if treatment.kind.synthetic is Synthetic.TRAINED_ON:
-            rows = self.synthetic_rows(fold, n_real, ratio)
+    def addition(self, train_rows: np.ndarray, fold: int, name: str, seed: int) -> Addition:
+        """What the arm adds to the real images ``train_rows`` in ``fold``; see ``FitImages``."""
+        labels = self.synthetic_labels(fold, len(train_rows))
         images = FitImages(
             name,
             seed,
             real_rows=train_rows,
-            real_labels=self.train.records["label"].to_numpy()[train_rows],
-            synthetic_rows=rows,
-            synthetic_labels=self.synthetic_labels(fold, n_real, ratio),
+            real_labels=self.labels()[train_rows],
+            synthetic_rows=self._synthetic_rows(fold, len(labels) if self.use.trained_on else 0),
+            synthetic_labels=labels,
         )
-        return treatment.kind.add(images)
+        return self.use.treatment.kind.add(images)
 
-    def skipped(self) -> dict[str, Any]:
-        """Images left out by --skip-bad-images: count and ids."""
+    def final_addition(self, seed: int) -> Addition:
+        """What the arm adds to all real training images."""
+        return self.addition(np.arange(self.n_real), 0, "final", seed)
+
+    def skipped(self) -> SkippedImages:
+        """Images left out by --skip-bad-images."""
         sets = [self.train, self.test, *([self.unlabelled] if self.unlabelled else [])]
         ids = sorted(name for images in sets for name in images.skipped)
         return {"count": len(ids), "image_ids": ids}
 
 
-def load_arm_data(
-    data_dir: str | Path,
-    *,
-    splits_file: str | Path | None,
-    patient_map: str | Path | None,
-    test_set: str,
-    train_fraction: float,
-    k_folds: int,
-    image_size: int,
-    workers: int,
-    skip_bad: bool,
-    synthetic_dirs: Sequence[str | Path],
-    count_only: bool,
-    allow_unverified: bool,
-    cache_dir: str | Path | None = None,
-) -> ArmData:
-    """Read, check and decode. ``UserError`` for whatever would make a result wrong or stop training.
+def load_arm_data(options: DataOptions, use: SyntheticUse) -> ArmData:
+    """Read, check and decode the images of an arm.
 
-    With ``count_only`` the images of ``synthetic_dirs`` are counted, for a control, but never trained on.
-    ``cache_dir``: where decoded images are kept, None: nowhere.
+    ``UserError`` for whatever would make a result wrong or stop training.
     """
-    dataset = load_dataset(data_dir, patient_map)
-    splits = load_or_create_splits(dataset, splits_file)
-    if train_fraction < 1:
-        splits = reduce_training(splits, train_fraction)
+    dataset = load_dataset(options.data_dir, options.patient_map)
+    splits = load_or_create_splits(dataset, options.splits)
+    if options.train_fraction < 1:
+        splits = reduce_training(splits, options.train_fraction)
     log.info(describe_splits(splits))
-    official = load_official_test(data_dir, patient_map)
+    official = load_official_test(options.data_dir, options.patient_map)
     train_records = select(dataset, splits, TRAIN)
-    test_records = _test_records(test_set, dataset, splits, official, train_records)
+    test_records = _test_records(options.test_set, dataset, splits, official, train_records)
     synthetic = {}
-    if synthetic_dirs:
-        synthetic = _checked_synthetic(
-            [Path(folder) for folder in synthetic_dirs], known_patients(dataset, official), train_records,
-            test_records, k_folds, allow_unverified or count_only,
-        )  # fmt: skip
-    if count_only:
-        synthetic = {fold: replace(images, red_flags=[]) for fold, images in synthetic.items()}
-    folds = assign_folds(splits, k_folds) if k_folds else assign_validation_part(splits)
+    if use.folders:
+        patient_of = known_patients(dataset, official)
+        synthetic = _checked_synthetic(use, patient_of, train_records, test_records, options.k_folds)
+    folds = assign_folds(splits, options.k_folds) if options.k_folds else assign_validation_part(splits)
 
-    def decode(records: pd.DataFrame, what: str, skip: bool = skip_bad) -> ImageSet:
+    def decode(records: pd.DataFrame, what: str, skip: bool = options.skip_bad_images) -> ImageSet:
         return load_images(
             records,
-            image_size,
-            workers=workers,
+            options.image_size,
+            workers=options.workers,
             skip_bad=skip,
             desc=f"decoding {what}",
-            cache_dir=cache_dir,
+            cache_dir=options.cache_dir,
         )
 
     train, test = decode(train_records, "training images"), decode(test_records, "test images")
@@ -194,12 +201,12 @@ def load_arm_data(
         log.info(f"official test images are unlabelled ({official.why}): predicted, never scored")
         unlabelled = decode(official.images, "unlabelled images")
     decoded = {
-        fold: decode(images.records, f"synthetic images{f' of fold {fold}' if fold else ''}", False)
-        for fold, images in synthetic.items()
-        if not count_only
+        fold: decode(found.records, f"synthetic images{f' of fold {fold}' if fold else ''}", False)
+        for fold, found in synthetic.items()
+        if use.trained_on
     }
     train_folds = folds.loc[train.records["image_id"]].to_numpy()
-    return ArmData(dataset, splits, train, test, unlabelled, synthetic, decoded, train_folds)
+    return ArmData(dataset, splits, train, test, unlabelled, synthetic, decoded, train_folds, use)
 
 
 def _test_records(
@@ -223,25 +230,27 @@ def _test_records(
 
 
 def _checked_synthetic(
-    folders: list[Path],
+    use: SyntheticUse,
     patient_of: dict[str, str],
     train_records: pd.DataFrame,
     test_records: pd.DataFrame,
     k_folds: int,
-    allow_unverified: bool,
 ) -> dict[int, SyntheticSet]:
-    """The images of all ``folders`` together (key 0) and those of their fold folders."""
+    """The images of all folders together (key 0) and those of their fold folders."""
+    allow_unverified = use.allow_unverified or not use.trained_on  # counting does no harm
     test_images = dict(zip(test_records["image_id"], test_records["patient"], strict=True))
     train_patients = set(train_records["patient"])
     found = join_folders(
         [
-            _sets_of_folder(folder, patient_of, train_patients, test_images, k_folds, allow_unverified)
-            for folder in folders
+            _sets_of_folder(Path(folder), patient_of, train_patients, test_images, k_folds, allow_unverified)
+            for folder in use.folders
         ]
     )
     for flag in {flag: None for images in found.values() for flag in images.red_flags}:
         log.warning(f"RED FLAG: {flag}")
-    return found
+    if use.trained_on:
+        return found
+    return {fold: replace(images, red_flags=[]) for fold, images in found.items()}
 
 
 def _sets_of_folder(

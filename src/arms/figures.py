@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from arms.file_formats import CVSummary, TrainingHistory
 from arms.registry import ARMS
 from common.plot_style import INK, PALETTE, legend_beside, new_figure, panels, set_title, styled, tint
 from stats.metric_registry import Shown, metrics_shown
@@ -21,7 +23,7 @@ CONTAMINATED = "\ncontaminated: its generator may have seen the validation image
 
 
 @styled
-def training_curves(history: dict, quantity: str, title: str) -> Figure:
+def training_curves(history: TrainingHistory, quantity: str, title: str) -> Figure:
     """Curves of one arm: a thin line per fold, a bold one for the final fit on all training images.
 
     ``history`` is the content of ``<prefix>training_history.json``; ``quantity`` is "loss" (nats) or
@@ -35,11 +37,11 @@ def training_curves(history: dict, quantity: str, title: str) -> Figure:
     for fold in folds:
         name = f"fold {fold['fold']}" if fold["fold"] else "10 % held out"
         colour = PALETTE[(fold["fold"] - 1) % len(PALETTE)]
-        _line(axes[0], fold[f"train_{quantity}"], color=colour, linewidth=1.1)
-        _line(axes[1], fold[f"val_{quantity}"], color=colour, linewidth=1.1, label=name)
+        _line(axes[0], _curve(fold, f"train_{quantity}"), color=colour, linewidth=1.1)
+        _line(axes[1], _curve(fold, f"val_{quantity}"), color=colour, linewidth=1.1, label=name)
         best = fold["best_epoch"]
-        axes[1].plot(best, fold[f"val_{quantity}"][best - 1], "o", color=colour, markersize=6)
-    _line(axes[0], final[f"train_{quantity}"], color="black", linewidth=2.6, label="final fit")
+        axes[1].plot(best, _curve(fold, f"val_{quantity}")[best - 1], "o", color=colour, markersize=6)
+    _line(axes[0], _curve(final, f"train_{quantity}"), color="black", linewidth=2.6, label="final fit")
     axes[0].set(title="Training", ylabel=label)
     if folds:
         axes[1].set_title("Validation")
@@ -54,7 +56,10 @@ def training_curves(history: dict, quantity: str, title: str) -> Figure:
 
 @styled
 def comparison_curves(
-    histories: dict[str, dict], quantity: str, title: str = "", contaminated: Collection[str] = ()
+    histories: Mapping[str, TrainingHistory],
+    quantity: str,
+    title: str = "",
+    contaminated: Collection[str] = (),
 ) -> Figure:
     """Arms side by side: the final fit on training images, and the mean over the validation folds.
 
@@ -66,9 +71,13 @@ def comparison_curves(
     colours = arm_colours(histories)
     handles = []
     for arm, history in histories.items():
-        _line(training, history["final"][f"train_{quantity}"], color=colours[arm], linewidth=2.2)
-        style = {"color": colours[arm], "linewidth": 2.2, "linestyle": "--" if arm in contaminated else "-"}
-        folds = [fold[f"val_{quantity}"] for fold in history["folds"]]
+        _line(training, _curve(history["final"], f"train_{quantity}"), color=colours[arm], linewidth=2.2)
+        style: dict[str, Any] = {
+            "color": colours[arm],
+            "linewidth": 2.2,
+            "linestyle": "--" if arm in contaminated else "-",
+        }
+        folds = [_curve(fold, f"val_{quantity}") for fold in history["folds"]]
         if folds:
             _fold_band(validation, folds, style)
         handles.append(Line2D([], [], label=_curve_label(arm, len(folds), arm in contaminated), **style))
@@ -84,7 +93,7 @@ def comparison_curves(
 
 
 @styled
-def cv_comparison(summaries: dict[str, dict]) -> Figure:
+def cv_comparison(summaries: Mapping[str, CVSummary]) -> Figure:
     """Cross-validation of the arms: bar = mean over folds, whisker = one SD, dot = a fold.
 
     ``summaries`` maps an arm's name to its ``cv_summary.json``. Arms whose folds are contaminated are
@@ -125,7 +134,7 @@ def _curve_label(arm: str, folds: int, contaminated: bool) -> str:
     return f"{arm} ({validated}){warning}"
 
 
-def _fold_band(ax: Axes, folds: list[list[float]], style: dict) -> None:
+def _fold_band(ax: Axes, folds: list[list[float]], style: dict[str, Any]) -> None:
     """Mean over the folds of each epoch that all of them ran, with their range."""
     epochs = min(map(len, folds))
     values = np.array([fold[:epochs] for fold in folds], dtype=float)  # [folds, epochs]
@@ -135,8 +144,9 @@ def _fold_band(ax: Axes, folds: list[list[float]], style: dict) -> None:
         ax.fill_between(np.arange(1, epochs + 1), low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
-def _cv_bar(ax: Axes, x: float, width: float, summary: dict, metric: str, colour: tuple) -> None:
-    folds = [fold[metric] for fold in summary["folds"] if fold.get(metric) is not None]
+def _cv_bar(ax: Axes, x: float, width: float, summary: CVSummary, metric: str, colour: tuple) -> None:
+    rows: list[Mapping[str, Any]] = [*summary["folds"]]
+    folds = [row[metric] for row in rows if row.get(metric) is not None]
     mean, std = summary["mean"].get(metric), summary["std"].get(metric) or 0.0
     if mean is None:
         ax.text(x, 0.02, "n/a", ha="center", fontsize="x-small", color=INK)
@@ -148,19 +158,24 @@ def _cv_bar(ax: Axes, x: float, width: float, summary: dict, metric: str, colour
     ax.text(x, max([mean + std, *folds]) + 0.012, f"{mean:.2f}", ha="center", fontsize="x-small", color=INK)
 
 
-def _bar_style(summary: dict, colour: tuple) -> dict:
+def _bar_style(summary: CVSummary, colour: tuple) -> dict[str, Any]:
     if summary.get("contaminated"):
         return {"facecolor": tint(colour, 0.65), "edgecolor": "white", "hatch": "///", "linewidth": 0}
     return {"facecolor": tint(colour, 0.25), "linewidth": 0}
 
 
-def _cv_handle(arm: str, summary: dict, colour: tuple) -> Patch:
+def _cv_handle(arm: str, summary: CVSummary, colour: tuple) -> Patch:
     n = f"n = {summary['n_images']:,} images of {summary['n_patients']:,} patients"
     warning = CONTAMINATED if summary.get("contaminated") else ""
     return Patch(label=f"{arm}: {summary['k']} folds, {n}{warning}", **_bar_style(summary, colour))
 
 
-def _line(ax: Axes, values: Sequence[float | None], **style) -> None:
+def _curve(curves: Mapping[str, Any], name: str) -> list[float]:
+    """One of the curves, one value per epoch."""
+    return curves[name]
+
+
+def _line(ax: Axes, values: Sequence[float | None], **style: Any) -> None:
     """Plot ``values`` over epochs 1, 2, ...; a single epoch is a dot; undefined values leave gaps."""
     numbers = np.array([np.nan if value is None else value for value in values], dtype=float)
     if numbers.size == 1:

@@ -1,12 +1,12 @@
 """Fitting a classifier: equal optimiser steps in every arm, the best epoch kept, resumable.
 
-Everything random is a pure function of (seed, epoch), so a run that was interrupted and resumed ends with
-the numbers of one that was not (same machine, same thread count): to the bit where whole networks are fitted,
-up to rounding (about 1e-8) where several heads are fitted together (see ``head_fitting``).
+Everything random is a pure function of (seed, epoch). So an interrupted and resumed run ends with the numbers
+of an uninterrupted one (same machine, same thread count): to the bit where whole networks are fitted, up to
+rounding (about 1e-8) where several heads are fitted together (see ``head_fitting``).
 
-Of several processes (see ``distributed``) each takes its share of every batch and of the validation images.
-Gradients are means over all, so weights stay the same everywhere; BatchNorm normalises within a share, as in
-DistributedDataParallel, and its running statistics are means over the processes.
+Each of several processes (``common.distributed``) takes its share of every batch and of the validation
+images. Gradients are means over all, so weights stay the same everywhere; BatchNorm normalises within a
+share, as in DistributedDataParallel, and its running statistics are means over the processes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from arms.treatments import steps_per_epoch
+from arms.file_formats import Curves
+from arms.treatments import BY_NUMBER, Shares, steps_per_epoch
 from classifier import InputPipeline, cpu_state_dict, predict_batches
 from common.distributed import (
     average,
@@ -74,10 +75,14 @@ class Fit:
     val_logits: torch.Tensor | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
 
-    def curves(self) -> dict[str, list[float] | None]:
-        """train_loss, train_acc, val_loss, val_acc per epoch; None where nothing was validated."""
-        names = ("train_loss", "train_acc", "val_loss", "val_acc")
-        return {name: self.history.get(name) for name in names}
+    def curves(self) -> Curves:
+        """Losses and accuracies per epoch; None where nothing was validated."""
+        return {
+            "train_loss": self.history.get("train_loss"),
+            "train_acc": self.history.get("train_acc"),
+            "val_loss": self.history.get("val_loss"),
+            "val_acc": self.history.get("val_acc"),
+        }
 
 
 # --- batches ---------------------------------------------------------------------------------------
@@ -91,7 +96,7 @@ class Pool:
 
     real: np.ndarray
     extra: np.ndarray
-    shares: tuple[tuple[int, float | None], ...] = ((1, None),)
+    shares: Shares = BY_NUMBER
 
     def share(self, epoch: int) -> float | None:
         """The share in force at ``epoch``, counted from 1."""
@@ -126,6 +131,27 @@ def shuffled(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([rng.permutation(rows) for _ in range(math.ceil(n / len(rows)))])[:n]
 
 
+@dataclass(frozen=True)
+class FitTask:
+    """One fit: a fresh ``module`` and what it learns from. Messages call it ``name``.
+
+    Without ``val_rows`` nothing is validated. ``class_weights``: factors of the loss of negative and positive
+    images, None for 1.
+    """
+
+    name: str
+    module: nn.Module
+    pool: Pool
+    seed: int
+    val_rows: np.ndarray | None = None
+    class_weights: tuple[float, float] | None = None
+
+    def shape(self, batch_size: int) -> tuple[int, int]:
+        """(steps of an epoch, images of a batch)."""
+        n_real = len(self.pool.real)
+        return steps_per_epoch(n_real, batch_size), min(batch_size, n_real)
+
+
 # --- one epoch -------------------------------------------------------------------------------------
 def train_one_epoch(
     model: nn.Module,
@@ -133,18 +159,17 @@ def train_one_epoch(
     labels: torch.Tensor,
     batches: np.ndarray,
     optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None,
     *,
     precision: str,
     seed: int,
     class_weights: tuple[float, float] | None = None,
     on_step: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
-    """One epoch over ``batches`` [steps, B] (rows of ``data``); labels float [N] on the device.
+    """Train one epoch on ``batches`` [steps, B] (rows of ``data``); labels float [N] on the device.
 
-    ``class_weights``: factors of the loss of negative and positive images (default: 1). Returns mean binary
-    cross-entropy (nats, so weighted) and accuracy over the images drawn, as seen while learning.
-    ``UserError`` naming the step if the loss is not finite.
+    ``class_weights``: factors of the loss of negative and positive images (default: 1). ``on_step`` is called
+    after every step. Returns mean binary cross-entropy (nats, so weighted) and accuracy over the images
+    drawn, as seen while learning. ``UserError`` naming the step if the loss is not finite.
     """
     device, batches = labels.device, batches[:, my_share()]
     process = [rank()] if not is_main() else []  # each varies its images in its own way
@@ -165,8 +190,6 @@ def train_one_epoch(
         loss.backward()
         average_training(model)
         optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
         losses[step] = loss.detach()
         correct += ((logits.detach() >= 0) == (target > 0.5)).sum()
         on_step()
@@ -190,96 +213,142 @@ def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, f
 
 
 # --- a whole fit -----------------------------------------------------------------------------------
+class _Learner:
+    """A module in training: its optimiser, its learning rate, and what the fit has given so far."""
+
+    def __init__(self, task: FitTask, recipe: Recipe, steps: int) -> None:
+        self.module = task.module
+        self.optimizer = torch.optim.AdamW(
+            [parameter for parameter in self.module.parameters() if parameter.requires_grad],
+            lr=recipe.lr,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        self.scheduler = learning_rate_schedule(self.optimizer, recipe, steps)
+        self.fit = Fit()
+
+    def state(self, epoch: int) -> dict[str, Any]:
+        """The state after ``epoch``, for a checkpoint."""
+        return {
+            "epoch": epoch,
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "fit": fit_to_dict(self.fit),
+        }
+
+    def restore(self, state: dict[str, Any]) -> int:
+        """Take up a ``state``; returns the epoch after which it was written."""
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self.fit = fit_from_dict(state["fit"])
+        return state["epoch"]
+
+
+def learning_rate_schedule(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler | None:
+    """Make the schedule of a fit of ``steps`` an epoch; None for a constant learning rate."""
+    if recipe.schedule == "none":
+        return None
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=steps * recipe.epochs)
+
+
 def fit(
-    module: nn.Module,
+    task: FitTask,
     data: InputPipeline,
     labels: torch.Tensor,
-    *,
-    pool: Pool,
     recipe: Recipe,
-    seed: int,
-    class_weights: tuple[float, float] | None = None,
+    *,
     stop_after: int | None = None,
-    val_rows: np.ndarray | None = None,
     state_file: Path | None = None,
     resume: bool = False,
-    desc: str = "training",
     on_step: Callable[[], object] = lambda: None,
 ) -> Fit:
-    """Train ``module`` on the rows ``pool`` of ``data`` for ``recipe.epochs`` epochs.
+    """Train the module of ``task`` on ``data`` with ``labels`` [N] for ``recipe.epochs`` epochs.
 
-    An epoch is ceil(real images / batch_size) steps, whatever else is in ``pool``. ``stop_after`` ends
-    training earlier without changing the learning-rate schedule, so that a refit walks the path that the
-    folds walked. With ``val_rows`` the epoch of lowest validation loss is kept. ``state_file`` is written at
-    most once a minute; with ``resume`` training goes on from it. ``on_step`` is called after every step.
+    An epoch is ceil(real images / batch_size) steps, whatever else is drawn. ``stop_after`` ends training
+    earlier without changing the learning-rate schedule, so that a refit walks the path that the folds walked.
+    With validation rows the epoch of lowest validation loss is kept. ``state_file`` is written at most once a
+    minute; with ``resume`` training goes on from it. ``on_step`` is called after every step.
     """
-    steps = steps_per_epoch(len(pool.real), recipe.batch_size)
-    check_batch_size(min(recipe.batch_size, len(pool.real)))
-    require_same_weights(f"initial weights ({desc})", module)
+    module, (steps, batch_size) = task.module, task.shape(recipe.batch_size)
+    check_batch_size(batch_size)
+    require_same_weights(f"initial weights ({task.name})", module)
     if recipe.compiled:
         module.compile()
-    optimizer = torch.optim.AdamW(
-        [parameter for parameter in module.parameters() if parameter.requires_grad],
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
-    scheduler = None
-    if recipe.schedule == "onecycle":
-        total = steps * recipe.epochs
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=total)
-    last = stop_after or recipe.epochs
-    result, first = Fit(), 1
-    state = from_main(_read, state_file) if resume and state_file is not None else None
-    if state is not None:
-        result, first = _restore(state, module, optimizer, scheduler)
-        log.info(f"{desc}: resumed after epoch {first - 1}")
-
-    saved = time.monotonic()
-    with progress_bar(total=steps * last, initial=steps * (first - 1), desc=desc, unit="step") as bar:
+    learner, done = _Learner(task, recipe, steps), 0
+    if resume and state_file is not None and (state := from_main(_read, state_file)) is not None:
+        done = learner.restore(state)
+        log.info(f"{task.name}: resumed after epoch {done}")
+    last, saved = stop_after or recipe.epochs, time.monotonic()
+    with progress_bar(total=steps * last, initial=steps * done, desc=task.name, unit="step") as bar:
 
         def count_step() -> None:
+            if learner.scheduler is not None:
+                learner.scheduler.step()
             bar.update()
             on_step()
 
-        for epoch in range(first, last + 1):
-            module.train()
-            batches = pool.batches(epoch, recipe.batch_size, derive_seed(seed, epoch))
-            try:
-                train = train_one_epoch(
-                    module, data, labels, batches, optimizer, scheduler,
-                    precision=recipe.precision, seed=derive_seed(seed, epoch), class_weights=class_weights,
-                    on_step=count_step,
-                )  # fmt: skip
-            except UserError as error:
-                raise UserError(f"{desc}, epoch {epoch}: {error}") from None
-            result.steps += steps
-            validation = _validate(module, data, labels, val_rows, recipe)
-            record_epoch(result, epoch, lambda: cpu_state_dict(module), train, validation)
-            bar.set_postfix(epoch=f"{epoch}/{last}", loss=f"{train['loss']:.3f}", best=result.best_epoch)
-            due = state_file is not None and time.monotonic() - saved > SAVE_EVERY_SECONDS
-            if due and epoch < last and is_main():
-                _save(state_file, epoch, result, module, optimizer, scheduler)
+        for epoch in range(done + 1, last + 1):
+            train = _train_epoch(task, data, labels, recipe, learner, epoch, count_step)
+            validation = _validate(task, data, labels, recipe)
+            learner.fit.steps += steps
+            record_epoch(learner.fit, epoch, lambda: cpu_state_dict(module), train, validation)
+            bar.set_postfix(epoch=f"{epoch}/{last}", loss=f"{train['loss']:.3f}", best=learner.fit.best_epoch)
+            if state_file is not None and epoch < last and is_due(saved) and is_main():
+                save_checkpoint(state_file, learner.state(epoch))
                 saved = time.monotonic()
-    require_same_weights(f"weights ({desc})", module)
-    if val_rows is None:
-        result.best_epoch, result.state_dict = last, cpu_state_dict(module)
-    return result
+    require_same_weights(f"weights ({task.name})", module)
+    if task.val_rows is None:
+        learner.fit.best_epoch, learner.fit.state_dict = last, cpu_state_dict(module)
+    return learner.fit
+
+
+def is_due(saved: float) -> bool:
+    """Tell whether a training state last saved at ``saved`` (monotonic seconds) is to be saved again."""
+    return time.monotonic() - saved > SAVE_EVERY_SECONDS
+
+
+def _train_epoch(
+    task: FitTask,
+    data: InputPipeline,
+    labels: torch.Tensor,
+    recipe: Recipe,
+    learner: _Learner,
+    epoch: int,
+    on_step: Callable[[], object],
+) -> dict[str, float]:
+    seed = derive_seed(task.seed, epoch)
+    task.module.train()
+    try:
+        return train_one_epoch(
+            task.module,
+            data,
+            labels,
+            task.pool.batches(epoch, recipe.batch_size, seed),
+            learner.optimizer,
+            precision=recipe.precision,
+            seed=seed,
+            class_weights=task.class_weights,
+            on_step=on_step,
+        )
+    except UserError as error:
+        raise UserError(f"{task.name}, epoch {epoch}: {error}") from None
 
 
 def _validate(
-    module: nn.Module,
-    data: InputPipeline,
-    labels: torch.Tensor,
-    val_rows: np.ndarray | None,
-    recipe: Recipe,
+    task: FitTask, data: InputPipeline, labels: torch.Tensor, recipe: Recipe
 ) -> tuple[torch.Tensor, dict[str, float]] | None:
-    if val_rows is None:
+    """Logits of the validation rows with their loss and accuracy; None without such rows."""
+    if task.val_rows is None:
         return None
-    module.eval()
+    task.module.eval()
     batch_size, precision = 2 * recipe.batch_size, recipe.precision
-    logits = predict(module, data, val_rows, batch_size=batch_size, precision=precision)
-    return logits, loss_and_accuracy(logits, labels.cpu()[val_rows])
+    logits = predict(task.module, data, task.val_rows, batch_size=batch_size, precision=precision)
+    return logits, loss_and_accuracy(logits, labels.cpu()[task.val_rows])
 
 
 def predict(
@@ -315,39 +384,8 @@ def record_epoch(
 
 
 # --- resuming --------------------------------------------------------------------------------------
-def _save(
-    path: Path,
-    epoch: int,
-    result: Fit,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None,
-) -> None:
-    state = {
-        "epoch": epoch,
-        "module": module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler.state_dict() if scheduler else None,
-        "fit": fit_to_dict(result),
-    }
-    save_checkpoint(path, state)
-
-
 def _read(path: Path) -> dict[str, Any] | None:
     return load_checkpoint(path) if path.is_file() else None
-
-
-def _restore(
-    state: dict[str, Any],
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None,
-) -> tuple[Fit, int]:
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
-    if scheduler is not None:
-        scheduler.load_state_dict(state["scheduler"])
-    return fit_from_dict(state["fit"]), state["epoch"] + 1
 
 
 def fit_to_dict(result: Fit) -> dict[str, Any]:
@@ -356,4 +394,5 @@ def fit_to_dict(result: Fit) -> dict[str, Any]:
 
 
 def fit_from_dict(content: dict[str, Any]) -> Fit:
+    """Read back what ``fit_to_dict`` made."""
     return Fit(**content)

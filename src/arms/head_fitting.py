@@ -1,8 +1,7 @@
-"""Fitting several heads on cached features at once, to the numbers that fitting each alone would give, up to
-rounding.
+"""Fitting several heads on cached features at once; up to rounding, as if each were fitted alone.
 
-A head is a logistic regression of 2,049 weights: a step of one costs little more than the calls that it is
-made of. So the heads of folds, or of repeats, are rows of one matrix; a step gathers the images of all,
+A head is a logistic regression of 2,049 weights: its arithmetic costs less than the calls around it. So the
+heads of folds, or of repeats, are rows of one matrix; a step gathers the images of all,
 multiplies them in one batched product, and lets one AdamW, which is elementwise, step them all. The gradient
 of binary cross-entropy is written out: dL/dlogit = weight (sigmoid(logit) - label) / B.
 
@@ -16,25 +15,26 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from arms import fitting
 from arms.fitting import (
     Fit,
-    Pool,
+    FitTask,
     Recipe,
     check_losses,
     fit_from_dict,
     fit_to_dict,
+    is_due,
+    learning_rate_schedule,
     loss_and_accuracy,
     record_epoch,
 )
-from arms.treatments import steps_per_epoch
 from classifier import ClassifierHead, InputPipeline
 from common.progress import progress_bar
 from utils import UserError, derive_seed, load_checkpoint, save_checkpoint
@@ -45,29 +45,12 @@ log = logging.getLogger(__name__)
 VALIDATION_ROWS = 4096  # images validated at a time: 34 MB of features
 
 
-@dataclass(frozen=True)
-class HeadTask:
-    """One head to be fitted; its fields are what ``fitting.fit`` takes, ``name`` what messages call it."""
-
-    name: str
-    head: ClassifierHead
-    pool: Pool
-    seed: int
-    val_rows: np.ndarray | None = None
-    class_weights: tuple[float, float] | None = None
-
-    def shape(self, batch_size: int) -> tuple[int, int]:
-        """(steps of an epoch, images of a batch)."""
-        n_real = len(self.pool.real)
-        return steps_per_epoch(n_real, batch_size), min(batch_size, n_real)
-
-
-def equal_steps(tasks: Sequence[HeadTask], batch_size: int) -> list[list[HeadTask]]:
+def equal_steps(tasks: Sequence[FitTask], batch_size: int) -> list[list[FitTask]]:
     """Tasks that can be fitted together: as many steps of as many images, and so one learning-rate schedule.
 
     Folds differ by a step where their sizes lie about a multiple of the batch size; these are two groups.
     """
-    groups: dict[tuple[int, int], list[HeadTask]] = {}
+    groups: dict[tuple[int, int], list[FitTask]] = {}
     for task in tasks:
         groups.setdefault(task.shape(batch_size), []).append(task)
     return list(groups.values())
@@ -76,20 +59,18 @@ def equal_steps(tasks: Sequence[HeadTask], batch_size: int) -> list[list[HeadTas
 class Heads:
     """K heads as one: ``weight`` [K, 2048], ``bias`` [K, 1], and what steps them."""
 
-    def __init__(self, tasks: Sequence[HeadTask], recipe: Recipe, steps: int, device: torch.device) -> None:
+    def __init__(self, tasks: Sequence[FitTask], recipe: Recipe, steps: int, device: torch.device) -> None:
+        heads = [cast(ClassifierHead, task.module).head for task in tasks]
         with torch.no_grad():
-            self.weight = torch.cat([task.head.head.weight for task in tasks]).to(device)
-            self.bias = torch.stack([task.head.head.bias for task in tasks]).to(device)
+            self.weight = torch.cat([head.weight for head in heads]).to(device)
+            self.bias = torch.stack([head.bias for head in heads]).to(device)
         for parameter in (self.weight, self.bias):
             parameter.requires_grad_()
             parameter.grad = torch.zeros_like(parameter)
         self.optimizer = torch.optim.AdamW(
             [self.weight, self.bias], lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
         )
-        self.scheduler = None
-        if recipe.schedule == "onecycle":
-            total = steps * recipe.epochs
-            self.scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, recipe.lr, total_steps=total)
+        self.scheduler = learning_rate_schedule(self.optimizer, recipe, steps)
 
     @torch.no_grad()
     def step(self, features: torch.Tensor, target: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
@@ -97,6 +78,7 @@ class Heads:
         # Written this way round the product is several times faster on CPUs than features times weights.
         logits = torch.bmm(self.weight.unsqueeze(1), features.transpose(1, 2)).squeeze(1) + self.bias
         error = (logits.sigmoid() - target) * factor
+        assert self.weight.grad is not None and self.bias.grad is not None
         torch.bmm(error.unsqueeze(1), features, out=self.weight.grad.unsqueeze(1))
         torch.sum(error, dim=1, keepdim=True, out=self.bias.grad)
         self.optimizer.step()
@@ -121,9 +103,9 @@ class Heads:
 
 
 # --- one epoch -------------------------------------------------------------------------------------
-def train_one_epoch(
+def train_heads_one_epoch(
     heads: Heads,
-    tasks: Sequence[HeadTask],
+    tasks: Sequence[FitTask],
     data: InputPipeline,
     labels: torch.Tensor,
     epoch: int,
@@ -160,7 +142,7 @@ def train_one_epoch(
 
 # --- whole fits ------------------------------------------------------------------------------------
 def fit_heads(
-    tasks: Sequence[HeadTask],
+    tasks: Sequence[FitTask],
     data: InputPipeline,
     labels: torch.Tensor,
     *,
@@ -189,18 +171,17 @@ def fit_heads(
     host_labels, saved = labels.cpu(), time.monotonic()
     with progress_bar(total=steps * last, initial=steps * (first - 1), desc=desc, unit="step") as bar:
         for epoch in range(first, last + 1):
-            train = train_one_epoch(heads, tasks, data, labels, epoch, recipe.batch_size)
+            train = train_heads_one_epoch(heads, tasks, data, labels, epoch, recipe.batch_size)
             for number, (task, result) in enumerate(zip(tasks, fits, strict=True)):
                 result.steps += steps
                 validation = None
                 if task.val_rows is not None:
                     logits = heads.logits(number, data, task.val_rows)
                     validation = logits, loss_and_accuracy(logits, host_labels[task.val_rows])
-                weights = lambda number=number: heads.state_dict(number)  # noqa: E731
-                record_epoch(result, epoch, weights, train[number], validation)
+                record_epoch(result, epoch, partial(heads.state_dict, number), train[number], validation)
             bar.update(steps)
             bar.set_postfix(epoch=f"{epoch}/{last}", loss=f"{np.mean([row['loss'] for row in train]):.3f}")
-            if state_file is not None and epoch < last and _is_due(saved):
+            if state_file is not None and epoch < last and is_due(saved):
                 _save(state_file, epoch, names, heads, fits)
                 saved = time.monotonic()
     for number, (task, result) in enumerate(zip(tasks, fits, strict=True)):
@@ -210,10 +191,6 @@ def fit_heads(
 
 
 # --- resuming --------------------------------------------------------------------------------------
-def _is_due(saved: float) -> bool:
-    return time.monotonic() - saved > fitting.SAVE_EVERY_SECONDS
-
-
 def _save(path: Path, epoch: int, names: list[str], heads: Heads, fits: Sequence[Fit]) -> None:
     state = {
         "epoch": epoch,
@@ -227,7 +204,7 @@ def _save(path: Path, epoch: int, names: list[str], heads: Heads, fits: Sequence
     save_checkpoint(path, state)
 
 
-def _restore(state: dict, heads: Heads) -> list[Fit]:
+def _restore(state: dict[str, Any], heads: Heads) -> list[Fit]:
     with torch.no_grad():
         heads.weight.copy_(state["weight"])
         heads.bias.copy_(state["bias"])

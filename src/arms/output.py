@@ -1,4 +1,4 @@
-"""Writing what one arm gives: models, predictions, folds, curves; and removing what an earlier run left."""
+"""Writing the files of one arm: models, predictions, folds, curves, metrics."""
 
 from __future__ import annotations
 
@@ -6,51 +6,109 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
 
 from arms import options as arm_options
 from arms.data import ArmData
+from arms.file_formats import (
+    CVSummary,
+    FinalCurves,
+    FinalMetrics,
+    FoldCurves,
+    Origin,
+    RepeatScores,
+    TrainingHistory,
+)
 from arms.options import flag_of
-from arms.result_files import find_prefixes
-from arms.scores import out_of_fold_table, prediction_table, summarise_folds
-from classifier import CHECKPOINT_FORMAT
+from arms.provenance import training_images_in_words
+from arms.result_files import find_prefixes, read_cv_summary, read_training_history
+from arms.scores import (
+    out_of_fold_table,
+    prediction_table,
+    reference_results,
+    summarise_folds,
+    test_scores,
+)
+from classifier import CHECKPOINT_FORMAT, ClassifierCheckpoint
 from common import paths
 from common.options import Affects, names_affecting
-from utils import UserError, load_json, save_checkpoint, save_csv, save_figure, save_json
+from utils import UserError, save_checkpoint, save_csv, save_figure, save_json
 
 if TYPE_CHECKING:
     from arms.fitting import Fit
-    from arms.training import ArmTrainer, FoldFit
+    from arms.training import ArmTrainer, FoldFit, Repeat
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Repeat:
-    """One training run of an arm; its probabilities of the test and unlabelled images are float64 [N]."""
-
-    number: int
-    seed: int
-    fit: Fit
-    test: np.ndarray
-    unlabelled: np.ndarray | None
-
-
-@dataclass(frozen=True)
 class ArmOutput:
-    """Where an arm's files go; ``origin`` stands in every JSON file of it ("config", "split_sha256", ...)."""
+    """Where the files of an arm go; ``origin`` stands in every JSON file of it."""
 
     prefix: str
     model_dir: str
     results_dir: str
     figures_dir: str
-    origin: dict[str, Any]
+    origin: Origin
 
-    def of_repeat(self, number: int) -> str:
+    def prefix_of_run(self, number: int) -> str:
+        """The prefix of the files of training run ``number``."""
         return paths.repeat_prefix(self.prefix, number)
+
+
+# --- everything ------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class TrainedArm:
+    """What training gave. ``training``: facts about it, as ``file_formats.Training`` describes them."""
+
+    trainer: ArmTrainer
+    folds: list[FoldFit]
+    repeats: list[Repeat]
+    training: dict[str, Any]
+    weights_saw_folds: bool  # the initial weights had learned from the training images
+
+
+def save_results(out: ArmOutput, arm: TrainedArm) -> FinalMetrics:
+    """Write all files of the arm; returns the content of ``<prefix>final_metrics.json``."""
+    data, repeats = arm.trainer.data, arm.repeats
+    # Written last and removed first: its presence means that all files are there and belong together.
+    final_file = paths.final_metrics(out.results_dir, out.prefix)
+    final_file.unlink(missing_ok=True)
+    remove_repeats(out)
+    cv_predictions = None
+    if any(item.fold for item in arm.folds):
+        cv_predictions = save_folds(out, data, arm.folds, arm.weights_saw_folds)
+    elif earlier_folds(out) is not None:
+        cv_predictions = load_folds(out)
+    else:
+        remove_folds(out)
+    trained_on = training_images_in_words(data, data.final_addition(arm.trainer.seed))
+    save_curves(out, arm.folds, repeats, trained_on)
+    save_models(out, arm)
+    mean = save_predictions(out, data, repeats)
+    rows: list[RepeatScores] = []
+    for item in repeats:
+        rows.append({"repeat": item.number, "seed": item.seed, **test_scores(data, item.test)})
+        if len(repeats) > 1:
+            prefix = out.prefix_of_run(item.number)
+            content = {"prefix": prefix, "arm": out.prefix, **out.origin, **arm.training, **rows[-1]}
+            save_json(paths.final_metrics(out.results_dir, prefix), content)
+    metrics = {
+        "prefix": out.prefix,
+        **out.origin,
+        **arm.training,
+        "seed": arm.trainer.seed,
+        "repeats": len(repeats),
+        "seeds": [item.seed for item in repeats],
+        "per_repeat": rows if len(repeats) > 1 else [],
+        **test_scores(data, mean),
+        "references": reference_results(data, mean, cv_predictions),
+    }
+    save_json(final_file, metrics)
+    return cast(FinalMetrics, metrics)
 
 
 # --- folds -----------------------------------------------------------------------------------------
@@ -63,45 +121,44 @@ def save_folds(out: ArmOutput, data: ArmData, folds: list[FoldFit], weights_saw_
     return predictions
 
 
-def earlier_folds(out: ArmOutput) -> dict[str, Any] | None:
-    """The summary of folds that an earlier run of the same options and data left, or None.
+def earlier_folds(out: ArmOutput) -> CVSummary | None:
+    """Return the summary of folds that an earlier run of the same options and data left, or None.
 
     Options that only one of the two runs names are not compared.
     """
-    file = paths.cv_summary(out.results_dir, out.prefix)
-    if not file.is_file() or not paths.cv_predictions(out.results_dir, out.prefix).is_file():
+    summary = read_cv_summary(paths.cv_summary(out.results_dir, out.prefix))
+    if summary is None or not paths.cv_predictions(out.results_dir, out.prefix).is_file():
         return None
-    summary = load_json(file)
-    return None if _why_other_folds(summary, out) else summary
+    return None if _why_other_folds(summary, out.origin) else summary
 
 
 def warn_of_folds(out: ArmOutput) -> None:
-    """Say, before hours are spent, that folds which do not belong to this run will be removed by it."""
+    """Warn, before hours are spent, that folds which do not belong to this run will be removed by it."""
     file = paths.cv_summary(out.results_dir, out.prefix)
-    if file.is_file() and (reason := _why_other_folds(load_json(file), out)):
+    summary = read_cv_summary(file)
+    if summary is not None and (reason := _why_other_folds(summary, out.origin)):
         log.info(
             f"the folds in {file} are of another run ({reason}) and will be removed when this one is done: "
             "to keep them, stop now and give --prefix NAME or another --results-dir"
         )
 
 
-def _why_other_folds(summary: dict[str, Any], out: ArmOutput) -> str | None:
-    """Why folds with this summary do not belong to this run; None if they do."""
-    earlier, now = summary.get("config"), out.origin["config"]
-    if not isinstance(earlier, dict):
-        return "their options are not known"
+def _why_other_folds(summary: CVSummary, origin: Origin) -> str | None:
+    """Say why folds with this summary do not belong to the run of this origin; None if they do."""
+    earlier, now = summary["config"], origin["config"]
     compared = names_affecting(arm_options.TRAIN_OPTIONS, Affects.FOLDS)
     for key in sorted(compared & earlier.keys() & now.keys()):
         if earlier[key] != now[key]:
             return f"{flag_of(key)} was {earlier[key]} there and is {now[key]} here"
+    there, here = dict(summary), dict(origin)
     for key in ("split_sha256", "data_sha256", "manifest_sha256", "skipped_images"):
-        if summary.get(key, out.origin[key]) != out.origin[key]:
+        if there[key] != here[key]:
             return f"{key} differs"
     return None
 
 
 def load_folds(out: ArmOutput) -> pd.DataFrame:
-    """The out-of-fold predictions of ``earlier_folds``."""
+    """Return the out-of-fold predictions of ``earlier_folds``."""
     file = paths.cv_predictions(out.results_dir, out.prefix)
     table = pd.read_csv(file, dtype={"image_id": str, "patient": str})
     if not {"image_id", "probability", "fold"} <= set(table):
@@ -110,7 +167,7 @@ def load_folds(out: ArmOutput) -> pd.DataFrame:
 
 
 def remove_folds(out: ArmOutput) -> None:
-    """A run without folds must not leave the folds of other options beside its results."""
+    """Remove the folds of other options: a run without folds must not leave them beside its results."""
     for file in (
         paths.cv_summary(out.results_dir, out.prefix),
         paths.cv_predictions(out.results_dir, out.prefix),
@@ -122,57 +179,67 @@ def remove_folds(out: ArmOutput) -> None:
 
 
 # --- models and predictions ------------------------------------------------------------------------
-def save_models(
+def save_models(out: ArmOutput, arm: TrainedArm) -> None:
+    """Write the final model of each repeat (the arm's own is the first's) and the fold of lowest loss."""
+    trainer, repeats = arm.trainer, arm.repeats
+    folds = [item for item in arm.folds if item.fold]
+    if folds:
+        best = min(folds, key=lambda item: min(item.fit.history["val_loss"]))
+        content = _checkpoint(out, trainer, best.fit, trainer.seed, fold=best.fold)
+        save_checkpoint(paths.best_fold_model(out.model_dir, out.prefix), dict(content))
+    for repeat in repeats:
+        content = _checkpoint(out, trainer, repeat.fit, repeat.seed, repeat=repeat.number)
+        if len(repeats) > 1:
+            file = paths.classifier_model(out.model_dir, out.prefix_of_run(repeat.number))
+            save_checkpoint(file, dict(content))
+        if repeat.number == 1:
+            save_checkpoint(paths.classifier_model(out.model_dir, out.prefix), dict(content))
+
+
+def _checkpoint(
     out: ArmOutput,
     trainer: ArmTrainer,
-    folds: list[FoldFit],
-    repeats: list[Repeat],
-    *,
-    image_size: int,
-    k_folds: int,
-) -> None:
-    """The final model of each repeat (the arm's own is the first's); of the folds that of lowest loss."""
-    common = {
+    fit: Fit,
+    seed: int,
+    fold: int | None = None,
+    repeat: int | None = None,
+) -> ClassifierCheckpoint:
+    """Return the content of a model file: of a ``fold``, or of a final model, number ``repeat``."""
+    content: ClassifierCheckpoint = {
         "format": CHECKPOINT_FORMAT,
         "prefix": out.prefix,
-        "frozen": trainer.frozen,
-        "image_size": image_size,
+        "frozen": trainer.network.frozen,
+        "image_size": trainer.network.image_size,
         "split_sha256": out.origin["split_sha256"],
         "data_sha256": out.origin["data_sha256"],
         "config": out.origin["config"],
+        "seed": seed,
+        "state_dict": trainer.full_state(fit),
     }
-    if k_folds:
-        best = min(folds, key=lambda item: min(item.fit.history["val_loss"]))
-        content = {**common, "seed": trainer.seed, "fold": best.fold}
-        content["state_dict"] = trainer.full_state(best.fit)
-        save_checkpoint(paths.best_fold_model(out.model_dir, out.prefix), content)
-    for repeat in repeats:
-        content = {**common, "seed": repeat.seed, "repeat": repeat.number}
-        content["state_dict"] = trainer.full_state(repeat.fit)
-        if len(repeats) > 1:
-            save_checkpoint(paths.classifier_model(out.model_dir, out.of_repeat(repeat.number)), content)
-        if repeat.number == 1:
-            save_checkpoint(paths.classifier_model(out.model_dir, out.prefix), content)
+    if fold is not None:
+        content["fold"] = fold
+    if repeat is not None:
+        content["repeat"] = repeat
+    return content
 
 
 def save_predictions(out: ArmOutput, data: ArmData, repeats: list[Repeat]) -> np.ndarray:
     """Write the probabilities of each repeat and their mean; returns the mean of the test images [N]."""
-    tables = [(out.of_repeat(item.number), item.test, item.unlabelled) for item in repeats]
-    mean = np.mean([item.test for item in repeats], axis=0)
-    unlabelled = None
-    if data.unlabelled is not None:
-        unlabelled = np.mean([item.unlabelled for item in repeats], axis=0)
-    for prefix, test, rest in [*(tables if len(repeats) > 1 else []), (out.prefix, mean, unlabelled)]:
+    runs = [(out.prefix_of_run(item.number), item.test, item.unlabelled) for item in repeats]
+    mean = np.mean([test for _, test, _ in runs], axis=0)
+    of_unlabelled = [rest for _, _, rest in runs if rest is not None]
+    unlabelled = np.mean(of_unlabelled, axis=0) if of_unlabelled else None
+    for prefix, test, rest in [*(runs if len(runs) > 1 else []), (out.prefix, mean, unlabelled)]:
         table = prediction_table(data.test.records, test)
         save_csv(paths.test_predictions(out.results_dir, prefix), table)
-        if rest is not None:
+        if rest is not None and data.unlabelled is not None:
             table = data.unlabelled.records[["image_id"]].assign(probability=rest)
             save_csv(paths.unlabelled_predictions(out.results_dir, prefix), table)
     return mean
 
 
 def remove_repeats(out: ArmOutput) -> None:
-    """The repeats of an earlier run must not pass for this run's."""
+    """Remove the repeats of an earlier run, which must not pass for this run's."""
     for folder in {out.model_dir, out.results_dir}:
         for file in Path(folder).glob(f"{out.prefix}r*_*"):
             if re.fullmatch(rf"{re.escape(out.prefix)}r\d+_(?!unfinished).*", file.name):
@@ -180,48 +247,53 @@ def remove_repeats(out: ArmOutput) -> None:
 
 
 # --- curves ----------------------------------------------------------------------------------------
-def save_history(out: ArmOutput, folds: list[FoldFit], repeats: list[Repeat], trained_on: str) -> None:
+def save_curves(out: ArmOutput, folds: list[FoldFit], repeats: list[Repeat], trained_on: str) -> None:
     """Write the losses and accuracies of every epoch, and their figures; ``trained_on`` in words.
 
     Without folds of this run, the curves of an earlier run's folds that are still in use are kept.
     """
-    curves = [{"fold": item.fold, "best_epoch": item.fit.best_epoch, **item.fit.curves()} for item in folds]
+    curves: list[FoldCurves] = [
+        {"fold": item.fold, "best_epoch": item.fit.best_epoch, **item.fit.curves()} for item in folds
+    ]
     curves = curves or _earlier_curves(out)
-    finals = [
+    finals: list[FinalCurves] = [
         {"repeat": item.number, "seed": item.seed, "epochs": item.fit.best_epoch, **item.fit.curves()}
         for item in repeats
     ]
-    history = {"folds": curves, "final": finals[0], "repeats": finals, **out.origin}
+    history: TrainingHistory = {"folds": curves, "final": finals[0], "repeats": finals, **out.origin}
     save_json(paths.training_history(out.results_dir, out.prefix), history)
-    for final in finals if len(repeats) > 1 else []:
-        file = paths.training_history(out.results_dir, out.of_repeat(final["repeat"]))
+    for item, final in zip(repeats, finals, strict=True) if len(repeats) > 1 else ():
+        file = paths.training_history(out.results_dir, out.prefix_of_run(item.number))
         save_json(file, {"folds": [], "final": final, **out.origin})
     _save_figures(out, history, trained_on)
 
 
-def _earlier_curves(out: ArmOutput) -> list[dict[str, Any]]:
-    """The curves of ``earlier_folds``; none if the history at hand is of other folds."""
-    file, summary = paths.training_history(out.results_dir, out.prefix), earlier_folds(out)
-    if summary is None or not file.is_file():
+def _earlier_curves(out: ArmOutput) -> list[FoldCurves]:
+    """Return the curves of ``earlier_folds``; none if the history at hand is of other folds."""
+    summary = earlier_folds(out)
+    history = read_training_history(paths.training_history(out.results_dir, out.prefix))
+    if summary is None or history is None:
         return []
-    curves = load_json(file).get("folds", [])
-
-    def best_epochs(rows: list[dict[str, Any]]) -> list[tuple[int, int]]:
-        return [(row["fold"], row["best_epoch"]) for row in rows]
-
-    return curves if best_epochs(curves) == best_epochs(summary["folds"]) else []
+    best_epochs = [(row["fold"], row["best_epoch"]) for row in summary["folds"]]
+    curves = history["folds"]
+    return curves if [(row["fold"], row["best_epoch"]) for row in curves] == best_epochs else []
 
 
-def _save_figures(out: ArmOutput, history: dict[str, Any], trained_on: str) -> None:
+def _save_figures(out: ArmOutput, history: TrainingHistory, trained_on: str) -> None:
     """The arm's curves, and the folds of all arms found so far side by side."""
     from arms import figures as plots
 
     title = f"{out.prefix.removesuffix('_')}: n = {trained_on}"
     save_figure(paths.loss_figure(out.figures_dir, out.prefix), plots.training_curves(history, "loss", title))
     save_figure(paths.acc_figure(out.figures_dir, out.prefix), plots.training_curves(history, "acc", title))
-    summaries = {
-        other.removesuffix("_"): load_json(paths.cv_summary(out.results_dir, other))
+    files = {
+        other: paths.cv_summary(out.results_dir, other)
         for other in find_prefixes(out.results_dir, paths.cv_summary)
+    }
+    summaries = {
+        other.removesuffix("_"): summary
+        for other, file in files.items()
+        if (summary := read_cv_summary(file)) is not None
     }
     if summaries:
         save_figure(paths.cv_comparison_figure(out.figures_dir), plots.cv_comparison(summaries))

@@ -1,27 +1,27 @@
-"""The figures of one arm: predictions as tables, folds summarised, test scored, references beside them."""
+"""The numbers of one arm: predictions as tables, scores of folds and test images, reference predictors."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from arms.data import ArmData
+from arms.file_formats import PERSON_COLUMNS, Interval, TestScores
 from arms.shortcut_baselines import ReferencePredictors, reference_summary
 from arms.training import FoldFit
-from stats.bootstrap import bootstrap_interval
-from stats.metric_registry import classification_metrics, mean_and_std
-from stats.metrics import THRESHOLD, wilson_interval
+from stats.bootstrap import PatientDraws, percentile_interval
+from stats.metric_registry import METRICS, classification_metrics, mean_and_std
+from stats.metrics import THRESHOLD
 from synthetic.leak_checks import overlaps
 
-PERSON_COLUMNS = ["image_id", "patient", "class", "view", "sex", "age", "label"]
 CLEAN_NOTE = "folds are patient-grouped; nothing that was trained saw the images of its validation fold"
 
 
 def prediction_table(records: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:
     """One row per image, probability in full precision, predicted = probability >= 0.5."""
-    table = records[PERSON_COLUMNS].assign(
+    table = records[list(PERSON_COLUMNS)].assign(
         age=records["age"].round().astype("Int64"),  # whole years, blank if unknown
         probability=probabilities,
         predicted=(probabilities >= THRESHOLD).astype(int),
@@ -41,9 +41,11 @@ def out_of_fold_table(data: ArmData, folds: list[FoldFit]) -> pd.DataFrame:
 def summarise_folds(
     data: ArmData, folds: list[FoldFit], out_of_fold: pd.DataFrame, weights_saw_folds: bool
 ) -> dict[str, Any]:
-    """Content of ``<prefix>cv_summary.json``: metrics per fold, their mean and SD, and whether the
-    synthetic images' generator, or the initial weights, saw or may have seen validation patients
-    (contaminated)."""
+    """Return the content of ``<prefix>cv_summary.json`` but its origin.
+
+    Folds are contaminated if the synthetic images' generator, or the initial weights, saw or may have seen
+    their validation patients.
+    """
     contaminated, rows = [], []
     for item in folds:
         held_out = data.train.records.iloc[item.val_rows]
@@ -91,27 +93,43 @@ def _contamination_note(folds: list[int]) -> str:
     )
 
 
-def test_scores(data: ArmData, probabilities: np.ndarray) -> dict[str, Any]:
-    """Scores on the test images, accuracy with a Wilson and AUROC with a patient-bootstrap interval."""
+def test_scores(data: ArmData, probabilities: np.ndarray) -> TestScores:
+    """Score ``probabilities`` [N] of the test images: every metric, and the intervals that it has."""
     records = data.test.records
     labels, patients = records["label"].to_numpy(), list(records["patient"])
-    scores = classification_metrics(labels, probabilities)
-    (tn, _), (_, tp) = scores["confusion_matrix"]
-    return {
+    scores: dict[str, Any] = {
         "n_images": len(labels),
         "n_patients": len(set(patients)),
         "n_positive": int(labels.sum()),
         "prevalence": float(labels.mean()),
-        **scores,
-        "accuracy_ci95": wilson_interval(tn + tp, len(labels)),
-        "auroc_ci95": bootstrap_interval(labels, probabilities, patients, "auroc"),
+        **classification_metrics(labels, probabilities),
+        **score_intervals(labels, probabilities, patients),
     }
+    return cast(TestScores, scores)
+
+
+def score_intervals(
+    labels: np.ndarray, probabilities: np.ndarray, patients: list[str]
+) -> dict[str, Interval]:
+    """Return the metrics' 95 % intervals, from a bootstrap over patients and per image."""
+    draws = PatientDraws(patients)
+    intervals: dict[str, Interval] = {}
+    for name, metric in METRICS.items():
+        if metric.weighted:
+            resampled = draws.scores(metric, labels, probabilities)
+            intervals[f"{name}_ci95"] = percentile_interval(resampled)
+        if metric.image_level:
+            intervals[f"{name}_ci95_image_level"] = metric.image_level(labels, probabilities)
+    return intervals
 
 
 def reference_results(
     data: ArmData, probabilities: np.ndarray, out_of_fold: pd.DataFrame | None
 ) -> dict[str, Any]:
-    """The references on the test images, and out of fold where folds were trained."""
+    """Score the reference predictors on the test images, and out of fold where folds were trained.
+
+    ``probabilities`` [N]: of the arm on the test images.
+    """
     train, test = data.train, data.test
     references = ReferencePredictors(train.records, train.pixels)
     result: dict[str, Any] = {

@@ -12,10 +12,9 @@ import torch
 from torch import nn
 
 from arms.data import ArmData
-from arms.fitting import Fit, Pool, Recipe, fit, fit_from_dict, fit_to_dict, predict
-from arms.head_fitting import HeadTask, equal_steps, fit_heads
-from arms.registry import Treatment
-from arms.treatments import Addition, features_computed_once
+from arms.fitting import Fit, FitTask, Pool, Recipe, fit, fit_from_dict, fit_to_dict, predict
+from arms.head_fitting import equal_steps, fit_heads
+from arms.treatments import features_computed_once
 from classifier import (
     ClassifierHead,
     InputPipeline,
@@ -41,14 +40,48 @@ class FoldFit:
     fit: Fit
 
     def probabilities(self) -> np.ndarray:
-        """Of the held-out images, at the best epoch."""
+        """Probabilities of the held-out images at the best epoch, float64 [V]."""
+        assert self.fit.val_logits is not None
         return sigmoid(self.fit.val_logits)
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """One training run of an arm; its probabilities of the test and unlabelled images are float64 [N]."""
+
+    number: int
+    seed: int
+    fit: Fit
+    test: np.ndarray
+    unlabelled: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is trained: the classifier's initial weights and what it is shown.
+
+    ``views``: of each image, with a frozen backbone and light augmentation (see --feature-views).
+    """
+
+    weights: str
+    frozen: bool
+    augment: str
+    views: int
+    image_size: int
+
+    @property
+    def features_once(self) -> bool:
+        """Tell whether the backbone's features are computed once and heads alone are fitted on them."""
+        return features_computed_once(self.frozen, self.augment, self.views)
+
+
+@dataclass(frozen=True)
 class _Job:
-    """One fit of ``train_rows`` and what joins them in ``fold`` (0: the final model, or the validation
-    tenth); ``name`` and ``seed`` determine all that is random in it, its state files bear ``state``."""
+    """One fit of ``train_rows`` and what joins them in ``fold``.
+
+    ``fold`` is 0 for the final model and the validation tenth. ``name`` and ``seed`` determine everything
+    random in the fit; ``state`` names its state files.
+    """
 
     name: str
     state: str
@@ -65,86 +98,81 @@ class _Job:
 class ArmTrainer:
     """Fits classifiers on subsets of one pool of inputs.
 
-    With a frozen backbone and inputs that do not vary, or vary among ``views`` that were fixed before, the
-    backbone's features are computed once, kept below ``cache_dir`` (None: nowhere), and heads alone are
-    fitted on them, several at a time; else whole networks are fitted on pixels. ``treatment`` and ``ratio``
-    (synthetic images per real one; None: all) say what joins the real images. ``state_folder`` keeps finished
-    and unfinished fits until the whole run is done; with ``resume`` they are taken up again. ``on_step`` is
-    called after each optimiser step of whole networks.
+    Where features are computed once (``Network.features_once``), they are kept below ``cache_dir`` (None:
+    nowhere) and several heads are fitted on them at a time; else whole networks are fitted on pixels, one
+    after the other. ``state_folder`` keeps finished and unfinished fits until the whole run is done; with
+    ``resume`` they are taken up again. ``on_step`` is called after each optimiser step of whole networks.
     """
 
     def __init__(
         self,
         data: ArmData,
         recipe: Recipe,
+        network: Network,
         *,
-        weights: str,
-        frozen: bool,
-        augment: str,
-        treatment: Treatment,
-        ratio: float | None,
         seed: int,
         device: torch.device,
         state_folder: Path,
         resume: bool,
-        views: int = 1,
         cache_dir: str | Path | None = None,
         on_step: Callable[[], object] = lambda: None,
     ) -> None:
-        self.data, self.recipe, self.device, self.seed = data, recipe, device, seed
-        self.on_step = on_step
-        self.treatment, self.ratio = treatment, ratio
-        self.weights, self.frozen = weights, frozen
-        self.state_folder, self.resume = state_folder, resume
-        self.cached = features_computed_once(frozen, augment, views)
+        self.data, self.recipe, self.network, self.device, self.seed = data, recipe, network, device, seed
+        self.state_folder, self.resume, self.on_step = state_folder, resume, on_step
         self.labels = torch.from_numpy(data.pool_labels()).to(device)
-        if self.cached:
-            self.backbone = self._new_classifier("backbone", seed)
-            self.features = feature_caches(
-                self.backbone,
-                cache_dir,
-                device=device,
-                precision=recipe.precision,
-                views=views,
-                hint="a smaller --image-size or --train-fraction is quicker",
-                remedy="give other --weights, or --unfreeze",
-            )
-            require_same("weights", [view.key for view in self.features])
-            inputs = [view.features(images) for view in self.features for images in data.pool()]
-            self.inputs = InputPipeline(torch.from_numpy(np.concatenate(inputs)).to(device), views=views)
-        else:
-            self.inputs = InputPipeline(as_tensor(data.pool_pixels()).to(device), augment)
         self._to_predict: dict[int, InputPipeline] = {}
+        if not network.features_once:
+            self.inputs = InputPipeline(as_tensor(data.pool_pixels()).to(device), network.augment)
+            return
+        self.backbone = self._new_classifier("backbone", seed)
+        self.features = feature_caches(
+            self.backbone,
+            cache_dir,
+            device=device,
+            precision=recipe.precision,
+            views=network.views,
+            hint="a smaller --image-size or --train-fraction is quicker",
+            remedy="give other --weights, or --unfreeze",
+        )
+        require_same("weights", [view.key for view in self.features])
+        inputs = [view.features(images) for view in self.features for images in data.pool()]
+        self.inputs = InputPipeline(torch.from_numpy(np.concatenate(inputs)).to(device), views=network.views)
 
     def train_folds(self, k: int) -> list[FoldFit]:
-        """One fit per fold; with ``k`` 0 one fit that leaves out the validation tenth."""
+        """Fit once per fold; with ``k`` 0 once, without the validation tenth."""
+        held_out = [np.flatnonzero(self.data.folds == fold) for fold in range(1, (k or 1) + 1)]
         jobs = []
-        for fold in range(1, (k or 1) + 1):
-            val_rows = np.flatnonzero(self.data.folds == fold)
+        for fold, val_rows in enumerate(held_out, start=1):
             train_rows = np.flatnonzero(self.data.folds != fold)
             name = f"fold_{fold}" if k else "validation"
             jobs.append(_Job(name, name, self.seed, fold if k else 0, train_rows, val_rows))
         fits = self._fit_all(jobs, "folds" if k else "validation")
-        return [FoldFit(job.fold, job.val_rows, result) for job, result in zip(jobs, fits, strict=True)]
+        return [
+            FoldFit(job.fold, rows, result) for job, rows, result in zip(jobs, held_out, fits, strict=True)
+        ]
 
-    def train_final(self, epochs: int, repeats: int = 1) -> list[Fit]:
-        """Fits on all training images, stopped after ``epochs`` of the recipe's schedule.
+    def train_final(self, epochs: int, repeats: int = 1) -> list[Repeat]:
+        """Fit final models on all training images, stopped after ``epochs`` of the recipe's schedule.
 
         Repeat r is what a single run with the r - 1st seed after the first would give.
         """
-        everything = np.arange(self.data.n_real)
+        everything, numbers = np.arange(self.data.n_real), range(1, repeats + 1)
         jobs = [
-            _Job("final", f"final_r{repeat}", self.seed + repeat - 1, 0, everything)
-            for repeat in range(1, repeats + 1)
+            _Job("final", f"final_r{number}", self.seed + number - 1, 0, everything) for number in numbers
         ]
-        return self._fit_all(jobs, "final", epochs)
+        found = []
+        for number, job, final in zip(numbers, jobs, self._fit_all(jobs, "final", epochs), strict=True):
+            test = self.probabilities(final, self.data.test)
+            rest = self.probabilities(final, self.data.unlabelled) if self.data.unlabelled else None
+            found.append(Repeat(number, job.seed, final, test, rest))
+        return found
 
     def probabilities(self, result: Fit, images: ImageSet) -> np.ndarray:
-        """float64 [N], from the fitted weights."""
+        """Probabilities of ``images`` from the fitted weights, float64 [N]."""
         module = self._new_module("prediction", self.seed)
         module.load_state_dict(result.state_dict)
         # Heads are quick: all processes predict all, in the same batches as one would, to the last bit.
-        logits = (predict_batches if self.cached else predict)(
+        logits = (predict_batches if self.network.features_once else predict)(
             module.eval(),
             self._inputs_of(images),
             np.arange(len(images.records)),
@@ -155,15 +183,16 @@ class ArmTrainer:
 
     def full_state(self, result: Fit) -> dict[str, torch.Tensor]:
         """Weights of the whole classifier, shared frozen backbone included."""
-        shared = cpu_state_dict(self.backbone) if self.cached else {}
+        shared = cpu_state_dict(self.backbone) if self.network.features_once else {}
         return {**shared, **result.state_dict}
 
     # --- fitting ---
     def _fit_all(self, jobs: list[_Job], what: str, stop_after: int | None = None) -> list[Fit]:
-        """The fit of each job; those that an interrupted run finished are read. ``what``: for messages."""
+        """Fit each job; those that an interrupted run finished are read. ``what``: for messages."""
         fits = from_main(self._read_finished, jobs) if self.resume else {}
         waiting = [job for job in jobs if job.state not in fits]
-        if self.cached:
+        fitted: Iterable[tuple[_Job, Fit]]
+        if self.network.features_once:
             fitted = from_main(lambda: list(self._fit_heads(waiting, what, stop_after)))
         else:
             fitted = self._fit_networks(waiting, stop_after)
@@ -182,22 +211,17 @@ class ArmTrainer:
         return fits
 
     def _fit_networks(self, jobs: list[_Job], stop_after: int | None) -> Iterator[tuple[_Job, Fit]]:
-        """One after the other, each by all processes together."""
+        """Fit one after the other, each by all processes together."""
         for job in jobs:
-            unfinished, addition = self._unfinished(job.state), self._addition(job)
+            unfinished = self._unfinished(job.state)
             result = fit(
-                self._new_module(job.name, job.seed),
+                self._task(job),
                 self.inputs,
                 self.labels,
-                pool=self._pool(job, addition),
-                recipe=self.recipe,
-                seed=derive_seed(job.seed, "fit", job.name),
-                class_weights=addition.class_weights,
+                self.recipe,
                 stop_after=stop_after,
-                val_rows=job.val_rows,
                 state_file=unfinished,
                 resume=self.resume,
-                desc=job.desc,
                 on_step=self.on_step,
             )
             from_main(save_checkpoint, self._finished(job), fit_to_dict(result))
@@ -205,24 +229,12 @@ class ArmTrainer:
             yield job, result
 
     def _fit_heads(self, jobs: list[_Job], what: str, stop_after: int | None) -> Iterator[tuple[_Job, Fit]]:
-        """All with the same number of steps together; by the main process alone, as it is quick.
+        """Fit heads with the same number of steps together, by the main process alone, as it is quick.
 
         Where an interruption left some of a group finished, the others' results are the same up to rounding.
         """
         job_of = {job.desc: job for job in jobs}
-        tasks = [
-            HeadTask(
-                job.desc,
-                self._new_module(job.name, job.seed),
-                self._pool(job, addition),
-                derive_seed(job.seed, "fit", job.name),
-                job.val_rows,
-                addition.class_weights,
-            )
-            for job in jobs
-            for addition in [self._addition(job)]
-        ]
-        for group in equal_steps(tasks, self.recipe.batch_size):
+        for group in equal_steps([self._task(job) for job in jobs], self.recipe.batch_size):
             group_jobs = [job_of[task.name] for task in group]
             unfinished = self._unfinished(group_jobs[0].state)
             fits = fit_heads(
@@ -240,13 +252,16 @@ class ArmTrainer:
             unfinished.unlink(missing_ok=True)
             yield from zip(group_jobs, fits, strict=True)
 
-    def _addition(self, job: _Job) -> Addition:
-        return self.data.addition(
-            self.treatment, self.ratio, job.train_rows, fold=job.fold, name=job.name, seed=job.seed
+    def _task(self, job: _Job) -> FitTask:
+        addition = self.data.addition(job.train_rows, job.fold, job.name, job.seed)
+        return FitTask(
+            job.desc,
+            self._new_module(job.name, job.seed),
+            Pool(job.train_rows, addition.rows, self.data.use.treatment.shares),
+            derive_seed(job.seed, "fit", job.name),
+            job.val_rows,
+            addition.class_weights,
         )
-
-    def _pool(self, job: _Job, addition: Addition) -> Pool:
-        return Pool(job.train_rows, addition.rows, self.treatment.shares)
 
     def _finished(self, job: _Job) -> Path:
         return self.state_folder / f"{job.state}.pth"
@@ -257,19 +272,19 @@ class ArmTrainer:
     # --- networks and inputs ---
     def _new_module(self, name: str, seed: int) -> nn.Module:
         """A fresh network, or a fresh head on the shared frozen features."""
-        if not self.cached:
+        if not self.network.features_once:
             return self._new_classifier(name, seed)
         set_seed(derive_seed(seed, "weights", name))
         return ClassifierHead().to(self.device)
 
     def _new_classifier(self, name: str, seed: int) -> PneumoniaClassifier:
         set_seed(derive_seed(seed, "weights", name))
-        model = build_classifier(self.weights, self.frozen)
-        return model.to(self.device, memory_format=torch.channels_last)
+        model = build_classifier(self.network.weights, self.network.frozen)
+        return model.to(self.device).to(memory_format=torch.channels_last)
 
     def _inputs_of(self, images: ImageSet) -> InputPipeline:
-        """Of images to be predicted, as they are; features are looked up once for all models."""
-        if not self.cached:
+        """The inputs of images to be predicted, as they are; features are looked up once for all models."""
+        if not self.network.features_once:
             return InputPipeline(as_tensor(images.pixels).to(self.device))
         if id(images) not in self._to_predict:
             features = torch.from_numpy(self.features[0].features(images)).to(self.device)
@@ -278,6 +293,7 @@ class ArmTrainer:
 
 
 def sigmoid(logits: torch.Tensor) -> np.ndarray:
+    """Probabilities of ``logits`` [N], float64 [N]."""
     return logits.double().sigmoid().numpy()
 
 

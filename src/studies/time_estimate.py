@@ -175,7 +175,7 @@ def classifier_speeds(work: ClassifierWork, device: torch.device) -> Speeds:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-4, fused=True)
 
     def take_step() -> None:
-        train_one_epoch(model, data, labels, rows[None], optimizer, None, precision=precision, seed=0)
+        train_one_epoch(model, data, labels, rows[None], optimizer, precision=precision, seed=0)
 
     def predict() -> None:
         predict_batches(model, data, rows, batch_size=size, precision=precision)

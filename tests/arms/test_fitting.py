@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from arms import fitting
-from arms.fitting import Pool, Recipe, fit, loss_and_accuracy, steps_per_epoch, train_one_epoch
+from arms.fitting import FitTask, Pool, Recipe, fit, loss_and_accuracy, train_one_epoch
+from arms.treatments import steps_per_epoch
 from classifier import ClassifierHead, InputPipeline
 from utils import UserError
 
@@ -26,6 +27,12 @@ def separable() -> tuple[InputPipeline, torch.Tensor]:
 def new_head() -> nn.Module:
     torch.manual_seed(0)
     return ClassifierHead()
+
+
+def task_of(pool: Pool, val_rows: np.ndarray | None = None, **changes) -> FitTask:
+    """A fresh head that learns from ``pool`` with seed 1."""
+    options = {"name": "training", "module": new_head(), "seed": 1, "val_rows": val_rows, **changes}
+    return FitTask(pool=pool, **options)
 
 
 def pool_of(n_real: int, n_extra: int = 0, *shares: tuple[int, float | None]) -> Pool:
@@ -79,7 +86,7 @@ class TestEqualSteps:
         )
         for pool in (pool_of(100), pool_of(100, 100), pool_of(100, 100, (1, 0.0), (3, 0.5))):
             counted.clear()
-            result = fit(new_head(), data, labels, pool=pool, recipe=RECIPE, seed=1)
+            result = fit(task_of(pool), data, labels, RECIPE)
             assert result.steps == len(counted) == 6 * 7
 
 
@@ -88,7 +95,7 @@ class TestFit:
         data, labels = separable
         train, val = np.arange(150), np.arange(150, 200)
         head = new_head()
-        result = fit(head, data, labels, pool=Pool(train, train[:0]), recipe=RECIPE, seed=1, val_rows=val)
+        result = fit(task_of(Pool(train, train[:0]), val, module=head), data, labels, RECIPE)
         losses = result.history["val_loss"]
         assert len(losses) == 6 and losses[-1] < losses[0]
         assert result.best_epoch == int(np.argmin(losses)) + 1
@@ -106,36 +113,29 @@ class TestFit:
     def test_an_earlier_best_epoch_survives_later_worse_ones(self, separable):
         data, labels = separable
         wild = Recipe(epochs=8, batch_size=4, lr=0.5, weight_decay=0.0, schedule="none", precision="fp32")
-        result = fit(
-            new_head(),
-            data,
-            labels,
-            pool=pool_of(20),
-            recipe=wild,
-            seed=1,
-            val_rows=np.arange(150, 200),
-        )
+        result = fit(task_of(pool_of(20), np.arange(150, 200)), data, labels, wild)
         losses = result.history["val_loss"]
         assert result.best_epoch < 8, "with this learning rate the last epoch is not the best"
         assert loss_and_accuracy(result.val_logits, labels[150:])["loss"] == pytest.approx(min(losses))
 
     def test_stopping_early_walks_the_same_path(self, separable):
         data, labels = separable
-        options = {"pool": pool_of(150), "recipe": RECIPE, "seed": 1}
-        whole = fit(new_head(), data, labels, **options)
-        part = fit(new_head(), data, labels, stop_after=3, **options)
+        whole = fit(task_of(pool_of(150)), data, labels, RECIPE)
+        part = fit(task_of(pool_of(150)), data, labels, RECIPE, stop_after=3)
         assert part.history["train_loss"] == whole.history["train_loss"][:3]
         assert part.best_epoch == 3 and part.curves()["val_loss"] is None
 
     def test_resumed_is_uninterrupted_to_the_bit(self, separable, tmp_path, monkeypatch):
         data, labels = separable
         monkeypatch.setattr(fitting, "SAVE_EVERY_SECONDS", 0.0)
-        options = {"pool": pool_of(150), "recipe": RECIPE, "seed": 1,
-                   "val_rows": np.arange(150, 200)}  # fmt: skip
-        whole = fit(new_head(), data, labels, **options)
+        options = {"pool": pool_of(150), "val_rows": np.arange(150, 200)}
+        whole = fit(task_of(**options), data, labels, RECIPE)
         state = tmp_path / "state.pth"
-        fit(new_head(), data, labels, stop_after=4, state_file=state, **options)  # its last state is epoch 3
-        resumed = fit(ClassifierHead(), data, labels, state_file=state, resume=True, **options)
+        fit(
+            task_of(**options), data, labels, RECIPE, stop_after=4, state_file=state
+        )  # its last state is epoch 3
+        other = task_of(**options, module=ClassifierHead())
+        resumed = fit(other, data, labels, RECIPE, state_file=state, resume=True)
         assert resumed.history == whole.history
         assert resumed.steps == whole.steps and resumed.best_epoch == whole.best_epoch
         for key, value in whole.state_dict.items():
@@ -147,7 +147,7 @@ class TestFit:
         with pytest.raises(
             UserError, match=r"fold 3, epoch 1: the loss is not finite at step \d+ of the epoch"
         ):
-            fit(new_head(), data, labels, pool=pool_of(16), recipe=RECIPE, seed=1, desc="fold 3")
+            fit(task_of(pool_of(16), name="fold 3"), data, labels, RECIPE)
 
 
 class TestClassWeights:
@@ -162,13 +162,11 @@ class TestClassWeights:
         expected = -(weights * own.log()).mean().item()
         optimizer = torch.optim.SGD(head.parameters(), lr=0.0)
         options = {"precision": "fp32", "seed": 0, "class_weights": (0.5, 3.0)}
-        result = train_one_epoch(head, data, labels, batches, optimizer, None, **options)
+        result = train_one_epoch(head, data, labels, batches, optimizer, **options)
         assert result["loss"] == pytest.approx(expected, rel=1e-5)
 
     def test_weights_of_one_change_nothing(self, separable):
         data, labels = separable
-        plain = fit(new_head(), data, labels, pool=pool_of(100), recipe=RECIPE, seed=1)
-        ones = fit(
-            new_head(), data, labels, pool=pool_of(100), recipe=RECIPE, seed=1, class_weights=(1.0, 1.0)
-        )
+        plain = fit(task_of(pool_of(100)), data, labels, RECIPE)
+        ones = fit(task_of(pool_of(100), class_weights=(1.0, 1.0)), data, labels, RECIPE)
         assert plain.history == ones.history

@@ -1,12 +1,14 @@
 """Heads fitted together against heads fitted one by one with ``fitting.fit``."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from arms import fitting
-from arms.fitting import Fit, Pool, Recipe, fit
-from arms.head_fitting import HeadTask, equal_steps, fit_heads
+from arms.fitting import Fit, FitTask, Pool, Recipe, fit
+from arms.head_fitting import equal_steps, fit_heads
 from classifier import ClassifierHead, InputPipeline
 from utils import UserError
 
@@ -27,7 +29,7 @@ def data() -> tuple[InputPipeline, torch.Tensor]:
     return InputPipeline(torch.from_numpy(features).half()), torch.from_numpy(labels).float()
 
 
-def tasks_of(validate: bool = True, **changes) -> list[HeadTask]:
+def tasks_of(validate: bool = True, **changes) -> list[FitTask]:
     fold = np.repeat(np.arange(4), FOLD_SIZES)
     tasks = []
     for number in range(4):
@@ -39,22 +41,20 @@ def tasks_of(validate: bool = True, **changes) -> list[HeadTask]:
         val_rows = np.flatnonzero(fold == number) if validate else None
         weights = (0.5, 2.0) if number == 2 else None
         task = {"pool": pool, "seed": 7 + number, "val_rows": val_rows, "class_weights": weights, **changes}
-        tasks.append(HeadTask(f"fold {number + 1}", ClassifierHead(), **task))
+        tasks.append(FitTask(f"fold {number + 1}", ClassifierHead(), **task))
     return tasks
 
 
-def one_by_one(tasks: list[HeadTask], data: InputPipeline, labels: torch.Tensor, **options) -> list[Fit]:
+def one_by_one(tasks: list[FitTask], data: InputPipeline, labels: torch.Tensor, **options) -> list[Fit]:
     fits = []
     for task in tasks:
         head = ClassifierHead()
-        head.load_state_dict(task.head.state_dict())
-        own = {"pool": task.pool, "seed": task.seed, "val_rows": task.val_rows,
-               "class_weights": task.class_weights}  # fmt: skip
-        fits.append(fit(head, data, labels, **own, **options))
+        head.load_state_dict(task.module.state_dict())
+        fits.append(fit(replace(task, module=head), data, labels, **options))
     return fits
 
 
-def together(tasks: list[HeadTask], data: InputPipeline, labels: torch.Tensor, **options) -> list[Fit]:
+def together(tasks: list[FitTask], data: InputPipeline, labels: torch.Tensor, **options) -> list[Fit]:
     fits = {}
     for group in equal_steps(tasks, options["recipe"].batch_size):
         fits |= zip([task.name for task in group], fit_heads(group, data, labels, **options), strict=True)
@@ -132,8 +132,7 @@ def test_resumed_is_uninterrupted_to_the_bit(data, tmp_path, monkeypatch):
     whole = fit_heads(group, *data, recipe=ONECYCLE)
     state = tmp_path / "state.pth"
     fit_heads(group, *data, recipe=ONECYCLE, stop_after=3, state_file=state)  # its last state is epoch 2
-    fresh = [HeadTask(task.name, ClassifierHead(), task.pool, task.seed, task.val_rows, task.class_weights)
-             for task in group]  # fmt: skip
+    fresh = [replace(task, module=ClassifierHead()) for task in group]
     resumed = fit_heads(fresh, *data, recipe=ONECYCLE, state_file=state, resume=True)
     for own, other in zip(resumed, whole, strict=True):
         assert own.history == other.history and own.steps == other.steps

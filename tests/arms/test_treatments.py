@@ -7,7 +7,7 @@ import pytest
 from arms.registry import treatment_of
 from arms.treatments import balance_weights, share_schedule
 from common.command_line import command_line
-from train_classifier import parse_args, recorded_options
+from train_classifier import parse_train_options, recorded_options
 
 
 class TestNames:
@@ -23,7 +23,7 @@ class TestNames:
         ],
     )
     def test_each_arm_has_its_prefix(self, words, prefix):
-        assert treatment_of(vars(parse_args(words))).kind.prefix == prefix
+        assert treatment_of(vars(parse_train_options(words))).kind.prefix == prefix
 
 
 class TestShares:
@@ -50,21 +50,21 @@ class TestShares:
 
 def test_a_recorded_run_is_printed_as_it_can_be_typed_again():
     words = ["--use-synthetic", "--synthetic-schedule", "0:0,1:0.5,12:0.125", "--lr", "0.0002"]
-    args = parse_args(words)
+    args = parse_train_options(words)
     # As a result file holds it.
     config = json.loads(json.dumps(recorded_options(args)))
     command = shlex.split(command_line("train_classifier", config))
     assert command[command.index("--synthetic-schedule") + 1] == "0:0,1:0.5,12:0.125"
-    assert recorded_options(parse_args(command[2:])) == recorded_options(args)
+    assert recorded_options(parse_train_options(command[2:])) == recorded_options(args)
 
 
 def test_several_folders_are_typed_again_and_one_stays_a_word():
-    args = parse_args(["--use-synthetic", "--synthetic-dir", "data/ill", "data/my normal"])
+    args = parse_train_options(["--use-synthetic", "--synthetic-dir", "data/ill", "data/my normal"])
     config = json.loads(json.dumps(recorded_options(args)))
     assert config["synthetic_dir"] == ["data/ill", "data/my normal"]
-    again = parse_args(shlex.split(command_line("train_classifier", config))[2:])
+    again = parse_train_options(shlex.split(command_line("train_classifier", config))[2:])
     assert again == args
-    one = parse_args(["--use-synthetic", "--synthetic-dir", "data/ill"])
+    one = parse_train_options(["--use-synthetic", "--synthetic-dir", "data/ill"])
     assert recorded_options(one)["synthetic_dir"] == "data/ill"
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import gan_data
-from arms.fitting import Pool, Recipe, fit
+from arms.fitting import FitTask, Pool, Recipe, fit
 from classifier import ClassifierHead, InputPipeline
 from classifier_runs import frozen
 from common import distributed, paths
@@ -161,7 +161,8 @@ def fit_a_head() -> tuple[dict[str, torch.Tensor], torch.Tensor, dict[str, list[
     pool = Pool(np.arange(40), np.arange(0))
     recipe = Recipe(epochs=3, batch_size=8, lr=1e-3, weight_decay=0.0, schedule="none", precision="fp32")
     data = InputPipeline(features)
-    result = fit(ClassifierHead(), data, labels, pool=pool, recipe=recipe, seed=5, val_rows=np.arange(40, 49))
+    task = FitTask("training", ClassifierHead(), pool, seed=5, val_rows=np.arange(40, 49))
+    result = fit(task, data, labels, recipe)
     return result.state_dict, result.val_logits, result.history
 
 

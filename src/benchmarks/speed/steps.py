@@ -67,7 +67,7 @@ def measure_unfreeze_step(bench: Bench) -> SpeedRow:
 
     def ours() -> float:
         line = train_one_epoch(
-            our_model, data, labels, rows, optimizer, None, precision=bench.precision, seed=bench.seed
+            our_model, data, labels, rows, optimizer, precision=bench.precision, seed=bench.seed
         )
         return line["loss"]
 

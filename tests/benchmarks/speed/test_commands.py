@@ -52,7 +52,7 @@ def test_the_command_is_the_default_baseline(bench, tmp_path):
     import train_classifier
 
     command = commands.baseline_command(bench, tmp_path / "d", tmp_path / "c", tmp_path / "o")
-    args = train_classifier.parse_args(command[2:])
+    args = train_classifier.parse_train_options(command[2:])
     assert (args.epochs, args.k_folds, args.image_size, args.weights) == (1, 2, 32, "none")
     assert args.cpu and not args.unfreeze and args.cache_dir == str(tmp_path / "c")
     assert (plan.FULL.epochs, plan.FULL.folds, plan.FULL.side) == (15, 5, 224)
