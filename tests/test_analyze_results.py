@@ -22,7 +22,6 @@ from analyze_results import main
 from arms.options import TRAIN_OPTIONS, differing_options
 from arms.result_files import (
     Arm,
-    difference,
     find_arms,
     warnings_of,
     why_not_comparable,
@@ -582,7 +581,6 @@ def test_arms_are_paired_only_on_the_same_images(tmp_path):
     arms = find_arms(tmp_path)
     assert "3 images are in one set" in why_not_comparable(arms["baseline"], arms["augmented"])
     assert "different labels" in why_not_comparable(arms["baseline"], arms["other"])
-    assert "reason" in difference(arms["baseline"], arms["augmented"], seed=0, n_resamples=10)
     assert why_not_comparable(arms["baseline"], arms["baseline"]) is None
     paths.test_predictions(tmp_path, "augmented_").unlink()
     missing = find_arms(tmp_path)["augmented"]
@@ -628,7 +626,7 @@ def test_broken_files_are_named(tmp_path):
     with pytest.raises(UserError, match="baseline_final_metrics.json is not valid JSON"):
         find_arms(tmp_path)
     metrics.write_text('{"accuracy": 1}')
-    with pytest.raises(UserError, match="baseline_final_metrics.json lacks n_images"):
+    with pytest.raises(UserError, match="baseline_final_metrics.json: accuracy is missing"):
         find_arms(tmp_path)
     metrics.write_text(good)
     predictions.write_text("image_id,patient,label\na,b,1\n")
