@@ -626,7 +626,7 @@ def test_broken_files_are_named(tmp_path):
     with pytest.raises(UserError, match="baseline_final_metrics.json is not valid JSON"):
         find_arms(tmp_path)
     metrics.write_text('{"accuracy": 1}')
-    with pytest.raises(UserError, match="baseline_final_metrics.json: accuracy is missing"):
+    with pytest.raises(UserError, match="baseline_final_metrics.json: accuracy_ci95 is missing"):
         find_arms(tmp_path)
     metrics.write_text(good)
     predictions.write_text("image_id,patient,label\na,b,1\n")
