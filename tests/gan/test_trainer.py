@@ -260,9 +260,11 @@ def test_a_collapse_is_told_everywhere_and_ends_the_run_on_request(
     monkeypatch.setattr(gan_warnings, "WARM_UP", 0)
     original = outputs.make_samples
     # A generator that makes one image, whatever its noise.
-    monkeypatch.setattr(
-        outputs, "generate", lambda gan, z, label=None: original(gan, z[:1], label).repeat(len(z), axis=0)
-    )
+
+    def repeat_one(gan, z, label=None):
+        return original(gan, z[:1], label).repeat(len(z), axis=0)
+
+    monkeypatch.setattr(outputs, "make_samples", repeat_one)
     flags = ["--epochs", "9", "--metrics-interval", "1", "--stop-on-collapse"]
     with pytest.raises(UserError, match="after epoch 2: mode collapse"):
         train(data_dir, tmp_path, *flags)
