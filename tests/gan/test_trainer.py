@@ -20,7 +20,7 @@ from gan import warnings as gan_warnings
 from gan.figures import gan_quality, mosaic, moving
 from gan.meters import Clock
 from gan_data import make_dataset
-from synthetic import folders as synthetic
+from synthetic.manifest import make_manifest
 from utils import UserError, load_checkpoint, load_json, save_checkpoint
 
 SMALL = [
@@ -274,7 +274,7 @@ def test_a_collapse_is_told_everywhere_and_ends_the_run_on_request(
     assert "diversity 0.00" in stats(tmp_path)[-1]["warnings"]["collapse"]
     checkpoint = load_checkpoint(paths.generator_final(tmp_path / "models"))
     flag = next(flag for flag in checkpoint["red_flags"] if "mode collapse" in flag)
-    manifest = synthetic.make_manifest(checkpoint, 1, "generate_synthetic.py")
+    manifest = make_manifest(checkpoint, 1, "generate_synthetic.py")
     assert flag in manifest["red_flags"]  # from where it travels into every report
 
 
