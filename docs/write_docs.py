@@ -11,6 +11,7 @@ and is removed.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -44,7 +45,48 @@ def help_pages() -> dict[str, str]:
     return {f"help/{script.stem}.txt": text for script, text in zip(scripts, texts, strict=True)}
 
 
-GENERATORS = (help_pages,)
+# Module of src/ -> the typed files in it, in the order of a run.
+FORMATS = {
+    "dataset.file_formats": ("DownloadMarker", "PhantomMarker", "SplitsFile"),
+    "arms.file_formats": ("FinalMetrics", "CVSummary", "TrainingHistory"),
+    "gan.file_formats": ("GanTrainingHistory", "StatsLine", "NetworkCheckpoint", "TrainingState"),
+    "synthetic.file_formats": ("Manifest",),
+    "comparison.file_formats": ("Comparison",),
+    "comparison.image_file_formats": ("SsimAnalysis", "FidScore", "ImageQuality"),
+    "studies.file_formats": ("StepEntry", "LearningCurve"),
+    "benchmarks.file_formats": ("SpeedBenchmark", "GeneratorBenchmark"),
+}
+FORMATS_TITLE = """# File formats
+
+Every result file, key by key. This page is written by `make docs` from the types in `src/*/file_formats.py`; a
+test holds the files that the scripts write, and the committed ones below `results/`, against the same types.
+
+Rates are fractions from 0 to 1, never percent. One name is one statistic in all files: `accuracy_ci95` is the
+95 % interval of the bootstrap over patients, `accuracy_ci95_image_level` takes every image for independent
+(Wilson), and the same with `auroc_` (DeLong at the image level). Undefined numbers are `null`.
+"""
+PREDICTIONS_TITLE = """## Predictions
+
+`<prefix>test_predictions.csv`, `<prefix>cv_predictions.csv` (with `fold`) and
+`<prefix>unlabelled_predictions.csv` (`image_id` and `probability` only): one row per image.
+
+| column | meaning |
+|---|---|
+"""
+
+
+def format_page() -> dict[str, str]:
+    """Return the page of result files, from their types."""
+    sys.path.insert(0, str(SRC))
+    describe_format = importlib.import_module("common.file_formats").describe_format
+    kinds = [getattr(importlib.import_module(name), kind) for name, kinds in FORMATS.items() for kind in kinds]
+    columns = importlib.import_module("arms.file_formats").CV_COLUMNS
+    rows = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in columns.items())
+    parts = [FORMATS_TITLE, PREDICTIONS_TITLE + rows + "\n", *map(describe_format, kinds)]
+    return {"file-formats.md": "\n".join(parts)}
+
+
+GENERATORS = (help_pages, format_page)
 
 
 def make_pages() -> dict[str, str]:
