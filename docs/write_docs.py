@@ -58,7 +58,7 @@ FORMATS = {
 }
 FORMATS_TITLE = """# File formats
 
-Every result file, key by key. This page is written by `make docs` from the types in `src/*/file_formats.py`; a
+Every result file, key by key. `make docs` writes this page from the types in `src/*/file_formats.py`; a
 test holds the files that the scripts write, and the committed ones below `results/`, against the same types.
 
 Rates are fractions from 0 to 1, never percent. One name is one statistic in all files: `accuracy_ci95` is the
@@ -79,11 +79,14 @@ def format_page() -> dict[str, str]:
     """Return the page of result files, from their types."""
     sys.path.insert(0, str(SRC))
     describe_format = importlib.import_module("common.file_formats").describe_format
-    kinds = [getattr(importlib.import_module(name), kind) for name, kinds in FORMATS.items() for kind in kinds]
+    kinds = [
+        getattr(importlib.import_module(name), kind) for name, kinds in FORMATS.items() for kind in kinds
+    ]
     columns = importlib.import_module("arms.file_formats").CV_COLUMNS
     rows = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in columns.items())
-    parts = [FORMATS_TITLE, PREDICTIONS_TITLE + rows + "\n", *map(describe_format, kinds)]
-    return {"file-formats.md": "\n".join(parts)}
+    described: set[type] = set()
+    formats = [describe_format(kind, described) for kind in kinds]
+    return {"file-formats.md": "\n".join([FORMATS_TITLE, PREDICTIONS_TITLE + rows + "\n", *formats])}
 
 
 GENERATORS = (help_pages, format_page)

@@ -104,9 +104,13 @@ def _short(content: Any) -> str:
 
 
 # --- describing ------------------------------------------------------------------------------------
-def describe_format(kind: Any) -> str:
-    """Write a ``TypedDict`` and all those in it as Markdown: a paragraph and a table of keys each."""
-    parts, todo, done = [], [kind], set()
+def describe_format(kind: Any, described: set[Any] | None = None) -> str:
+    """Write a ``TypedDict`` and all those in it as Markdown: a paragraph and a table of keys each.
+
+    Types in ``described`` are left out; those written here are added to it.
+    """
+    parts: list[str] = []
+    todo, done = [kind], set() if described is None else described
     while todo:
         each = todo.pop(0)
         if each in done:
