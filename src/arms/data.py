@@ -1,4 +1,4 @@
-"""What one arm of the comparison is trained and scored on, checked before anything is trained.
+"""The images that one arm of the comparison is trained and scored on, checked before anything is trained.
 
 Synthetic images join the training pool only: its first N rows are the real training images, then come the
 synthetic ones, those of the generator that saw all training images first, then those made for single folds.
@@ -140,7 +140,7 @@ class ArmData:
         return first + np.arange(n)
 
     def addition(self, train_rows: np.ndarray, fold: int, name: str, seed: int) -> Addition:
-        """What the arm adds to the real images ``train_rows`` in ``fold``; see ``FitImages``."""
+        """Return what the arm adds to the real images ``train_rows`` in ``fold``; see ``FitImages``."""
         labels = self.synthetic_labels(fold, len(train_rows))
         images = FitImages(
             name,
@@ -153,7 +153,7 @@ class ArmData:
         return self.use.treatment.kind.add(images)
 
     def final_addition(self, seed: int) -> Addition:
-        """What the arm adds to all real training images."""
+        """Return what the arm adds to all real training images."""
         return self.addition(np.arange(self.n_real), 0, "final", seed)
 
     def skipped(self) -> SkippedImages:
@@ -216,7 +216,7 @@ def _test_records(
     official: OfficialTest | None,
     train_records: pd.DataFrame,
 ) -> pd.DataFrame:
-    """The images that are scored once: the frozen hold-out, or a labelled official test set."""
+    """Return the images that are scored once: the frozen hold-out, or a labelled official test set."""
     if test_set == "split":
         return select(dataset, splits, TEST)
     if official is None or not official.labelled:
@@ -236,7 +236,7 @@ def _checked_synthetic(
     test_records: pd.DataFrame,
     k_folds: int,
 ) -> dict[int, SyntheticSet]:
-    """The images of all folders together (key 0) and those of their fold folders."""
+    """Load the images of all folders together (key 0) and those of their fold folders."""
     allow_unverified = use.allow_unverified or not use.trained_on  # counting does no harm
     test_images = dict(zip(test_records["image_id"], test_records["patient"], strict=True))
     train_patients = set(train_records["patient"])
@@ -261,7 +261,7 @@ def _sets_of_folder(
     k_folds: int,
     allow_unverified: bool,
 ) -> dict[int, SyntheticSet]:
-    """The images of ``folder`` (key 0) and of those of its fold folders that are there."""
+    """Load the images of ``folder`` (key 0) and of those of its fold folders that are there."""
     folders = {0: folder} | {fold: paths.synthetic_fold(folder, fold) for fold in range(1, k_folds + 1)}
     found = {}
     for fold, place in folders.items():

@@ -24,7 +24,7 @@ CONTAMINATED = "\ncontaminated: its generator may have seen the validation image
 
 @styled
 def training_curves(history: TrainingHistory, quantity: str, title: str) -> Figure:
-    """Curves of one arm: a thin line per fold, a bold one for the final fit on all training images.
+    """Draw the curves of one arm: a thin line per fold, a bold one for the final fit on all training images.
 
     ``history`` is the content of ``<prefix>training_history.json``; ``quantity`` is "loss" (nats) or
     "acc" (fractions). Training stands left, validation right on the same scale; an arm that validated
@@ -61,7 +61,7 @@ def comparison_curves(
     title: str = "",
     contaminated: Collection[str] = (),
 ) -> Figure:
-    """Arms side by side: the final fit on training images, and the mean over the validation folds.
+    """Draw arms side by side: the final fit on training images, and the mean over the validation folds.
 
     ``histories`` maps an arm's name to its ``training_history.json``. The band spans the folds' lowest
     and highest value. The folds of arms in ``contaminated`` are drawn dashed and marked.
@@ -94,7 +94,7 @@ def comparison_curves(
 
 @styled
 def cv_comparison(summaries: Mapping[str, CVSummary]) -> Figure:
-    """Cross-validation of the arms: bar = mean over folds, whisker = one SD, dot = a fold.
+    """Draw the cross-validation of the arms: bar = mean over folds, whisker = one SD, dot = a fold.
 
     ``summaries`` maps an arm's name to its ``cv_summary.json``. Arms whose folds are contaminated are
     hatched and say so: their validation images had been seen by the generator.
@@ -135,7 +135,7 @@ def _curve_label(arm: str, folds: int, contaminated: bool) -> str:
 
 
 def _fold_band(ax: Axes, folds: list[list[float]], style: dict[str, Any]) -> None:
-    """Mean over the folds of each epoch that all of them ran, with their range."""
+    """Draw the mean over the folds, with their range, of each epoch that all of them ran."""
     epochs = min(map(len, folds))
     values = np.array([fold[:epochs] for fold in folds], dtype=float)  # [folds, epochs]
     _line(ax, values.mean(axis=0), **style)
@@ -171,7 +171,7 @@ def _cv_handle(arm: str, summary: CVSummary, colour: tuple) -> Patch:
 
 
 def _curve(curves: Mapping[str, Any], name: str) -> list[float]:
-    """One of the curves, one value per epoch."""
+    """Return one of the curves, one value per epoch."""
     return curves[name]
 
 

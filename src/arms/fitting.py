@@ -50,7 +50,7 @@ SAVE_EVERY_SECONDS = 60.0  # a ResNet-50's training state is 380 MB
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to fit: the same in every arm of a comparison."""
+    """Settings of a fit; they are the same in every arm of a comparison."""
 
     epochs: int
     batch_size: int
@@ -63,7 +63,7 @@ class Recipe:
 
 @dataclass
 class Fit:
-    """What fitting gives: histories per epoch, and the weights and validation logits of the best epoch.
+    """The result of a fit: histories per epoch, and the weights and validation logits of the best epoch.
 
     Without validation images the best epoch is the last, and ``val_loss``, ``val_acc``, ``val_logits``
     are None.
@@ -99,11 +99,11 @@ class Pool:
     shares: Shares = BY_NUMBER
 
     def share(self, epoch: int) -> float | None:
-        """The share in force at ``epoch``, counted from 1."""
+        """Return the share in force at ``epoch``, counted from 1."""
         return [share for first, share in self.shares if first <= epoch][-1]
 
     def batches(self, epoch: int, batch_size: int, seed: int) -> np.ndarray:
-        """Rows to draw, int64 [steps, min(batch_size, number of real images)].
+        """Return the rows to draw, int64 [steps, min(batch_size, number of real images)].
 
         As many steps, of as many images, as for the real images alone: every arm of a comparison takes
         equally many.
@@ -122,7 +122,7 @@ class Pool:
 
 
 def shuffled(rows: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """``n`` of ``rows`` in random order, without replacement; where they run out, a fresh shuffle goes on.
+    """Draw ``n`` of ``rows`` in random order; where they run out, a fresh shuffle goes on.
 
     So every batch is full: a left-over batch of one image would break BatchNorm.
     """
@@ -147,7 +147,7 @@ class FitTask:
     class_weights: tuple[float, float] | None = None
 
     def shape(self, batch_size: int) -> tuple[int, int]:
-        """(steps of an epoch, images of a batch)."""
+        """Return (steps of an epoch, images of a batch)."""
         n_real = len(self.pool.real)
         return steps_per_epoch(n_real, batch_size), min(batch_size, n_real)
 
@@ -199,14 +199,14 @@ def train_one_epoch(
 
 
 def check_losses(losses: torch.Tensor) -> None:
-    """``UserError`` naming the first step whose loss is not finite; float [steps]."""
+    """Raise ``UserError`` naming the first step whose loss, of ``losses`` [steps], is not finite."""
     bad = (~torch.isfinite(losses)).nonzero()
     if len(bad):
         raise UserError(f"the loss is not finite at step {int(bad[0]) + 1} of the epoch; lower --lr")
 
 
 def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Mean binary cross-entropy (nats) and accuracy at probability 0.5 of float [N] against 0/1 [N]."""
+    """Return the mean binary cross-entropy (nats) and accuracy of logits [N] against labels 0/1 [N]."""
     target = labels.float()
     loss = binary_cross_entropy_with_logits(logits, target).item()
     return {"loss": loss, "acc": ((logits >= 0) == (target > 0.5)).float().mean().item()}
@@ -228,7 +228,7 @@ class _Learner:
         self.fit = Fit()
 
     def state(self, epoch: int) -> dict[str, Any]:
-        """The state after ``epoch``, for a checkpoint."""
+        """Return the state after ``epoch``, for a checkpoint."""
         return {
             "epoch": epoch,
             "module": self.module.state_dict(),
@@ -342,7 +342,7 @@ def _train_epoch(
 def _validate(
     task: FitTask, data: InputPipeline, labels: torch.Tensor, recipe: Recipe
 ) -> tuple[torch.Tensor, dict[str, float]] | None:
-    """Logits of the validation rows with their loss and accuracy; None without such rows."""
+    """Return the logits of the validation rows, their loss and accuracy; None without such rows."""
     if task.val_rows is None:
         return None
     task.module.eval()
@@ -354,7 +354,7 @@ def _validate(
 def predict(
     module: nn.Module, data: InputPipeline, rows: np.ndarray, *, batch_size: int, precision: str
 ) -> torch.Tensor:
-    """``predict_batches``, to which each process contributes its share of ``rows``."""
+    """Predict ``rows`` as ``predict_batches`` does, each process its share of them."""
     mine = predict_batches(module, data, rows[my_share()], batch_size=batch_size, precision=precision)
     return merge_shares(gather(mine))
 
@@ -366,7 +366,7 @@ def record_epoch(
     train: dict[str, float],
     validation: tuple[torch.Tensor, dict[str, float]] | None,
 ) -> None:
-    """Append an epoch to the history; keep a copy of the weights if it is the best so far by validation loss.
+    """Append an epoch to the history; keep the weights if its validation loss is the lowest so far.
 
     ``validation``: logits [V] and their loss and accuracy. ``UserError`` if that loss is not finite.
     """
@@ -389,7 +389,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def fit_to_dict(result: Fit) -> dict[str, Any]:
-    """A ``Fit`` as tensors and plain types, for a checkpoint."""
+    """Turn a ``Fit`` into tensors and plain types, for a checkpoint."""
     return dict(vars(result))
 
 

@@ -46,7 +46,7 @@ VALIDATION_ROWS = 4096  # images validated at a time: 34 MB of features
 
 
 def equal_steps(tasks: Sequence[FitTask], batch_size: int) -> list[list[FitTask]]:
-    """Tasks that can be fitted together: as many steps of as many images, and so one learning-rate schedule.
+    """Group the tasks that can be fitted together: equal steps, equal batches, one learning-rate schedule.
 
     Folds differ by a step where their sizes lie about a multiple of the batch size; these are two groups.
     """
@@ -57,7 +57,7 @@ def equal_steps(tasks: Sequence[FitTask], batch_size: int) -> list[list[FitTask]
 
 
 class Heads:
-    """K heads as one: ``weight`` [K, 2048], ``bias`` [K, 1], and what steps them."""
+    """K heads as one: ``weight`` [K, 2048], ``bias`` [K, 1], their optimiser and schedule."""
 
     def __init__(self, tasks: Sequence[FitTask], recipe: Recipe, steps: int, device: torch.device) -> None:
         heads = [cast(ClassifierHead, task.module).head for task in tasks]
@@ -74,7 +74,7 @@ class Heads:
 
     @torch.no_grad()
     def step(self, features: torch.Tensor, target: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-        """One step on features [K, B, 2048], labels [K, B], weights / B [K, B]; logits [K, B] before it."""
+        """Step on features [K, B, 2048], labels [K, B], weights / B [K, B]; returns logits before it, [K, B]."""
         # Written this way round the product is several times faster on CPUs than features times weights.
         logits = torch.bmm(self.weight.unsqueeze(1), features.transpose(1, 2)).squeeze(1) + self.bias
         error = (logits.sigmoid() - target) * factor
@@ -88,7 +88,7 @@ class Heads:
 
     @torch.no_grad()
     def logits(self, number: int, data: InputPipeline, rows: np.ndarray) -> torch.Tensor:
-        """float32 [len(rows)] of one head, never augmented, on the CPU."""
+        """Return the logits of one head, float32 [len(rows)] on the CPU, never augmented."""
         parts = []
         for start in range(0, len(rows), VALIDATION_ROWS):
             chunk = torch.from_numpy(rows[start : start + VALIDATION_ROWS]).to(data.inputs.device)
@@ -97,7 +97,7 @@ class Heads:
         return torch.cat(parts)
 
     def state_dict(self, number: int) -> dict[str, torch.Tensor]:
-        """Of one head, a copy by the names of ``ClassifierHead``."""
+        """Copy the weights of one head, named as in ``ClassifierHead``."""
         weight, bias = self.weight.detach()[number : number + 1], self.bias.detach()[number]
         return {"head.weight": weight.to("cpu", copy=True), "head.bias": bias.to("cpu", copy=True)}
 
@@ -111,7 +111,7 @@ def train_heads_one_epoch(
     epoch: int,
     batch_size: int,
 ) -> list[dict[str, float]]:
-    """Loss and accuracy of each head over one epoch, as ``fitting.train_one_epoch`` gives them.
+    """Train one epoch; returns loss and accuracy of each head, as ``fitting.train_one_epoch`` does.
 
     ``UserError`` naming the head and the step if a loss is not finite.
     """
@@ -152,7 +152,7 @@ def fit_heads(
     resume: bool = False,
     desc: str = "training",
 ) -> list[Fit]:
-    """What ``fitting.fit`` would give for each task, all with the same steps of an epoch (``equal_steps``).
+    """Fit tasks of equal steps (``equal_steps``) together; returns what ``fitting.fit`` would give for each.
 
     ``data``: features. ``stop_after``, ``state_file``, ``resume``: as there; a state of other tasks is left.
     """

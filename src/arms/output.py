@@ -55,7 +55,7 @@ class ArmOutput:
     origin: Origin
 
     def prefix_of_run(self, number: int) -> str:
-        """The prefix of the files of training run ``number``."""
+        """Return the prefix of the files of training run ``number``."""
         return paths.repeat_prefix(self.prefix, number)
 
 
@@ -280,7 +280,7 @@ def _earlier_curves(out: ArmOutput) -> list[FoldCurves]:
 
 
 def _save_figures(out: ArmOutput, history: TrainingHistory, trained_on: str) -> None:
-    """The arm's curves, and the folds of all arms found so far side by side."""
+    """Draw the arm's curves, and the folds of all arms found so far side by side."""
     from arms import figures as plots
 
     title = f"{out.prefix.removesuffix('_')}: n = {trained_on}"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from arms.data import ArmData
-from arms.file_formats import PERSON_COLUMNS, Interval, TestScores
+from arms.file_formats import PERSON_COLUMNS, Interval, References, TestScores
 from arms.shortcut_baselines import ReferencePredictors, reference_summary
 from arms.training import FoldFit
 from stats.bootstrap import PatientDraws, percentile_interval
@@ -20,7 +20,7 @@ CLEAN_NOTE = "folds are patient-grouped; nothing that was trained saw the images
 
 
 def prediction_table(records: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:
-    """One row per image, probability in full precision, predicted = probability >= 0.5."""
+    """Make a table of one row per image, probability in full precision, predicted = probability >= 0.5."""
     table = records[list(PERSON_COLUMNS)].assign(
         age=records["age"].round().astype("Int64"),  # whole years, blank if unknown
         probability=probabilities,
@@ -30,7 +30,7 @@ def prediction_table(records: pd.DataFrame, probabilities: np.ndarray) -> pd.Dat
 
 
 def out_of_fold_table(data: ArmData, folds: list[FoldFit]) -> pd.DataFrame:
-    """Predictions of every training image by the fit that did not see it, sorted by image_id."""
+    """Make the table of every training image's prediction by the fit that did not see it, by image_id."""
     tables = [
         prediction_table(data.train.records.iloc[item.val_rows], item.probabilities()).assign(fold=item.fold)
         for item in folds
@@ -125,14 +125,14 @@ def score_intervals(
 
 def reference_results(
     data: ArmData, probabilities: np.ndarray, out_of_fold: pd.DataFrame | None
-) -> dict[str, Any]:
+) -> References:
     """Score the reference predictors on the test images, and out of fold where folds were trained.
 
     ``probabilities`` [N]: of the arm on the test images.
     """
     train, test = data.train, data.test
     references = ReferencePredictors(train.records, train.pixels)
-    result: dict[str, Any] = {
+    result: References = {
         "test": reference_summary(
             test.records["label"].to_numpy(),
             list(test.records["patient"]),

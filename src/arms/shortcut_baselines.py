@@ -7,13 +7,14 @@ of the image. One that does not beat view, sex and age has learned less than the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from arms.file_formats import ReferenceScores
 from image_metrics.feature_spaces import thumbnail_features
 from stats.bootstrap import bootstrap_difference
 from stats.metrics import auroc
@@ -89,7 +90,7 @@ def reference_summary(
     patients: Sequence[str],
     probabilities: np.ndarray,
     references: dict[str, np.ndarray],
-) -> dict[str, Any]:
+) -> ReferenceScores:
     """Summarise the references on some images, and the classifier's AUROC minus the thumbnails' AUROC.
 
     The difference has a 95 % interval by paired bootstrap over patients.

@@ -40,7 +40,7 @@ class FoldFit:
     fit: Fit
 
     def probabilities(self) -> np.ndarray:
-        """Probabilities of the held-out images at the best epoch, float64 [V]."""
+        """Return the probabilities of the held-out images at the best epoch, float64 [V]."""
         assert self.fit.val_logits is not None
         return sigmoid(self.fit.val_logits)
 
@@ -168,7 +168,7 @@ class ArmTrainer:
         return found
 
     def probabilities(self, result: Fit, images: ImageSet) -> np.ndarray:
-        """Probabilities of ``images`` from the fitted weights, float64 [N]."""
+        """Return the probabilities of ``images`` from the fitted weights, float64 [N]."""
         module = self._new_module("prediction", self.seed)
         module.load_state_dict(result.state_dict)
         # Heads are quick: all processes predict all, in the same batches as one would, to the last bit.
@@ -182,7 +182,7 @@ class ArmTrainer:
         return sigmoid(logits)
 
     def full_state(self, result: Fit) -> dict[str, torch.Tensor]:
-        """Weights of the whole classifier, shared frozen backbone included."""
+        """Return the weights of the whole classifier, the shared frozen backbone included."""
         shared = cpu_state_dict(self.backbone) if self.network.features_once else {}
         return {**shared, **result.state_dict}
 
@@ -271,7 +271,7 @@ class ArmTrainer:
 
     # --- networks and inputs ---
     def _new_module(self, name: str, seed: int) -> nn.Module:
-        """A fresh network, or a fresh head on the shared frozen features."""
+        """Make a fresh network, or a fresh head on the shared frozen features."""
         if not self.network.features_once:
             return self._new_classifier(name, seed)
         set_seed(derive_seed(seed, "weights", name))
@@ -283,7 +283,7 @@ class ArmTrainer:
         return model.to(self.device).to(memory_format=torch.channels_last)
 
     def _inputs_of(self, images: ImageSet) -> InputPipeline:
-        """The inputs of images to be predicted, as they are; features are looked up once for all models."""
+        """Return the inputs of images to be predicted; features are looked up once for all models."""
         if not self.network.features_once:
             return InputPipeline(as_tensor(images.pixels).to(self.device))
         if id(images) not in self._to_predict:
@@ -293,12 +293,12 @@ class ArmTrainer:
 
 
 def sigmoid(logits: torch.Tensor) -> np.ndarray:
-    """Probabilities of ``logits`` [N], float64 [N]."""
+    """Return the probabilities, float64 [N], of ``logits`` [N]."""
     return logits.double().sigmoid().numpy()
 
 
 def median_epoch(best_epochs: Iterable[int]) -> int:
-    """The median, rounded half up."""
+    """Return the median, rounded half up."""
     return int(np.median(list(best_epochs)) + 0.5)
 
 
