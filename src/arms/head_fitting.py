@@ -74,7 +74,7 @@ class Heads:
 
     @torch.no_grad()
     def step(self, features: torch.Tensor, target: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-        """Step on features [K, B, 2048], labels [K, B], weights / B [K, B]; returns logits before it, [K, B]."""
+        """Step on features [K, B, 2048], labels [K, B], weights / B [K, B]; returns the logits before it."""
         # Written this way round the product is several times faster on CPUs than features times weights.
         logits = torch.bmm(self.weight.unsqueeze(1), features.transpose(1, 2)).squeeze(1) + self.bias
         error = (logits.sigmoid() - target) * factor
