@@ -14,6 +14,7 @@ import logging
 from pathlib import Path
 from typing import Literal
 
+from benchmarks import benchmark_paths
 from common import paths
 from common.command_line import argument_parser, number, run_script
 from common.logs import keep_run_log
@@ -50,7 +51,7 @@ OPTIONS = (
     ),
     Option(
         "--work-dir", "folder of phantoms and caches, about 3 GB; may be deleted afterwards",
-        default=paths.BENCHMARK_DIR, metavar="PATH",
+        default=benchmark_paths.BENCHMARK_DIR, metavar="PATH",
     ),
     Option(
         "--weights", "weights of ResNet-50; auto: imagenet, or none (for timing only) if it cannot be had",
@@ -111,14 +112,16 @@ def main(argv: list[str] | None = None) -> None:
         "weights": usable_weights(args.weights), "workers": args.workers, "seed": args.seed,
     }  # fmt: skip
     machine: TimedMachine = {**machine_facts(device), "threads": torch.get_num_threads()}
-    results = SpeedResults(paths.benchmark_results(args.output_dir), machine, settings, must_fit=args.resume)
+    results = SpeedResults(
+        benchmark_paths.benchmark_results(args.output_dir), machine, settings, must_fit=args.resume
+    )
     keep_run_log(results.file)
     bench = Bench(
         QUICK if args.quick else FULL, device, settings["precision"], settings["weights"], args.workers,
         Path(args.work_dir), args.seed,
     )  # fmt: skip
     results.measure(bench, args.rows, keep=args.resume)
-    content, figure = results.content(), paths.benchmark_figure(args.output_dir)
+    content, figure = results.content(), benchmark_paths.benchmark_figure(args.output_dir)
     save_figure(figure, speed_figure(content))
     log.info(machine_in_words(content))
     log.info("\n".join(speed_table(content["rows"])))

@@ -18,6 +18,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks import benchmark_paths
 from common import paths
 from common.command_line import argument_parser, number, run_script
 from common.logs import keep_run_log
@@ -88,12 +89,13 @@ OPTIONS = (
         metavar="N",
     ),
     Option(
-        "--peers-dir", "environment of the other projects' packages", default=paths.PEERS_DIR, metavar="PATH"
+        "--peers-dir", "environment of the other projects' packages",
+        default=benchmark_paths.PEERS_DIR, metavar="PATH",
     ),
     Option("--output-dir", "folder of the results and figures", default=paths.OUTPUT_DIR, metavar="PATH"),
     Option(
         "--work-dir", "folder of generated images, checkpoints and logs; may be deleted afterwards",
-        default=paths.GAN_BENCHMARK_DIR, metavar="PATH",
+        default=benchmark_paths.GAN_BENCHMARK_DIR, metavar="PATH",
     ),
     Option(
         "--grace", "minutes beyond --minutes after which a contender is stopped", type=number(float, 0),
@@ -142,7 +144,10 @@ def run_setup(args: argparse.Namespace, data: BenchmarkData, device: str) -> Run
     flags += [] if args.patient_map is None else ["--patient-map", str(Path(args.patient_map).resolve())]
     flags += ["--skip-bad-images"] if args.skip_bad_images else []
     flags += ["--no-cache"] if args.no_cache else ["--cache-dir", str(Path(args.cache_dir).resolve())]
-    work, python = Path(args.work_dir).resolve(), paths.peers_python(Path(args.peers_dir).absolute())
+    work, python = (
+        Path(args.work_dir).resolve(),
+        benchmark_paths.peers_python(Path(args.peers_dir).absolute()),
+    )
     return RunSetup(data, tuple(flags), work, python, device, args.images, 60 * args.grace)
 
 
@@ -162,7 +167,7 @@ def prepare(args: argparse.Namespace) -> tuple[RunSetup, Judge, GeneratorResults
     if args.images < len(data.reference):
         raise UserError(f"--images {args.images} is less than the {len(data.reference)} held-out positives")
     header = {"machine": machine_facts(device), "data": data.summary(), "images": args.images}
-    file = paths.gan_benchmark_results(args.output_dir)
+    file = benchmark_paths.gan_benchmark_results(args.output_dir)
     read_matching(file, header)  # refuses another file before minutes of training
     scorer = load_scorer(data, cache, device, resolve_precision("auto", device))
     judge = Judge(data, scorer.features)
@@ -181,12 +186,12 @@ def save_contender_grid(
     counted = {row["id"]: row["generator"] for row in content["rows"] if row["status"] == "done"}
     for unit in units:
         if unit.seed == first.seed and unit.id in counted:
-            kept = read_made(paths.made_images(setup.folder(unit)))
+            kept = read_made(benchmark_paths.made_images(setup.folder(unit)))
             if kept is not None:
                 made[f"{unit.contender.name} ({counted[unit.id]})"] = kept.images[counted[unit.id]]
     if made:
         title = f"Generated images, drawn at random: {first.budget.words}, seed {first.seed}"
-        save_figure(paths.gan_benchmark_grid(output_dir, what), contender_grid(made, title))
+        save_figure(benchmark_paths.gan_benchmark_grid(output_dir, what), contender_grid(made, title))
 
 
 # --- reporting -------------------------------------------------------------------------------------
@@ -199,9 +204,9 @@ def report_contenders(content: GeneratorBenchmark, output_dir: str, what: str) -
     log.info("\n".join([*quality_table(content, what), "", *cost_table(content, what)]))
     summaries = summarise_contenders(content, what)
     if any(one.finished for one in summaries.values()):
-        figure = paths.gan_benchmark_figure(output_dir, what)
+        figure = benchmark_paths.gan_benchmark_figure(output_dir, what)
         save_figure(figure, contenders_figure(content, summaries))
-        log.info(f"{paths.gan_benchmark_results(output_dir)} and {figure.name}")
+        log.info(f"{benchmark_paths.gan_benchmark_results(output_dir)} and {figure.name}")
 
 
 def reals_in_words(content: GeneratorBenchmark) -> str:
@@ -223,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     from benchmarks.generators.results import measure_units, read_results
 
-    file = paths.gan_benchmark_results(args.output_dir)
+    file = benchmark_paths.gan_benchmark_results(args.output_dir)
     if args.what == "report":
         content = read_results(file)
         keep_run_log(file)

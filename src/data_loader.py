@@ -21,13 +21,14 @@ from common import paths
 from common.command_line import argument_parser, number, run_script
 from common.logs import keep_run_log
 from common.options import Option
-from dataset.image_lists import ImageList, list_images
-from dataset.image_reader import decoder_version, read_image
+from dataset.images import decoder_version, read_image
 from dataset.options import DATA_OPTIONS
-from dataset.pixel_cache import count_missing, load_pixels
+from dataset.pixel_cache import ImageList, count_missing, list_images, load_pixels
 from dataset.records import (
     CHECK_COMMAND,
     GROUPED_BY_PATIENT,
+    PLAUSIBLE_AGE,
+    POSITIVE_CLASS,
     Dataset,
     grouping_sentence,
     load_dataset,
@@ -35,7 +36,6 @@ from dataset.records import (
     name_some,
 )
 from dataset.splits import describe_splits, load_or_create_splits
-from dataset.tables import PLAUSIBLE_AGE, POSITIVE_CLASS
 from utils import UserError
 
 if TYPE_CHECKING:

@@ -24,16 +24,17 @@ from common import paths
 from common.command_line import argument_parser, run_script
 from common.logs import keep_run_log
 from common.options import Option
-from dataset.archive import (
+from dataset.download import (
+    CREDENTIALS_HELP,
     BrokenArchiveError,
     UnsuitableArchiveError,
+    download,
     entries_present,
     extract,
     install,
     is_complete,
 )
 from dataset.file_formats import DownloadMarker, MappingEntry
-from dataset.kaggle_client import CREDENTIALS_HELP, download
 from utils import UserError, atomic_path, load_json, save_json, sha256_file
 
 log = logging.getLogger(__name__)

@@ -25,10 +25,9 @@ from common.distributed import barrier, from_main, is_main, my_share, process_co
 from common.logs import keep_run_log
 from common.options import Option
 from common.progress import progress_bar
-from dataset.image_writer import is_whole
+from dataset.images import is_whole
 from gan.settings import CLASS_FLAGS, label_of_class
-from synthetic.folders import check_folder, clear
-from synthetic.manifest import make_manifest
+from synthetic.folders import check_folder, clear, make_manifest
 from utils import UserError, save_json
 
 if TYPE_CHECKING:

@@ -88,8 +88,8 @@ def check_listed(
 ) -> tuple[list[str], list[str], list[str]]:
     """Check the training images ``listed`` for leaks; returns (image ids, patients, red flags)."""
     from dataset.records import grouping_sentence
+    from synthetic.folders import few_images_flags
     from synthetic.leak_checks import find_seen, refuse_leaks, refuse_overlapping
-    from synthetic.manifest import few_images_flags
 
     refuse_overlapping(elsewhere)
     seen, flags = find_seen(listed, dataset, official, elsewhere)
@@ -137,9 +137,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_checked(argv)
     from dataset.records import load_dataset, load_official_test
     from dataset.splits import describe_splits, load_or_create_splits, training_part
-    from synthetic.folders import check_folder, clear
+    from synthetic.folders import check_folder, clear, make_manifest
     from synthetic.foreign_images import copy_images, find_images, read_ids, survey
-    from synthetic.manifest import make_manifest
 
     folder = paths.synthetic_fold(args.output_dir, args.fold)
     files = find_images(Path(args.images), folder)

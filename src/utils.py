@@ -10,16 +10,18 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 import math
 import os
 import platform
 import random
 import re
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
+log = logging.getLogger(__name__)
 
+POLL_SECONDS = 0.05  # between two looks at a lock
+TEMPORARY_PATTERN = ".*.tmp"  # of files being written, by ``atomic_path``
 # Folders from the root (or a drive) and a file name; not the inside of an URL or of a relative path.
 ABSOLUTE_PATH = re.compile(
     r"""(?<![\w.:/\\~-])(?:[A-Za-z]:)?[\\/](?:[^\s;,()'"`]*[\\/])?([^\s;,()'"`\\/]+)"""
@@ -220,6 +225,11 @@ def atomic_path(path: str | Path, durable: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def temporary_pattern(path: Path) -> str:
+    """Pattern of the temporary files from which ``atomic_path`` makes ``path``."""
+    return f".{path.stem}.*{path.suffix}.tmp"
+
+
 @functools.cache
 def _umask() -> int:
     """Return the process's umask, read once: reading it means setting it, which other threads would see."""
@@ -335,3 +345,49 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # NumPy and torch scalars and arrays
         return plain(value.tolist())
     raise TypeError(f"{type(value).__name__} cannot be written into a result file")
+
+
+# --- locks: what one process is doing, no other begins ---------------------------------------------
+@contextlib.contextmanager
+def hold_lock(lock: Path, message: str = "") -> Iterator[None]:
+    """Hold the lock file ``lock`` during the block; wait for it first, and then log ``message`` once.
+
+    The system releases it when the process ends, killed or not; the empty file stays. The folder is created.
+    ``OSError`` if the file cannot be written or its file system has no locks.
+    """
+    with _open_lock(lock) as file:
+        waiting = False
+        while not _locked_now(file):
+            if message and not waiting:
+                log.info(message)
+            waiting = True
+            time.sleep(POLL_SECONDS)
+        yield
+
+
+@contextlib.contextmanager
+def try_lock(lock: Path) -> Iterator[bool]:
+    """Hold the lock file ``lock`` during the block and yield True; False if another process holds it."""
+    with _open_lock(lock) as file:
+        yield _locked_now(file)
+
+
+def _open_lock(lock: Path) -> BinaryIO:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    return lock.open("a+b")
+
+
+def _locked_now(file: BinaryIO) -> bool:
+    """Lock the open ``file``; closing it unlocks. False if another process has locked it."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # Windows only
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

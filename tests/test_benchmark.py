@@ -7,9 +7,9 @@ import json
 import pytest
 
 import benchmark
+from benchmarks import benchmark_paths
 from benchmarks.file_formats import SpeedBenchmark, SpeedRow
 from benchmarks.speed import plan, results
-from common import paths
 from common.file_formats import format_problems
 from fake_speed_rows import ROW_KEYS, fake_row
 from utils import UserError, load_json
@@ -33,7 +33,7 @@ def fake_measurements(monkeypatch) -> list[str]:
 def run(folder, *flags: str) -> dict:
     where = ["--output-dir", str(folder), "--work-dir", str(folder / "work"), "--weights", "none", "--cpu"]
     benchmark.main([*where, *flags])
-    return load_json(paths.benchmark_results(folder))
+    return load_json(benchmark_paths.benchmark_results(folder))
 
 
 def test_every_row_can_be_chosen():
@@ -46,7 +46,7 @@ def test_the_file_has_its_form_and_the_figure_lies_beside_it(fake_measurements, 
     assert [row["id"] for row in content["rows"]] == list(benchmark.ROW_IDS)
     assert all(list(row) == ROW_KEYS for row in content["rows"])
     assert content["machine"]["gpu"] is None and str(tmp_path) not in json.dumps(content)
-    assert paths.benchmark_figure(tmp_path).stat().st_size > 10_000
+    assert benchmark_paths.benchmark_figure(tmp_path).stat().st_size > 10_000
     out = capsys.readouterr().out
     assert "peaks: bf16 2, fp32 1 GFLOP/s, copying 3 GB/s" in out
     assert len([line for line in out.splitlines() if line.endswith(("reached", "missed"))]) >= 11
@@ -75,7 +75,9 @@ def test_an_interruption_keeps_the_rows_before_it(fake_measurements, tmp_path, m
     monkeypatch.setattr(results, "measured_or_reason", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "--quick")
-    states = {row["id"]: row["status"] for row in load_json(paths.benchmark_results(tmp_path))["rows"]}
+    states = {
+        row["id"]: row["status"] for row in load_json(benchmark_paths.benchmark_results(tmp_path))["rows"]
+    }
     assert states["unfreeze_step"] == "measured" and states["gan_step"] == "not_measured"
 
 

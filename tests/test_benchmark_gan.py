@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 import benchmark_gan
+from benchmarks import benchmark_paths
 from benchmarks.generators import scorer
 from common import paths
 from fake_contenders import SCORER, fake, simple_features
@@ -29,15 +30,15 @@ def test_the_whole_command_with_fakes(quick, in_tmp, monkeypatch, capsys):
     flags = ["--images", "40", "--minutes", "0.01", "--image-size", "32", "--cpu", "--workers", "1"]
     benchmark_gan.main([*flags, "--seeds", "0", "--contenders", "both,fails"])
     benchmark_gan.main([*flags, "--seeds", "0"])
-    content = load_json(paths.gan_benchmark_results("results"))
+    content = load_json(benchmark_paths.gan_benchmark_results("results"))
     assert len(content["rows"]) == 3 and content["data"]["learned_positives"] > 50
     assert all(row["status"] == "done" for row in content["rows"] if row["contender"] != "fails")
     for file in (
-        paths.gan_benchmark_figure("results", "peers"),
-        paths.gan_benchmark_grid("results", "peers"),
+        benchmark_paths.gan_benchmark_figure("results", "peers"),
+        benchmark_paths.gan_benchmark_grid("results", "peers"),
     ):
         assert file.stat().st_size > 10_000
-    assert str(in_tmp) not in paths.gan_benchmark_results("results").read_text()
+    assert str(in_tmp) not in benchmark_paths.gan_benchmark_results("results").read_text()
     capsys.readouterr()
     benchmark_gan.main(["--what", "report"])
     assert "noise" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import data_loader
 from common import paths
 from conftest import COLUMNS, metadata_row, write_csv
 from data_loader import load_images
-from dataset.image_reader import read_image
+from dataset.images import read_image
 from dataset.records import load_dataset, load_official_test
 from utils import UserError
 

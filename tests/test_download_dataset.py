@@ -23,9 +23,8 @@ import download_dataset
 from common import paths
 from common.file_formats import format_problems
 from dataset import archive as dataset_archive
-from dataset.archive import EXTRACTING
+from dataset.download import EXTRACTING, KEY_FILE, TOKEN_FILES
 from dataset.file_formats import DownloadMarker
-from dataset.kaggle_client import KEY_FILE, TOKEN_FILES
 from download_dataset import DATASET, main
 from kaggle_server import KEY, TOKEN, USERNAME, KaggleServer
 from utils import UserError

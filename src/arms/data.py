@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from arms.file_formats import SkippedImages
 from arms.registry import Synthetic, Treatment
 from arms.treatments import Addition, FitImages
 from common import paths
 from data_loader import ImageSet, load_images
+from dataset.file_formats import SkippedImages
 from dataset.records import Dataset, OfficialTest, load_dataset, load_official_test, name_some
 from dataset.splits import (
     TEST,

@@ -8,19 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
+from dataset.file_formats import SkippedImages
 from stats.metric_registry import METRICS, value_fields
 
 Interval = list[float] | list[float | None] | None
 
 
 # --- parts of several files ------------------------------------------------------------------------
-class SkippedImages(TypedDict):
-    """Images that --skip-bad-images left out."""
-
-    count: Annotated[int, "number of images"]
-    image_ids: Annotated[list[str], "their ids"]
-
-
 class Origin(TypedDict):
     """Where the numbers of a file come from."""
 

@@ -36,7 +36,7 @@ class FoldPath(Protocol):
     def __call__(self, folder: str | Path, fold: int | None = None) -> Path: ...
 
 
-def _in_folder(*parts: str) -> Callable[[str | Path], Path]:
+def in_folder(*parts: str) -> Callable[[str | Path], Path]:
     """Make a function: folder -> path of ``parts`` in it."""
     return lambda folder: Path(folder).joinpath(*parts)
 
@@ -60,15 +60,7 @@ def _of_gan_run(name: str) -> FoldPath:
     return lambda folder, fold=None: Path(folder) / f"{'gan_' if fold is None else f'gan_fold_{fold}_'}{name}"
 
 
-TEMPORARY_PATTERN = ".*.tmp"  # of files being written, by ``utils.atomic_path``
-
-
-def temporary_pattern(path: Path) -> str:
-    """Pattern of the temporary files from which ``path`` is made."""
-    return f".{path.stem}.*{path.suffix}.tmp"
-
-
-download_marker = _in_folder(".download_complete.json")  # which dataset this is; written last
+download_marker = in_folder(".download_complete.json")  # which dataset this is; written last
 
 
 # --- the dataset, as Kaggle delivers it ------------------------------------------------------------
@@ -78,10 +70,10 @@ PATIENT_MAP = "pneumonia-challenge-dataset-mappings_2018.json"
 SPLITS = "splits.json"
 
 
-training_images = _in_folder("Training", "Images")
-training_masks = _in_folder("Training", "Masks")
-test_images = _in_folder("Test")
-phantom_marker = _in_folder("phantoms.json")  # their settings
+training_images = in_folder("Training", "Images")
+training_masks = in_folder("Training", "Masks")
+test_images = in_folder("Test")
+phantom_marker = in_folder("phantoms.json")  # their settings
 
 
 # --- caches ---------------------------------------------------------------------------------------
@@ -111,7 +103,7 @@ cv_predictions = _of_arm("{}cv_predictions.csv")
 unlabelled_predictions = _of_arm("{}unlabelled_predictions.csv")
 loss_figure = _of_arm("{}loss.png")
 acc_figure = _of_arm("{}acc.png")
-cv_comparison_figure = _in_folder(CV_COMPARISON)
+cv_comparison_figure = in_folder(CV_COMPARISON)
 
 
 # --- GAN -------------------------------------------------------------------------------------------
@@ -169,7 +161,7 @@ def synthetic_fold(synthetic_dir: str | Path, fold: int | None) -> Path:
     return _of_fold(Path(synthetic_dir), fold)
 
 
-synthetic_manifest = _in_folder("manifest.json")
+synthetic_manifest = in_folder("manifest.json")
 
 
 # --- analysis --------------------------------------------------------------------------------------
@@ -178,16 +170,16 @@ def comparison_figure(analysis_dir: str | Path, quantity: str) -> Path:
     return Path(analysis_dir) / f"comparison_{quantity}.png"
 
 
-comparison_report = _in_folder("comparison_report.txt")
-comparison = _in_folder("comparison.json")  # every arm and every pair in numbers
+comparison_report = in_folder("comparison_report.txt")
+comparison = in_folder("comparison.json")  # every arm and every pair in numbers
 
 
 TEMPLATES_DIR = SRC / "report" / "templates"
 REPORT_TEMPLATE = "report.html.j2"
 
 
-report_page = _in_folder("report.html")
-image_quality = _in_folder("image_quality.json")  # synthetic beside real images
+report_page = in_folder("report.html")
+image_quality = in_folder("image_quality.json")  # synthetic beside real images
 
 
 def analysis_figure(analysis_dir: str | Path, name: str) -> Path:
@@ -195,13 +187,13 @@ def analysis_figure(analysis_dir: str | Path, name: str) -> Path:
     return Path(analysis_dir) / f"{name}.png"
 
 
-ssim_analysis = _in_folder("ssim_analysis.json")
-fid_score = _in_folder("fid_score.json")
-real_vs_synthetic_figure = _in_folder("real_vs_synthetic_comparison.png")
+ssim_analysis = in_folder("ssim_analysis.json")
+fid_score = in_folder("fid_score.json")
+real_vs_synthetic_figure = in_folder("real_vs_synthetic_comparison.png")
 
 
 # --- pipeline --------------------------------------------------------------------------------------
-pipeline_log = _in_folder("pipeline.json")  # steps that ran, with their commands
+pipeline_log = in_folder("pipeline.json")  # steps that ran, with their commands
 
 
 # --- low-data study --------------------------------------------------------------------------------
@@ -213,64 +205,5 @@ def study_fraction(study_dir: str | Path, fraction: float) -> Path:
     return Path(study_dir) / f"fraction_{fraction:g}"
 
 
-learning_curve_results = _in_folder("learning_curve.json")
-learning_curve_figure = _in_folder("learning_curve.png")
-
-
-# --- benchmark -------------------------------------------------------------------------------------
-BENCHMARK_DIR = "./data/cache/benchmark"  # its phantoms, caches and outputs
-
-
-benchmark_results = _in_folder("benchmark.json")
-benchmark_figure = _in_folder("benchmark.png")
-
-
-# --- comparison of generators ----------------------------------------------------------------------
-GAN_BENCHMARK_DIR = "./data/cache/gan_benchmark"  # of what contenders made, and their logs
-PEERS_DIR = "./data/cache/gan_peers"  # the environment in which the others' packages are installed
-PEER_DRIVERS = SRC / "benchmarks" / "generators" / "peer_drivers"
-
-
-gan_benchmark_results = _in_folder("gan_benchmark.json")
-
-
-def gan_benchmark_figure(output_dir: str | Path, what: str) -> Path:
-    """``what`` is "peers" or "options"."""
-    return Path(output_dir) / f"gan_benchmark_{what}.png"
-
-
-def gan_benchmark_grid(output_dir: str | Path, what: str) -> Path:
-    """Generated images only."""
-    return Path(output_dir) / f"gan_benchmark_{what}_images.png"
-
-
-def benchmark_unit(work_dir: str | Path, name: str) -> Path:
-    """Folder of one contender with one seed and one budget."""
-    return Path(work_dir) / name
-
-
-benchmark_reals = _in_folder("reals.npy")  # shows patients: removed afterwards
-made_images = _in_folder("made.npz")
-unit_log = _in_folder("log.txt")
-unit_cost = _in_folder("cost.json")
-
-
-def unit_again(unit: str | Path) -> Path:
-    """Folder in which a unit is trained again, until it has images."""
-    return Path(unit).with_name(f"{Path(unit).name}_again")
-
-
-def lock_beside(path: str | Path) -> Path:
-    """Lock file for writers of ``path``."""
-    return Path(path).with_name(f".{Path(path).name}.lock")
-
-
-def benchmark_scorer(cache_dir: str | Path, name: str) -> Path:
-    """The ResNet-18 in whose features generated images are scored."""
-    return Path(cache_dir) / "gan_scorer" / f"{name}.pth"
-
-
-def peers_python(peers_dir: str | Path) -> Path:
-    """Python of the environment ``peers_dir``, on Windows or elsewhere."""
-    windows = Path(peers_dir) / "Scripts" / "python.exe"
-    return windows if windows.is_file() else Path(peers_dir) / "bin" / "python"
+learning_curve_results = in_folder("learning_curve.json")
+learning_curve_figure = in_folder("learning_curve.png")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, NotRequired, TypedDict
 
+from dataset.file_formats import SkippedImages
 from image_metrics.copies import CloserToTraining, NearCopies
 from image_metrics.distances import SubsetDistance
 from image_metrics.equal_draws import EqualDistances, MeanDistances
@@ -23,13 +24,6 @@ class ImageCounts(TypedDict):
     training: Annotated[int, "real training images of the same kind"]
     heldout: Annotated[int, "real test images of the same kind"]
     synthetic: Annotated[int, "synthetic images"]
-
-
-class SkippedImages(TypedDict):
-    """Images left out by --skip-bad-images."""
-
-    count: Annotated[int, "images"]
-    image_ids: Annotated[list[str], "their names"]
 
 
 class ImageProvenance(TypedDict):

@@ -5,18 +5,17 @@ memory as they are. The index beside it names the image in each row, its state, 
 which is verified whenever a file is opened. A file gets its final name, by a rename, when it is complete.
 
 All lists of one folder at one size share what any of them has decoded: an image that another file holds in
-the same state is copied from there, whether that file is complete, unfinished, or damaged elsewhere. So a
-part of the training images costs no decoding, and a changed image costs one. Parts of up to ``IN_MEMORY``
-bytes are gathered in memory and leave no file of their own; larger ones get one, to be mapped.
+the same state is copied from there, whether that file is complete, unfinished, or damaged elsewhere. Lists
+of up to ``IN_MEMORY`` bytes are gathered in memory; larger ones get a file of their own, to be mapped.
 
-Threads decode, not processes: Pillow inflates and resizes without holding Python's lock, and pixels need
-not be sent from one process to another.
+Threads decode, not processes: Pillow works without Python's lock, and pixels need not be sent.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -24,12 +23,13 @@ import shutil
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from common.file_lock import hold_lock
-from dataset.image_lists import ImageList, State
+from utils import hold_lock, sha256_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,8 +40,59 @@ BLOCK = 256  # images decoded before they are written: 13 MB at 224 pixels
 IN_MEMORY = 256 * 2**20  # bytes
 KEY_CHARACTERS = 20  # of a key, in file names
 
+State = tuple[str, int | None, int | None]  # name below the folder, bytes, mtime in ns; None: no such file
 Row = tuple[State, int | None]  # CRC-32 of its pixels; None: the image is bad and has no row in the array
 Decode = Callable[[Path], "np.ndarray"]  # file -> uint8 [S, S]; raises OSError if it is bad
+
+
+# --- lists of images -------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class ImageList:
+    """Images below ``folder`` that are decoded to ``image_size`` pixels a side.
+
+    ``decoder`` names the settings and the version of the decoding code. The keys change with all of it.
+    """
+
+    folder: Path
+    states: tuple[State, ...]
+    image_size: int
+    decoder: str
+
+    @cached_property
+    def key(self) -> str:
+        """The same for the same pixels: sha256 of states, size and decoder, but not of the folder."""
+        return sha256_json([self.states, self.image_size, self.decoder])
+
+    def row_keys(self) -> tuple[str, ...]:
+        """A key of each image alone: hash of folder, state, size and decoder, 32 hexadecimal digits."""
+        rest = f"{self.folder.resolve()}|{self.image_size}|{self.decoder}"
+        names = (f"{state}|{rest}".encode() for state in self.states)
+        return tuple(hashlib.blake2b(name, digest_size=16).hexdigest() for name in names)
+
+    def kept(self, good: Sequence[bool]) -> ImageList:
+        """The same list without the images that are not ``good``."""
+        return replace(self, states=tuple(compress(self.states, good)))
+
+    def cache_folder(self, cache_dir: str | Path) -> Path:
+        """The folder that all lists of the same image folder, size and decoder share."""
+        identity = sha256_json([str(self.folder.resolve()), self.image_size, self.decoder])
+        return Path(cache_dir) / "images" / f"{self.folder.name}_{self.image_size}px_{identity[:8]}"
+
+
+def list_images(files: Sequence[Path], image_size: int, decoder: str) -> ImageList:
+    """Look at the state of ``files`` without opening any."""
+    parents = {file.parent for file in files}
+    folder = Path(os.path.commonpath(parents)) if parents else Path()
+
+    def state(file: Path) -> State:
+        name = file.relative_to(folder).as_posix()
+        try:
+            status = file.stat()
+        except OSError:
+            return name, None, None
+        return name, status.st_size, status.st_mtime_ns
+
+    return ImageList(folder, tuple(state(file) for file in files), image_size, decoder)
 
 
 @dataclass(frozen=True)
@@ -73,11 +124,11 @@ def load_pixels(
     """Return (pixels uint8 [K, S, S] of the good images, bool [N]: which are good), decoding what is missing.
 
     Bad images have no row, and are tried again in every call. The pixels are a read-only memory map, or
-    gathered in memory from other lists' files. ``OSError`` if the cache cannot be read or written; an
-    unfinished file is removed if the disk is full.
+    gathered in memory. ``OSError`` if the cache cannot be read or written; if the disk is full, an unfinished
+    file is removed.
     """
     job = _Job(images, decode, max(1, workers))
-    folder = _cache_folder(images, cache_dir)
+    folder = images.cache_folder(cache_dir)
     file = _CacheFile(folder / f"{images.key[:KEY_CHARACTERS]}.npy", images.image_size)
     if folder.is_dir():
         if (rows := _verified_rows(file, job)) is not None:
@@ -89,7 +140,6 @@ def load_pixels(
         rows = _verified_rows(file, job)  # another process may have made it in the meantime
         if rows is None:
             rows = _build(file, job, desc)
-            # The size of this file alone: others come and go while other processes write below the folder.
             size = f"{file.pixels.stat().st_size / 1e9:.2f} GB"
             log.info(
                 f"{_good(rows).sum():,} decoded images ({size}) are kept in {cache_dir}, which may be deleted"
@@ -101,21 +151,15 @@ def count_missing(images: ImageList, cache_dir: str | Path | None) -> int:
     """Return how many images would have to be decoded; cached pixels are not verified for this."""
     if cache_dir is None:
         return len(images.states)
-    sources = _Sources(_cache_folder(images, cache_dir), images.image_size)
+    sources = _Sources(images.cache_folder(cache_dir), images.image_size)
     return sum(state not in sources.row_of for state in images.states)
-
-
-def _cache_folder(images: ImageList, cache_dir: str | Path) -> Path:
-    return Path(cache_dir) / "images" / images.cache_name()
 
 
 def _map(file: _CacheFile, rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
     import numpy as np
 
-    good = _good(rows)
-    if not good.any():  # an empty array cannot be mapped
-        return np.load(file.pixels, allow_pickle=False), good
-    return np.load(file.pixels, mmap_mode="r", allow_pickle=False), good
+    good = _good(rows)  # an empty array cannot be mapped
+    return np.load(file.pixels, mmap_mode="r" if good.any() else None, allow_pickle=False), good
 
 
 def _good(rows: Sequence[Row]) -> np.ndarray:
@@ -136,6 +180,10 @@ class _CacheFile:
 
     pixels: Path
     image_size: int
+
+    @property
+    def row_bytes(self) -> int:
+        return self.image_size**2
 
     @property
     def index(self) -> Path:
@@ -164,6 +212,10 @@ class _CacheFile:
                 rows += [((name, size, changed), crc) for name, size, changed, crc in json.loads(line)]
         return rows
 
+    @staticmethod
+    def index_line(rows: Sequence[Row]) -> str:
+        return json.dumps([[*state, crc] for state, crc in rows]) + "\n"
+
     def write_header(self, file: BinaryIO, n_rows: int) -> None:
         """Write the .npy header, which is as long for any number of rows, so that it can be rewritten."""
         import numpy as np
@@ -187,11 +239,8 @@ class _CacheFile:
             return None
 
     def count_intact(self, start: int, crcs: Sequence[int], workers: int) -> int:
-        """Return how many rows, from the first, have the CRC-32 they ought to have.
-
-        They are read, not mapped: pages of a map would count as this process's memory.
-        """
-        row_bytes = self.image_size**2
+        """Return how many rows, from the first, have their CRC-32; read, as mapped pages count as memory."""
+        row_bytes = self.row_bytes
 
         def check(first: int) -> int:
             expected = crcs[first : first + BLOCK]
@@ -214,17 +263,12 @@ class _CacheFile:
 
 
 def _verified_rows(file: _CacheFile, job: _Job) -> list[Row] | None:
-    """Return the index of a complete and intact file of these images; None if it has to be built.
-
-    That is also so if an image that was bad no longer is.
-    """
+    """Return the index of a complete, intact file of these images; None to build it: bad ones may be good."""
     start, rows = file.data_start(), file.read_rows()
     if start is None or tuple(state for state, _ in rows) != job.images.states:
         return None
     crcs = _crcs(rows)
-    if file.pixels.stat().st_size != start + len(crcs) * job.images.row_bytes:
-        return None
-    if any(job.is_mended(row) for row in rows):
+    if file.pixels.stat().st_size != start + len(crcs) * file.row_bytes or any(map(job.is_mended, rows)):
         return None
     return rows if file.count_intact(start, crcs, job.workers) == len(crcs) else None
 
@@ -260,7 +304,7 @@ def _gather(folder: Path, job: _Job) -> np.ndarray | None:
     import numpy as np
 
     images = job.images
-    if len(images.states) * images.row_bytes > IN_MEMORY:
+    if len(images.states) * images.image_size**2 > IN_MEMORY:
         return None
     sources = _Sources(folder, images.image_size)
     if not all(state in sources.row_of for state in images.states):
@@ -283,8 +327,7 @@ def _build(file: _CacheFile, job: _Job, desc: str) -> list[Row]:
     if file.pixels.exists() and not file.index.exists() and partial.index.exists():
         file.pixels.replace(partial.pixels)  # killed between the two renames of ``move_to``
     elif file.pixels.exists():
-        # Damaged, or an image that was bad no longer is: what is good in it is copied.
-        file.move_to(old)
+        file.move_to(old)  # damaged, or a bad image was mended: what is good in it is copied
     sources = _Sources(file.pixels.parent, file.image_size, leave_out=partial)
     try:
         rows = _write_rows(partial, job, sources, desc)
@@ -302,7 +345,7 @@ def _write_rows(partial: _CacheFile, job: _Job, sources: _Sources, desc: str) ->
     from common.progress import progress_bar
 
     images, rows = job.images, _resume(partial, job)
-    folder, left = partial.pixels.parent, (len(images.states) - len(rows)) * images.row_bytes
+    folder, left = partial.pixels.parent, (len(images.states) - len(rows)) * partial.row_bytes
     if shutil.disk_usage(folder).free < left:
         raise OSError(errno.ENOSPC, f"{left / 1e9:.2f} GB more do not fit on the disk", str(folder))
 
@@ -327,18 +370,14 @@ def _write_rows(partial: _CacheFile, job: _Job, sources: _Sources, desc: str) ->
                 block.append((state, None if pixels is None else zlib.crc32(pixels.data)))
                 bar.update()
             file.flush()
-            index.write(_index_line(block))
+            index.write(_CacheFile.index_line(block))
             index.flush()
             rows += block
         partial.write_header(file, len(_crcs(rows)))
-        for written in (file, index):
-            written.flush()
-            os.fsync(written.fileno())
+        file.flush()
+        os.fsync(file.fileno())
+        os.fsync(index.fileno())
     return rows
-
-
-def _index_line(rows: Sequence[Row]) -> str:
-    return json.dumps([[*state, crc] for state, crc in rows]) + "\n"
 
 
 def _resume(partial: _CacheFile, job: _Job) -> list[Row]:
@@ -353,9 +392,9 @@ def _resume(partial: _CacheFile, job: _Job) -> list[Row]:
     # If an image that was bad is good now, all that follows it has another place.
     rows = rows[: next((place for place, row in enumerate(rows) if job.is_mended(row)), len(rows))]
     if start is not None and rows:
-        os.truncate(partial.pixels, start + len(_crcs(rows)) * images.row_bytes)
+        os.truncate(partial.pixels, start + len(_crcs(rows)) * partial.row_bytes)
     else:
         with partial.pixels.open("wb") as file:
             partial.write_header(file, len(images.states))
-    partial.index.write_text(_index_line(rows) if rows else "", encoding="utf-8", newline="\n")
+    partial.index.write_text(partial.index_line(rows) if rows else "", encoding="utf-8", newline="\n")
     return rows

@@ -8,6 +8,8 @@ No ``from __future__ import annotations`` here: it would hide ``NotRequired`` fr
 
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
+from dataset.file_formats import SkippedImages
+
 GENERATOR_FORMAT = "dcgan-generator-1"  # of either architecture, which the checkpoint names
 DISCRIMINATOR_FORMAT = "dcgan-discriminator-1"
 STATE_FORMAT = "gan-training-state-1"
@@ -113,13 +115,6 @@ class StatsLine(LossMeans):
 
 
 # --- history ---------------------------------------------------------------------------------------
-class SkippedImages(TypedDict):
-    """Images that could not be read."""
-
-    count: int
-    image_ids: list[str]
-
-
 class MetricsFacts(TypedDict):
     """What is evaluated, when, and what real images score."""
 

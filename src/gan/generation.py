@@ -22,7 +22,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 import dcgan
 from common import paths
 from data_loader import from_gan_range
-from dataset.image_writer import save_png
+from dataset.images import save_png
 from gan.networks import Generator
 from gan.settings import CLASS_FLAGS
 from gan.step import image_noise

@@ -18,7 +18,7 @@ from common import paths
 from common.distributed import process_count
 from common.file_formats import format_problems
 from data_loader import from_gan_range
-from dataset.image_writer import save_png
+from dataset.images import save_png
 from dataset.records import GROUPED_BY_PATIENT
 from gan.checkpoints import Progress, list_red_flags
 from gan.figures import gan_losses, gan_quality, mosaic, moving

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from common import paths
 from dataset.options import cache_folder
+from utils import TEMPORARY_PATTERN, temporary_pattern
 
 # With --conditional: the index of a class among the labels, and the name of the class on command lines.
 CLASS_NAMES = ("Lung Opacity", "Normal", "No Lung Opacity / Not Normal")
@@ -192,10 +193,10 @@ class Folders:
     def unfinished(self) -> list[Path]:
         """Temporary files that a killed run could not remove, each perhaps as large as a checkpoint."""
         of_gan = paths.gan_dir(self.model_dir, self.fold), paths.gan_images(self.output_dir, self.fold)
-        found = [file for folder in of_gan for file in folder.glob(paths.TEMPORARY_PATTERN)]
+        found = [file for folder in of_gan for file in folder.glob(TEMPORARY_PATTERN)]
         # Beside these, other scripts may be writing theirs at this moment.
         for path in (self.history, self.stats, self.loss_figure, self.quality_figure):
-            found += path.parent.glob(paths.temporary_pattern(path))
+            found += path.parent.glob(temporary_pattern(path))
         return found
 
 

@@ -16,7 +16,7 @@ from data_loader import ImageSet, load_images
 from dataset.records import Dataset, grouping_sentence, load_dataset
 from dataset.splits import TRAIN, Splits, describe_splits, load_or_create_splits, select, training_part
 from gan.settings import CLASS_NAMES, ImageChoice, Schedule
-from synthetic.manifest import few_images_flags
+from synthetic.folders import few_images_flags
 from utils import UserError, as_tensor, derive_seed, load_checkpoint
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from PIL import Image
 from common import paths
 from common.progress import progress_bar
 from dataset.file_formats import PhantomMarker
-from dataset.image_writer import LOW_EFFORT, save_png
+from dataset.images import LOW_EFFORT, save_png
 from phantom.anatomy import Anatomy, draw_anatomy, draw_chest, draw_pose, vary_by_view
 from phantom.findings import (
     COMPANIONS,

@@ -142,7 +142,7 @@ def seconds_per_call(call: Callable[[], object], device: torch.device) -> float:
 
 def decoding_seconds(images: Sequence[Path], image_size: int) -> float:
     """Seconds per image if as many threads decode as the scripts take; a few of ``images`` are decoded."""
-    from dataset.image_reader import read_image
+    from dataset.images import read_image
 
     some = images[:IMAGES_TO_DECODE]
     start = time.perf_counter()

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import paths
-from dataset.image_reader import read_gray
-from dataset.image_writer import is_whole, save_png
+from dataset.images import is_whole, read_gray, save_png
 from dataset.records import name_some
 from synthetic.leak_checks import without_ending
 from utils import UserError

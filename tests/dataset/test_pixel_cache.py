@@ -18,10 +18,10 @@ import train_gan
 from classifier_runs import METRICS, QUICK, run
 from common import paths
 from data_loader import load_images
-from dataset import image_reader
+from dataset import images as image_files
 from dataset import pixel_cache as image_cache
-from dataset.image_lists import ImageList
-from dataset.image_reader import read_image
+from dataset.images import read_image
+from dataset.pixel_cache import ImageList
 from dataset.records import load_dataset
 from utils import UserError, as_tensor, load_checkpoint
 
@@ -75,11 +75,11 @@ def loading_process(records, cache: Path, before_decoding: str) -> list[str]:
     """A command that loads ``records``; ``before_decoding``: what it does before each ``path``."""
     code = (
         f"import functools, sys, time; sys.path.insert(0, {str(paths.SRC)!r})\n"
-        "from pathlib import Path; from dataset import image_lists, image_reader, pixel_cache\n"
+        "from pathlib import Path; from dataset import images as image_files, pixel_cache\n"
         "pixel_cache.BLOCK = 4; print = functools.partial(print, flush=True)\n"
-        f"def decode(path):\n    {before_decoding}\n    return image_reader.read_image(path, {SIZE})\n"
+        f"def decode(path):\n    {before_decoding}\n    return image_files.read_image(path, {SIZE})\n"
         f"files = [Path(file) for file in {[str(path) for path in records['path']]!r}]\n"
-        f"images = image_lists.list_images(files, {SIZE}, image_reader.decoder_version())\n"
+        f"images = pixel_cache.list_images(files, {SIZE}, image_files.decoder_version())\n"
         f"pixels, _ = pixel_cache.load_pixels(images, {str(cache)!r}, decode, workers=1, desc='loading')\n"
         "print('SUM', int(pixels.sum()))\n"
     )
@@ -119,7 +119,7 @@ class TestHitAndMiss:
         decoded.clear()
         assert load_images(records, 8, cache_dir=cache).pixels.shape == (12, 8, 8)
         assert len(decoded) == 12
-        monkeypatch.setattr(image_reader, "DECODING", 999)
+        monkeypatch.setattr(image_files, "DECODING", 999)
         assert load(records, cache).key != key
         assert len(decoded) == 24
 

@@ -20,7 +20,7 @@ from gan import warnings as gan_warnings
 from gan.figures import gan_quality, mosaic, moving
 from gan.meters import Clock
 from gan_data import make_dataset
-from synthetic.manifest import make_manifest
+from synthetic.folders import make_manifest
 from utils import UserError, load_checkpoint, load_json, save_checkpoint
 
 SMALL = [

@@ -25,13 +25,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks import benchmark_paths
 from benchmarks.generators.contenders import Unit
 from benchmarks.generators.data import K_FOLDS, BenchmarkData
 from benchmarks.generators.scores import AVERAGED, RAW
 from common import paths
-from common.file_lock import try_lock
 from common.paths import SRC
-from utils import UserError, atomic_path, load_json, save_json
+from utils import UserError, atomic_path, load_json, save_json, try_lock
 
 PACKAGES = ("torch", "torchvision", "numpy", "lightweight-gan", "stylegan2_pytorch", "diffusers")
 NEVER = str(10**6)  # epochs between files that are not wanted here, and epochs of a run that time ends
@@ -57,7 +57,7 @@ class RunSetup:
 
     def folder(self, unit: Unit) -> Path:
         """Folder of one unit's run."""
-        return paths.benchmark_unit(self.work, unit.folder_name(f"{self.data.key()} {self.count}"))
+        return benchmark_paths.benchmark_unit(self.work, unit.folder_name(f"{self.data.key()} {self.count}"))
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,14 @@ def make_images(unit: Unit, setup: RunSetup, again: bool = False) -> MadeImages:
     """
     folder = setup.folder(unit)
     with locked_folder(folder):
-        if not again and (kept := read_made(paths.made_images(folder))) is not None:
+        if not again and (kept := read_made(benchmark_paths.made_images(folder))) is not None:
             return kept
-        place = paths.unit_again(folder) if again else folder
+        place = benchmark_paths.unit_again(folder) if again else folder
         if again or unit.budget.kimg is None:
             shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True, exist_ok=True)
         (_train_ours if unit.contender.ours else _train_peer)(unit, setup, place)
-        made = read_made(paths.made_images(place))
+        made = read_made(benchmark_paths.made_images(place))
         if made is None or not made.images:
             raise UnitFailedError("failed", "it ended without images")
         if again:
@@ -108,7 +108,7 @@ def make_images(unit: Unit, setup: RunSetup, again: bool = False) -> MadeImages:
 @contextlib.contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
     """Hold the lock of a unit's folder; ``UnitBusyError`` if another process holds it."""
-    with try_lock(paths.lock_beside(folder)) as ours:
+    with try_lock(benchmark_paths.lock_beside(folder)) as ours:
         if not ours:
             raise UnitBusyError
         yield
@@ -122,7 +122,7 @@ def read_made(file: Path) -> MadeImages | None:
                 name: content[name] for name in (RAW, AVERAGED) if name in content
             }
             facts = json.loads(str(content["facts"]))
-        cost = paths.unit_cost(file.parent)
+        cost = benchmark_paths.unit_cost(file.parent)
         return MadeImages(images, facts | (load_json(cost) if cost.is_file() else {}))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, UserError):
         return None
@@ -137,17 +137,17 @@ def _train_peer(unit: Unit, setup: RunSetup, folder: Path) -> None:
     if not python.is_file():
         reason = f"{contender.package} is not installed: --what install makes its environment"
         raise UnitFailedError("not_installed", reason)
-    seconds, reals = 60 * unit.budget.minutes, paths.benchmark_reals(folder)
+    seconds, reals = 60 * unit.budget.minutes, benchmark_paths.benchmark_reals(folder)
     try:
         with atomic_path(reals) as temporary, temporary.open("wb") as file:
             np.save(file, setup.data.training)
         command = [
-            str(python), str(paths.PEER_DRIVERS / contender.driver), "--images", str(reals),
-            "--out", str(paths.made_images(folder)), "--seconds", f"{seconds:g}", "--seed", str(unit.seed),
-            "--count", str(setup.count), "--device", setup.device, *contender.flags,
+            str(python), str(benchmark_paths.PEER_DRIVERS / contender.driver), "--images", str(reals),
+            "--out", str(benchmark_paths.made_images(folder)), "--seconds", f"{seconds:g}",
+            "--seed", str(unit.seed), "--count", str(setup.count), "--device", setup.device, *contender.flags,
         ]  # fmt: skip
-        cost = run_limited(command, paths.unit_log(folder), seconds + setup.grace)
-        save_json(paths.unit_cost(folder), cost)
+        cost = run_limited(command, benchmark_paths.unit_log(folder), seconds + setup.grace)
+        save_json(benchmark_paths.unit_cost(folder), cost)
     finally:
         reals.unlink(missing_ok=True)
 
@@ -225,12 +225,12 @@ def _train_ours(unit: Unit, setup: RunSetup, folder: Path) -> None:
         # VGG16 may be there on one machine and not on another: it is off unless a set of options asks for it.
         "--perceptual", "off", *unit.contender.flags,
     ]  # fmt: skip
-    cost = run_limited(command, paths.unit_log(folder), limit)
-    save_json(paths.unit_cost(folder), cost)
+    cost = run_limited(command, benchmark_paths.unit_log(folder), limit)
+    save_json(benchmark_paths.unit_cost(folder), cost)
     images, facts = sample_ours(folder, unit.seed, setup)
     settings = {name: facts.pop(name) for name in ("precision", "perceptual")}
     facts["settings"] = {"flags": shlex.join(unit.contender.flags), **settings}
-    with atomic_path(paths.made_images(folder)) as temporary, temporary.open("wb") as file:
+    with atomic_path(benchmark_paths.made_images(folder)) as temporary, temporary.open("wb") as file:
         arrays: dict[str, Any] = {"facts": np.array(json.dumps(facts)), **images}
         np.savez_compressed(file, **arrays)
 
@@ -274,7 +274,7 @@ def install_peers(peers_dir: Path) -> None:
     """Make an environment in ``peers_dir`` with the peers' packages, by name from the package index."""
     uv = shutil.which("uv")
     create = [uv, "venv", "--allow-existing"] if uv else [sys.executable, "-m", "venv"]
-    python = str(paths.peers_python(peers_dir))
+    python = str(benchmark_paths.peers_python(peers_dir))
     commands = [[*create, str(peers_dir)]]
     if uv:
         commands.append([uv, "pip", "install", "--python", python, *PACKAGES])

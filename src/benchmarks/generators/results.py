@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
+from benchmarks import benchmark_paths
 from benchmarks.file_formats import FailedRow, FinishedRow, GeneratorBenchmark, ImageScores, UnitRow
 from benchmarks.generators.contender_runs import (
     MadeImages,
@@ -21,9 +22,7 @@ from benchmarks.generators.contender_runs import (
 )
 from benchmarks.generators.contenders import Unit
 from benchmarks.generators.scores import SPACES, Judge, is_trained, nearest_generator, shipped_generator
-from common import paths
-from common.file_lock import hold_lock
-from utils import UserError, load_json, public_path, save_json
+from utils import UserError, hold_lock, load_json, public_path, save_json
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class GeneratorResults:
             "controls": judge.control_scores(),
             "rows": [],
         }
-        with hold_lock(paths.lock_beside(self.file)):
+        with hold_lock(benchmark_paths.lock_beside(self.file)):
             if not self.file.is_file():
                 save_json(self.file, empty)
             return self._read()
@@ -75,7 +74,7 @@ class GeneratorResults:
         A failure does not replace a finished row: then nothing is added, and the result is False. The file is
         read anew, because another command may have added to it.
         """
-        with hold_lock(paths.lock_beside(self.file)):
+        with hold_lock(benchmark_paths.lock_beside(self.file)):
             self.content = self._read()
             same = [kept for kept in self.content["rows"] if place_of(kept) == place_of(row)]
             if row["status"] != "done" and any(kept["status"] == "done" for kept in same):

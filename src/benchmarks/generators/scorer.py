@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from torchvision.models import ResNet, resnet18
 
+from benchmarks import benchmark_paths
 from benchmarks.file_formats import ScorerFacts
 from benchmarks.generators.data import BenchmarkData
-from common import paths
 from common.progress import progress_bar
 from data_loader import ImageSet, augment_light, to_classifier_range
 from stats.metrics import auroc
@@ -57,7 +57,7 @@ def load_scorer(
     labels = data.learned.records["label"].tolist()
     recipe = [epochs, BATCH, SEED, LR, WEIGHT_DECAY]
     key = sha256_json([data.key(), labels, recipe])
-    file = None if cache_dir is None else paths.benchmark_scorer(cache_dir, key[:20])
+    file = None if cache_dir is None else benchmark_paths.benchmark_scorer(cache_dir, key[:20])
     if file is not None and (kept := _read_scorer(file, key)) is not None:
         return Scorer(kept[0], device, kept[1])
     network = train_scorer(data.learned, data.image_size, device, precision, epochs)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import benchmark_paths
 from benchmarks.generators import contender_runs as runs
 from benchmarks.generators.contenders import Budget, Contender, Unit
 from benchmarks.generators.results import measure_unit
-from common import paths
 from fake_contenders import SIDE, unit
 
 
@@ -57,7 +57,7 @@ def test_images_of_an_earlier_time_are_scored_without_training_again(setup, judg
     first = measure_unit(here, setup, judge, "peers")
     Path(here.contender.driver).unlink()
     assert measure_unit(here, setup, judge, "peers") == first
-    paths.made_images(setup.folder(here)).write_bytes(b"PK cut off")
+    benchmark_paths.made_images(setup.folder(here)).write_bytes(b"PK cut off")
     assert measure_unit(here, setup, judge, "peers")["status"] == "failed"
 
 

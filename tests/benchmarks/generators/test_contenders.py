@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks import benchmark_paths
 from benchmarks.generators import contender_runs as runs
 from benchmarks.generators.contenders import (
     OPTION_SETS,
@@ -13,7 +14,6 @@ from benchmarks.generators.contenders import (
     contenders,
     option_contender,
 )
-from common import paths
 from utils import UserError
 
 
@@ -25,7 +25,7 @@ def test_all_that_the_comparison_is_about_are_contenders():
         "diffusers-ddpm", "diffusers-ddpm small", "plain-dcgan",
     ]  # fmt: skip
     for contender in contenders().values():
-        assert contender.ours or (paths.PEER_DRIVERS / contender.driver).is_file()
+        assert contender.ours or (benchmark_paths.PEER_DRIVERS / contender.driver).is_file()
         assert contender.ours or contender.package is None or contender.package in runs.PACKAGES
 
 

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import benchmark_paths
 from benchmarks.generators import contender_runs as runs
-from common import paths
 from fake_contenders import SIDE, smooth_faces
 
 
 @pytest.fixture
 def drivers(monkeypatch):
     """Their folder on the path, as it is when one of them is run."""
-    monkeypatch.syspath_prepend(str(paths.PEER_DRIVERS))
+    monkeypatch.syspath_prepend(str(benchmark_paths.PEER_DRIVERS))
     yield lambda name: importlib.import_module(name)
-    for name in [file.stem for file in paths.PEER_DRIVERS.glob("*.py")]:
+    for name in [file.stem for file in benchmark_paths.PEER_DRIVERS.glob("*.py")]:
         sys.modules.pop(name, None)
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import benchmark_paths
 from benchmarks.file_formats import GeneratorBenchmark
 from benchmarks.generators import contender_runs as runs
 from benchmarks.generators.contenders import Budget, Contender, Unit
 from benchmarks.generators.results import GeneratorResults, measure_unit, measure_units
-from common import paths
 from common.file_formats import format_problems
 from fake_contenders import BODIES, DRIVER, MACHINE, SCORER, unit
 from gan import options as gan_options
@@ -48,7 +48,7 @@ def test_the_file_has_its_documented_form(results, setup, judge, tmp_path):
 
 @pytest.mark.parametrize("folder", ["gan_benchmark_options"])
 def test_the_committed_files_have_their_documented_form(folder):
-    content = load_json(paths.gan_benchmark_results(RESULTS / folder))
+    content = load_json(benchmark_paths.gan_benchmark_results(RESULTS / folder))
     assert format_problems(content, GeneratorBenchmark) == []
     assert {row["status"] for row in content["rows"]} == {"done"}
 
@@ -74,22 +74,22 @@ def test_an_interruption_while_writing_leaves_the_file_whole(results, setup, jud
 def test_again_trains_again(results, setup, judge, tmp_path):
     here = unit(tmp_path, "noise")
     measure_units([here], setup, judge, results, "peers", again=False)
-    made = paths.made_images(setup.folder(here)).stat().st_mtime_ns
+    made = benchmark_paths.made_images(setup.folder(here)).stat().st_mtime_ns
     measure_units([here], setup, judge, results, "peers", again=True)
-    assert paths.made_images(setup.folder(here)).stat().st_mtime_ns != made
+    assert benchmark_paths.made_images(setup.folder(here)).stat().st_mtime_ns != made
     assert len(load_json(results.file)["rows"]) == 1
-    assert not paths.unit_again(setup.folder(here)).exists()
+    assert not benchmark_paths.unit_again(setup.folder(here)).exists()
 
 
 def test_a_failure_takes_the_place_of_nothing(results, setup, judge, tmp_path, capsys):
     here = unit(tmp_path, "noise")
     measure_units([here], setup, judge, results, "peers", again=False)
     before = load_json(results.file)["rows"]
-    images = paths.made_images(setup.folder(here)).read_bytes()
+    images = benchmark_paths.made_images(setup.folder(here)).read_bytes()
     Path(here.contender.driver).write_text(DRIVER.format(body=BODIES["fails"]))
     measure_units([here], setup, judge, results, "peers", again=True)
     assert load_json(results.file)["rows"] == before and "the finished row stays" in capsys.readouterr().out
-    assert paths.made_images(setup.folder(here)).read_bytes() == images
+    assert benchmark_paths.made_images(setup.folder(here)).read_bytes() == images
 
 
 def test_two_commands_do_not_train_one_contender(results, setup, judge, tmp_path, capsys):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks.speed import plain_path
 from classifier import FeatureExtractor, build_classifier
-from dataset.image_reader import read_image
+from dataset.images import read_image
 from image_metrics.distances import frechet_distance_of_features, kernel_distance_of_subsets
 from networks.vgg16 import untrained_vgg16
 from utils import set_seed

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks import benchmark_paths
 from benchmarks.file_formats import SpeedBenchmark
 from benchmarks.speed import plan, results
-from common import paths
 from common.file_formats import format_problems
 from fake_speed_rows import ROW_KEYS
 from utils import load_json
@@ -25,6 +25,6 @@ def test_different_answers_are_no_measurement(bench, monkeypatch):
 
 
 def test_the_committed_file_has_its_documented_form():
-    content = load_json(paths.benchmark_results(RESULTS))
+    content = load_json(benchmark_paths.benchmark_results(RESULTS))
     assert format_problems(content, SpeedBenchmark) == []
     assert [row["id"] for row in content["rows"]] == [item.id for item in plan.PLANS]
