@@ -22,7 +22,7 @@ import pytest
 import download_dataset
 from common import paths
 from common.file_formats import format_problems
-from dataset import archive as dataset_archive
+from dataset import download as dataset_archive
 from dataset.download import EXTRACTING, KEY_FILE, TOKEN_FILES
 from dataset.file_formats import DownloadMarker
 from download_dataset import DATASET, main
