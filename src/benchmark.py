@@ -34,7 +34,7 @@ def row_ids(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
         if name not in ROW_IDS:
-            raise argparse.ArgumentTypeError(f"no row is called {name!r}; the rows are {', '.join(ROW_IDS)}")
+            raise argparse.ArgumentTypeError(f"{name!r} is not a row; choose from {', '.join(ROW_IDS)}")
     return names
 
 
@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def usable_weights(asked: str) -> Literal["imagenet", "none"]:
-    """Return "imagenet" or "none"; ``UserError`` if "imagenet" was asked for and cannot be had."""
+    """Return "imagenet" or "none"; raises ``UserError`` if "imagenet" was asked for and cannot be had."""
     if asked == "none":
         return "none"
     from classifier import build_classifier

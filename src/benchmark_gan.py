@@ -56,7 +56,7 @@ OPTIONS = (
     *CACHE_OPTIONS,
     Option(
         "--what", "peers: compare this project's generators with others; options: compare sets of options of "
-        "this project's; report: show tables and figures of the rows there are; install: make the "
+        "this project's; report: show tables and figures of the rows measured so far; install: make the "
         "environment of the other projects' packages",
         choices=WHAT, default="peers",
     ),
@@ -120,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
 def chosen_units(args: argparse.Namespace) -> list[Unit]:
     """List every contender with every seed, seeds outermost: an interrupted run has compared all by one.
 
-    ``UserError`` for an unknown contender or set of options.
+    Raises ``UserError`` for an unknown contender or set of options.
     """
     from benchmarks.generators.contenders import OURS, Budget, Unit, contenders, option_contender
 
@@ -210,7 +210,7 @@ def report_contenders(content: GeneratorBenchmark, output_dir: str, what: str) -
 
 
 def reals_in_words(content: GeneratorBenchmark) -> str:
-    """Word the real images and the scorer."""
+    """Describe the real images and the scorer in words."""
     facts, scorer = content["data"], content["scorer"]
     return (
         f"{facts['learned_positives']:,} positives of {facts['learned_patients']:,} patients to learn from, "

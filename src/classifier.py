@@ -110,7 +110,7 @@ def logits_in_full_precision(head: nn.Linear, features: torch.Tensor) -> torch.T
 def build_classifier(weights: str, frozen: bool) -> PneumoniaClassifier:
     """Build a fresh classifier; ``weights``: "imagenet", "none" or a file with a ResNet-50 state dict.
 
-    ``UserError`` if weights are not available or do not fit.
+    Raises ``UserError`` if weights are not available or do not fit.
     """
     model = PneumoniaClassifier(frozen)
     if weights == "none":
@@ -152,7 +152,7 @@ def split_of_weights(weights: str) -> str | None:
 
 
 def load_classifier(path: str | Path) -> tuple[PneumoniaClassifier, ClassifierCheckpoint]:
-    """Load a checkpoint: (classifier in eval mode, content). ``UserError`` if it is another file."""
+    """Load a checkpoint: (classifier in eval mode, content). Raises ``UserError`` if it is another file."""
     content: Any = load_checkpoint(path, "`python src/train_classifier.py`")
     checkpoint: ClassifierCheckpoint = content
     if checkpoint.get("format") != CHECKPOINT_FORMAT:
@@ -301,8 +301,8 @@ def feature_caches(
 ) -> list[FeatureCache]:
     """Make the caches of the features of ``model``'s backbone, one for each of ``views`` views.
 
-    The first view is the images as they are. In the others each image is augmented in a way of its own that
-    depends on the view and its id alone. ``hint``, ``remedy``: of ``FeatureCache``.
+    The first view holds the images as they are. In every other view each image is augmented; how depends on
+    the view and the image's id alone. ``hint`` and ``remedy`` are passed to ``FeatureCache``.
     """
     extract = FeatureExtractor(model, device, precision)
 

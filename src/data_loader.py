@@ -75,12 +75,12 @@ def load_images(
     desc: str = "decoding images",
     cache_dir: str | Path | None = None,
 ) -> ImageSet:
-    """Decode ``records`` (columns image_id, path): image_size**2 bytes an image.
+    """Decode ``records`` (columns image_id, path). An image takes image_size**2 bytes.
 
-    With ``cache_dir`` they are decoded once and come from there (see ``dataset/pixel_cache.py``); else, or if
-    that folder cannot be used, they lie in memory. The pixels are the same. ``UserError`` naming the missing
-    or unreadable images, unless ``skip_bad``: then they are left out of ``records`` and ``pixels`` and named
-    in ``skipped``. A bad image never becomes a black one.
+    With ``cache_dir``, images are decoded once and kept there (see ``dataset/pixel_cache.py``). Without it,
+    or if that folder cannot be used, they lie in memory. The pixels are the same. Raises ``UserError`` naming
+    the missing or unreadable images. With ``skip_bad`` these are instead left out of ``records`` and
+    ``pixels`` and named in ``skipped``. A bad image never becomes a black one.
     """
     images = list_images(list(records["path"]), image_size, decoder_version())
     cached = None

@@ -98,7 +98,7 @@ def downloads_dir(data_dir: str | Path) -> Path:
 
 
 def download_dir(data_dir: str | Path, dataset: str) -> Path:
-    """Folder of the unfinished download of ``dataset``."""
+    """Return the folder of the unfinished download of ``dataset``."""
     return downloads_dir(data_dir) / dataset.replace("/", "_")
 
 
@@ -122,7 +122,7 @@ def obtain_dataset(dataset: str, data_dir: Path, force: bool) -> None:
 
 
 def is_there(dataset: str, data_dir: Path) -> bool:
-    """Whether the dataset is in place; ``UserError`` if another one is, or a part of one."""
+    """Return whether the dataset is in place; raises ``UserError`` if another one is, or a part of one."""
     present = entries_present(data_dir)
     if not present:
         return False

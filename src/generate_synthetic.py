@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
 def load_generator(
     path: str, latent_dim: int | None, feature_maps: int | None
 ) -> tuple[Generator, dict[str, Any]]:
-    """Load (generator, its checkpoint); ``UserError`` if a flag contradicts the checkpoint."""
+    """Load (generator, its checkpoint); raises ``UserError`` if a flag contradicts the checkpoint."""
     from gan.networks import generator_from_checkpoint
     from utils import load_checkpoint
 
@@ -95,7 +95,8 @@ def class_to_make(
 ) -> int | None:
     """Return the number of the class that ``label`` names, for a generator that takes one; else None.
 
-    ``UserError`` if it takes one and none is given, or takes none and has not learned from that class alone.
+    Raises ``UserError`` if it takes one and none is given, or takes none and has not learned from that
+    class alone.
     """
     if generator.n_classes:
         if label is None:

@@ -43,8 +43,8 @@ OPTIONS = (
     ),
     Option(
         "--trained-on",
-        "the images that the generator was trained on: a column image_id, patientId or Image Index, or one "
-        "id a line (default: none, then --trained-elsewhere is required)",
+        "list of the images that the generator was trained on: a CSV file with a column image_id, "
+        "patientId or Image Index, or one id a line (default: none, then --trained-elsewhere is required)",
         metavar="CSV",
     ),
     Option(

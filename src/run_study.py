@@ -151,7 +151,7 @@ def gan_settings(args: argparse.Namespace) -> Settings:
 def log_estimate(args: argparse.Namespace, parts: list[Part], images: list[Path], n_scored: int) -> None:
     """Time a few seconds of each kind of work, and say how long all that is due takes.
 
-    ``images``: of the dataset; ``n_scored``: how many images every arm predicts.
+    ``images``: image files of the dataset; ``n_scored``: how many images every arm predicts.
     """
     due = all_due(args, parts)
     if not due:

@@ -99,7 +99,7 @@ def select_device(cpu: bool = False) -> torch.device:
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Whether ``device`` multiplies bfloat16 matrices in hardware."""
+    """Return whether ``device`` multiplies bfloat16 matrices in hardware."""
     import torch
 
     if device.type == "cuda":
@@ -130,8 +130,8 @@ def prepare_arithmetic(device: torch.device, precision: str, compiled: bool = Fa
     """Set the precision of matrix products before networks are trained.
 
     With "bf16" an NVIDIA GPU multiplies the matrices that stay float32 in TensorFloat-32, which has more
-    digits than bfloat16; "fp32" keeps them exact. ``UserError`` if networks are to be ``compiled`` and this
-    machine cannot.
+    digits than bfloat16; "fp32" keeps them exact. Raises ``UserError`` if networks are to be ``compiled``
+    and this machine cannot.
     """
     import torch
 
@@ -226,7 +226,7 @@ def atomic_path(path: str | Path, durable: bool = True) -> Iterator[Path]:
 
 
 def temporary_pattern(path: Path) -> str:
-    """Pattern of the temporary files from which ``atomic_path`` makes ``path``."""
+    """Return the pattern of the temporary files from which ``atomic_path`` makes ``path``."""
     return f".{path.stem}.*{path.suffix}.tmp"
 
 
@@ -250,7 +250,7 @@ def save_json(path: str | Path, content: Any) -> None:
 
 
 def load_json(path: str | Path, made_by: str = "") -> Any:
-    """Read JSON; ``UserError`` if it is missing or broken. ``made_by``: the command that writes it."""
+    """Read JSON; raises ``UserError`` if it is missing or broken. ``made_by``: the command that writes it."""
     path = Path(path)
     hint = f"; {made_by} writes it" if made_by else ""
     if not path.is_file():
@@ -287,7 +287,7 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 def load_checkpoint(path: str | Path, made_by: str = "") -> dict[str, Any]:
     """Read a checkpoint onto the CPU without running any code in it.
 
-    ``UserError`` if it is missing, truncated, damaged (its stored checksums are verified: torch itself
+    Raises ``UserError`` if it is missing, truncated, damaged (its stored checksums are verified: torch itself
     loads a flipped byte silently), not a checkpoint, or holds anything but tensors and plain types.
     """
     import pickle
@@ -353,7 +353,7 @@ def hold_lock(lock: Path, message: str = "") -> Iterator[None]:
     """Hold the lock file ``lock`` during the block; wait for it first, and then log ``message`` once.
 
     The system releases it when the process ends, killed or not; the empty file stays. The folder is created.
-    ``OSError`` if the file cannot be written or its file system has no locks.
+    Raises ``OSError`` if the file cannot be written or its file system has no locks.
     """
     with _open_lock(lock) as file:
         waiting = False

@@ -93,4 +93,4 @@ def test_rows_of_other_settings_are_refused_by_resume_and_else_replaced(fake_mea
 def test_an_unknown_row_is_refused_with_those_there_are(capsys):
     with pytest.raises(SystemExit):
         benchmark.build_parser().parse_args(["--rows", "quality,speed"])
-    assert "no row is called 'speed'; the rows are baseline_default" in capsys.readouterr().err
+    assert "'speed' is not a row; choose from baseline_default" in capsys.readouterr().err

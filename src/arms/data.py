@@ -104,20 +104,20 @@ class ArmData:
         return len(self.train.records)
 
     def labels(self) -> np.ndarray:
-        """Labels of the real training images, int [N]."""
+        """Return the labels of the real training images, int [N]."""
         return self.train.records["label"].to_numpy()
 
     def pool(self) -> list[ImageSet]:
-        """All training inputs, N + M images."""
+        """Return all training inputs, N + M images."""
         return [self.train, *self.synthetic_images.values()]
 
     def pool_pixels(self) -> np.ndarray:
-        """Pixels of the pool, uint8 [N + M, S, S]; a copy only if there are synthetic images."""
+        """Return the pixels of the pool, uint8 [N + M, S, S]; a copy only if there are synthetic images."""
         pixels = [images.pixels for images in self.pool()]
         return pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
 
     def pool_labels(self) -> np.ndarray:
-        """Labels of the pool, float32 [N + M]."""
+        """Return the labels of the pool, float32 [N + M]."""
         return np.concatenate([images.records["label"].to_numpy(dtype=np.float32) for images in self.pool()])
 
     def synthetic_of(self, fold: int) -> SyntheticSet | None:
@@ -131,7 +131,7 @@ class ArmData:
         return labels if self.use.ratio is None else labels[: round(self.use.ratio * n_real)]
 
     def _synthetic_rows(self, fold: int, n: int) -> np.ndarray:
-        """Rows of the pool of the first ``n`` synthetic images of ``fold``."""
+        """Return the rows of the pool of the first ``n`` synthetic images of ``fold``."""
         first, own = self.n_real, fold if fold in self.synthetic_images else 0
         for other, images in self.synthetic_images.items():
             if other == own:
@@ -157,7 +157,7 @@ class ArmData:
         return self.addition(np.arange(self.n_real), 0, "final", seed)
 
     def skipped(self) -> SkippedImages:
-        """Images left out by --skip-bad-images."""
+        """Return the images left out by --skip-bad-images."""
         sets = [self.train, self.test, *([self.unlabelled] if self.unlabelled else [])]
         ids = sorted(name for images in sets for name in images.skipped)
         return {"count": len(ids), "image_ids": ids}
@@ -166,7 +166,7 @@ class ArmData:
 def load_arm_data(options: DataOptions, use: SyntheticUse) -> ArmData:
     """Read, check and decode the images of an arm.
 
-    ``UserError`` for whatever would make a result wrong or stop training.
+    Raises ``UserError`` if something would make a result wrong or stop training.
     """
     dataset = load_dataset(options.data_dir, options.patient_map)
     splits = load_or_create_splits(dataset, options.splits)

@@ -76,7 +76,7 @@ class Fit:
     history: dict[str, list[float]] = field(default_factory=dict)
 
     def curves(self) -> Curves:
-        """Losses and accuracies per epoch; None where nothing was validated."""
+        """Return the losses and accuracies per epoch; None where nothing was validated."""
         return {
             "train_loss": self.history.get("train_loss"),
             "train_acc": self.history.get("train_acc"),
@@ -169,7 +169,7 @@ def train_one_epoch(
 
     ``class_weights``: factors of the loss of negative and positive images (default: 1). ``on_step`` is called
     after every step. Returns mean binary cross-entropy (nats, so weighted) and accuracy over the images
-    drawn, as seen while learning. ``UserError`` naming the step if the loss is not finite.
+    drawn, as seen while learning. Raises ``UserError`` naming the step if the loss is not finite.
     """
     device, batches = labels.device, batches[:, my_share()]
     process = [rank()] if not is_main() else []  # each varies its images in its own way
@@ -368,7 +368,7 @@ def record_epoch(
 ) -> None:
     """Append an epoch to the history; keep the weights if its validation loss is the lowest so far.
 
-    ``validation``: logits [V] and their loss and accuracy. ``UserError`` if that loss is not finite.
+    ``validation``: logits [V] and their loss and accuracy. Raises ``UserError`` if that loss is not finite.
     """
     row = {"train_loss": train["loss"], "train_acc": train["acc"]}
     if validation is not None:

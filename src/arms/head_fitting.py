@@ -113,7 +113,7 @@ def train_heads_one_epoch(
 ) -> list[dict[str, float]]:
     """Train one epoch; returns loss and accuracy of each head, as ``fitting.train_one_epoch`` does.
 
-    ``UserError`` naming the head and the step if a loss is not finite.
+    Raises ``UserError`` naming the head and the step if a loss is not finite.
     """
     device, n = labels.device, len(tasks)
     seeds = [derive_seed(task.seed, epoch) for task in tasks]

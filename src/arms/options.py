@@ -99,7 +99,8 @@ _SYNTHETIC = (
            "0:0,5:0.25,10:0.5 (default: always in proportion to their number)",
            FIT, type=share_schedule, metavar="E:S,...", set_by_study=True),
     Option("--pretrain-synthetic",
-           "N epochs on synthetic and real images, the others on real ones only (default: all on both)",
+           "train the first N epochs on synthetic and real images, the others on real ones only "
+           "(default: all on both)",
            FIT, type=number(int, 1), metavar="N", set_by_study=True),
     Option("--control",
            "a control of what synthetic images do: as many real positives again (real negatives for "

@@ -62,7 +62,7 @@ class ArmOutput:
 # --- everything ------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class TrainedArm:
-    """What training gave. ``training``: facts about it, as ``file_formats.Training`` describes them."""
+    """Result of training an arm. ``training``: facts that ``file_formats.Training`` describes."""
 
     trainer: ArmTrainer
     folds: list[FoldFit]

@@ -37,8 +37,8 @@ class EpochOptions:
 def planned_epochs(options: EpochOptions, treatment: Treatment, out: ArmOutput) -> tuple[int | None, str]:
     """Return (epochs of the final model, or None if the folds tell them, where they come from).
 
-    ``UserError`` if an arm's baseline is missing or does not fit, or if the share of synthetic images would
-    still change after the last epoch.
+    Raises ``UserError`` if an arm's baseline is missing or does not fit, or if the share of synthetic
+    images would still change after the last epoch.
     """
     epochs, source = _planned_epochs(options, treatment, out)
     if epochs is not None and treatment.last_change >= epochs:
@@ -111,7 +111,7 @@ def identity_of_run(
 def prepare_state_folder(folder: Path, run: dict[str, Any], resume: bool) -> Path:
     """Prepare the ``folder`` of the unfinished run: emptied, or with ``resume`` checked against ``run``.
 
-    ``run``: from ``identity_of_run``. ``UserError`` if the interrupted run was another one.
+    ``run``: from ``identity_of_run``. Raises ``UserError`` if the interrupted run was another one.
     """
     run_file = folder / "run.json"
     if resume and run_file.is_file():

@@ -35,7 +35,7 @@ def origin_of_results(config: dict[str, Any], data: ArmData, red_flags: list[str
 def weight_flags(weights: str, split_sha256: str) -> list[str]:
     """Return the red flags of --weights.
 
-    ``UserError`` if they are a classifier that may have seen test patients.
+    Raises ``UserError`` if they are a classifier that may have seen test patients.
     """
     split = split_of_weights(weights)
     if split is None:

@@ -73,7 +73,7 @@ class Arm:
 def find_arms(metrics_dir: str | Path) -> dict[str, Arm]:
     """Read all arms, name -> arm: those of the registry in its order, then the others by name.
 
-    ``UserError`` if no arm has final metrics or test predictions, or a file is broken.
+    Raises ``UserError`` if no arm has final metrics or test predictions, or a file is broken.
     """
     metrics_dir = Path(metrics_dir)
     kinds = (paths.final_metrics, paths.cv_summary, paths.training_history, paths.test_predictions)
@@ -93,7 +93,10 @@ def find_arms(metrics_dir: str | Path) -> dict[str, Arm]:
 
 
 def select_arms(arms: dict[str, Arm], names: Sequence[str]) -> dict[str, Arm]:
-    """Return the ``names`` among ``arms``, in the order of ``arms``; ``UserError`` for unknown names."""
+    """Return the ``names`` among ``arms``, in the order of ``arms``.
+
+    Raises ``UserError`` for unknown names.
+    """
     if unknown := [name for name in names if name not in arms]:
         raise UserError(f"--arms: there is no {', '.join(unknown)}; there is {', '.join(arms)}")
     return {name: arm for name, arm in arms.items() if name in names}
@@ -124,19 +127,19 @@ def training_command_of(name: str) -> str:
 
 # --- reading ---------------------------------------------------------------------------------------
 def read_final_metrics(file: Path) -> FinalMetrics | None:
-    """Read ``<prefix>final_metrics.json``; None if it is not there, ``UserError`` if it is broken."""
+    """Read ``<prefix>final_metrics.json``; None if it is missing. Raises ``UserError`` if it is broken."""
     content: FinalMetrics | None = _read_json(file, FinalMetrics)
     return content
 
 
 def read_cv_summary(file: Path) -> CVSummary | None:
-    """Read ``<prefix>cv_summary.json``; None if it is not there, ``UserError`` if it is broken."""
+    """Read ``<prefix>cv_summary.json``; None if it is missing. Raises ``UserError`` if it is broken."""
     content: CVSummary | None = _read_json(file, CVSummary)
     return content
 
 
 def read_training_history(file: Path) -> TrainingHistory | None:
-    """Read ``<prefix>training_history.json``; None if it is not there, ``UserError`` if it is broken."""
+    """Read ``<prefix>training_history.json``; None if it is missing. Raises ``UserError`` if it is broken."""
     content: TrainingHistory | None = _read_json(file, TrainingHistory)
     return content
 
@@ -220,8 +223,8 @@ def _problem_of(table: pd.DataFrame) -> str | None:
 def probabilities_of_runs(arm: Arm) -> np.ndarray:
     """Return the probabilities of each training run, float [R, N], in the order of ``arm.predictions``.
 
-    There is one row, the arm's own predictions, if it had one run, or if its predictions are not the mean of
-    those of its runs.
+    An arm with one run has one row: its own predictions. So has an arm whose predictions are not the mean
+    over its runs.
     """
     own = arm.tested["probability"].to_numpy(dtype=float)
     same = all(run.predictions["image_id"].equals(arm.tested["image_id"]) for run in arm.repeats)

@@ -128,7 +128,7 @@ def reference_results(
 ) -> References:
     """Score the reference predictors on the test images, and out of fold where folds were trained.
 
-    ``probabilities`` [N]: of the arm on the test images.
+    ``probabilities`` [N]: the arm's probabilities of the test images.
     """
     train, test = data.train, data.test
     references = ReferencePredictors(train.records, train.pixels)

@@ -34,7 +34,7 @@ def gan_benchmark_grid(output_dir: str | Path, what: str) -> Path:
 
 
 def benchmark_unit(work_dir: str | Path, name: str) -> Path:
-    """Folder of one contender with one seed and one budget."""
+    """Return the folder of one contender with one seed and one budget."""
     return Path(work_dir) / name
 
 
@@ -55,7 +55,7 @@ def lock_beside(path: str | Path) -> Path:
 
 
 def benchmark_scorer(cache_dir: str | Path, name: str) -> Path:
-    """The ResNet-18 in whose features generated images are scored."""
+    """Return the ResNet-18 in whose features generated images are scored."""
     return Path(cache_dir) / "gan_scorer" / f"{name}.pth"
 
 

@@ -1,7 +1,7 @@
 """Command lines of the scripts: running ``main``, parsers, argument types, and commands written down.
 
-Every script offers ``--quiet``, ``--verbose`` and ``--version``, ends a user's mistake in one line, and
-leaves the traceback of an unexpected error in its log file.
+Every script offers ``--quiet``, ``--verbose`` and ``--version``. It answers a user's mistake with one line
+and writes the traceback of an unexpected error to its log file.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def public_config(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def command_line(script: str, options: Mapping[str, Any], leave_out: Collection[str] = ()) -> str:
-    """The command that runs ``src/<script>.py`` with recorded options (names as in ``public_config``).
+    """Return the command that runs ``src/<script>.py`` with recorded options (names as in ``public_config``).
 
     Options that are None or False are those that were not given; ``leave_out`` names others. Lists are
     written as the options take them: words one after the other, [[0, 0.0], [5, 0.25]] as 0:0,5:0.25.
@@ -191,7 +191,7 @@ def command_line(script: str, options: Mapping[str, Any], leave_out: Collection[
 
 
 def _typed(value: Any) -> str:
-    """A recorded option as it is typed."""
+    """Return a recorded option as it is typed."""
     if isinstance(value, list | tuple):
         parts = (item if isinstance(item, list | tuple) else [item] for item in value)
         return ",".join(":".join(str(part).removesuffix(".0") for part in item) for item in parts)

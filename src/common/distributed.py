@@ -36,8 +36,8 @@ _on_its_own = False  # True inside the block of single_process()
 def process_group(cpu: bool) -> Iterator[None]:
     """Join the processes that torchrun started, and leave when all are done; does nothing without torchrun.
 
-    Processes exchange by gloo, GPU tensors by NCCL; each has the GPU of its local number. ``UserError`` if
-    there are fewer GPUs than processes.
+    Processes exchange by gloo, GPU tensors by NCCL; each has the GPU of its local number. Raises
+    ``UserError`` if there are fewer GPUs than processes.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
@@ -124,12 +124,12 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is the process that prints and writes."""
+    """Return whether this is the process that prints and writes."""
     return rank() == 0
 
 
 def my_share() -> slice:
-    """Slice of the items that this process works on: every ``process_count()``-th from the ``rank()``-th."""
+    """Return the slice of this process: every ``process_count()``-th item, from the ``rank()``-th on."""
     return slice(rank(), None, process_count())
 
 

@@ -79,7 +79,7 @@ def _problems_of_keys(content: Any, kind: Any, place: str) -> Iterator[str]:
 
 
 def _required(kind: Any) -> set[str]:
-    """The keys that must be there.
+    """Return the keys that must be there.
 
     Python's own ``__required_keys__`` takes every key for required in a module that postpones annotations.
     """
@@ -129,7 +129,7 @@ def describe_format(kind: Any, described: set[Any] | None = None) -> str:
 
 
 def meaning(hint: Any) -> str:
-    """The words of an ``Annotated`` hint, "" without any."""
+    """Return the words of an ``Annotated`` hint, "" without any."""
     while get_origin(hint) in (NotRequired, Required):
         (hint,) = get_args(hint)
     if get_origin(hint) is Annotated:
@@ -138,7 +138,7 @@ def meaning(hint: Any) -> str:
 
 
 def type_name(hint: Any) -> str:
-    """A type in the words of JSON: "number", "list of integer", "string or null"."""
+    """Return a type in the words of JSON: "number", "list of integer", "string or null"."""
     hint = _bare(hint)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
@@ -163,7 +163,7 @@ def _inner_formats(hint: Any) -> list[Any]:
 
 
 def _bare(hint: Any) -> Any:
-    """A hint without ``Annotated`` and ``NotRequired``."""
+    """Return a hint without ``Annotated`` and ``NotRequired``."""
     while get_origin(hint) in (Annotated, NotRequired, Required):
         hint = get_args(hint)[0]
     return hint

@@ -75,7 +75,7 @@ class RunLog(logging.Handler):
 
 
 def _header() -> str:
-    """The command and the versions, in two lines."""
+    """Return the command and the versions, in two lines."""
     command = shlex.join(["python", *sys.argv])
     versions = [f"Python {platform.python_version()}"]
     for name in LIBRARIES:

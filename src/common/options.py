@@ -92,12 +92,12 @@ def add_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> N
 
 
 def names_affecting(options: Iterable[Option], what: Affects) -> frozenset[str]:
-    """Names of the ``options`` whose value changes ``what``."""
+    """Return the names of the ``options`` whose value changes ``what``."""
     return frozenset(option.name for option in options if what in option.affects)
 
 
 def flags_set_by_study(options: Iterable[Option]) -> frozenset[str]:
-    """Flags of the ``options`` that the low-data study sets itself."""
+    """Return the flags of the ``options`` that the low-data study sets itself."""
     return frozenset(option.flag for option in options if option.set_by_study)
 
 

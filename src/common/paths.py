@@ -88,7 +88,7 @@ CV_COMPARISON = "cv_comparison.png"
 
 
 def repeat_prefix(prefix: str, repeat: int) -> str:
-    """Prefix of one of several training runs of an arm, counted from 1."""
+    """Return the prefix of one of several training runs of an arm, counted from 1."""
     return f"{prefix}r{repeat}_"
 
 
@@ -128,7 +128,7 @@ gan_events = _of_gan("tensorboard")  # folder of TensorBoard's files
 
 
 def is_gan_prefix(prefix: str) -> bool:
-    """Whether ``prefix`` is a GAN's, whose history lies beside those of the classifiers."""
+    """Return whether ``prefix`` is a GAN's, whose history lies beside those of the classifiers."""
     return re.fullmatch(r"gan_(fold_\d+_)?", prefix) is not None
 
 
@@ -149,7 +149,7 @@ gan_interpolation = _of_gan("gan_images", "interpolation.gif")
 
 # --- synthetic images ------------------------------------------------------------------------------
 def synthetic_image(synthetic_dir: str | Path, index: int) -> Path:
-    """Image ``index``, counted from 1."""
+    """Return the file of image ``index``, counted from 1."""
     return Path(synthetic_dir) / f"synthetic_{index:05d}.png"
 
 
@@ -166,7 +166,7 @@ synthetic_manifest = in_folder("manifest.json")
 
 # --- analysis --------------------------------------------------------------------------------------
 def comparison_figure(analysis_dir: str | Path, quantity: str) -> Path:
-    """``quantity`` is "acc" or "loss"."""
+    """Return the figure that compares the arms; ``quantity`` is "acc" or "loss"."""
     return Path(analysis_dir) / f"comparison_{quantity}.png"
 
 
@@ -201,7 +201,7 @@ STUDY_PATTERN = "fraction_*"
 
 
 def study_fraction(study_dir: str | Path, fraction: float) -> Path:
-    """Folder of everything trained on that fraction of the training patients."""
+    """Return the folder of everything trained on that fraction of the training patients."""
     return Path(study_dir) / f"fraction_{fraction:g}"
 
 

@@ -44,7 +44,7 @@ class _Lines:
 
 
 def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:
-    """A ``tqdm`` bar on standard error; where that is no terminal, at most a line every 10 seconds."""
+    """Return a ``tqdm`` bar on standard error; where that is no terminal, at most a line every 10 seconds."""
     stream = sys.stderr
     disable = options.pop("disable", False) or not _shown or stream is None
     if not disable and not stream.isatty():

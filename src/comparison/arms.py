@@ -1,7 +1,7 @@
-"""The content of comparison.json: every arm, every pair of arms and what to be wary of, from predictions.
+"""The content of comparison.json: every arm, every pair of arms and the warnings.
 
-All of it is made from the prediction tables and the summaries beside them, so that it can be made again
-later without images, models or a GPU. Rates are fractions; a difference is b minus a.
+It is computed from the prediction tables and the summaries beside them, so it can be computed again later
+without images, models or a GPU. Rates are fractions; a difference is b minus a.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def compare_arms(
     ``margin``: differences (fractions, of accuracy and of AUROC) below it are taken for none;
     ``prevalence``: share of ill people for which PPV and NPV are given too. Arms without test predictions
     are named under "not_compared". ``left_out``: arms that are there but not asked for; nothing is said of
-    them, but the baseline's folds can still serve others. ``UserError`` if no arm has any predictions.
+    them, but the baseline's folds can still serve others. Raises ``UserError`` if no arm has any predictions.
     """
     left_out = left_out or {}
     scored = {name: arm for name, arm in arms.items() if arm.predictions is not None}
@@ -128,7 +128,7 @@ def compare_arms(
 
 
 def _recorded(arms: dict[str, Arm], key: str) -> Any:
-    """What the first arm with a metrics file recorded under ``key``."""
+    """Return what the first arm with a metrics file recorded under ``key``."""
     return next((arm.metrics[key] for arm in arms.values() if arm.metrics), None)
 
 
@@ -188,7 +188,7 @@ def _arm_result(
 def _intervals(
     labels: np.ndarray, probabilities: np.ndarray, resampled: dict[str, ResampledScore], seed: int
 ) -> dict[str, Any]:
-    """The intervals that each metric's entry asks for, by patient and image-level."""
+    """Return the intervals that each metric's entry asks for, by patient and image-level."""
     intervals: dict[str, Any] = {}
     for name, metric in METRICS.items():
         if name in resampled:
@@ -254,7 +254,7 @@ def _calibration(labels: np.ndarray, probabilities: np.ndarray, folds: ChosenFol
 
 
 def _predictions(arm: Arm) -> pd.DataFrame:
-    """The test predictions of an arm that has some."""
+    """Return the test predictions of an arm that has some."""
     if arm.predictions is None:
         raise ValueError(f"{arm.name} has no predictions of the test images")
     return arm.predictions
@@ -305,7 +305,7 @@ def _pair_results(
 
 
 def _facts_of_pair(a: Arm, b: Arm) -> dict[str, Any]:
-    """What a row of "pairs" says beside the differences of the metrics."""
+    """Return the facts of a row of "pairs" other than the differences of the metrics."""
     (labels, p_a), (_, p_b) = _columns(_predictions(a)), _columns(_predictions(b))
     mcnemar_p, only_a, only_b = mcnemar(labels, p_a, p_b)
     why_not = why_no_fold_test(a, b)

@@ -90,7 +90,7 @@ def load_baseline(model_dir: str | Path, arms: Mapping[str, Arm]) -> Baseline:
 
 
 def training_precision(checkpoint: Mapping[str, Any], arms: Mapping[str, Arm]) -> str:
-    """The arithmetic that the baseline was trained with.
+    """Return the arithmetic that the baseline was trained with.
 
     That is the recorded one if the baseline's metrics belong to the checkpoint, else the value of
     --precision, of which "auto" may mean something else on this machine.
@@ -113,8 +113,8 @@ def usable_extractors(
 
     ``choice`` is the value of --extractor: with "auto" and "inception" Inception comes first and the
     classifier ``model`` second, with "classifier" the classifier stands alone. ``precision``: the
-    classifier's arithmetic; ``cache_dir``: folder for features, None keeps nothing. ``UserError`` if there is
-    no extractor.
+    classifier's arithmetic; ``cache_dir``: folder for features, None keeps nothing. Raises ``UserError`` if
+    there is no extractor.
     """
     found = []
     if choice != "classifier":
@@ -135,7 +135,7 @@ def usable_extractors(
 
 
 def inception_extractor(device: torch.device, cache_dir: str | Path | None = None) -> Extractor:
-    """FID's Inception network. ``WeightsUnavailableError`` if its weights cannot be loaded."""
+    """Load FID's Inception network. Raises ``WeightsUnavailableError`` if its weights cannot be loaded."""
     from networks.inception import inception_cache, load_inception
 
     cache = inception_cache(load_inception(), cache_dir, device=device)
@@ -146,7 +146,7 @@ def inception_extractor(device: torch.device, cache_dir: str | Path | None = Non
 def classifier_extractor(
     model: PneumoniaClassifier, device: torch.device, precision: str, cache_dir: str | Path | None = None
 ) -> Extractor:
-    """The baseline classifier, in the arithmetic of its training.
+    """Return the baseline classifier, in the arithmetic of its training.
 
     So features that were computed in training are found again, and a distance does not depend on the machine.
     """

@@ -64,7 +64,7 @@ class RunScores(TypedDict):
 
 
 class AtPrevalence(TypedDict):
-    """Predictive values where another share of people is ill, by Bayes' theorem."""
+    """Predictive values at another prevalence, by Bayes' theorem."""
 
     prevalence: Annotated[float, "share of ill people, 0 to 1"]
     ppv: Annotated[float | None, "positive predictive value, 0 to 1"]

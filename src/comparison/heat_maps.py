@@ -60,7 +60,7 @@ def choose_images(predictions: pd.DataFrame, n_each: int = 2, seed: int = 42) ->
 
 
 def row_titles(chosen: pd.DataFrame, arm: str = "baseline") -> list[str]:
-    """A text for each image that ``choose_images`` returned for the predictions of ``arm``."""
+    """Return a text for each image that ``choose_images`` returned for the predictions of ``arm``."""
     words = {1: "pneumonia", 0: "no pneumonia"}
     return [
         f"{outcome.capitalize()}\nof {arm}\n(label: {words[label]})"
@@ -122,8 +122,8 @@ def explain_arms(
 ) -> Explained:
     """Compute maps and probabilities of ``records`` (image_id, path) by every arm's model, at its own size.
 
-    The X-rays are returned at the largest of these sizes. ``UserError`` if a file is no classifier or an
-    image cannot be read.
+    The X-rays are returned at the largest of these sizes. Raises ``UserError`` if a file is no classifier
+    or an image cannot be read.
     """
     pixels: dict[int, np.ndarray] = {}
     heats, probabilities = {}, {}

@@ -118,7 +118,7 @@ def measure_features(
 ) -> Measured:
     """Compute features of at most ``num_fid`` random images of each set, and their distances.
 
-    Of the training images twice as many are used, because the floor halves them. ``cache_dir``: folder for
+    Twice as many training images are used, because the floor halves them. ``cache_dir``: folder for
     the distances of real images; None keeps nothing.
     """
     rng = np.random.default_rng(seed)

@@ -57,9 +57,9 @@ def load_image_sets(
 ) -> ImageSets:
     """Decode the synthetic images and all real ones of their label or class to ``image_size``.
 
-    All of them are needed, because a copy is found only if its original is looked at. ``seed`` is only
-    recorded. ``cache_dir``: folder for decoded images; None keeps nothing. ``UserError`` names unreadable
-    images, unless ``skip_bad``.
+    All real images are needed: a copy is found only if its original is among them. ``seed`` is only
+    recorded. ``cache_dir``: folder for decoded images; None keeps nothing. Raises ``UserError`` naming
+    unreadable images, unless ``skip_bad``.
     """
     class_name = _class_name(dataset, synthetic)
     wanted = {

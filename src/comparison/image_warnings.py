@@ -51,7 +51,7 @@ def _manifests(arm: Arm) -> dict[str, str | None]:
 
 
 def _unlike_folds(arm: Arm, reference: Arm) -> list[str]:
-    """The folds that both arms have and whose manifests differ, the main folder first."""
+    """Return the folds that both arms have and whose manifests differ, the main folder first."""
     own, other = _manifests(arm), _manifests(reference)
     return sorted((fold for fold in own.keys() & other.keys() if own[fold] != other[fold]), key=int)
 
@@ -78,7 +78,7 @@ def _synthetic(arm: Arm) -> dict[str, Any]:
 
 
 def _unlike_numbers(users: Sequence[Arm]) -> list[str]:
-    """A flag if the arms added, or stood for, unlike numbers of images."""
+    """Warn if the arms added, or stood for, different numbers of images."""
     numbers = {arm.name: n for arm in users if (n := _n_extra(arm)) is not None}
     if len(set(numbers.values())) < 2:
         return []
@@ -120,7 +120,7 @@ def analysed_others(arms: Iterable[Arm], manifest_sha256: str | None) -> str | N
 
 
 def _one_of_several(arm: Arm, manifest_sha256: str | None) -> str | None:
-    """A warning if ``manifest_sha256`` belongs to one of the arm's several folders of synthetic images."""
+    """Warn if ``manifest_sha256`` belongs to only one of the arm's several folders of synthetic images."""
     folders = _synthetic(arm).get("folders") or []
     others = [folder["dir"] for folder in folders if folder["manifest_sha256"] != manifest_sha256]
     if manifest_sha256 is None or len(others) == len(folders):

@@ -155,7 +155,7 @@ class Source:
         yardstick: float | None = None,
         yardstick_name: str = "",
     ) -> QualityRow:
-        """A row of the statistic ``kind``; without a ``yardstick`` its name is left out."""
+        """Return a row of the statistic ``kind``; without a ``yardstick`` its name is left out."""
         statistic = STATISTICS[kind]
         space = f" ({SPACES.get(self.space, self.space)})" if self.space else ""
         return {
@@ -251,7 +251,7 @@ def _kid_rows(source: Source, found: SubsetDistances | None) -> list[QualityRow]
 
 
 def _score_rows(source: Source, found: EqualScores) -> list[QualityRow]:
-    """Precision, recall, density and coverage."""
+    """Return precision, recall, density and coverage."""
     if "comparisons" not in found:
         return []
     made = found["comparisons"]["synthetic_vs_training"]

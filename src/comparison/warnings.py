@@ -32,7 +32,7 @@ def comparison_flags(
 
 
 def _unstated(arms: Sequence[Arm]) -> list[str]:
-    """What the metrics of an arm tell although its own red flags do not."""
+    """Return the flags that an arm's metrics call for and its own red flags lack."""
     flags = []
     for arm in arms:
         metrics = arm.metrics or {}
@@ -83,7 +83,7 @@ def _too_small(pairs: Sequence[PairResult], margin: float) -> list[str]:
 
 
 def adjusted_for(n_pairs: int) -> str:
-    """What the power holds for, in words, where p is adjusted for several pairs."""
+    """Return what the power holds for, in words, where p is adjusted for several pairs."""
     return f" (adjusted for {n_pairs} pairs)" if n_pairs > 1 else ""
 
 

@@ -71,7 +71,7 @@ def entries_present(data_dir: Path) -> list[str]:
 
 
 def is_complete(data_dir: Path) -> bool:
-    """Whether the labels and at least one labelled image are there."""
+    """Return whether the labels and at least one labelled image are there."""
     images = paths.training_images(data_dir).glob("*.png")
     return (data_dir / paths.TRAIN_METADATA).is_file() and next(images, None) is not None
 
@@ -127,7 +127,7 @@ def extract(archive_path: Path, target: Path) -> None:
 def dataset_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """Return the files to unpack, by their path inside the data folder.
 
-    ``UnsuitableArchiveError`` if any member could be written outside of it, or the layout is another.
+    Raises ``UnsuitableArchiveError`` if any member could be written outside of it, or the layout is another.
     """
     for info in archive.infolist():
         _refuse_unsafe(info)
@@ -178,9 +178,9 @@ def _write_members(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]
 def install(extracted: Path, data_dir: Path) -> None:
     """Move every entry of ``extracted`` into ``data_dir``; another call goes on after an interruption.
 
-    A folder that exists is kept and filled. A file that exists is replaced only if its name is the dataset's
-    own (``dataset_entries``): the caller has checked those before. ``UserError`` if a file stands where a
-    folder must go, or the other way round.
+    A folder that exists is kept and filled. A file that exists is replaced only if its name is the
+    dataset's own (``dataset_entries``): the caller has checked those before. Raises ``UserError`` if a file
+    stands where a folder must go, or the other way round.
     """
     for entry in sorted(extracted.iterdir()):
         _move(entry, data_dir / entry.name, replace=entry.name in dataset_entries())
@@ -218,7 +218,7 @@ def download(dataset: str, archive: Path) -> None:
 
 # --- credentials -----------------------------------------------------------------------------------
 def sign_in() -> Any:
-    """Return an authenticated ``KaggleApi``; ``UserError`` if credentials are missing or unusable."""
+    """Return an authenticated ``KaggleApi``; raises ``UserError`` if credentials are missing or unusable."""
     import requests
 
     use_project_credentials(Path(paths.KAGGLE_DIR))

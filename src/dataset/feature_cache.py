@@ -93,7 +93,7 @@ class FeatureCache:
     ) -> np.ndarray:
         """Return float16 [N, dim] for ``rows`` of ``images`` (default: all rows).
 
-        ``FeaturesOverflowError`` if they do not fit into float16.
+        Raises ``FeaturesOverflowError`` if they do not fit into float16.
         """
         rows = np.arange(len(images.records)) if rows is None else np.asarray(rows)
         keys = [images.row_keys[int(row)] for row in rows] if len(images.row_keys) else []
@@ -171,7 +171,7 @@ class FeatureCache:
             self.folder = None
 
     def _half(self, features: np.ndarray) -> np.ndarray:
-        """Round to float16; ``FeaturesOverflowError`` if that is impossible."""
+        """Round to float16; raises ``FeaturesOverflowError`` if that is impossible."""
         with np.errstate(over="ignore"):
             half = features.astype(np.float16)
         if not np.isfinite(half).all():
@@ -217,7 +217,7 @@ def _block_bytes(keys: Sequence[str], features: np.ndarray) -> bytes:
 
 
 def _read_keys(file: io.BufferedReader) -> list[str]:
-    """Read the keys of a block without verifying them; ``ValueError`` or ``EOFError`` if damaged."""
+    """Read the keys of a block without verifying them; raises ``ValueError`` or ``EOFError`` if damaged."""
     file.seek(DIGEST)
     keys = np.load(file, allow_pickle=False)
     if keys.dtype != np.uint8 or keys.shape[1:] != (KEY,):

@@ -25,8 +25,8 @@ LOW_EFFORT = {"compress_level": 1}
 def read_image(path: str | Path, image_size: int) -> np.ndarray:
     """Decode an image of any size to gray uint8 [image_size, image_size], antialiased bilinear.
 
-    Formats and gray values: see ``read_gray``; 16-bit samples are rounded after the resize. ``OSError`` if
-    the file is missing or damaged.
+    Formats and gray values: see ``read_gray``; 16-bit samples are rounded after the resize. Raises
+    ``OSError`` if the file is missing or damaged.
     """
     import numpy as np
     from PIL import Image
@@ -39,8 +39,9 @@ def read_image(path: str | Path, image_size: int) -> np.ndarray:
 def read_gray(path: str | Path) -> np.ndarray:
     """Decode 8- or 16-bit gray, RGB(A) or palette PNG, or JPEG, to gray uint8 [H, W].
 
-    8-bit gray keeps its values; 16-bit samples are divided by 257, PNG's own scaling to 8 bits, and rounded;
-    colours become ITU-R 601 luma; transparency is ignored. ``OSError`` if the file is missing or damaged.
+    8-bit gray keeps its values; 16-bit samples are divided by 257, PNG's own scaling to 8 bits, and
+    rounded; colours become ITU-R 601 luma; transparency is ignored. Raises ``OSError`` if the file is
+    missing or damaged.
     """
     import numpy as np
 
@@ -81,7 +82,7 @@ def save_png(path: Path, pixels: np.ndarray, compression: Mapping[str, int] = RU
 
 
 def is_whole(path: Path, size: tuple[int, int]) -> bool:
-    """Whether ``path`` is an undamaged 8-bit gray PNG of ``size`` (width, height)."""
+    """Return whether ``path`` is an undamaged 8-bit gray PNG of ``size`` (width, height)."""
     from PIL import Image
 
     try:

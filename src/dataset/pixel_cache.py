@@ -70,11 +70,11 @@ class ImageList:
         return tuple(hashlib.blake2b(name, digest_size=16).hexdigest() for name in names)
 
     def kept(self, good: Sequence[bool]) -> ImageList:
-        """The same list without the images that are not ``good``."""
+        """Return the same list without the images that are not ``good``."""
         return replace(self, states=tuple(compress(self.states, good)))
 
     def cache_folder(self, cache_dir: str | Path) -> Path:
-        """The folder that all lists of the same image folder, size and decoder share."""
+        """Return the folder that all lists of the same image folder, size and decoder share."""
         identity = sha256_json([str(self.folder.resolve()), self.image_size, self.decoder])
         return Path(cache_dir) / "images" / f"{self.folder.name}_{self.image_size}px_{identity[:8]}"
 
@@ -113,7 +113,7 @@ class _Job:
             return None
 
     def is_mended(self, row: Row) -> bool:
-        """Whether the image of ``row`` was bad and no longer is."""
+        """Return whether the image of ``row`` was bad and no longer is."""
         return row[1] is None and self.decoded(row[0]) is not None
 
 
@@ -124,8 +124,8 @@ def load_pixels(
     """Return (pixels uint8 [K, S, S] of the good images, bool [N]: which are good), decoding what is missing.
 
     Bad images have no row, and are tried again in every call. The pixels are a read-only memory map, or
-    gathered in memory. ``OSError`` if the cache cannot be read or written; if the disk is full, an unfinished
-    file is removed.
+    gathered in memory. Raises ``OSError`` if the cache cannot be read or written; if the disk is full, an
+    unfinished file is removed.
     """
     job = _Job(images, decode, max(1, workers))
     folder = images.cache_folder(cache_dir)
@@ -169,7 +169,7 @@ def _good(rows: Sequence[Row]) -> np.ndarray:
 
 
 def _crcs(rows: Sequence[Row]) -> list[int]:
-    """CRC-32 of each row of the array."""
+    """Return the CRC-32 of each row of the array."""
     return [crc for _, crc in rows if crc is not None]
 
 
@@ -190,7 +190,7 @@ class _CacheFile:
         return self.pixels.with_suffix(".jsonl")
 
     def named(self, word: str) -> _CacheFile:
-        """The file beside this one for another ``word`` of its state: "partial", "old"."""
+        """Return the file beside this one that has the state ``word``: "partial", "old"."""
         return _CacheFile(self.pixels.with_name(f"{self.pixels.stem}.{word}.npy"), self.image_size)
 
     def move_to(self, other: _CacheFile) -> None:

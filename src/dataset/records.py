@@ -57,7 +57,10 @@ class OfficialTest:
 
 
 def load_dataset(data_dir: str | Path, patient_map: str | Path | None = None) -> Dataset:
-    """Read the labelled metadata of ``data_dir``; images are not opened. ``UserError`` if it is unusable."""
+    """Read the labelled metadata of ``data_dir``; images are not opened.
+
+    Raises ``UserError`` if it is unusable.
+    """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
         raise UserError(f"{data_dir} is not a folder; `python src/download_dataset.py` fetches the dataset")
@@ -200,7 +203,7 @@ def grouping_sentence(grouped_by: str) -> str:
 def read_metadata(path: Path) -> pd.DataFrame:
     """Read a metadata CSV as it is, one row per box, every value a stripped string.
 
-    Tolerates a byte-order mark and CRLF. ``UserError`` if it is missing, empty, not a CSV, lacks
+    Tolerates a byte-order mark and CRLF. Raises ``UserError`` if it is missing, empty, not a CSV, lacks
     ``patientId``, or has an id that is not a plain file name.
     """
     import pandas as pd
@@ -226,7 +229,8 @@ def read_metadata(path: Path) -> pd.DataFrame:
 def reduce_to_images(rows: pd.DataFrame, source: str) -> pd.DataFrame:
     """Make one record per image: image_id, label, class, view, sex, age, n_boxes; sorted by image_id.
 
-    ``UserError`` naming the image if its rows carry two labels or classes, or Target and class disagree.
+    Raises ``UserError`` naming the image if its rows carry two labels or classes, or Target and class
+    disagree.
     """
     import pandas as pd
 
@@ -270,7 +274,7 @@ def _ages(rows: pd.DataFrame) -> pd.Series:
 
 
 def _canonical_classes(rows: pd.DataFrame, source: str) -> pd.Series:
-    """Class names in the official spelling; spaces around the slash and case do not matter."""
+    """Return the class names in the official spelling; spaces around the slash and case do not matter."""
     canonical = {re.sub(r"\s+", "", name).lower(): name for name in LABEL_OF_CLASS}
     classes = rows["class"].map(lambda name: canonical.get(re.sub(r"\s+", "", name).lower()))
     if classes.isna().any():

@@ -48,7 +48,8 @@ class Splits:
 def load_or_create_splits(dataset: Dataset, path: str | Path | None = None) -> Splits:
     """Read the frozen split of ``dataset`` from ``path`` (default ``<data-dir>/splits.json``), or make it.
 
-    ``UserError`` if the file there was edited, or does not fit the dataset: it is never rebuilt silently.
+    Raises ``UserError`` if the file there was edited, or does not fit the dataset: it is never rebuilt
+    silently.
     """
     import pandas as pd
 
@@ -108,7 +109,7 @@ def reduce_training(splits: Splits, fraction: float) -> Splits:
 
     Patients with and without a positive image are each put in one random order (fixed by the split's seed)
     and the first ``fraction`` of them kept, so that a smaller subset always lies within a larger one. The
-    test images and the sha256 stay. ``UserError`` if no patient of one kind would be left.
+    test images and the sha256 stay. Raises ``UserError`` if no patient of one kind would be left.
     """
     import numpy as np
 
@@ -187,7 +188,7 @@ def _stratified_group_folds(images: pd.DataFrame, k: int, seed: int, what: str) 
 
 
 def _read_splits(path: Path) -> SplitsFile:
-    """Read a splits file; ``UserError`` if it is something else or was edited."""
+    """Read a splits file; raises ``UserError`` if it is something else or was edited."""
     content = load_json(path)
     remedy = f"restore it, or delete it and run `{CHECK_COMMAND} ...` for a new split"
     try:

@@ -97,10 +97,10 @@ def mean_distance(features: np.ndarray) -> float:
 class Monitor:
     """Evaluates a generator in several spaces, each at its own interval; the first chooses the best one.
 
-    Fréchet distances and KID depend on the number of images, so that ``n`` generated ones, always of the same
-    noise, are compared with each half of the reals at one n, and so are the halves with one another (the
-    floor). With classes, the generated images are of those of the first half. ``floors``: of the spaces that
-    an earlier part of the run has evaluated.
+    Fréchet distances and KID depend on the number of images. So ``n`` generated images, always from the same
+    noise, are compared with ``n`` of each half of the reals, and the halves with one another (the floor).
+    With classes, the generated images have the classes of the first half. ``floors``: the floors of the
+    spaces that an earlier part of the run has evaluated.
     """
 
     def __init__(

@@ -93,7 +93,7 @@ class EpochLine(LossMeans):
 
 
 class LapTime(TypedDict):
-    """Time of the steps of a line."""
+    """Time and speed of the steps that one line sums up."""
 
     seconds: Annotated[float, "of the run so far, earlier parts included"]
     images_per_second: Annotated[float, "training speed, watching left out"]

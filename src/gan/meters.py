@@ -134,9 +134,9 @@ class Clock:
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
-    """Return the most memory that this process has held so far; None where the system does not say.
+    """Return the most memory, in MiB, that this process has held so far; None if the system does not say.
 
-    On an NVIDIA GPU its memory counts, else the machine's.
+    On an NVIDIA GPU this is memory of the GPU, otherwise main memory.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20

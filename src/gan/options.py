@@ -64,7 +64,7 @@ class PresetOption(Option):
     """An option whose default a preset may change: ``default`` is that of the preset "default".
 
     It parses to None, which ``resolve`` replaces. Its help ends with its value in every preset that differs.
-    ``none_means``: in words, for a default of None.
+    ``none_means`` puts a default of None into words.
     """
 
     affects: Affects = Affects.RUN
@@ -201,7 +201,7 @@ _KEEPING = (
            group=_SAVING),
     Option("--no-real-images", "leave out the grid of real training images", switch=True, group=_SAVING),
     Option("--resume",
-           "go on from the last state in <model-dir>/gan (none there: start from the beginning), or from "
+           "go on from the last state in <model-dir>/gan (if none, start from the beginning), or from "
            "the state file PATH (default: start from the beginning)",
            nargs="?", const="auto", metavar="auto|PATH", group=_SAVING, set_by_study=True),
     Option("--estimate",

@@ -1,6 +1,6 @@
 """What a GAN's training shows: history, statistics, sample grids and figures. Each file appears whole.
 
-Of several processes only the main one calls these functions.
+If several processes train, only the main one calls these functions.
 """
 
 from __future__ import annotations

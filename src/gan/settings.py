@@ -168,7 +168,7 @@ class Folders:
         return paths.generator_best(self.model_dir, self.fold)
 
     def networks(self, epoch: int | None = None) -> tuple[Path, Path]:
-        """Files of G and D after ``epoch``; None: the final ones."""
+        """Return the files of G and D after ``epoch``; None: the final ones."""
         models, fold = self.model_dir, self.fold
         if epoch is None:
             return paths.generator_final(models, fold), paths.discriminator_final(models, fold)
@@ -204,8 +204,9 @@ class Folders:
 class Watching:
     """How a run is watched.
 
-    ``metrics_interval``: epochs, None: as often as the time allows, 0: never. ``metrics_images``: generated
-    for an evaluation. ``metrics_features``: file of a classifier. ``vis_batch_size``: images in a grid.
+    ``metrics_interval``: epochs between evaluations; None means as often as the time allows, 0 never.
+    ``metrics_images``: number of images generated for an evaluation. ``metrics_features``: file of a
+    classifier. ``vis_batch_size``: number of images in a grid.
     """
 
     metrics_interval: int | None = None

@@ -3,9 +3,9 @@
 Everything random is a pure function of the seed and a counter (the order of the images of the epoch, the
 noise of the step), so that a run that is restored at a step goes on exactly as if it had never stopped.
 
-Of several processes (see ``common.distributed``) each takes its share of a batch. Gradients are means over
-all, so weights stay the same everywhere; BatchNorm normalises, and moments of features are taken, within a
-share, as in DistributedDataParallel, and BatchNorm's running statistics are means over the processes.
+With several processes (see ``common.distributed``) each takes its share of a batch. Gradients are means
+over all processes, so the weights stay the same everywhere. As in DistributedDataParallel, BatchNorm and the
+moments of features use the images of one share. BatchNorm's running statistics are means over the processes.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def _weighted_terms(
 
 @contextlib.contextmanager
 def untouched(*networks: nn.Module) -> Iterator[None]:
-    """After the block, buffers of ``networks`` and random numbers are what they were before."""
+    """Restore the buffers of ``networks`` and the random state after the block."""
     buffers = [buffer for network in networks for buffer in network.buffers()]
     before = [buffer.clone() for buffer in buffers]
     devices = {parameter.device for network in networks for parameter in network.parameters()}

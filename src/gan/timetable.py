@@ -99,7 +99,8 @@ class Costs:
 class Timetable:
     """When a space is evaluated: every ``interval`` epochs (0: never) from epoch ``first`` on.
 
-    ``seconds``: of an evaluation, ``setup``: of the features of the reals, ``epoch``: of an epoch; nominal.
+    Nominal durations in seconds: ``seconds`` for an evaluation, ``setup`` for the features of the reals,
+    ``epoch`` for an epoch.
     """
 
     interval: int

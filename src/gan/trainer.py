@@ -168,7 +168,7 @@ class Trainer:
 
     # --- watching, in the main process
     def prepare(self) -> None:
-        """Before the first step, set up what watches the run; what earlier runs left unfinished goes."""
+        """Set up what watches the run, before its first step; remove what earlier runs left unfinished."""
         folders = self.plan.folders
         for file in folders.unfinished():
             file.unlink(missing_ok=True)
@@ -185,9 +185,9 @@ class Trainer:
             log.info(notice)
 
     def record(self, epoch: int, means: dict[str, float | None], steps: int) -> None:
-        """Add a line to the statistics, and say what is new to warn of; the training goes on unchanged.
+        """Add a line to the statistics and log new warnings; the training goes on unchanged.
 
-        At the end of an epoch that is due, the line has an evaluation, which may find the best generator.
+        If an evaluation is due at the end of this epoch, the line holds it. It may find the best generator.
         """
         step, images = self.gan.step, steps * self.plan.schedule.batch_size
         content = {
@@ -351,7 +351,7 @@ class Trainer:
 
 
 def require_finite(meter: LossMeter) -> None:
-    """Wait for the device; ``UserError`` with step and term if a loss was not finite."""
+    """Wait for the device; raises ``UserError`` with step and term if a loss was not finite."""
     if (step := meter.first_bad_step()) is not None:
         raise UserError(f"{meter.first_bad_term()} is not finite at step {step}: {NOT_FINITE}")
 

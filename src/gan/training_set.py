@@ -136,7 +136,7 @@ def _require_classes(records: pd.DataFrame) -> None:
 
 # --- decoded ---------------------------------------------------------------------------------------
 def load_training_set(choice: ImageChoice, device: torch.device) -> TrainingSet:
-    """Decode the chosen images; ``UserError`` if there are fewer than two."""
+    """Decode the chosen images; raises ``UserError`` if there are fewer than two."""
     dataset, splits = training_part_of(choice)
     log.info(describe_splits(splits))
     records, held = records_to_learn_from(choice, dataset, splits)
@@ -194,7 +194,7 @@ def describe_origin(
 def fit_schedule(schedule: Schedule, n_images: int) -> Schedule:
     """Fit ``schedule`` to ``n_images``: whole epochs, and a batch that is no larger than the training set.
 
-    A reduced batch can still be shared evenly by the processes; ``UserError`` if none can.
+    A reduced batch can still be shared evenly by the processes; raises ``UserError`` if none can.
     """
     batch_size = schedule.batch_size
     if batch_size > n_images:

@@ -25,7 +25,7 @@ class SubsetDistance(TypedDict):
 
 # --- Fréchet distance ------------------------------------------------------------------------------
 def mean_and_covariance(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [D] and unbiased covariance [D, D] of features float [N, D]; N is at least 2."""
+    """Return the mean [D] and unbiased covariance [D, D] of features float [N, D]; N is at least 2."""
     features = np.asarray(features, dtype=np.float64)
     return features.mean(axis=0), np.atleast_2d(np.cov(features, rowvar=False))
 
@@ -45,7 +45,7 @@ def frechet_distance(mu_a: np.ndarray, sigma_a: np.ndarray, mu_b: np.ndarray, si
 
 
 def frechet_distance_of_features(a: np.ndarray, b: np.ndarray) -> float:
-    """Fréchet distance of the Gaussians fitted to features float [N, D] and [M, D].
+    """Return the Fréchet distance of the Gaussians fitted to features float [N, D] and [M, D].
 
     With fewer images than features the cross term is computed as the nuclear norm of the N x M matrix
     A B^T / sqrt((N - 1)(M - 1)) of the centred features. The number is the same without any D x D matrix.
@@ -60,13 +60,13 @@ def frechet_distance_of_features(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _sum_of_parts(shift: np.ndarray, trace_a: float, trace_b: float, cross: float) -> float:
-    """The distance from its parts; 0 where rounding leaves it slightly negative."""
+    """Return the distance from its parts; 0 where rounding leaves it slightly negative."""
     return max(0.0, float(shift @ shift + trace_a + trace_b - 2.0 * cross))
 
 
 # --- kernel distance -------------------------------------------------------------------------------
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Unbiased squared MMD, with the kernel (x.y / D + 1)^3, of features [N, D] and [M, D].
+    """Return the unbiased squared MMD, with the kernel (x.y / D + 1)^3, of features [N, D] and [M, D].
 
     It is 0 on average for two samples of one distribution, at any N; a single value may be negative.
     """
@@ -76,7 +76,7 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
 def kernel_distance_of_subsets(
     a: np.ndarray, b: np.ndarray, *, size: int, seed: int, n_subsets: int = KID_SUBSETS
 ) -> SubsetDistance:
-    """KID over ``n_subsets`` random subsets of ``size`` images of each set, drawn without replacement.
+    """Return KID over ``n_subsets`` random subsets of ``size`` images of each set, drawn without replacement.
 
     The kernels are computed once.
     """

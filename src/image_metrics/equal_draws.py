@@ -142,7 +142,7 @@ def distances_of_draws(
 
 
 def feature_distances(sets: EqualDraws) -> EqualDistances:
-    """Fréchet and kernel distances between sets of features, averaged over the draws."""
+    """Return the Fréchet and kernel distances between sets of features, averaged over the draws."""
     return mean_distances(sets.n, distances_of_draws(sets))
 
 

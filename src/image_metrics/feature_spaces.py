@@ -79,7 +79,7 @@ def hog_dim(image_size: int) -> int:
 
 
 def grain(pixels: np.ndarray) -> float:
-    """Mean size of the Laplacian (four neighbours) of images uint8 [N, S, S], in gray levels.
+    """Return the mean size of the Laplacian (four neighbours) of images uint8 [N, S, S], in gray levels.
 
     High in grainy images, low in blurred ones. HOG does not see this, so it is reported beside HOG's values.
     """
@@ -129,7 +129,7 @@ def build_spaces(
 
 
 def hog_space(image_size: int) -> Space:
-    """Histograms of oriented gradients of images of that side."""
+    """Return histograms of oriented gradients of images of that side."""
 
     def of_rows(images: ImageSet, rows: np.ndarray) -> np.ndarray:
         return hog_features(np.ascontiguousarray(images.pixels[rows]))
@@ -139,7 +139,10 @@ def hog_space(image_size: int) -> Space:
 
 
 def classifier_space(path: str, cache_dir: str | Path | None, image_size: int, device: torch.device) -> Space:
-    """The pooled features of a classifier that train_classifier.py wrote. ``UserError`` if it is not one."""
+    """Return the pooled features of a classifier that train_classifier.py wrote.
+
+    Raises ``UserError`` if it is not one.
+    """
     from classifier import feature_caches, load_classifier
 
     model, _ = load_classifier(path)

@@ -58,7 +58,7 @@ class Probe(TypedDict):
 
 # --- neighbourhoods --------------------------------------------------------------------------------
 def neighbourhood_scores(features: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS) -> dict[str, float]:
-    """Precision, recall, density and coverage of ``features`` [M, D] relative to ``real`` [N, D].
+    """Return precision, recall, density and coverage of ``features`` [M, D] relative to ``real`` [N, D].
 
     Every image has a ball that reaches to its ``k``-th nearest neighbour within its own set (Euclidean
     distance; the image itself is left out, the boundary counts).
@@ -69,7 +69,7 @@ def neighbourhood_scores(features: np.ndarray, real: np.ndarray, k: int = NEIGHB
       exceed 1); coverage: share of real images whose ball holds any of ``features`` (Naeem et al., ICML
       2020, equations 5 and 6).
 
-    ``ValueError`` unless both sets have more than ``k`` images.
+    Raises ``ValueError`` unless both sets have more than ``k`` images.
     """
     if min(len(features), len(real)) <= k:
         raise ValueError(f"{k} neighbours need more than {k} images on each side")
@@ -86,7 +86,7 @@ def neighbourhood_scores(features: np.ndarray, real: np.ndarray, k: int = NEIGHB
 
 
 def _radius(points: np.ndarray, k: int) -> np.ndarray:
-    """Distance of each point to its ``k``-th nearest neighbour in the same set: float [N]."""
+    """Return the distance of each point to its ``k``-th nearest neighbour in the same set: float [N]."""
     distances = _distances(points, points)
     np.fill_diagonal(distances, np.inf)
     return np.partition(distances, k - 1, axis=1)[:, k - 1]

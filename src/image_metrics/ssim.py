@@ -86,11 +86,12 @@ def summarise_pairs(values: np.ndarray, pairs: np.ndarray, same_set: bool = Fals
 
 
 def relative_diversity(synthetic: SsimSummary, real: SsimSummary) -> SsimDiversity:
-    """How varied synthetic images are relative to real ones, from the pairs within each set.
+    """Return how varied synthetic images are relative to real ones, from the pairs within each set.
 
     (1 - mean SSIM of synthetic pairs) / (1 - mean SSIM of real pairs): 1 if the synthetic images differ from
     one another as much as real ones do, 0 if they are all the same. The interval is by the delta method, with
-    pairs taken as independent. All None if a set has fewer than 2 pairs or the real images are identical.
+    pairs taken as independent. All values are None if a set has fewer than 2 pairs or all real images
+    are identical.
     """
     parts = [(part["ssim"], part["ssim_sd"], part["n_pairs"]) for part in (synthetic, real)]
     (made, made_sd, made_n), (born, born_sd, born_n) = parts

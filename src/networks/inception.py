@@ -80,8 +80,8 @@ def build_network() -> nn.Module:
 def load_inception() -> nn.Module:
     """Load the network with FID's weights, in eval mode; it returns pooled features [N, 2048].
 
-    ``WeightsUnavailableError`` if the weights are neither cached nor reachable; ``UserError`` if the cached
-    file holds another network.
+    Raises ``WeightsUnavailableError`` if the weights are neither cached nor reachable; raises ``UserError``
+    if the cached file holds another network.
     """
     remedy = "use --extractor classifier (the baseline classifier's features)"
     state = hub_weights(WEIGHTS_URL, "FID's Inception weights", remedy)

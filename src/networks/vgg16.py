@@ -19,8 +19,9 @@ MAX_SIDE = 128  # larger images are halved first: VGG at 224 costs five times VG
 class VGG16Features(nn.Module):
     """torchvision's VGG16 up to relu3_3; images [N, 1 or 3, S, S] in [-1, 1] -> three maps [N, C, 7, 7].
 
-    The maps are relu1_2 (64 channels), relu2_2 (128) and relu3_3 (256), frozen. ``state_dict`` is that of the
-    published model; its classifier and deeper layers are not used. ``ValueError`` if a layer is not in it.
+    The maps are relu1_2 (64 channels), relu2_2 (128) and relu3_3 (256), frozen. ``state_dict`` is that of
+    the published model; its classifier and deeper layers are not used. Raises ``ValueError`` if a layer is
+    not in it.
     """
 
     mean: Tensor  # [3, 1, 1], of ImageNet

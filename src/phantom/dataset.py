@@ -108,7 +108,7 @@ def _working_size(image_size: int) -> int:
 
 
 def _expose(total: np.ndarray, view: str, rng: np.random.Generator) -> np.ndarray:
-    """Attenuation [S, S] -> gray values, uint8 [S, S]: film curve, brightness, grain, shutters, markers."""
+    """Turn attenuation [S, S] into gray uint8 [S, S]: film curve, brightness, grain, shutters, markers."""
     size = len(total)
     grain_rng = rng.spawn(1)[0]  # of its own, as the numbers that it takes depend on the size
     centre, contrast = rng.normal(0.52, 0.04), rng.uniform(4.0, 6.0)
@@ -253,7 +253,7 @@ def _write_image(record: Record, folder: Path, image_size: int, seed: int) -> li
 
 
 def _write_tables(folder: Path, records: list[Record], boxes: list[list[Box]]) -> None:
-    """The mapping to people, the placeholder test table and, last, the training table."""
+    """Write the mapping to people, the placeholder test table and, last, the training table."""
     by_id = sorted(zip(records, boxes, strict=True), key=lambda pair: pair[0].image_id)
     mapping = [{"subset_img_id": record.image_id, "img_id": record.nih_name} for record, _ in by_id]
     save_json(folder / paths.PATIENT_MAP, mapping)

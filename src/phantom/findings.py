@@ -141,13 +141,13 @@ def haze(chest: Chest, rng: np.random.Generator) -> np.ndarray:
 
 
 def veil(chest: Chest, rng: np.random.Generator) -> np.ndarray:
-    """A big soft shadow without texture, as of pleural thickening or of fluid behind a supine lung."""
+    """Return a big soft shadow without texture, as of pleural thickening or of fluid behind a supine lung."""
     patch = draw_patch(rng, chest.anatomy, draw_side(rng), 1.2)
     return 0.65 * patch.contrast * patch.shape(chest.lungs, smooth_noise(rng, 5, len(chest.attenuation)))
 
 
 def doubtful_patch(chest: Chest, rng: np.random.Generator) -> np.ndarray:
-    """A faint patch that readers would disagree about: such images make errors in the labels."""
+    """Return a faint patch that readers would disagree about: such images make errors in the labels."""
     patch = draw_patch(rng, chest.anatomy, draw_side(rng), rng.uniform(0.5, 0.9))
     return consolidation(chest, [replace(patch, contrast=0.4 * patch.contrast)], rng)
 
@@ -194,7 +194,7 @@ def draw_devices(
 
 
 def _electrode(rng: np.random.Generator, t: np.ndarray) -> list[tuple[np.ndarray, float]]:
-    """A lead that hangs in a curve from its electrode on the chest to the edge of the frame."""
+    """Return a lead that hangs in a curve from its electrode on the chest to the edge of the frame."""
     side = draw_side(rng)
     start = np.array([side * rng.uniform(0.2, 0.8), rng.uniform(-0.6, 0.6)])
     end = np.array([side * 1.3, rng.uniform(-0.9, 1.2)])

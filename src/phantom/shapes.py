@@ -32,7 +32,7 @@ class Pose:
         return (cos * u + sin * v).astype(np.float32), (cos * v - sin * u).astype(np.float32)
 
     def to_pixels(self, points: np.ndarray, size: int) -> list[tuple[float, float]]:
-        """Pixel coordinates of body ``points`` [N, 2] in a square image of ``size``."""
+        """Return the pixel coordinates of body ``points`` [N, 2] in a square image of ``size``."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         x, y = points[:, 0], points[:, 1]
         u = (cos * x - sin * y) * self.scale + self.shift[0]
@@ -49,7 +49,7 @@ def soft_step(distance: np.ndarray, width: float) -> np.ndarray:
 def ellipse(
     x: np.ndarray, y: np.ndarray, centre: tuple[float, float], axes: tuple[float, float], angle: float = 0.0
 ) -> np.ndarray:
-    """Squared elliptic distance from ``centre``: 1 on the ellipse with the given half axes."""
+    """Return the squared elliptic distance from ``centre``: 1 on the ellipse with the given half axes."""
     cos, sin = math.cos(angle), math.sin(angle)
     dx, dy = x - np.float32(centre[0]), y - np.float32(centre[1])
     return ((cos * dx + sin * dy) / axes[0]) ** 2 + ((cos * dy - sin * dx) / axes[1]) ** 2

@@ -103,12 +103,12 @@ def count(n: int, noun: str) -> str:
 
 # --- metrics in words ----------------------------------------------------------------------------
 def scale_of(metric: Metric) -> tuple[float, int]:
-    """Factor and digits with which the values of a metric are written."""
+    """Return the factor and the digits with which the values of a metric are written."""
     return (100.0, 1) if metric.percent else (1.0, 3)
 
 
 def column_of(metric: Metric) -> str:
-    """Heading of a metric's column, with its unit."""
+    """Return the heading of a metric's column, with its unit."""
     return f"{metric.heading}, %" if metric.percent else metric.heading
 
 

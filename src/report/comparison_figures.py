@@ -44,7 +44,7 @@ def _head(figure: Figure, what: str, test_set: ComparedTestSet) -> None:
 
 
 def _arm_styles(arms: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and marker of each arm, as keyword arguments of ``plot``."""
+    """Return the colour and marker of each arm, as keyword arguments of ``plot``."""
     colours = arm_colours(arms)
     return {
         arm: {"color": colours[arm], "marker": MARKERS[i % len(MARKERS)]}
@@ -75,7 +75,7 @@ def differences(comparison: Comparison) -> Figure:
 
 
 def _smallest_found(pairs: Sequence[PairResult], metric: Metric) -> str:
-    """The smallest detectable differences of all pairs in words, for an axis."""
+    """Return the smallest detectable differences of all pairs in words, for an axis."""
     scale, digits = scale_of(metric)
     values = (metric_entry(pair, metric, "minimum_detectable_difference") for pair in pairs)
     found = sorted(scale * value for value in values if value is not None)
@@ -116,7 +116,7 @@ def _difference_panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
 
 
 def _row_text(ax: Axes, row: float, x: float, side: str, text: str, **style: Any) -> None:
-    """Words above the interval of ``row``."""
+    """Return the words above the interval of ``row``."""
     place: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": side, "va": "center", "zorder": 4}
     ax.text(x, row - 0.43, text, fontsize="small", **place, **style)
 
@@ -157,8 +157,10 @@ def roc_pr(curves: Mapping[str, Mapping[str, Any]], comparison: Comparison) -> F
 
 @styled
 def calibration(comparison: Comparison) -> Figure:
-    """A panel per arm: share of positives against mean probability, before and after the temperature, and
-    how many images each bin holds."""
+    """Draw a panel per arm: share of positives against mean probability, before and after the temperature.
+
+    Bars below show how many images each bin holds.
+    """
     arms = {name: arm for name, arm in comparison["arms"].items() if arm["calibration"]["bins_before"]}
     columns = min(2, len(arms))
     rows = -(-len(arms) // columns)
@@ -219,7 +221,7 @@ def _reliability(
 # --- counts ----------------------------------------------------------------------------------------
 @styled
 def confusion(comparison: Comparison) -> Figure:
-    """A panel per arm: counts and shares of each row (truth) called negative and positive at 0.5."""
+    """Draw a panel per arm: counts and shares of each row (truth) called negative and positive at 0.5."""
     arms = comparison["arms"]
     columns = min(2, len(arms))
     rows = -(-len(arms) // columns)
@@ -255,7 +257,7 @@ def confusion(comparison: Comparison) -> Figure:
 def subgroups(comparison: Comparison) -> Figure:
     """Forest plot: AUROC by view, sex and age; below it, by original class, the share called correctly.
 
-    ``ValueError`` if no arm has subgroups (prediction files without their columns).
+    Raises ``ValueError`` if no arm has subgroups (prediction files without their columns).
     """
     arms = {name: arm["subgroups"] for name, arm in comparison["arms"].items() if arm["subgroups"]}
     if not arms:

@@ -95,7 +95,7 @@ def subgroups(content: Comparison) -> list[Block]:
 
 
 def _any(by_arm: Mapping[str, SubgroupRow]) -> SubgroupRow:
-    """The row of any arm: all were tested on the same images."""
+    """Return the row of any arm: all were tested on the same images."""
     return next(iter(by_arm.values()))
 
 
@@ -170,7 +170,7 @@ def _score(value: float | None, in_percent: bool) -> str:
 
 
 def n_extra(row: ArmResult) -> int:
-    """How many synthetic or repeated images an arm trained on."""
+    """Return how many synthetic or repeated images an arm trained on."""
     return row["n_synthetic"] or row["n_duplicated"] or 0
 
 
@@ -212,7 +212,7 @@ def images(quality: Mapping[str, Any] | None, comparability: str) -> list[Block]
 
 
 def _quality_group(group: str, rows: Sequence[Mapping[str, Any]]) -> list[Block]:
-    """The numbers side by side; below them what each is, rests on and cannot tell."""
+    """Return the numbers side by side; below them what each is, rests on and cannot tell."""
     cells = [(row["name"], _short_number(row["value"]), _short_number(row.get("yardstick"))) for row in rows]
     return [Table((group, "value", "yardstick"), cells), Bullets([_reading(row) for row in rows])]
 

@@ -74,7 +74,7 @@ class ImageResults:
     """What the report needs to know about images.
 
     ``quality``: content of image_quality.json, None if it was not made; ``comparability``: what its first
-    distances may be compared with; ``manifest``: of the synthetic images, None without them.
+    distances may be compared with; ``manifest``: manifest of the synthetic images, None without them.
     """
 
     quality: ImageQuality | None = None
@@ -85,7 +85,7 @@ class ImageResults:
 def look_at_images(options: ImageOptions, arms: Mapping[str, Arm], outcome: Outcome) -> ImageResults:
     """Make all figures and numbers that need the data set; note in ``outcome`` what cannot be made.
 
-    ``UserError`` if the data set is there but unusable.
+    Raises ``UserError`` if the data set is there but unusable.
     """
     if not (Path(options.data_dir) / paths.TRAIN_METADATA).is_file():
         remedy = "`python src/download_dataset.py` fetches it, --data-dir says where it is"
@@ -320,7 +320,7 @@ def draw_heat_maps(
     files = {name: file for name, file in files.items() if file.is_file()}
     scored = [(arm.name, arm.predictions) for arm in arms.values() if arm.predictions is not None]
     if not files or not scored:
-        remedy = f"`{TRAIN_COMMAND}` trains one, --model-dir says where it is"
+        remedy = f"`{TRAIN_COMMAND}` trains one; give its folder with --model-dir"
         outcome.without(f"{path.name}: {public_path(options.model_dir)} holds no model of these arms", remedy)
         return
     name, predictions = scored[0]

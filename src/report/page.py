@@ -47,7 +47,7 @@ def code(text: str) -> Markup:
 
 
 def _embedded(path: Path, picture: Picture) -> dict[str, Any]:
-    """What the template needs of one picture; its pixels as a data URI."""
+    """Return what the template needs of one picture; its pixels as a data URI."""
     content, kind, width, height = shrink(path.read_bytes())
     encoded = base64.b64encode(content).decode("ascii")
     return {

@@ -150,7 +150,7 @@ def _arms(content: Comparison) -> list[Block]:
 
 
 def _cell(row: ArmResult, metric: Metric) -> str:
-    """A metric of an arm, with its image-level interval if it has one."""
+    """Return a metric of an arm, with its image-level interval if it has one."""
     value, (scale, digits) = metric_entry(row, metric), scale_of(metric)
     if metric.image_level:
         return with_interval(value, metric_entry(row, metric, "ci95_image_level"), scale, digits)
@@ -174,7 +174,7 @@ def _at_prevalence(arms: Mapping[str, ArmResult]) -> list[Block]:
 
 
 def _moved_prior(arms: Mapping[str, ArmResult]) -> list[Block]:
-    """What another share of positives in training does by itself to results at a probability of 0.5."""
+    """Explain how another share of positives in training changes results at a probability of 0.5."""
     trained = []
     for name, row in arms.items():
         if row["n_synthetic"]:

@@ -53,7 +53,7 @@ class Outcome:
         self.missing.append((what, remedy))
 
     def written(self) -> set[str]:
-        """Names of the files written so far."""
+        """Return the names of the files written so far."""
         return {picture.file for picture in self.pictures} | {name for name, _ in self.files}
 
 
@@ -197,8 +197,8 @@ def commands(
 ) -> list[tuple[str, str]]:
     """List (what it does, command line) of every step that recorded its options.
 
-    ``arms``: those compared, and others of which only the folds were used; ``manifest``: of the synthetic
-    images, None if there is none; ``own``: the command line of this analysis.
+    ``arms``: the compared arms, and others whose folds alone were used; ``manifest``: manifest of the
+    synthetic images, None if there is none; ``own``: the command line of this analysis.
     """
     rows: list[tuple[str, str]] = []
     history = paths.gan_history(metrics_dir)

@@ -41,7 +41,7 @@ def headline_pairs(content: Comparison) -> Sequence[PairResult]:
 
 
 def _turned(pair: PairResult) -> PairResult:
-    """The same pair seen from its other arm: a minus b."""
+    """Return the same pair seen from its other arm: a minus b."""
     opposite = {BETTER: WORSE, WORSE: BETTER}
     turned: dict[str, Any] = {**pair, "a": pair["b"], "b": pair["a"]}
     for metric in compared_metrics():
@@ -87,7 +87,7 @@ def _why_no_answer(content: Comparison) -> str | None:
 
 
 def _resolution(content: Comparison, pair: PairResult) -> str:
-    """What the test set can show, what counts as equivalent, and what the intervals hold."""
+    """Say what the test set can show, what counts as equivalent, and what the intervals hold."""
     smallest = smallest_differences(pair, " or ")
     power = (
         f"On this test set, a true difference of {smallest} is found with 80 % "

@@ -60,7 +60,7 @@ class PatientDraws:
 
 
 def percentile_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> list[float]:
-    """Central share ``confidence`` of resampled ``values``, [low, high].
+    """Return the central share ``confidence`` of resampled ``values``, [low, high].
 
     The k-th lowest and highest, k the whole part of (n + 1)(1 - confidence)/2, at least 1. Undefined
     resamples (NaN, without one of the classes) are left out.
@@ -81,7 +81,7 @@ def bootstrap_interval(
     n_resamples: int = RESAMPLES,
     seed: int = 42,
 ) -> list[float]:
-    """95 % interval by patient of the ``metric`` of that name in ``METRICS``, [low, high]."""
+    """Return the 95 % interval by patient of the ``metric`` of that name in ``METRICS``, [low, high]."""
     draws = PatientDraws(patients, n_resamples, seed)
     return percentile_interval(draws.scores(METRICS[metric], labels, probabilities))
 
@@ -160,7 +160,7 @@ class ResampledScore:
         return self.stretch * math.sqrt(float(self.defined.var()) + self.excess)
 
     def minus(self, other: ResampledScore) -> ResampledScore:
-        """The difference, resample by resample; both must come from the same draws of patients."""
+        """Return the difference, resample by resample; both must come from the same draws of patients."""
         return ResampledScore(
             score=self.score - other.score,
             patients=self.patients - other.patients,
@@ -170,7 +170,7 @@ class ResampledScore:
         )
 
     def distribution(self, seed: int) -> np.ndarray:
-        """The bootstrap distribution [n_resamples], without undefined resamples.
+        """Return the bootstrap distribution [n_resamples], without undefined resamples.
 
         Each value comes from a draw of patients and, with several runs, a draw of the effect of other seeds.
         """
@@ -181,9 +181,9 @@ class ResampledScore:
         return self.score + self.stretch * (values - self.score + effects)
 
     def interval(self, seed: int) -> list[float] | None:
-        """95 % interval by patient and training run, [low, high] within 0 and 1.
+        """Return the 95 % interval by patient and training run, [low, high] within 0 and 1.
 
-        None where all resamples give one score (all images right, say): that is no interval.
+        None if all resamples give one score (all images right, say), because there is no interval then.
         """
         low, high = percentile_interval(self.distribution(seed))
         return [max(0.0, low), min(1.0, high)] if low < high else None
@@ -194,10 +194,11 @@ def resample_score(
 ) -> ResampledScore:
     """Score an arm on every draw of patients; ``runs`` are the probabilities [R, N] of R training runs.
 
-    The variance under other seeds is the delete-d jackknife's over the runs with d = R // 2 (Shao and Wu
-    1989). Means over subsets of one size are alike; a bootstrap of so few runs would draw some twice, which
-    by itself scores lower, and has 1/R of the variance too little. Leaving out half disturbs the mean about
-    as much as other seeds would, which a score that jumps with a threshold, such as accuracy, needs.
+    The variance under other seeds is that of the delete-d jackknife over the runs with d = R // 2 (Shao and
+    Wu 1989). A bootstrap of so few runs would draw some runs twice, and such means score lower by themselves;
+    its variance would also be too small by 1/R. The subsets of the jackknife all have one size. Leaving out
+    half of the runs changes the mean about as much as other seeds would. A score that jumps at a threshold,
+    such as accuracy, needs that.
     """
     n_runs, mean = len(runs), runs.mean(axis=0)
     score, patients = metric.point_estimate(labels, mean), draws.scores(metric, labels, mean)
@@ -247,7 +248,7 @@ class ScoreDifference:
     error: float | None
 
     def detectable(self, n_pairs: int) -> float | None:
-        """The smallest true difference that is called better or worse with 80 % power.
+        """Return the smallest true difference that is called better or worse with 80 % power.
 
         For the first of ``n_pairs`` that Holm's adjustment takes up; a later one needs less.
         """

@@ -83,13 +83,13 @@ class Metric:
         object.__setattr__(self, "heading", self.heading or self.title)
 
     def on_weights(self, labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Values [R] of images weighted by ``weights`` [R, N]."""
+        """Return the values [R] of images weighted by ``weights`` [R, N]."""
         if self.weighted is None:
             raise ValueError(f"metric {self.name} has no form for weighted images")
         return self.weighted(labels, probabilities, weights)
 
     def point_estimate(self, labels: np.ndarray, probabilities: np.ndarray) -> float:
-        """The value with every image weighted once, as the bootstrap computes it; NaN if undefined."""
+        """Return the value with every image weighted once, as the bootstrap computes it; NaN if undefined."""
         return float(self.on_weights(labels, probabilities, np.ones((1, len(labels))))[0])
 
 
@@ -212,12 +212,12 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _ENTRIES}
 
 # --- reading the table -----------------------------------------------------------------------------
 def compared_metrics() -> list[Metric]:
-    """The metrics on which pairs of arms are compared."""
+    """Return the metrics on which pairs of arms are compared."""
     return [metric for metric in METRICS.values() if metric.compared]
 
 
 def metrics_shown(where: Shown) -> list[Metric]:
-    """The metrics that a table or figure shows."""
+    """Return the metrics that a table or figure shows."""
     return [metric for metric in METRICS.values() if where in metric.shown]
 
 

@@ -28,36 +28,36 @@ class ReliabilityBin(TypedDict):
 
 # --- one set of predictions ------------------------------------------------------------------------
 def count_calls(labels: np.ndarray, probabilities: np.ndarray) -> list[list[int]]:
-    """Confusion matrix [[tn, fp], [fn, tp]] of labels 0/1 [N] and probabilities [N]."""
+    """Return the confusion matrix [[tn, fp], [fn, tp]] of labels 0/1 [N] and probabilities [N]."""
     called = (np.asarray(probabilities, dtype=float) >= THRESHOLD).astype(int)
     return confusion_matrix(np.asarray(labels), called, labels=[0, 1]).tolist()
 
 
 def accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Share of images [N] that are called correctly."""
+    """Return the share of images [N] that are called correctly."""
     return float(((np.asarray(probabilities) >= THRESHOLD) == np.asarray(labels)).mean())
 
 
 def sensitivity(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
-    """Share of the positive images that are called positive; None without any."""
+    """Return the share of the positive images that are called positive; None without any."""
     _, (fn, tp) = count_calls(labels, probabilities)
     return tp / (tp + fn) if tp + fn else None
 
 
 def specificity(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
-    """Share of the negative images that are called negative; None without any."""
+    """Return the share of the negative images that are called negative; None without any."""
     (tn, fp), _ = count_calls(labels, probabilities)
     return tn / (tn + fp) if tn + fp else None
 
 
 def positive_predictive_value(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
-    """Share of the images called positive that are positive; None if no image is called so."""
+    """Return the share of the images called positive that are positive; None if no image is called so."""
     (_, fp), (_, tp) = count_calls(labels, probabilities)
     return tp / (tp + fp) if tp + fp else None
 
 
 def negative_predictive_value(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
-    """Share of the images called negative that are negative; None if no image is called so."""
+    """Return the share of the images called negative that are negative; None if no image is called so."""
     (tn, _), (fn, _) = count_calls(labels, probabilities)
     return tn / (tn + fn) if tn + fn else None
 
@@ -91,7 +91,7 @@ def predictive_values(
 def reliability_bins(
     labels: np.ndarray, probabilities: np.ndarray, n_bins: int = CALIBRATION_BINS
 ) -> list[ReliabilityBin]:
-    """Mean probability and share of positives in ``n_bins`` bins of equal width over [0, 1].
+    """Return the mean probability and share of positives in ``n_bins`` bins of equal width over [0, 1].
 
     A bin holds its lower edge, the last one 1 too. Empty bins are left out.
     """
@@ -121,7 +121,7 @@ def expected_calibration_error(
 
 # --- weighted images, for the bootstrap --------------------------------------------------------------
 def weighted_accuracy(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Accuracy [R] of images weighted by ``weights`` [R, N]."""
+    """Return the accuracy [R] of images weighted by ``weights`` [R, N]."""
     correct = (np.asarray(probabilities) >= THRESHOLD) == np.asarray(labels)
     return weights @ correct.astype(float) / weights.sum(axis=1)
 
@@ -149,7 +149,7 @@ def weighted_auroc(labels: np.ndarray, probabilities: np.ndarray, weights: np.nd
 
 # --- intervals of a rate -----------------------------------------------------------------------------
 def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> list[float]:
-    """Wilson score interval of a proportion (Wilson 1927), as [low, high]."""
+    """Return the Wilson score interval of a proportion (Wilson 1927), as [low, high]."""
     interval = binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
     return [float(interval.low), float(interval.high)]
 

@@ -39,7 +39,7 @@ def delong(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def delong_interval(labels: np.ndarray, probabilities: np.ndarray) -> list[float | None]:
-    """95 % interval of the AUROC, [low, high], image-level.
+    """Return the 95 % interval of the AUROC, [low, high], image-level.
 
     DeLong's variance on the logit scale, so that it stays within 0 and 1 (Pepe 2003, section 5.2). A perfect
     separation has no variance to go by: there it is Newcombe's (2006) score interval, his method 5. None
@@ -155,7 +155,7 @@ def decide_verdict(
 
 
 def equivalent(margin: float) -> str:
-    """Word the verdict: "equivalent within 1 point" for 0.01."""
+    """Write the verdict: "equivalent within 1 point" for 0.01."""
     return f"equivalent within {points(margin)}"
 
 

@@ -26,7 +26,9 @@ def chosen_arms(text: str) -> list[str]:
     """Read an argparse value: names of ``study_arms`` with the baseline -> the same in training order."""
     names, known = text.split(","), study_arms()
     if unknown := [name for name in names if name not in known]:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)!r} is no arm; there is {', '.join(known)}")
+        raise argparse.ArgumentTypeError(
+            f"{', '.join(unknown)!r} is not an arm; choose from {', '.join(known)}"
+        )
     if BASELINE not in names:
         raise argparse.ArgumentTypeError(f"{text!r} lacks the baseline, against which arms are measured")
     return [name for name in known if name in names]
@@ -79,11 +81,11 @@ STUDY_OPTIONS = (
            type=chosen_arms, default=study_arms()[:3], metavar="A,..."),
     Option("--repeats", "training runs of each arm, of seeds SEED to SEED + R - 1", type=number(int, 1),
            default=3, metavar="R"),
-    Option("--k-folds", "folds of each arm beside its final models; they choose nothing here",
+    Option("--k-folds", "folds of each arm beside its final models; nothing is chosen on them here",
            type=number(int, 0), default=0, metavar="N"),
     Option("--epochs",
-           "passes of the classifiers over all training images; a fraction takes as many more as give the "
-           "same number of optimiser steps",
+           "passes of the classifiers over all training images; a smaller fraction gets more passes, so that "
+           "the number of optimiser steps stays the same",
            type=number(int, 1), default=15, metavar="N"),
     Option("--kimg", "thousands of images shown to the GAN of each fraction", type=number(float, above=0),
            default=200.0, metavar="N"),

@@ -99,7 +99,7 @@ class ClassifierWork:
         return round(epochs * steps_per_epoch(self.n_real, self.batch_size))
 
     def seconds(self, speeds: Speeds) -> float:
-        """Seconds of the run at these ``speeds``."""
+        """Return the seconds that the run takes at these ``speeds``."""
         start = SCRIPT_SECONDS + self.n_undecoded * speeds.decoding
         if self.features_once:
             return start + self.n_features * speeds.prediction
@@ -120,7 +120,7 @@ class GANWork:
     n_undecoded: int = 0
 
     def seconds(self, speeds: Speeds) -> float:
-        """Seconds of the run at these ``speeds``."""
+        """Return the seconds that the run takes at these ``speeds``."""
         start = SCRIPT_SECONDS + self.n_undecoded * speeds.decoding
         return start + self.epochs * self.epoch_images * speeds.gan
 
@@ -229,7 +229,7 @@ def _noise(n: int, side: int) -> torch.Tensor:
 
 
 def generation_seconds(make: ImageMaker, n_images: int, batch_size: int, workers: int) -> float:
-    """Seconds per generated and written image; ``n_images`` are written to a temporary folder."""
+    """Return the seconds per generated and written image; ``n_images`` are written to a temporary folder."""
     from gan.generation import write_images
 
     make([1])  # the first is slower
@@ -321,7 +321,7 @@ def study_seconds(
     due: Sequence[tuple[Part, Step]], classifier: ClassifierWork, gan: GANWork, speeds: Speeds, *,
     n_scored: int, cached: bool, known: int = 0,
 ) -> list[float]:  # fmt: skip
-    """Seconds of each step that is ``due``, from few to many patients.
+    """Return the seconds of each step that is ``due``, from few to many patients.
 
     ``n_scored``: images that every arm predicts. With a cache (``cached``) real images are decoded, and their
     features computed, once: small fractions lie within larger ones. ``known``: training images of the largest

@@ -88,8 +88,8 @@ def load_synthetic(
     """Read the synthetic images of ``folder`` and check their origin against a split.
 
     ``patient_of`` maps every image id whose patient is known (``leak_checks.known_patients``);
-    ``test_images`` does so for the images that the classifier will be scored on. ``UserError`` if there are
-    no images, images are missing, their label is unknown (a generator of all classes), or
+    ``test_images`` does so for the images that the classifier will be scored on. Raises ``UserError`` if
+    there are no images, images are missing, their label is unknown (a generator of all classes), or
     ``leak_checks.check_origin`` refuses them.
     """
     folder = Path(folder)
@@ -122,7 +122,7 @@ def load_synthetic(
 
 
 def _listed_files(folder: Path, manifest: Mapping[str, Any]) -> list[Path]:
-    """Return the files that the manifest counts; ``UserError`` unless all are there."""
+    """Return the files that the manifest counts; raises ``UserError`` unless all are there."""
     files = [paths.synthetic_image(folder, index) for index in range(1, manifest["count"] + 1)]
     missing = [file.stem for file in files if not file.is_file()]
     made_by = f"python src/{manifest.get('created_by', 'generate_synthetic.py')}"
@@ -149,9 +149,9 @@ def existing_images(folder: Path) -> list[Path]:
 def join_folders(found: Sequence[dict[int, SyntheticSet]]) -> dict[int, SyntheticSet]:
     """Unite several folders: fold -> images of all of them (``found`` holds the same for each folder).
 
-    A fold that a folder has no images of its own for takes those of its key 0, whose generator saw the
-    patients of that fold; the same then holds for the united set. ``UserError`` if two folders hold the same
-    images.
+    If a folder has no images for a fold, its images of key 0 are taken. Their generator saw the patients of
+    that fold, and so the united set counts as made by one that saw them. Raises ``UserError`` if two folders
+    hold the same images.
     """
     if len(found) == 1:
         return found[0]
@@ -201,7 +201,7 @@ def _folder(images: SyntheticSet) -> Path:
 
 
 def _same_images(one: SyntheticSet, other: SyntheticSet) -> bool:
-    """Whether both are the same folder, or filled by the same generator from the same noise."""
+    """Return whether both are the same folder, or filled by the same generator from the same noise."""
     if _folder(one).resolve() == _folder(other).resolve():
         return True
     if not any(one.manifest.get(key) for key in ("generator_sha256", "images_sha256")):
@@ -233,7 +233,7 @@ def check_folder(folder: Path, manifest: Mapping[str, Any]) -> None:
         raise UserError(f"{folder} holds images of another {IDENTITY[key]} ({old}, now {new}): {remedy}")
     old, asked = found.get("count", 0), manifest["count"]
     if old > asked:
-        raise UserError(f"{folder} holds {old} images, --num-images {asked} asks for fewer: {remedy}")
+        raise UserError(f"{folder} holds {old} images, but --num-images {asked} asks for fewer: {remedy}")
     expected = {paths.synthetic_image(folder, index) for index in range(1, asked + 1)}
     if stray := [image.name for image in images if image not in expected]:
         raise UserError(f"{folder} holds {name_some(stray, 3)} of unknown origin: {remedy}")
@@ -258,7 +258,7 @@ def make_manifest(origin: Mapping[str, Any], count: int, created_by: str, **imag
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a manifest that has ``REQUIRED_KEYS``. ``UserError`` if it lacks one."""
+    """Read a manifest that has ``REQUIRED_KEYS``. Raises ``UserError`` if it lacks one."""
     manifest = load_json(path, "`python src/generate_synthetic.py`")
     missing = [key for key in REQUIRED_KEYS if not isinstance(manifest, dict) or key not in manifest]
     if missing:

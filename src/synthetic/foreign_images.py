@@ -33,7 +33,7 @@ class Source:
 
 
 def find_images(folder: Path, output: Path) -> list[Path]:
-    """Return the PNG and JPEG files of ``folder``, by name; ``UserError`` if they cannot be copied."""
+    """Return the PNG and JPEG files of ``folder``, by name; raises ``UserError`` if they cannot be copied."""
     if not folder.is_dir():
         raise UserError(f"--images {folder} is not a folder")
     if folder.resolve() == output.resolve():
@@ -55,7 +55,7 @@ def find_images(folder: Path, output: Path) -> list[Path]:
 def survey(files: list[Path], workers: int, skip_bad: bool) -> tuple[list[Source], list[str]]:
     """Decode every file and write none: (the readable images, the names of the others).
 
-    ``UserError`` naming the unreadable ones unless ``skip_bad``, or if all images are nearly black.
+    Raises ``UserError`` naming the unreadable ones unless ``skip_bad``, or if all images are nearly black.
     """
     from common.progress import progress_bar
 
@@ -96,7 +96,7 @@ def copy_images(sources: list[Source], folder: Path) -> None:
 def read_ids(path: str | Path) -> list[str]:
     """Read the image ids of a CSV file, sorted, each once; endings of image files are removed.
 
-    ``UserError`` if there are none, a row has none, or it is unclear which column holds them.
+    Raises ``UserError`` if there are none, a row has none, or it is unclear which column holds them.
     """
     path = Path(path)
     try:

@@ -132,9 +132,9 @@ def check_origin(
 ) -> OriginCheck:
     """Compare what ``manifest`` names with this dataset (image id -> patient) and its test images.
 
-    ``UserError`` if the origin is unknown or touches the test set; with ``allow_unverified`` these are red
-    flags. Always red flags: those of the manifest itself, training images that are unknown here, and training
-    elsewhere, which nobody can check here.
+    Raises ``UserError`` if the origin is unknown or touches the test set; with ``allow_unverified`` these
+    are red flags. Always red flags: those of the manifest itself, training images that are unknown here,
+    and training elsewhere, which nobody can check here.
     """
     flags = list(manifest.get("red_flags", []))
     patient_of, elsewhere = {**patient_of, **test_images}, manifest.get("trained_elsewhere")
@@ -172,7 +172,7 @@ def _missing_proof(seen: Seen, patients: set[str], known_here: set[str]) -> str 
 
 
 def unknown_origin_flag(folder: Path, lack: str, allow: bool) -> str:
-    """Return the red flag of images of unknown origin; ``UserError`` unless they are allowed.
+    """Return the red flag of images of unknown origin; raises ``UserError`` unless they are allowed.
 
     ``lack``: what is wrong with the manifest, as a verb and its object: "is missing".
     """
@@ -236,7 +236,7 @@ def refuse_overlapping(name: str | None) -> None:
 def find_seen(
     ids: list[str], dataset: Dataset, official: OfficialTest | None, elsewhere: str | None
 ) -> tuple[Seen, list[str]]:
-    """Return (what ``ids`` name, red flags). ``UserError`` if nobody knows which image an id is.
+    """Return (what ``ids`` name, red flags). Raises ``UserError`` if nobody knows which image an id is.
 
     NIH ChestX-ray14 file names, of which RSNA's images are a part, name their patient themselves; that can
     be compared with those images of the dataset whose NIH patient is known.

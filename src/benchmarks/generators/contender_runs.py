@@ -56,7 +56,7 @@ class RunSetup:
     grace: float
 
     def folder(self, unit: Unit) -> Path:
-        """Folder of one unit's run."""
+        """Return the folder of one unit's run."""
         return benchmark_paths.benchmark_unit(self.work, unit.folder_name(f"{self.data.key()} {self.count}"))
 
 
@@ -107,7 +107,7 @@ def make_images(unit: Unit, setup: RunSetup, again: bool = False) -> MadeImages:
 
 @contextlib.contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold the lock of a unit's folder; ``UnitBusyError`` if another process holds it."""
+    """Hold the lock of a unit's folder; raises ``UnitBusyError`` if another process holds it."""
     with try_lock(benchmark_paths.lock_beside(folder)) as ours:
         if not ours:
             raise UnitBusyError

@@ -69,7 +69,7 @@ def contenders() -> dict[str, Contender]:
 def option_contender(text: str) -> Contender:
     """Return the contender of a name in ``OPTION_SETS``, or of "NAME=FLAGS" with flags of train_gan.py.
 
-    ``UserError`` for an unknown name.
+    Raises ``UserError`` for an unknown name.
     """
     name, given, flags = text.partition("=")
     if not given and name not in OPTION_SETS:

@@ -93,7 +93,7 @@ def load_benchmark_data(
     data_dir: str, splits: str | None, patient_map: str | None, image_size: int, *,
     workers: int, skip_bad: bool, cache_dir: str | None, fold: int = 1,
 ) -> BenchmarkData:  # fmt: skip
-    """Decode the images of the training split; ``UserError`` if too few are held out."""
+    """Decode the images of the training split; raises ``UserError`` if too few are held out."""
     dataset = load_dataset(data_dir, patient_map)
     frozen = load_or_create_splits(dataset, splits)
     parts = training_part(frozen, 1.0, fold, K_FOLDS)

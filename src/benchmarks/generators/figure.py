@@ -105,7 +105,7 @@ def _draw_point(ax: Axes, row: FinishedRow, place: float, marker: str, space: st
 
 
 def _draw_reals(ax: Axes, reals: RealScores, score: Score) -> None:
-    """Draw lines for half of the reals against the other half, and for learned against held-out ones."""
+    """Draw two lines: the score between two halves of the reals, and between training and held-out reals."""
     ax.axvline(reals["floor"][score], color=INK, linewidth=1.2, linestyle="--")
     ax.axvline(reals["training"][score], color=INK, linewidth=1.2, linestyle=":")
 

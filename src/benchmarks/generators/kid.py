@@ -74,7 +74,7 @@ def kid_of(parts: Sequence[KernelMeans], heldout: HeldoutKernel, draws: PatientD
     """Compute KID with its interval, the mean over ``parts`` (seeds of a contender).
 
     KID is the unbiased squared MMD with the kernel of Binkowski et al. (ICLR 2018), here over pairs of
-    different patients. ``draws``: of the patients of the ``heldout`` images.
+    different patients. ``draws``: draws of the patients of ``heldout``.
     """
     within, to_heldout = _means_of(parts)
     kid = within + heldout["mean"] - 2 * to_heldout.mean()

@@ -35,8 +35,8 @@ What = Literal["peers", "options"]
 class GeneratorResults:
     """The content of the result file, which several commands may add rows to.
 
-    ``header``: machine, data, images and scorer of this run. ``UserError`` if the file was measured with
-    another one: numbers of two machines or two sets of images do not belong in one table.
+    ``header``: machine, data, images and scorer of this run. Raises ``UserError`` if the file was measured
+    with another one: numbers of two machines or two sets of images do not belong in one table.
     """
 
     def __init__(self, file: Path, header: Mapping[str, Any], judge: Judge) -> None:
@@ -65,7 +65,7 @@ class GeneratorResults:
         return content
 
     def has(self, unit: Unit) -> bool:
-        """Whether the file holds a finished row of ``unit``."""
+        """Return whether the file holds a finished row of ``unit``."""
         return any(row["id"] == unit.id and row["status"] == "done" for row in self.content["rows"])
 
     def add(self, row: Row) -> bool:
@@ -91,7 +91,7 @@ def place_of(row: UnitRow) -> tuple[str, str, str, int]:
 
 
 def read_matching(file: Path, header: Mapping[str, Any]) -> GeneratorBenchmark | None:
-    """Read a result file, None if it is missing; ``UserError`` if another ``header`` was measured."""
+    """Read a result file, None if it is missing; raises ``UserError`` if another ``header`` was measured."""
     if not file.is_file():
         return None
     earlier = read_results(file)
@@ -104,7 +104,7 @@ def read_matching(file: Path, header: Mapping[str, Any]) -> GeneratorBenchmark |
 
 
 def read_results(file: Path) -> GeneratorBenchmark:
-    """Read a result file; ``UserError`` if it is missing or of another format."""
+    """Read a result file; raises ``UserError`` if it is missing or of another format."""
     content = load_json(file, "`python src/benchmark_gan.py`")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
@@ -191,7 +191,7 @@ def counted_scores(row: FinishedRow) -> ImageScores:
 
 
 def scores_in_words(row: Row) -> str:
-    """Word a row in one line: its scores, or why it has none."""
+    """Describe a row in one line: its scores, or why it has none."""
     if row["status"] != "done":
         return f"{row['status'].replace('_', ' ')}: {row['reason']}"
     spaces = counted_scores(row)["spaces"]

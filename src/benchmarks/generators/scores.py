@@ -88,8 +88,8 @@ class Judge:
     def real_scores(self) -> dict[str, RealScores]:
         """Score real images in each space.
 
-        "floor": one half of all real positives against the other, whole patients; "training": the positives
-        learned from against the held-out ones.
+        "floor" compares two halves of all real positives, split by patient. "training" compares the training
+        positives with the held-out ones.
         """
         patients = np.concatenate([self.data.training_patients, self.data.reference_patients])
         halves = [halve_by_group(patients, SEED + draw) for draw in range(DRAWS)]
@@ -187,7 +187,7 @@ def mean_scores(pairs: Pairs) -> FloorScores:
 
 # --- verdicts --------------------------------------------------------------------------------------
 def is_trained(score: ImageScores) -> bool:
-    """Whether recall, precision and diversity exceed their limits in every space.
+    """Return whether recall, precision and diversity exceed their limits in every space.
 
     One chest over and over, noise, or images without a chest do not.
     """
@@ -209,5 +209,5 @@ def nearest_generator(scored: Mapping[str, ImageScores]) -> Literal["raw", "aver
 
 
 def shipped_generator(scored: Iterable[str]) -> Literal["raw", "averaged"]:
-    """Choose the averaged generator, which users of this project get, where there is one."""
+    """Choose the averaged generator if there is one, because users of this project get that one."""
     return AVERAGED if AVERAGED in scored else RAW

@@ -155,7 +155,7 @@ def _kid_cell(distance: KernelDistance | SpaceScores, tied: bool = False) -> str
 
 
 def _space_cells(scores: Sequence[Mapping[str, SpaceScores]]) -> tuple[str, ...]:
-    """Word KID of the first of ``scores`` in each space, then mean recall, precision and diversity."""
+    """Write KID of the first of ``scores`` in each space, then mean recall, precision and diversity."""
 
     def means(values: Iterable[Sequence[float]]) -> str:
         return "/".join(f"{statistics.fmean(value):.2f}" for value in values)
@@ -169,7 +169,7 @@ def _space_cells(scores: Sequence[Mapping[str, SpaceScores]]) -> tuple[str, ...]
 
 
 def _originality_cells(scores: Sequence[ImageScores]) -> tuple[str, str, str]:
-    """Word grain, near-copies and closeness to training images, means over ``scores``.
+    """Write grain, near-copies and closeness to training images, means over ``scores``.
 
     Grain is a share of that of the reals; near-copies stand beside those among unseen reals; the share closer
     to training than to held-out images stands beside its range by chance.

@@ -69,7 +69,7 @@ with open(sys.argv[1], "w") as report:
 
 
 def run_timed(command: Sequence[str]) -> FinishedCommand:
-    """Run ``command``; ``UserError`` with its last line if it fails."""
+    """Run ``command``; raises ``UserError`` with its last line if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         log, report = Path(folder, "log"), Path(folder, "report")
         with log.open("wb") as output:

@@ -55,7 +55,7 @@ def _draw_bar(ax: Axes, place: int, row: SpeedRow) -> None:
 
 
 def _bar_label(row: SpeedRow) -> str:
-    """Word a measured row: "2.4x, target 2x"; a limit or a share in its own unit."""
+    """Label a measured row: "2.4x, target 2x"; a limit or a share in its own unit."""
     ratio, ours, unit = row["ratio"] or 0.0, row["ours"] or 0.0, row["unit"]
     if row["plain"] is None:
         return f"{ours:.3g} {unit}, limit {ours * ratio:.3g} {unit}"

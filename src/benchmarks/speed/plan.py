@@ -155,7 +155,7 @@ def not_measured(row_id: str, reason: str) -> SpeedRow:
 
 
 def note_of_agreement(what: str, difference: float, tolerance: float) -> str:
-    """Say that both paths agree; ``DifferentAnswersError`` if ``difference`` exceeds ``tolerance``."""
+    """Say that both paths agree; raises ``DifferentAnswersError`` if ``difference`` exceeds ``tolerance``."""
     if not difference <= tolerance:  # NaN is too large
         raise DifferentAnswersError(
             f"plain and ours give different answers: {what} differ by {difference:.3g}, allowed {tolerance:g}"

@@ -112,17 +112,17 @@ def measured_or_reason(bench: Bench, row_id: str) -> SpeedRow:
 
 # --- words -----------------------------------------------------------------------------------------
 def was_measured(row: SpeedRow) -> bool:
-    """Whether the row holds numbers."""
+    """Return whether the row holds numbers."""
     return row["status"] == "measured"
 
 
 def reached(row: SpeedRow) -> bool:
-    """Whether the row reaches its target."""
+    """Return whether the row reaches its target."""
     return row["ratio"] is not None and row["ratio"] >= row["target"]
 
 
 def speed_in_words(row: SpeedRow) -> str:
-    """Word a row in one line: "plain 2.9, ours 1.2 s/step: 2.41, target 2 reached"."""
+    """Describe a row in one line: "plain 2.9, ours 1.2 s/step: 2.41, target 2 reached"."""
     if not was_measured(row):
         return f"not measured: {row['note']}"
     plain = "" if row["plain"] is None else f"plain {three_digits(row['plain'])}, "
@@ -153,7 +153,7 @@ def speed_table(rows: Iterable[SpeedRow]) -> list[str]:
 
 
 def machine_in_words(content: SpeedBenchmark) -> str:
-    """Word the machine: "AMD EPYC, 2 cores, 2 threads, torch 2.5.1; peaks: bf16 250, ..."."""
+    """Describe the machine: "AMD EPYC, 2 cores, 2 threads, torch 2.5.1; peaks: bf16 250, ..."."""
     facts, peaks = content["machine"], content["peaks"]
     bf16, fp32 = three_digits(peaks["bf16_gflops"]), three_digits(peaks["fp32_gflops"])
     gpu = f"{facts['gpu']}, " if facts["gpu"] else ""

@@ -36,7 +36,7 @@ class Peer(Protocol):
     parameters: int  # all that learn
 
     def step(self) -> int:
-        """One update of every network; returns how many real images it looked at."""
+        """Update every network once; return how many real images were looked at."""
 
     def sample(self, count: int) -> dict[str, torch.Tensor]:
         """{"raw": [count, C, S, S] in [0, 1], maybe "averaged": the same}."""
@@ -176,7 +176,7 @@ def reduced(images: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def side_words(side: int, trained: int) -> dict[str, str]:
-    """For ``settings``, where the two differ."""
+    """Name both sides for ``settings`` if they differ."""
     words = f"trained at {trained} pixels on enlarged reals, samples area-averaged to {side}"
     return {} if side == trained else {"size": words}
 
@@ -190,7 +190,7 @@ def to_gray(images: torch.Tensor) -> np.ndarray:
 
 
 def save(path: Path, images: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-    """The .npz, whole or not at all."""
+    """Write the .npz, whole or not at all."""
     temporary = path.with_suffix(".tmp.npz")
     np.savez_compressed(temporary, facts=np.array(json.dumps(facts)), **images)
     os.replace(temporary, path)  # noqa: PTH105
@@ -213,5 +213,5 @@ def in_batches(make: Callable[[int], torch.Tensor], count: int) -> torch.Tensor:
 
 
 def count_parameters(*networks: torch.nn.Module) -> int:
-    """Of what learns in ``networks``."""
+    """Count the trainable parameters of ``networks``."""
     return sum(value.numel() for network in networks for value in network.parameters() if value.requires_grad)
