@@ -22,6 +22,7 @@ from gan import options as gan_options
 from gan import outputs, trainer
 from gan import step as gan_step
 from gan import training_set as gan_training_set
+from gan.settings import Settings
 from gan_data import make_dataset
 from networks import gan_layers, vgg16
 from networks.weights import hub_weights
@@ -519,10 +520,10 @@ def test_an_estimate_downloads_nothing_and_writes_only_the_splits(data_dir, tmp_
     """Although the perceptual loss, which is asked for, is timed: with weights that are not there."""
     measure, measured = time_estimate.gan_speeds, []
 
-    def gan_speeds(work: time_estimate.GANWork, device: torch.device) -> time_estimate.Speeds:
-        measured.append(measure(work, device))
+    def gan_speeds(settings: Settings, device: torch.device) -> time_estimate.Speeds:
+        measured.append(measure(settings, device))
         # On a busy machine either step may take longer.
-        return time_estimate.Speeds(gan=0.04 if work.perceptual else 0.01)
+        return time_estimate.Speeds(gan=0.04 if settings.losses.want_perceptual else 0.01)
 
     monkeypatch.setattr(time_estimate, "gan_speeds", gan_speeds)
     fresh = shutil.copytree(data_dir, tmp_path / "data")
