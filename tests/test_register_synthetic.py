@@ -290,7 +290,7 @@ def test_unknown_ids_are_refused_or_flagged(data_dir, source, tmp_path, capsys):
     register(data_dir, source, tmp_path / "out", *flags)
     synthetic = read(data_dir, tmp_path / "out")
     unknown = f"1 of {len(ids) + 1} image ids listed as the generator's training images are unknown here"
-    assert synthetic.folders["red_flags"][0].startswith(unknown)
+    assert synthetic.manifest["red_flags"][0].startswith(unknown)
     assert sum(flag.startswith(unknown) for flag in synthetic.red_flags) == 1
     assert any("trained elsewhere (CheXpert)" in flag for flag in synthetic.red_flags)
     assert not synthetic.verified

@@ -75,7 +75,7 @@ def load_image_sets(
         )
         if not len(sets[name].pixels) and name != "heldout":
             raise UserError(f"no readable {name} images are left to compare")
-    learned = set(synthetic.folders.get("train_image_ids", []))
+    learned = set(synthetic.manifest.get("train_image_ids", []))
     seen = sets["training"].records["image_id"].isin(learned).to_numpy()
     n_learned = int(select(dataset, splits, TRAIN)["image_id"].isin(learned).sum())
     kind = "positives" if synthetic.label else "negatives"
@@ -88,7 +88,7 @@ def load_image_sets(
         "split_sha256": splits.sha256,
         "data_sha256": dataset.data_sha256,
         "grouped_by": splits.grouped_by,
-        "generator_sha256": synthetic.folders.get("generator_sha256"),
+        "generator_sha256": synthetic.manifest.get("generator_sha256"),
         "manifest_sha256": synthetic.manifest_sha256,
         "synthetic_verified": synthetic.verified,
         "available": {

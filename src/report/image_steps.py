@@ -148,7 +148,7 @@ def compare_images(
 ) -> ImageResults:
     """Write ssim_analysis.json, fid_score.json, image_quality.json and the pictures that belong to them."""
     baseline = _load_baseline(options, arms, splits, outcome)
-    made_size = synthetic.folders.get("image_size")
+    made_size = synthetic.manifest.get("image_size")
     images = load_image_sets(
         dataset,
         splits,
@@ -175,7 +175,7 @@ def compare_images(
     quality = _write_quality(images, measured, ssim, [others] if others else [], outcome)
     draw_neighbours(images, quality, outcome, options.no_real_images)
     comparability = measured[0].extractor.comparability if measured else ""
-    return ImageResults(quality, comparability, synthetic.folders)
+    return ImageResults(quality, comparability, synthetic.manifest)
 
 
 def _extractors(options: ImageOptions, baseline: Baseline, outcome: Outcome) -> list[Extractor]:
