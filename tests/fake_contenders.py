@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,13 @@ def fake(tmp_path: Path, name: str) -> Contender:
 
 def unit(tmp_path: Path, name: str, seed: int = 0, minutes: float = 0.01) -> Unit:
     return Unit(fake(tmp_path, name), seed, Budget(minutes=minutes))
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a killed process ends within seconds; it may then wait for somebody to ask how it ended."""
+    status = Path(f"/proc/{pid}/stat")
+    for _ in range(200):
+        if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False

@@ -145,7 +145,7 @@ class HeldoutKernel(TypedDict):
 class HeldoutReference(TypedDict):
     """The held-out positives, as intervals of KID need them."""
 
-    patients: Annotated[list[int], "a number for the patient of each image"]
+    resamples: Annotated[list[str], "of each resample of the patients: how often each image is in it"]
     kernels: Annotated[dict[str, HeldoutKernel], "by space"]
 
 

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +25,7 @@ from benchmarks import benchmark_paths
 from benchmarks.generators.contenders import Unit
 from benchmarks.generators.data import K_FOLDS, BenchmarkData
 from benchmarks.generators.scores import AVERAGED, RAW
+from benchmarks.measured_commands import CommandFailedError, run_measured
 from common import paths
 from common.paths import SRC
 from utils import UserError, atomic_path, load_json, save_json, try_lock
@@ -146,64 +143,19 @@ def _train_peer(unit: Unit, setup: RunSetup, folder: Path) -> None:
             "--out", str(benchmark_paths.made_images(folder)), "--seconds", f"{seconds:g}",
             "--seed", str(unit.seed), "--count", str(setup.count), "--device", setup.device, *contender.flags,
         ]  # fmt: skip
-        cost = run_limited(command, benchmark_paths.unit_log(folder), seconds + setup.grace)
-        save_json(benchmark_paths.unit_cost(folder), cost)
+        run_contender(command, folder, seconds + setup.grace)
     finally:
         reals.unlink(missing_ok=True)
 
 
-def run_limited(command: Sequence[str], log: Path, limit: float | None) -> dict[str, Any]:
-    """Run ``command`` with its output in ``log``.
-
-    Returns {"command_seconds", "cpu_seconds"}; the second includes its children and is None where the system
-    does not tell. After ``limit`` seconds the command is ended with all that it started. Raises
-    ``UnitFailedError``, with the last line of its output, if it fails or is ended.
-    """
-    start, cpu = time.perf_counter(), _cpu_seconds_of_children()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            code = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            raise UnitFailedError("over_time", f"not over after {(limit or 0) / 60:.3g} minutes") from None
-        finally:
-            if process.poll() is None:
-                _kill(process)
-    if code != 0:
-        raise UnitFailedError("failed", _last_line(log) or f"ended with code {code}")
-    used = _cpu_seconds_of_children() - cpu
-    return {
-        "command_seconds": time.perf_counter() - start,
-        "cpu_seconds": None if math.isnan(used) else used,
-    }
-
-
-def _cpu_seconds_of_children() -> float:
-    """Seconds of processor time of all ended children of this process; NaN where the system does not tell."""
-    if os.name == "nt":
-        return math.nan
-    import resource
-
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _kill(process: subprocess.Popen) -> None:
-    """Kill the process and its children, which are a group of their own where the system has groups."""
-    if hasattr(os, "killpg"):
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-    process.wait()
-
-
-def _last_line(log: Path) -> str:
-    """Return the last line of ``log`` without the folders of this machine, which an error may name."""
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    words = (lines[-1] if lines else "").split()
-    return " ".join(Path(word).name if word.startswith("/") else word for word in words)[:300]
+def run_contender(command: Sequence[str], folder: Path, limit: float | None) -> None:
+    """Run ``command``, log and cost in ``folder``; ``UnitFailedError`` if it fails or exceeds ``limit``."""
+    try:
+        cost = run_measured(command, benchmark_paths.unit_log(folder), limit)
+    except CommandFailedError as failure:
+        raise UnitFailedError("over_time" if failure.over_time else "failed", str(failure)) from None
+    content = {"command_seconds": cost.seconds, "cpu_seconds": cost.cpu_seconds}
+    save_json(benchmark_paths.unit_cost(folder), content)
 
 
 # --- ours ------------------------------------------------------------------------------------------
@@ -225,8 +177,7 @@ def _train_ours(unit: Unit, setup: RunSetup, folder: Path) -> None:
         # VGG16 may be there on one machine and not on another: it is off unless a set of options asks for it.
         "--perceptual", "off", *unit.contender.flags,
     ]  # fmt: skip
-    cost = run_limited(command, benchmark_paths.unit_log(folder), limit)
-    save_json(benchmark_paths.unit_cost(folder), cost)
+    run_contender(command, folder, limit)
     images, facts = sample_ours(folder, unit.seed, setup)
     settings = {name: facts.pop(name) for name in ("precision", "perceptual")}
     facts["settings"] = {"flags": shlex.join(unit.contender.flags), **settings}

@@ -9,7 +9,7 @@ row of the result file keeps these means, so contenders of different commands ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -33,26 +33,35 @@ class KernelScores(KernelDistance, KernelMeans):
     """KID with its interval, and the kernels from which it follows."""
 
 
-def draw_patients(patients: Sequence[int] | np.ndarray) -> PatientDraws:
-    """Draw resamples of the held-out patients; ``patients`` [M] numbers the patient of each image."""
-    return PatientDraws(list(patients), RESAMPLES, SEED)
+def written_weights(weights: np.ndarray) -> list[str]:
+    """Write weights [R, M] as a line of counts for each resample."""
+    return [" ".join(f"{count:.0f}" for count in row) for row in weights]
+
+
+def read_weights(lines: Sequence[str]) -> np.ndarray:
+    """Read the weights [R, M] that ``written_weights`` wrote."""
+    return np.array([line.split() for line in lines], dtype=float)
 
 
 class KernelReference:
-    """Real images to compare with: features [M, D], and the number of each one's patient [M]."""
+    """Real images to compare with: features [M, D], and the patient of each [M].
+
+    ``weights`` [RESAMPLES, M]: how often each image is in each resample of the patients.
+    """
 
     def __init__(self, features: np.ndarray, patients: np.ndarray) -> None:
-        self.features, self.draws = features, draw_patients(patients)
+        self.features, weights = features, PatientDraws(list(patients), RESAMPLES, SEED).weights()
+        self.weights = weights
         # Pairs within a patient, whom a resample may hold many times, would make the reals look alike.
         apart = patients[:, None] != patients[None, :]
         kernel = cubic_kernel(features, features) * apart
-
-        def mean_kernel(weights: np.ndarray) -> np.ndarray:
-            return ((weights @ kernel) * weights).sum(axis=1) / ((weights @ apart) * weights).sum(axis=1)
-
+        mean = kernel.sum() / apart.sum()
+        pairs = ((weights @ apart) * weights).sum(axis=1)
+        means = np.full(len(pairs), mean)  # also of a resample of one patient, which has no pair
+        np.divide(((weights @ kernel) * weights).sum(axis=1), pairs, out=means, where=pairs > 0)
         self.kernel: HeldoutKernel = {
-            "mean": _nine_digits(kernel.sum() / apart.sum()),
-            "resampled": [_nine_digits(value) for value in self.draws.values(mean_kernel)],
+            "mean": _nine_digits(mean),
+            "resampled": [_nine_digits(value) for value in means],
         }
 
     def compare(self, images: np.ndarray, patients: np.ndarray | None = None) -> KernelScores:
@@ -67,34 +76,30 @@ class KernelReference:
             "kernel_within": _nine_digits(kernel[groups[:, None] != groups[None, :]].mean()),
             "kernel_to_heldout": [_nine_digits(value) for value in to_heldout],
         }
-        return {**kid_of([means], self.kernel, self.draws), **means}
+        return {**kid_of([means], self.kernel, self.weights), **means}
 
 
-def kid_of(parts: Sequence[KernelMeans], heldout: HeldoutKernel, draws: PatientDraws) -> KernelDistance:
+def kid_of(parts: Sequence[KernelMeans], heldout: HeldoutKernel, weights: np.ndarray) -> KernelDistance:
     """Compute KID with its interval, the mean over ``parts`` (seeds of a contender).
 
     KID is the unbiased squared MMD with the kernel of Binkowski et al. (ICLR 2018), here over pairs of
-    different patients. ``draws``: draws of the patients of ``heldout``.
+    different patients. ``weights`` [R, M]: how often each held-out image is in each resample.
     """
     within, to_heldout = _means_of(parts)
     kid = within + heldout["mean"] - 2 * to_heldout.mean()
-    values = within + np.array(heldout["resampled"]) - 2 * draws.values(_weighted_mean(to_heldout))
+    values = within + np.array(heldout["resampled"]) - 2 * (weights @ to_heldout) / weights.sum(axis=1)
     return {"kid": float(kid), "kid_ci95": percentile_interval(values)}
 
 
 def kid_difference(
-    parts: Sequence[KernelMeans], others: Sequence[KernelMeans], draws: PatientDraws
+    parts: Sequence[KernelMeans], others: Sequence[KernelMeans], weights: np.ndarray
 ) -> PairedDifference:
     """Compute KID of ``parts`` minus that of ``others`` on the same resampled patients."""
     (within, to_heldout), (other_within, other_to_heldout) = _means_of(parts), _means_of(others)
     gap = to_heldout - other_to_heldout
-    values = within - other_within - 2 * draws.values(_weighted_mean(gap))
+    values = within - other_within - 2 * (weights @ gap) / weights.sum(axis=1)
     difference = within - other_within - 2 * gap.mean()
     return {"difference": float(difference), "ci95": percentile_interval(values)}
-
-
-def _weighted_mean(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda weights: (weights @ values) / weights.sum(axis=1)
 
 
 def _means_of(parts: Sequence[KernelMeans]) -> tuple[float, np.ndarray]:

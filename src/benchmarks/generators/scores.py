@@ -27,7 +27,7 @@ from benchmarks.file_formats import (
     SpaceScores,
 )
 from benchmarks.generators.data import BenchmarkData
-from benchmarks.generators.kid import KernelReference
+from benchmarks.generators.kid import KernelReference, written_weights
 from gan.evaluation import mean_distance
 from image_metrics.copies import closer_to_training, detail_distances, near_copies
 from image_metrics.distances import frechet_distance_of_features, kernel_distance
@@ -65,7 +65,6 @@ class Judge:
     def __init__(self, data: BenchmarkData, resnet18: Features) -> None:
         self.data, self.training, self.reference = data, data.training, data.reference
         self.n = len(self.reference)
-        self.patients = np.unique(data.reference_patients, return_inverse=True)[1]  # numbers, no names
         self.features: dict[str, Features] = {
             "resnet18": resnet18, "hog": hog_features, "pixels": thumbnail_features
         }  # fmt: skip
@@ -74,7 +73,8 @@ class Judge:
             for space, features in self.features.items()
         }
         self.kernels = {
-            space: KernelReference(reference, self.patients) for space, (_, reference) in self.real.items()
+            space: KernelReference(reference, data.reference_patients)
+            for space, (_, reference) in self.real.items()
         }
         self.spread = {space: mean_distance(training) for space, (training, _) in self.real.items()}
         self.yardstick = detail_distances(self.reference, self.training)
@@ -83,7 +83,7 @@ class Judge:
     def heldout_reference(self) -> HeldoutReference:
         """Return what intervals over the held-out patients are computed from, without their names."""
         kernels = {space: reference.kernel for space, reference in self.kernels.items()}
-        return {"patients": self.patients.tolist(), "kernels": kernels}
+        return {"resamples": written_weights(self.kernels["pixels"].weights), "kernels": kernels}
 
     def real_scores(self) -> dict[str, RealScores]:
         """Score real images in each space.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.file_formats import FinishedRow, GeneratorBenchmark, ImageScores, Machine, SpaceScores
-from benchmarks.generators.kid import KernelDistance, draw_patients, kid_difference, kid_of
+from benchmarks.generators.kid import KernelDistance, kid_difference, kid_of, read_weights
 from benchmarks.generators.results import Row, counted_scores, scores_in_words
 from benchmarks.generators.scores import SPACES
 from benchmarks.text_table import aligned_columns
@@ -83,15 +83,15 @@ def _rank(group: Sequence[Summary], content: GeneratorBenchmark) -> None:
 
     if not group:
         return
-    draws, ranks = draw_patients(content["heldout"]["patients"]), []
+    weights, ranks = read_weights(content["heldout"]["resamples"]), []
     for space in SPACES:
         parts = [[counted_scores(row)["spaces"][space] for row in one.finished] for one in group]
-        distances = [kid_of(part, content["heldout"]["kernels"][space], draws) for part in parts]
+        distances = [kid_of(part, content["heldout"]["kernels"][space], weights) for part in parts]
         kids = [distance["kid"] for distance in distances]
         ranks.append(rankdata(kids))
         best = parts[int(np.argmin(kids))]
         for one, part, distance in zip(group, parts, distances, strict=True):
-            tied = part is best or kid_difference(part, best, draws)["ci95"][0] <= 0
+            tied = part is best or kid_difference(part, best, weights)["ci95"][0] <= 0
             one.spaces[space] = SpaceSummary(distance, tied)
     for one, its_ranks in zip(group, np.array(ranks).T, strict=True):
         one.rank = float(its_ranks.mean())

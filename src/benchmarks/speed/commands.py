@@ -6,17 +6,13 @@ The plain path's time for all its epochs is extrapolated from one pass over some
 from __future__ import annotations
 
 import copy
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +21,7 @@ import torch
 from arms.registry import BASELINE_PREFIX
 from benchmarks.file_formats import SpeedRow
 from benchmarks.machine import wall_seconds
+from benchmarks.measured_commands import CommandCost, CommandFailedError, run_measured
 from benchmarks.speed import plain_path
 from benchmarks.speed.plan import MAX_GB, REAL_SIZE, Bench, measured, not_measured, note_of_agreement
 from classifier import FEATURES, PneumoniaClassifier, build_classifier, feature_caches, load_classifier
@@ -42,61 +39,13 @@ FEATURE_TOLERANCE = {"fp32": 0.001, "bf16": 0.02}  # relative
 
 
 # --- commands --------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class FinishedCommand:
-    """A command that ended well.
-
-    ``seconds``: wall-clock time from start to end. ``peak_bytes``: the most memory that it held, mapped files
-    included; None where the system does not tell.
-    """
-
-    seconds: float
-    peak_bytes: int | None
-
-
-# A child's peak counts the memory of the process that starts it, which on Linux it shares until it becomes
-# the command. So a small process starts it, times it, and writes "exit code, seconds, ru_maxrss".
-LAUNCHER = """
-import os, signal, subprocess, sys, time
-start = time.perf_counter()
-process = subprocess.Popen(sys.argv[2:])
-signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-_, status, usage = os.wait4(process.pid, 0)
-seconds = time.perf_counter() - start
-with open(sys.argv[1], "w") as report:
-    print(os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss, file=report)
-"""
-
-
-def run_timed(command: Sequence[str]) -> FinishedCommand:
-    """Run ``command``; raises ``UserError`` with its last line if it fails."""
+def run_baseline(command: Sequence[str]) -> CommandCost:
+    """Run ``command``; ``UserError`` with the last line of its output if it fails."""
     with tempfile.TemporaryDirectory() as folder:
-        log, report = Path(folder, "log"), Path(folder, "report")
-        with log.open("wb") as output:
-            if hasattr(os, "wait4"):
-                _exit_code([sys.executable, "-S", "-c", LAUNCHER, str(report), *command], output)
-                code, seconds, peak = map(float, report.read_text(encoding="utf-8").split())
-                unit = 1 if sys.platform == "darwin" else 1024  # bytes
-                finished = FinishedCommand(seconds, int(peak) * unit)
-            else:
-                start = time.perf_counter()
-                code = _exit_code(command, output)
-                finished = FinishedCommand(time.perf_counter() - start, None)
-        if code != 0:
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
-            raise UserError(f"{Path(command[1]).name} ended with code {code:.0f}: {lines[-1]}")
-    return finished
-
-
-def _exit_code(command: Sequence[str], output: BinaryIO) -> int:
-    """Run ``command`` and return its exit code; an interruption here ends the command, too."""
-    process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        return process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
+        try:
+            return run_measured(command, Path(folder, "log"))
+        except CommandFailedError as failure:
+            raise UserError(f"{Path(command[1]).name} failed: {failure}") from None
 
 
 def baseline_command(bench: Bench, data: Path, cache: Path, out: Path) -> list[str]:
@@ -113,17 +62,17 @@ def baseline_command(bench: Bench, data: Path, cache: Path, out: Path) -> list[s
     return command + ([] if bench.gpu else ["--cpu"])
 
 
-def run_cold(bench: Bench, data: Path, name: str) -> tuple[FinishedCommand, Path]:
+def run_cold(bench: Bench, data: Path, name: str) -> tuple[CommandCost, Path]:
     """Run the default baseline with nothing cached; returns also its folder of results."""
     cache, out = bench.work / name / "cache", bench.work / name / "out"
     for folder in (cache, out):
         shutil.rmtree(folder, ignore_errors=True)
-    return run_timed(baseline_command(bench, data, cache, out)), out
+    return run_baseline(baseline_command(bench, data, cache, out)), out
 
 
-def run_warm(bench: Bench, data: Path, name: str) -> FinishedCommand:
+def run_warm(bench: Bench, data: Path, name: str) -> CommandCost:
     """Run the same command again with the caches that ``run_cold`` of that name left."""
-    return run_timed(baseline_command(bench, data, bench.work / name / "cache", bench.work / name / "out"))
+    return run_baseline(baseline_command(bench, data, bench.work / name / "cache", bench.work / name / "out"))
 
 
 def phantom_folder(bench: Bench, count: int, side: int) -> Path:

@@ -13,7 +13,7 @@ from benchmarks import benchmark_paths
 from benchmarks.generators import contender_runs as runs
 from benchmarks.generators.contenders import Budget, Contender, Unit
 from benchmarks.generators.results import measure_unit
-from fake_contenders import SIDE, unit
+from fake_contenders import SIDE, has_ended, unit
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_one_that_runs_over_its_time_is_ended(data, judge, setup, tmp_path):
     assert row["status"] == "over_time" and "minutes" in row["reason"]
     assert time.monotonic() - start < 30
     pid = int(next(short.folder(slow).glob("*.pid")).read_text())
-    assert not Path(f"/proc/{pid}").exists()
+    assert has_ended(pid)
 
 
 def test_what_a_driver_learned_from_does_not_stay(setup, judge, tmp_path):
@@ -72,9 +72,7 @@ def test_ours_are_trained_by_a_command_that_train_gan_understands(
     import train_gan
 
     commands = []
-    monkeypatch.setattr(
-        runs, "run_limited", lambda command, _, limit: commands.append((command, limit)) or {}
-    )
+    monkeypatch.setattr(runs, "run_contender", lambda command, _, limit: commands.append((command, limit)))
     facts = {"precision": "fp32", "perceptual": "off"}
     monkeypatch.setattr(runs, "sample_ours", lambda *_: ({"raw": np.zeros(1)}, dict(facts)))
     ours = Unit(Contender("ours-cpu", ("--preset", "cpu")), 7, budget)

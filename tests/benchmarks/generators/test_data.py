@@ -51,7 +51,7 @@ def test_another_fold_holds_out_others(tmp_path):
     setup = runs.RunSetup(third, (), tmp_path, Path(sys.executable), "cpu", COUNT, grace=20.0)
     commands = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "run_limited", lambda command, *_: commands.append(" ".join(command)) or {})
+        patch.setattr(runs, "run_contender", lambda command, *_: commands.append(" ".join(command)))
         facts = {"precision": "fp32", "perceptual": "off"}
         patch.setattr(runs, "sample_ours", lambda *_: ({"raw": np.zeros(1)}, facts))
         runs.make_images(Unit(Contender("ours-cpu"), 7, Budget(minutes=10)), setup)

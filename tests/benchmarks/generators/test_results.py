@@ -46,7 +46,7 @@ def test_the_file_has_its_documented_form(results, setup, judge, tmp_path):
     assert format_problems(load_json(results.file), GeneratorBenchmark) == []
 
 
-@pytest.mark.parametrize("folder", ["gan_benchmark_options"])
+@pytest.mark.parametrize("folder", [".", "gan_benchmark_options", "gan_benchmark_peers"])
 def test_the_committed_files_have_their_documented_form(folder):
     content = load_json(benchmark_paths.gan_benchmark_results(RESULTS / folder))
     assert format_problems(content, GeneratorBenchmark) == []
