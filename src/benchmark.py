@@ -54,7 +54,7 @@ OPTIONS = (
         default=benchmark_paths.BENCHMARK_DIR, metavar="PATH",
     ),
     Option(
-        "--weights", "weights of ResNet-50; auto: imagenet, or none (for timing only) if it cannot be had",
+        "--weights", "weights of ResNet-50; auto: imagenet, or none (for timing only) without them",
         Affects.RUN, choices=("auto", "imagenet", "none"), default="auto",
     ),
     Option(
@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def usable_weights(asked: str) -> Literal["imagenet", "none"]:
-    """Return "imagenet" or "none"; raises ``UserError`` if "imagenet" was asked for and cannot be had."""
+    """Return "imagenet" or "none"; raises ``UserError`` if "imagenet" was asked for and is not available."""
     if asked == "none":
         return "none"
     from classifier import build_classifier

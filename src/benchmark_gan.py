@@ -165,7 +165,10 @@ def prepare(args: argparse.Namespace) -> tuple[RunSetup, Judge, GeneratorResults
         workers=args.workers, skip_bad=args.skip_bad_images, cache_dir=cache, fold=args.fold,
     )  # fmt: skip
     if args.images < len(data.reference):
-        raise UserError(f"--images {args.images} is less than the {len(data.reference)} held-out positives")
+        raise UserError(
+            f"--images {args.images} is less than the {len(data.reference)} held-out positives; "
+            "give at least as many"
+        )
     header = {"machine": machine_facts(device), "data": data.summary(), "images": args.images}
     file = benchmark_paths.gan_benchmark_results(args.output_dir)
     read_matching(file, header)  # refuses another file before minutes of training

@@ -132,11 +132,11 @@ def _load_backbone(model: PneumoniaClassifier, state: dict[str, Any], source: st
     own = model.backbone.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     if missing:
-        raise UserError(f"{source} is not a ResNet-50 state dict: it lacks {missing[0]}")
+        raise UserError(f"{source} is not a ResNet-50 state dict: it lacks {missing[0]}; give another file")
     for key, value in own.items():
         if key in state and state[key].shape != value.shape:
             raise UserError(f"{source} does not fit ResNet-50: {key} is {list(state[key].shape)}, "
-                            f"not {list(value.shape)}")  # fmt: skip
+                            f"not {list(value.shape)}; give another file")  # fmt: skip
     model.backbone.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
 
 

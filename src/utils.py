@@ -281,7 +281,9 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
     except RuntimeError as error:  # torch raises it for a write that failed, on a full disk for example
-        raise UserError(f"{path} could not be written; is the disk full? ({error})") from None
+        raise UserError(
+            f"{path} could not be written ({error}); free some disk space or write elsewhere"
+        ) from None
 
 
 def load_checkpoint(path: str | Path, made_by: str = "") -> dict[str, Any]:

@@ -359,7 +359,7 @@ def test_epochs_may_grow_on_resume_but_not_shrink(data_dir, tmp_path, finished):
     train(data_dir, tmp_path, "--epochs", "1", "--perceptual", "off")
     train(data_dir, tmp_path, "--epochs", "4", "--perceptual", "off", "--resume")
     assert history(tmp_path)["epochs"] == history(finished)["epochs"]
-    with pytest.raises(UserError, match=r"4 epochs behind it and 3 are asked"):
+    with pytest.raises(UserError, match=r"4 epochs behind it, but only 3 are asked"):
         train(data_dir, tmp_path, "--epochs", "3", "--perceptual", "off", "--resume")
 
 

@@ -195,7 +195,9 @@ def load_arm_data(options: DataOptions, use: SyntheticUse) -> ArmData:
     train, test = decode(train_records, "training images"), decode(test_records, "test images")
     for images, what in ((train, "training"), (test, "test")):
         if images.records["label"].nunique() < 2:
-            raise UserError(f"the readable {what} images are of one class only: nothing can be measured")
+            raise UserError(
+                f"the readable {what} images are of one class only; add images of the other class"
+            )
     unlabelled = None
     if official is not None and not official.labelled:
         log.info(f"official test images are unlabelled ({official.why}): predicted, never scored")
@@ -221,7 +223,9 @@ def _test_records(
         return select(dataset, splits, TEST)
     if official is None or not official.labelled:
         why = official.why if official else f"{paths.TEST_METADATA} is not there"
-        raise UserError(f"--test-set official: the official test images have no labels ({why}); use split")
+        raise UserError(
+            f"--test-set official: the official test images have no labels ({why}); use --test-set split"
+        )
     shared = official.images["patient"].isin(train_records["patient"])
     if shared.any():
         names = name_some(list(official.images.loc[shared, "image_id"]), 3)
@@ -275,6 +279,7 @@ def _sets_of_folder(
     classes = {images.class_flag for images in found.values()} - {None}  # of generators that know classes
     if len(labels) > 1 or len(classes) > 1:
         raise UserError(
-            f"{folder}: the images of its fold folders are of other labels or classes than its own"
+            f"{folder}: its fold folders hold images of other labels or classes than the folder itself; "
+            "make the images of all of them with the same --label"
         )
     return found

@@ -192,7 +192,7 @@ def _read_predictions(path: Path) -> pd.DataFrame | None:
     try:
         table = pd.read_csv(path, dtype=text)
     except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a readable CSV file: {error}") from None
+        raise UserError(f"{path} is not a readable CSV file ({error}); `{TRAIN_COMMAND}` writes it") from None
     if problem := _problem_of(table):
         raise UserError(f"{path} {problem}; `{TRAIN_COMMAND}` writes it")
     kept = [*NEEDED_COLUMNS, *(column for column in OPTIONAL_COLUMNS if column in table)]

@@ -74,7 +74,7 @@ def load_image_sets(
             records, image_size, workers=workers, skip_bad=skip_bad, desc=desc, cache_dir=cache_dir
         )
         if not len(sets[name].pixels) and name != "heldout":
-            raise UserError(f"no readable {name} images are left to compare")
+            raise UserError(f"no readable {name} images are left to compare; restore some of them")
     learned = set(synthetic.manifest.get("train_image_ids", []))
     seen = sets["training"].records["image_id"].isin(learned).to_numpy()
     n_learned = int(select(dataset, splits, TRAIN)["image_id"].isin(learned).sum())

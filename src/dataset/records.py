@@ -79,7 +79,7 @@ def load_dataset(data_dir: str | Path, patient_map: str | Path | None = None) ->
         )
     images = _with_files(with_patients(images, patient_of), paths.training_images(data_dir))
     if images["label"].nunique() < 2:
-        raise UserError(f"{metadata} has images of one class only; training needs both")
+        raise UserError(f"{metadata} has images of one class only; training needs both, so add the other")
     return Dataset(
         data_dir=data_dir,
         images=images,
@@ -213,7 +213,7 @@ def read_metadata(path: Path) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype=str, encoding="utf-8-sig", keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a readable CSV file: {error}") from None
+        raise UserError(f"{path} is not a readable CSV file ({error}); correct or replace it") from None
     rows.columns = rows.columns.str.strip()
     if "patientId" not in rows:
         raise UserError(f"{path} has no column patientId; its columns are {', '.join(rows.columns)}")

@@ -174,7 +174,7 @@ def read_state(plan: Plan, where: str) -> TrainingState | None:
         )
     if (done := len(state["history"])) > plan.schedule.epochs:
         raise UserError(
-            f"--resume: {name} has {done} epochs behind it and {plan.schedule.epochs} are asked: "
+            f"--resume: {name} has {done} epochs behind it, but only {plan.schedule.epochs} are asked for: "
             "--epochs and --kimg may only grow"
         )
     return cast(TrainingState, state)

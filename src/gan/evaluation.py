@@ -283,7 +283,7 @@ def build_monitor(
 ) -> Monitor:  # fmt: skip
     """Build the monitor that ``plan`` asks for, or with ``watched`` the one of an earlier part of the run.
 
-    Raises ``UserError`` if features that the earlier part used cannot be had any more.
+    Raises ``UserError`` if features that the earlier part used are no longer available.
     """
     watching, device, side = plan.watching, data.pixels.device, data.pixels.shape[1]
     spaces = [hog_space(side)]
@@ -294,7 +294,8 @@ def build_monitor(
         if gone := set(tables) - {space.name for space in spaces}:
             raise UserError(
                 f"--resume: {', '.join(sorted(gone))} features, by which this run was evaluated, "
-                "cannot be had any more: their weights are not in torch's cache"
+                "are no longer available: their weights are not in torch's cache; put them back, or start "
+                "anew without --resume"
             )
         spaces = [space for space in spaces if space.name in tables]
     else:

@@ -163,7 +163,10 @@ def generator_from_checkpoint(checkpoint: dict[str, Any], name: str) -> Generato
         generator = ARCHITECTURES[architecture.pop("arch")](**architecture)
         generator.load_state_dict(checkpoint["state_dict"])
     except (KeyError, TypeError, ValueError, RuntimeError):
-        raise UserError(f"{name} is damaged: its weights do not fit its architecture") from None
+        raise UserError(
+            f"{name} is damaged: its weights do not fit its architecture; "
+            "python src/train_gan.py makes it again"
+        ) from None
     return generator.eval()
 
 

@@ -53,7 +53,7 @@ FOLLOWS: dict[tuple[str, Any], dict[str, Any]] = {
     },
     ("adversarial_loss", "hinge"): {"label_smoothing": 0.0},
     ("adversarial_loss", "rpgan"): {"label_smoothing": 0.0, "reg_every": 1},
-    # A penalty that a preset brings goes where it cannot be had; one that is given is refused.
+    # An impossible penalty is dropped if a preset brings it, and refused if the user gives it.
     ("adversarial_loss", "wgan-gp"): {"label_smoothing": 0.0, "reg_every": 1, "r1": 0.0, "r2": 0.0},
     ("d_norm", "batch"): {"r1": 0.0, "r2": 0.0},
 }  # fmt: skip
@@ -138,7 +138,7 @@ _LEARNING = (
     PresetOption("--lambda-fm", "weight of feature matching", type=_WEIGHT, default=1.0, metavar="X",
                  group=_TRAINING),
     PresetOption("--perceptual",
-                 "perceptual loss on VGG16 features; auto: only if its ImageNet weights can be had",
+                 "perceptual loss on VGG16 features; auto: only if its ImageNet weights are available",
                  choices=("auto", "on", "off"), default="auto", group=_TRAINING),
     Option("--precision",
            "arithmetic of the networks; auto: bf16 where the hardware multiplies it, else fp32", _RUN,

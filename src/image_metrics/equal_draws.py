@@ -202,5 +202,8 @@ class RealDistances:
         try:
             save_json(self.file, {"key": self.key, "sha256": sha256_json(plain), "distances": plain})
         except OSError as error:
-            log.warning(f"WARNING: {self.file.parent} cannot be used ({error.strerror or error})")
+            log.warning(
+                f"WARNING: {self.file.parent} cannot be used ({error.strerror or error}), so distances "
+                "of real images are computed again in every run"
+            )
             self.file = None

@@ -30,7 +30,9 @@ def chosen_arms(text: str) -> list[str]:
             f"{', '.join(unknown)!r} is not an arm; choose from {', '.join(known)}"
         )
     if BASELINE not in names:
-        raise argparse.ArgumentTypeError(f"{text!r} lacks the baseline, against which arms are measured")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} lacks the baseline, against which arms are measured; add it"
+        )
     return [name for name in known if name in names]
 
 

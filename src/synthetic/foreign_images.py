@@ -35,7 +35,7 @@ class Source:
 def find_images(folder: Path, output: Path) -> list[Path]:
     """Return the PNG and JPEG files of ``folder``, by name; raises ``UserError`` if they cannot be copied."""
     if not folder.is_dir():
-        raise UserError(f"--images {folder} is not a folder")
+        raise UserError(f"--images {folder} is not a folder; give the folder that holds the images")
     if folder.resolve() == output.resolve():
         raise UserError(
             f"--images and --output-dir are both {folder}: give another --output-dir, the images are copied"
@@ -105,7 +105,7 @@ def read_ids(path: str | Path) -> list[str]:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: --trained-on takes a CSV file of image ids") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a readable CSV file: {error}") from None
+        raise UserError(f"{path} is not a readable CSV file ({error}); correct or replace it") from None
     names = [cell.strip().lower() for cell in rows[0]] if rows else []
     column = next((names.index(name) for name in ID_COLUMNS if name in names), None)
     if column is not None:
@@ -117,7 +117,7 @@ def read_ids(path: str | Path) -> list[str]:
         )
     cells = [row[column or 0].strip() if len(row) > (column or 0) else "" for row in rows]
     if "" in cells:
-        raise UserError(f"{path}: entry {cells.index('') + 1} has no image id")
+        raise UserError(f"{path}: entry {cells.index('') + 1} has no image id; add it or remove the line")
     if not cells:
         raise UserError(f"{path} names no image; a generator of other data needs --trained-elsewhere NAME")
     return sorted({without_ending(cell) for cell in cells})
