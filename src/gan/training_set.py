@@ -69,8 +69,8 @@ def records_to_learn_from(
     aside = set_aside(list(records["patient"]), choice.metrics_holdout, splits.seed)
     if choice.metrics_holdout > 0 and not aside.any():
         raise UserError(
-            f"--metrics-holdout {choice.metrics_holdout:g} of {len(records)} images is less than one whole patient: "
-            "give a larger share"
+            f"--metrics-holdout {choice.metrics_holdout:g} of {len(records)} images is less than one "
+            "whole patient: give a larger share"
         )
     kept, held = records[~aside].reset_index(drop=True), records[aside].reset_index(drop=True)
     _require_two(choice, len(kept))

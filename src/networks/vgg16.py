@@ -64,8 +64,8 @@ class VGG16Features(nn.Module):
 def load_vgg16(what: str, remedy: str) -> VGG16Features:
     """VGG16 with its ImageNet weights from torch's cache, or downloaded there.
 
-    Raises ``WeightsUnavailableError`` if they are not available; its message says ``what`` needs them, and with
-    ``remedy`` what else the user can do.
+    Raises ``WeightsUnavailableError`` if they are not available; its message says ``what`` needs them, and
+    with ``remedy`` what else the user can do.
     """
     weights = hub_weights(VGG16_URL, what, remedy)
     try:

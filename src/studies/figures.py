@@ -109,7 +109,7 @@ def _scale(metric: Metric) -> float:
 
 
 def _finish_scores(ax: Axes, metric: Metric, test_set: CurveTestSet) -> None:
-    """Write the title, and mark the scores of predictors that ignore the lungs."""
+    """Write the title, and mark the score of chance or of always "negative"."""
     name = f"{metric.title[0].upper()}{metric.title[1:]}"
     ax.set_title(f"{name} at 0.5 (% of images)" if metric.percent else name, fontweight="bold")
     levels = {"auroc": (0.5, "chance"), "accuracy": (test_set["always_negative_accuracy"], "always negative")}
