@@ -274,7 +274,7 @@ def build_objective(
 ) -> tuple[Objective, str]:
     """Build G's loss; returns it and whether it has a perceptual term: "on", "off" or "unavailable".
 
-    Raises ``WeightsUnavailableError`` if VGG16's weights are not available and G cannot or must not train without.
+    Raises ``WeightsUnavailableError`` if VGG16's weights are not available and G needs them.
     """
     loss, outcome = None, "off"
     if weights.want_perceptual:
