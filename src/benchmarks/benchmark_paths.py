@@ -8,8 +8,6 @@ from common.paths import SRC, in_folder
 
 # --- benchmark -------------------------------------------------------------------------------------
 BENCHMARK_DIR = "./data/cache/benchmark"  # its phantoms, caches and outputs
-
-
 benchmark_results = in_folder("benchmark.json")
 benchmark_figure = in_folder("benchmark.png")
 
@@ -18,8 +16,6 @@ benchmark_figure = in_folder("benchmark.png")
 GAN_BENCHMARK_DIR = "./data/cache/gan_benchmark"  # of what contenders made, and their logs
 PEERS_DIR = "./data/cache/gan_peers"  # the environment in which the others' packages are installed
 PEER_DRIVERS = SRC / "benchmarks" / "generators" / "peer_drivers"
-
-
 gan_benchmark_results = in_folder("gan_benchmark.json")
 
 

@@ -68,8 +68,6 @@ TRAIN_METADATA = "stage2_train_metadata.csv"
 TEST_METADATA = "stage2_test_metadata.csv"
 PATIENT_MAP = "pneumonia-challenge-dataset-mappings_2018.json"
 SPLITS = "splits.json"
-
-
 training_images = in_folder("Training", "Images")
 training_masks = in_folder("Training", "Masks")
 test_images = in_folder("Test")
@@ -176,8 +174,6 @@ comparison = in_folder("comparison.json")  # every arm and every pair in numbers
 
 TEMPLATES_DIR = SRC / "report" / "templates"
 REPORT_TEMPLATE = "report.html.j2"
-
-
 report_page = in_folder("report.html")
 image_quality = in_folder("image_quality.json")  # synthetic beside real images
 

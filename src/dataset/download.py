@@ -41,9 +41,8 @@ TOKEN_FILES = ("access_token", "access_token.txt")
 KEY_FILE = "kaggle.json"
 LOGIN_FILE = "credentials.json"  # of `kaggle auth login`
 CREDENTIALS_HELP = (
-    "make a token on https://www.kaggle.com/settings/api and save it as "
-    f"{paths.KAGGLE_DIR}/{TOKEN_FILES[0]} (or a kaggle.json as "
-    f"{paths.KAGGLE_DIR}/{KEY_FILE}), in ~/.kaggle, or in KAGGLE_API_TOKEN"
+    f"make a token on https://www.kaggle.com/settings/api and save it as {paths.KAGGLE_DIR}/{TOKEN_FILES[0]} "
+    f"(or a kaggle.json as {paths.KAGGLE_DIR}/{KEY_FILE}), in ~/.kaggle, or in KAGGLE_API_TOKEN"
 )
 KEY_VARIABLES = ("KAGGLE_USERNAME", "KAGGLE_KEY")
 # As KAGGLE_API_TOKEN: an empty token file. The client then looks for no other token and goes on to a key.
@@ -100,10 +99,9 @@ def require_space(folder: Path, needed: int, purpose: str) -> None:
 def extract(archive_path: Path, target: Path) -> None:
     """Unpack the dataset in ``archive_path`` into the new folder ``target``, whole or not at all.
 
-    A folder that wraps everything in the archive is dropped. The checksum (CRC-32) of every file is
-    verified while it is unpacked. Raises ``BrokenArchiveError`` if the file is no zip archive, truncated or
-    damaged, ``UnsuitableArchiveError`` if it holds something else than the dataset or a member that would be
-    written outside ``target``, ``UserError`` if the disk is full.
+    A folder that wraps everything in the archive is dropped; CRC-32 are verified. ``BrokenArchiveError`` if
+    the file is no zip archive, truncated or damaged, ``UnsuitableArchiveError`` if it holds no dataset
+    or a member that would be written outside ``target``, ``UserError`` if the disk is full.
     """
     temporary = target.with_name(EXTRACTING)
     shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
@@ -205,8 +203,8 @@ def _move(source: Path, target: Path, replace: bool) -> None:
 def download(dataset: str, archive: Path) -> None:
     """Fetch ``dataset`` ("owner/name" or "owner/name/version") as the zip file ``archive``.
 
-    The unfinished download of an earlier run is resumed if the file on Kaggle is still the same. Raises
-    ``BrokenArchiveError`` if the size is not the announced one; every other failure is a ``UserError``.
+    An unfinished download is resumed if the file on Kaggle is still the same. ``BrokenArchiveError`` if the
+    size is not the announced one; every other failure is a ``UserError``.
     """
     partial = archive.with_name(dataset.split("/")[1] + ".zip")  # the client's choice of a name
     with kaggle_errors(dataset, partial):
@@ -247,8 +245,7 @@ def sign_in() -> Any:
 def use_project_credentials(folder: Path) -> None:
     """Make the client look in the environment, then for a token or kaggle.json in ``folder``, then ~/.kaggle.
 
-    The client itself reads token files from ~/.kaggle only, whatever KAGGLE_CONFIG_DIR says, and prefers
-    any token to any key, wherever they lie.
+    The client itself reads token files from ~/.kaggle only, and prefers any token to any key.
     """
     environment = os.environ
     token = next((folder / name for name in TOKEN_FILES if (folder / name).is_file()), None)

@@ -2,14 +2,12 @@
 
 Features lie in blocks of some hundred images, a file each, in a folder per space: one network (by its
 weights), one way of preparing its input, one precision. A block names its images by keys that change with
-the file and with its decoding, so a list of images finds what was computed for any other list: folds, arms,
-seeds, controls, fractions of the training patients and the analysis share one cache, synthetic images are
-blocks of their own, and a run that was killed goes on after its last block.
+the file and with its decoding, so a list of images finds what was computed for any other list, and a run
+that was killed goes on after its last block.
 
-Every block begins with its sha256. A damaged block, or one of a changed image, is never used; its images are
-computed again. Without a folder, or if it cannot be written, features stay in memory: the same numbers,
-since they are rounded to float16 either way. Several processes (see ``distributed``) compute a block each
-in turn; the main one reads and writes the files.
+Every block begins with its sha256; a damaged one is never used. Without a folder, or if it cannot be
+written, features stay in memory, rounded to float16 all the same. Several processes (see ``distributed``)
+compute a block each in turn; the main one reads and writes the files.
 """
 
 from __future__ import annotations
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from data_loader import ImageSet
 
 log = logging.getLogger(__name__)
-
 
 BLOCK = 256  # images: 13 MB of pixels at 224 pixels a side, 1 MB of 2048 features
 DIGEST = 32  # bytes of a sha256
@@ -74,15 +71,9 @@ class FeatureCache:
     """
 
     def __init__(
-        self,
-        cache_dir: str | Path | None,
-        facts: dict[str, Any],
-        compute: Compute,
-        dim: int,
-        *,
-        hint: str = "",
-        remedy: str = "",
-    ) -> None:
+        self, cache_dir: str | Path | None, facts: dict[str, Any], compute: Compute, dim: int,
+        *, hint: str = "", remedy: str = "",
+    ) -> None:  # fmt: skip
         self.key = sha256_json(facts)
         self.facts, self.compute, self.dim = facts, compute, dim
         self.folder = Path(cache_dir) / "features" / self.key[:20] if cache_dir is not None else None
@@ -98,7 +89,8 @@ class FeatureCache:
         rows = np.arange(len(images.records)) if rows is None else np.asarray(rows)
         keys = [images.row_keys[int(row)] for row in rows] if len(images.row_keys) else []
         features, missing = from_main(self._known, keys, len(rows))
-        blocks = _blocks(np.flatnonzero(missing))
+        to_do = np.flatnonzero(missing)
+        blocks = [to_do[start : start + BLOCK] for start in range(0, len(to_do), BLOCK)]
         names = images.records["image_id"].to_numpy()
 
         def computed() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -125,7 +117,10 @@ class FeatureCache:
         features = np.empty((n, self.dim), dtype=np.float16)
         if not keys or self.folder is None:
             return features, np.ones(n, dtype=bool)
-        _remove_abandoned(self.folder)
+        for file in self.folder.glob(TEMPORARY_PATTERN):  # younger ones may be another process's
+            with contextlib.suppress(OSError):
+                if time.time() - file.stat().st_mtime > ABANDONED:
+                    file.unlink()
         return features, self._look_up(self.folder, keys, features)
 
     def _look_up(self, folder: Path, keys: Sequence[str], features: np.ndarray) -> np.ndarray:
@@ -143,7 +138,7 @@ class FeatureCache:
                     opened.seek(0)
                     block = _read_block(opened.read(), len(held), self.dim)
             except (OSError, ValueError, EOFError):
-                continue
+                block = None
             if block is None:
                 continue
             taken = [row for row, position in enumerate(held) if position >= 0]
@@ -183,19 +178,7 @@ class FeatureCache:
         return half
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """Delete temporary files of runs that were killed; younger ones may be another process's."""
-    for file in folder.glob(TEMPORARY_PATTERN):
-        with contextlib.suppress(OSError):
-            if time.time() - file.stat().st_mtime > ABANDONED:
-                file.unlink()
-
-
 # --- blocks ----------------------------------------------------------------------------------------
-def _blocks(positions: np.ndarray) -> list[np.ndarray]:
-    return [positions[start : start + BLOCK] for start in range(0, len(positions), BLOCK)]
-
-
 def _ahead(items: Sequence[Any], make: Callable[[Any], Any]) -> Iterator[Any]:
     """Yield ``make`` of each item, made one ahead in another thread while the network computes."""
     with ThreadPoolExecutor(1) as thread:

@@ -238,6 +238,7 @@ def reduce_to_images(rows: pd.DataFrame, source: str) -> pd.DataFrame:
         raise UserError(f"{source} has no labels: it needs a column Target or class")
     classes = _canonical_classes(rows, source) if "class" in rows else None
     labels = _labels(rows, classes, source)
+    ages = pd.to_numeric(_column(rows, "age"), errors="coerce")
     table = pd.DataFrame(
         {
             "image_id": rows["patientId"],
@@ -245,14 +246,13 @@ def reduce_to_images(rows: pd.DataFrame, source: str) -> pd.DataFrame:
             "class": classes if classes is not None else labels.map({1: POSITIVE_CLASS, 0: ""}),
             "view": _column(rows, "position").str.upper(),
             "sex": _column(rows, "sex").str.upper(),
-            "age": _ages(rows),
+            "age": ages.where(ages.between(0, PLAUSIBLE_AGE)),
             "n_boxes": (_column(rows, "x") != "").astype(int),
         }
     )
     per_image = table.groupby("image_id", sort=True)
     for column in ("label", "class"):
-        mixed = per_image[column].nunique()
-        mixed = mixed[mixed > 1]
+        mixed = per_image[column].nunique().loc[lambda counts: counts > 1]
         if not mixed.empty:
             raise UserError(f"{source}: image {mixed.index[0]} has rows of different {column}; correct them")
     images = per_image.first()
@@ -264,13 +264,6 @@ def _column(rows: pd.DataFrame, name: str) -> pd.Series:
     import pandas as pd
 
     return rows[name] if name in rows else pd.Series("", index=rows.index, dtype=str)
-
-
-def _ages(rows: pd.DataFrame) -> pd.Series:
-    import pandas as pd
-
-    ages = pd.to_numeric(_column(rows, "age"), errors="coerce")
-    return ages.where(ages.between(0, PLAUSIBLE_AGE))
 
 
 def _canonical_classes(rows: pd.DataFrame, source: str) -> pd.Series:

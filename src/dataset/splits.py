@@ -60,8 +60,8 @@ def load_or_create_splits(dataset: Dataset, path: str | Path | None = None) -> S
         try:
             save_json(path, content)
         except OSError as error:
-            reason = error.strerror
-            raise UserError(f"{path} cannot be written ({reason}); name another file with --splits") from None
+            why = error.strerror
+            raise UserError(f"{path} cannot be written ({why}); name another file with --splits") from None
     else:
         content = _read_splits(path)
     images = pd.DataFrame(content["images"], columns=COLUMNS)
@@ -76,12 +76,9 @@ def make_splits(dataset: Dataset, seed: int = SPLIT_SEED) -> SplitsFile:
     fold = _stratified_group_folds(images, round(1 / TEST_FRACTION), seed, "a test set")
     images = images.assign(role=[TEST if number == 1 else TRAIN for number in fold])
     content: SplitsBody = {
-        "version": VERSION,
-        "seed": seed,
-        "test_fraction": TEST_FRACTION,
-        "grouped_by": dataset.grouped_by,
+        "version": VERSION, "seed": seed, "test_fraction": TEST_FRACTION, "grouped_by": dataset.grouped_by,
         "images": cast("list[Any]", images.to_dict("records")),
-    }
+    }  # fmt: skip
     return {"sha256": sha256_json(content), **content}
 
 
@@ -180,8 +177,8 @@ def _stratified_group_folds(images: pd.DataFrame, k: int, seed: int, what: str) 
             )
     folds = [0] * len(images)
     splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
-    rows = images["image_id"]
-    for fold, (_, held_out) in enumerate(splitter.split(rows, images["label"], images["patient"]), start=1):
+    parts = splitter.split(images["image_id"], images["label"], images["patient"])
+    for fold, (_, held_out) in enumerate(parts, start=1):
         for row in held_out:
             folds[row] = fold
     return folds

@@ -129,8 +129,7 @@ def lung_fields(anatomy: Anatomy, x: np.ndarray, y: np.ndarray) -> Lungs:
 def heart_field(anatomy: Anatomy, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Heart, great vessels and mediastinum in [0, 1]; two thirds of the heart lie on the patient's left.
 
-    Their outlines run into each other: a smooth minimum of squared elliptic distances,
-    -log(sum(exp(-k d))) / k.
+    Their outlines are joined by a smooth minimum of squared elliptic distances, -log(sum(exp(-k d))) / k.
     """
     k, floor, m = anatomy.heart, anatomy.dome[1], anatomy.mediastinum
     column = (x / (m + 0.16 * np.maximum(-0.62 - y, 0) + 0.06 * np.maximum(y, 0))) ** 2
@@ -158,10 +157,7 @@ def body_outline(anatomy: Anatomy, x: np.ndarray, y: np.ndarray, view: str) -> n
 
 
 def rib_field(anatomy: Anatomy, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Posterior ribs arching down and out, fainter anterior ribs running down and in; about [0, 1].
-
-    All ribs of a layer are one periodic function of the height above a rib's curve.
-    """
+    """Posterior ribs arching down and out, fainter anterior ones down and in, each layer periodic; [0, 1]."""
     width = np.where(x < 0, *map(np.float32, anatomy.lung_width))
     above = np.clip((0.30 - y) / np.float32(0.30 - anatomy.apex), 0, 1)
     s = np.minimum(np.abs(x) / (width * np.sqrt(1 - 0.75 * above**2)), 1.15)
@@ -179,7 +175,7 @@ _RIB = (np.clip(np.minimum(_PHASE, 0.46 - _PHASE) / 0.07, 0, 1) * (0.65 + _CORTE
 
 
 def _rib_profile(phase: np.ndarray) -> np.ndarray:
-    # The first rib starts at phase 0; nothing above it.
+    """The first rib starts at phase 0; nothing is above it."""
     return _RIB[((phase * 256).astype(np.int32)) & 255] * (phase > 0)
 
 
@@ -221,14 +217,9 @@ def vessel_lines(anatomy: Anatomy) -> list[tuple[np.ndarray, float]]:
 
 
 def _grow(
-    lines: list[tuple[np.ndarray, float]],
-    rng: np.random.Generator,
-    start: np.ndarray,
-    side: int,
-    angle: float,
-    width: float,
-    steps: int,
-) -> None:
+    lines: list[tuple[np.ndarray, float]], rng: np.random.Generator, start: np.ndarray, side: int,
+    angle: float, width: float, steps: int,
+) -> None:  # fmt: skip
     """Add one vessel and its branches; ``angle`` 0 points outwards, positive downwards."""
     if steps < 2:
         return
@@ -236,8 +227,7 @@ def _grow(
     stride = rng.uniform(0.05, 0.085)
     points = start + stride * np.cumsum(np.column_stack((side * np.cos(turns), np.sin(turns))), axis=0)
     points = np.vstack((start, points))
-    for k in range(steps):
-        lines.append((points[k : k + 2], width * (1 - k / steps)))
+    lines += [(points[k : k + 2], width * (1 - k / steps)) for k in range(steps)]
     for k in (steps // 3, 2 * steps // 3):
         fork = turns[k] + rng.choice((-1, 1)) * rng.uniform(0.3, 0.8)
         _grow(lines, rng, points[k + 1], side, fork, width * 0.55, steps - k - 1)
@@ -251,8 +241,13 @@ def draw_chest(anatomy: Anatomy, pose: Pose, view: str, size: int, rng: np.rando
     # Air is deepest in the middle of each lung and thins out towards the ribs.
     air = lungs.mask * (0.72 + 0.28 * (1 - np.minimum(lungs.radius, 1) ** 4))
     abdomen = soft_step(y - np.float32(max(anatomy.dome)) - 0.02, 0.5)
-    total = 0.62 + 0.16 * abdomen + _mediastinal_density(lungs) * (1 - 0.7 * abdomen) - 0.41 * air
-    total += 0.09 * anatomy.rib_contrast * _bones_in_front(anatomy, lungs)
+    # Heart and spine add most near the midline and low down, nothing in the neck.
+    depth = np.exp(-((lungs.x - 0.04) ** 2) / 0.05)
+    mediastinum = lungs.heart * soft_step(lungs.y + 0.55, 0.9) * (0.05 + 0.14 * depth)
+    total = 0.62 + 0.16 * abdomen + mediastinum * (1 - 0.7 * abdomen) - 0.41 * air
+    # Ribs end at the chest wall, and hardly show before the heart and the abdomen.
+    ribs = rib_field(anatomy, x, y) * (soft_step(1.06 - lungs.radius, 0.06) * (0.25 + 0.75 * lungs.mask))
+    total += 0.09 * anatomy.rib_contrast * ribs
     total += 0.12 * shoulder_girdle(anatomy, x, y, view) + 0.065 * spine_field(anatomy, x, y)
     vessels = draw_lines(vessel_lines(anatomy), pose, size, blur=2.0)
     hila = np.exp(-((np.abs(x) - anatomy.mediastinum - 0.05) ** 2 / 0.010 + (y + 0.08) ** 2 / 0.03))
@@ -260,18 +255,6 @@ def draw_chest(anatomy: Anatomy, pose: Pose, view: str, size: int, rng: np.rando
     _add_soft_tissue(total, anatomy, lungs, smooth_noise(rng, 7, size))
     total *= body_outline(anatomy, x, y, view)
     return Chest(anatomy, lungs, vessels, total)
-
-
-def _mediastinal_density(lungs: Lungs) -> np.ndarray:
-    """What heart and spine add to soft tissue: most near the midline and low down, nothing in the neck."""
-    depth = np.exp(-((lungs.x - 0.04) ** 2) / 0.05)
-    return lungs.heart * soft_step(lungs.y + 0.55, 0.9) * (0.05 + 0.14 * depth)
-
-
-def _bones_in_front(anatomy: Anatomy, lungs: Lungs) -> np.ndarray:
-    """Ribs end at the chest wall, and hardly show before the heart and the abdomen."""
-    visible = soft_step(1.06 - lungs.radius, 0.06) * (0.25 + 0.75 * lungs.mask)
-    return rib_field(anatomy, lungs.x, lungs.y) * visible
 
 
 def _add_soft_tissue(total: np.ndarray, anatomy: Anatomy, lungs: Lungs, wobble: np.ndarray) -> None:

@@ -25,28 +25,18 @@ from common import paths
 from common.progress import progress_bar
 from dataset.file_formats import PhantomMarker
 from dataset.images import LOW_EFFORT, save_png
+from dataset.records import PLACEHOLDER_PREDICTION
+from phantom import findings
 from phantom.anatomy import Anatomy, draw_anatomy, draw_chest, draw_pose, vary_by_view
-from phantom.findings import (
-    COMPANIONS,
-    FRAME,
-    MIMICS,
-    Box,
-    Patch,
-    add_findings,
-    collimation,
-    consolidation,
-    draw_devices,
-    draw_markers,
-    draw_opacities,
-)
+from phantom.findings import FRAME, Box, Patch
 from phantom.people import NORMAL, OPACITY, Record, generator, phantom_records
 from phantom.shapes import Pose, smooth_noise
 from utils import UserError, load_json, save_csv, save_json
 
 VERSION = 1  # of the drawing; raise it when the same seed gives other images
 SMALLEST_SIZE, LARGEST_SIZE = 32, 2048  # pixels
+BOX_COLUMNS = ("x", "y", "width", "height")
 BOX_COUNTS = {1: 2614 / 6012, 2: 3266 / 6012, 3: 119 / 6012, 4: 13 / 6012}  # share of the positives
-PLACEHOLDER = "0.5 0 0 100 100"  # RSNA's sample submission, which stands where test labels would be
 SMALL_JOB = 250 * 224**2  # pixels; starting worker processes takes longer than drawing as many
 
 
@@ -78,33 +68,29 @@ def draw_scene(record: Record, seed: int) -> Scene:
     if record.label_class != OPACITY:
         return Scene(record, anatomy, pose, [], [])
     count = int(rng.choice(list(BOX_COUNTS), p=list(BOX_COUNTS.values())))
-    return Scene(record, anatomy, pose, *draw_opacities(rng, anatomy, pose, count))
+    return Scene(record, anatomy, pose, *findings.draw_opacities(rng, anatomy, pose, count))
 
 
 def render(scene: Scene, image_size: int, rng: np.random.Generator) -> np.ndarray:
     """Draw a scene: uint8 [image_size, image_size]."""
     record = scene.record
-    size = _working_size(image_size)
+    # Small images are drawn at twice their size and averaged; big ones at half, as X-rays are that soft.
+    size = 2 * image_size if image_size <= 128 else image_size if image_size <= 512 else (image_size + 1) // 2
     chest = draw_chest(scene.anatomy, scene.pose, record.view, size, rng)
     total = chest.attenuation
     if scene.patches:
-        total += consolidation(chest, scene.patches, rng) * chest.lungs.mask
-        add_findings(chest, COMPANIONS, rng)
+        total += findings.consolidation(chest, scene.patches, rng) * chest.lungs.mask
+        findings.add_findings(chest, findings.COMPANIONS, rng)
     elif record.label_class != NORMAL:
-        add_findings(chest, MIMICS, rng)
-    total += 0.25 * draw_devices(rng, scene.anatomy, scene.pose, size, 0.4 if record.view == "AP" else 0.04)
+        findings.add_findings(chest, findings.MIMICS, rng)
+    total += 0.25 * findings.draw_devices(
+        rng, scene.anatomy, scene.pose, size, 0.4 if record.view == "AP" else 0.04
+    )
     total += 0.03 * smooth_noise(rng, 6, size) * (total > 0.05)  # uneven exposure
     if size != image_size:
         resampling = Image.Resampling.BOX if image_size < size else Image.Resampling.BICUBIC
         total = np.asarray(Image.fromarray(total).resize((image_size, image_size), resampling))
     return _expose(total, record.view, rng)
-
-
-def _working_size(image_size: int) -> int:
-    """Small images are drawn at twice their size and averaged; big ones at half, as X-rays are that soft."""
-    if image_size <= 128:
-        return 2 * image_size
-    return image_size if image_size <= 512 else (image_size + 1) // 2
 
 
 def _expose(total: np.ndarray, view: str, rng: np.random.Generator) -> np.ndarray:
@@ -117,8 +103,8 @@ def _expose(total: np.ndarray, view: str, rng: np.random.Generator) -> np.ndarra
     gray = (gray - floor) * np.float32(rng.uniform(0.85, 1.12))
     gray += np.float32(rng.uniform(0.006, 0.018)) * _grain(grain_rng, size)
     if rng.random() < (0.25 if view == "AP" else 0.10):
-        gray *= collimation(rng, size)
-    np.maximum(gray, draw_markers(rng, view, size), out=gray)
+        gray *= findings.collimation(rng, size)
+    np.maximum(gray, findings.draw_markers(rng, view, size), out=gray)
     return (np.clip(gray, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
@@ -151,44 +137,32 @@ def make_phantom_dataset(
 ) -> Path:
     """Write a phantom dataset and return its folder.
 
-    Images come first and the CSV files last, so an interrupted run leaves nothing that looks complete, and
-    the same call goes on where it stopped. A phantom dataset made with other settings is replaced.
-
-    Args:
-        num_test_images: unlabelled ones, of other people; a quarter of ``num_images`` if None.
-        workers: processes; if None, one for a small dataset, else one per core.
-
-    Raises:
-        UserError: numbers out of range, or ``output_dir`` holds a dataset that is not a phantom one.
+    The CSV files come last, so an interrupted run leaves nothing that looks complete, and the same call goes
+    on where it stopped. Phantoms of other settings are replaced. ``num_test_images`` None: a quarter of
+    ``num_images``; ``workers`` None: one process for a small dataset, else one per core. ``UserError`` for
+    numbers out of range, or if ``output_dir`` holds a dataset that is not a phantom one.
     """
     folder = Path(output_dir)
     num_test_images = num_images // 4 if num_test_images is None else num_test_images
-    _check(num_images, num_test_images, image_size)
-    settings: PhantomMarker = {
-        "what": "procedural chest phantoms, no patient's image",
-        "version": VERSION,
-        "num_images": num_images,
-        "num_test_images": num_test_images,
-        "image_size": image_size,
-        "seed": seed,
-    }
-    _claim(folder, settings)
-    records = phantom_records(num_images, seed) + phantom_records(num_test_images, seed, "test")
-    if workers is None:
-        workers = 1 if len(records) * max(image_size, 128) ** 2 < SMALL_JOB else os.cpu_count() or 1
-    work = partial(_write_image, folder=folder, image_size=image_size, seed=seed)
-    boxes = _map(work, records, workers, progress)
-    _write_tables(folder, records, boxes)
-    return folder
-
-
-def _check(num_images: int, num_test_images: int, image_size: int) -> None:
     if num_images < 1 or num_test_images < 0:
         raise UserError(
             f"{num_images} images and {num_test_images} test images cannot be made; give at least 1 and 0"
         )
     if not SMALLEST_SIZE <= image_size <= LARGEST_SIZE:
         raise UserError(f"image size {image_size} must be {SMALLEST_SIZE} to {LARGEST_SIZE} pixels")
+    settings: PhantomMarker = {
+        "what": "procedural chest phantoms, no patient's image",
+        "version": VERSION,
+        "num_images": num_images, "num_test_images": num_test_images,
+        "image_size": image_size, "seed": seed,
+    }  # fmt: skip
+    _claim(folder, settings)
+    records = phantom_records(num_images, seed) + phantom_records(num_test_images, seed, "test")
+    if workers is None:
+        workers = 1 if len(records) * max(image_size, 128) ** 2 < SMALL_JOB else os.cpu_count() or 1
+    work = partial(_write_image, folder=folder, image_size=image_size, seed=seed)
+    _write_tables(folder, records, _map(work, records, workers, progress))
+    return folder
 
 
 def _claim(folder: Path, settings: PhantomMarker) -> None:
@@ -200,8 +174,7 @@ def _claim(folder: Path, settings: PhantomMarker) -> None:
     tables = [folder / paths.TRAIN_METADATA, folder / paths.TEST_METADATA, folder / paths.PATIENT_MAP]
     image_folders = [paths.training_images(folder).parent, paths.test_images(folder)]
     if not marker.is_file():
-        found = [path.name for path in tables + image_folders if path.exists()]
-        if found:
+        if found := [path.name for path in tables + image_folders if path.exists()]:
             raise UserError(
                 f"{folder} holds a dataset that is not a phantom one ({found[0]}), so nothing was written; "
                 "give another --output-dir"
@@ -258,26 +231,19 @@ def _write_tables(folder: Path, records: list[Record], boxes: list[list[Box]]) -
     mapping = [{"subset_img_id": record.image_id, "img_id": record.nih_name} for record, _ in by_id]
     save_json(folder / paths.PATIENT_MAP, mapping)
     test_ids = [record.image_id for record, _ in by_id if record.part == "test"]
-    test = pd.DataFrame({"patientId": test_ids, "PredictionString": PLACEHOLDER})
-    save_csv(folder / paths.TEST_METADATA, test)
+    placeholders = {"patientId": test_ids, "PredictionString": PLACEHOLDER_PREDICTION}
+    save_csv(folder / paths.TEST_METADATA, pd.DataFrame(placeholders))
     rows = [row for record, its_boxes in by_id if record.part == "train" for row in _rows(record, its_boxes)]
-    train = pd.DataFrame(rows)
-    train = train.astype(dict.fromkeys(["x", "y", "width", "height"], "Int64"))  # integers, or empty
-    save_csv(folder / paths.TRAIN_METADATA, train)
+    columns = dict.fromkeys(BOX_COLUMNS, "Int64")  # integers, or empty
+    save_csv(folder / paths.TRAIN_METADATA, pd.DataFrame(rows).astype(columns))
 
 
 def _rows(record: Record, boxes: list[Box]) -> list[dict[str, Any]]:
     """Make one row per box, or a single one without a box, in RSNA's columns."""
     facts = {
-        "Target": record.target,
-        "class": record.label_class,
-        "age": record.age,
-        "sex": record.sex,
-        "modality": "CR",
-        "position": record.view,
-    }
+        "Target": record.target, "class": record.label_class, "age": record.age, "sex": record.sex,
+        "modality": "CR", "position": record.view,
+    }  # fmt: skip
     places: list[tuple[int | None, ...]] = [*boxes] or [(None,) * 4]
-    return [
-        {"patientId": record.image_id, **dict(zip(("x", "y", "width", "height"), box, strict=True)), **facts}
-        for box in places
-    ]
+    named = (dict(zip(BOX_COLUMNS, box, strict=True)) for box in places)
+    return [{"patientId": record.image_id, **place, **facts} for place in named]

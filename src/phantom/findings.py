@@ -69,8 +69,7 @@ def draw_opacities(
     boxes: list[Box] = []
     while len(patches) < count:
         patch = draw_patch(rng, anatomy, side * (-1) ** len(patches), 1.0 if count <= 2 else 0.7)
-        box = bounding_box(patch, lungs)
-        if box is not None:
+        if (box := bounding_box(patch, lungs)) is not None:
             patches.append(patch)
             boxes.append(box)
     return patches, boxes
@@ -154,13 +153,8 @@ def doubtful_patch(chest: Chest, rng: np.random.Generator) -> np.ndarray:
 
 # How often each finding is seen in an image of class "Not Normal", and beside an opacity.
 MIMICS: dict[Finding, float] = {
-    effusion: 0.30,
-    nodules: 0.20,
-    atelectasis: 0.25,
-    haze: 0.25,
-    veil: 0.40,
-    doubtful_patch: 0.06,
-}
+    effusion: 0.30, nodules: 0.20, atelectasis: 0.25, haze: 0.25, veil: 0.40, doubtful_patch: 0.06,
+}  # fmt: skip
 COMPANIONS: dict[Finding, float] = {effusion: 0.25, atelectasis: 0.15, haze: 0.12, nodules: 0.05}
 
 

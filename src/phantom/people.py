@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
 
@@ -72,12 +72,10 @@ def phantom_records(num_images: int, seed: int = 42, part: str = "train") -> lis
 
 def _all_records(seed: int, part: str) -> Iterator[Record]:
     number = FIRST_TEST_PATIENT if part == "test" else 0
-    block = 0
-    while True:
+    for block in count():
         records = _block_records(seed, part, block, number + 1)
         yield from records
         number = records[-1].patient
-        block += 1
 
 
 def _block_records(seed: int, part: str, block: int, first_number: int) -> list[Record]:
@@ -91,21 +89,10 @@ def _block_records(seed: int, part: str, block: int, first_number: int) -> list[
         cut = BLOCK_OPACITY, BLOCK_OPACITY + BLOCK_NOT_NORMAL
         classes[k] = OPACITY if rank < cut[0] else NOT_NORMAL if rank < cut[1] else NORMAL
     records = []
-    for k, (person, visit) in enumerate(visits):
-        index = block * BLOCK + k
-        records.append(
-            Record(
-                part=part,
-                index=index,
-                patient=person.number,
-                visit=visit,
-                label_class=classes[k],
-                age=int(person.age + 0.3 * visit),
-                sex=person.sex,
-                view="AP" if rng.random() < AP_SHARE[classes[k]] else "PA",
-                image_id=str(uuid.UUID(bytes=generator(seed, part, "id", index).bytes(16), version=4)),
-            )
-        )
+    for index, ((person, visit), label) in enumerate(zip(visits, classes, strict=True), start=block * BLOCK):
+        age, view = int(person.age + 0.3 * visit), "AP" if rng.random() < AP_SHARE[label] else "PA"
+        image_id = str(uuid.UUID(bytes=generator(seed, part, "id", index).bytes(16), version=4))
+        records.append(Record(part, index, person.number, visit, label, age, person.sex, view, image_id))
     return records
 
 

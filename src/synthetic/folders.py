@@ -111,14 +111,9 @@ def load_synthetic(
     origin = check_origin(folder, manifest, patient_of, test_images, allow_unverified)
     label = int(manifest["label"])
     return SyntheticSet(
-        records=_records(_listed_files(folder, manifest), label),
-        label=label,
-        verified=origin.verified,
-        generator_patients=origin.patients,
-        manifest=manifest,
-        manifest_sha256=sha256_file(manifest_file),
-        red_flags=origin.red_flags,
-    )
+        _records(_listed_files(folder, manifest), label), label, origin.verified, origin.patients,
+        manifest, sha256_file(manifest_file), origin.red_flags,
+    )  # fmt: skip
 
 
 def _listed_files(folder: Path, manifest: Mapping[str, Any]) -> list[Path]:
@@ -243,18 +238,11 @@ def check_folder(folder: Path, manifest: Mapping[str, Any]) -> None:
 def make_manifest(origin: Mapping[str, Any], count: int, created_by: str, **images: Any) -> dict[str, Any]:
     """Make a ``file_formats.Manifest``; its ``complete`` turns true with the last image.
 
-    ``origin`` has the keys of ``file_formats.Origin``, as a generator's checkpoint does. ``images``: the
-    other keys of the manifest.
+    ``origin`` has the keys of ``Origin``, as a generator's checkpoint does; ``images``: the others.
     """
-    return {
-        "format": MANIFEST_FORMAT,
-        **images,
-        **{key: origin[key] for key in Origin.__annotations__},
-        "files": FILES,
-        "count": count,
-        "complete": False,
-        "created_by": created_by,
-    }
+    from_origin = {key: origin[key] for key in Origin.__annotations__}
+    how = {"files": FILES, "count": count, "complete": False, "created_by": created_by}
+    return {"format": MANIFEST_FORMAT, **images, **from_origin, **how}
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -276,9 +264,5 @@ def difference_in_making(one: Mapping[str, Any], other: Mapping[str, Any]) -> st
 
 def few_images_flags(n_images: int) -> list[str]:
     """Return a red flag if a generator learned from so few images that it mostly repeats them; else []."""
-    if n_images >= FEW_IMAGES:
-        return []
-    return [
-        f"the generator learned from {n_images} images, fewer than {FEW_IMAGES}: it mostly memorises, so "
-        "expect near-copies of them"
-    ]
+    few = f"the generator learned from {n_images} images, fewer than {FEW_IMAGES}"
+    return [] if n_images >= FEW_IMAGES else [f"{few}: it mostly memorises, so expect near-copies of them"]

@@ -1,8 +1,7 @@
 """Every check of what a generator has seen: training images listed, test patients, folds, other data sets.
 
-Patients are compared, not only images. First come lists of training images in any spelling, then what is
-known of a generator when its images join training, then what is asked of images made elsewhere before they
-get a manifest.
+Patients are compared, not only images: of lists of training images in any spelling, of generators whose
+images join training, and of images made elsewhere before they get a manifest.
 """
 
 from __future__ import annotations
@@ -112,11 +111,8 @@ def overlaps(generator_patients: set[str] | None, patients: set[str]) -> bool:
 # --- images that join training ---------------------------------------------------------------------
 @dataclass(frozen=True)
 class OriginCheck:
-    """What is known of the generator of a folder of images.
-
-    ``patients``: those of this dataset that it saw, None if unknown. ``verified``: everything it saw could be
-    compared with the test images, and does not touch them.
-    """
+    """What is known of a generator: ``patients`` that it saw here (None: unknown); ``verified``: everything
+    it saw could be compared with the test images, and does not touch them."""
 
     patients: set[str] | None
     verified: bool
@@ -124,12 +120,9 @@ class OriginCheck:
 
 
 def check_origin(
-    folder: Path,
-    manifest: Mapping[str, Any],
-    patient_of: Mapping[str, str],
-    test_images: Mapping[str, str],
-    allow_unverified: bool,
-) -> OriginCheck:
+    folder: Path, manifest: Mapping[str, Any], patient_of: Mapping[str, str],
+    test_images: Mapping[str, str], allow_unverified: bool,
+) -> OriginCheck:  # fmt: skip
     """Compare what ``manifest`` names with this dataset (image id -> patient) and its test images.
 
     Raises ``UserError`` if the origin is unknown or touches the test set; with ``allow_unverified`` these
@@ -238,8 +231,7 @@ def find_seen(
 ) -> tuple[Seen, list[str]]:
     """Return (what ``ids`` name, red flags). Raises ``UserError`` if nobody knows which image an id is.
 
-    NIH ChestX-ray14 file names, of which RSNA's images are a part, name their patient themselves; that can
-    be compared with those images of the dataset whose NIH patient is known.
+    NIH ChestX-ray14 file names tell their patient, for images of the dataset whose NIH patient is known.
     """
     seen = match_ids(ids, known_patients(dataset, official))
     nih = [name for name in seen.unknown if nih_patient(name)]
