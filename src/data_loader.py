@@ -213,8 +213,8 @@ def augment_light(
 
 
 # --- checker ---------------------------------------------------------------------------------------
-def find_bad_images(records: pd.DataFrame, workers: int, desc: str) -> tuple[list[str], list[str]]:
-    """Decode every file: (ids of missing images, ids of unreadable images)."""
+def report_images(records: pd.DataFrame, workers: int, desc: str) -> list[str]:
+    """Decode every file and print which are missing or unreadable; returns their ids."""
     from common.progress import progress_bar
 
     def fault(path: Path) -> str | None:
@@ -229,20 +229,12 @@ def find_bad_images(records: pd.DataFrame, workers: int, desc: str) -> tuple[lis
     ids, files = list(records["image_id"]), list(records["path"])
     with ThreadPoolExecutor(max(1, workers)) as pool:
         faults = list(progress_bar(pool.map(fault, files), total=len(files), desc=desc, unit="img"))
-    missing, unreadable = (
-        [name for name, found in zip(ids, faults, strict=True) if found == kind]
-        for kind in ("missing", "unreadable")
-    )
-    return missing, unreadable
-
-
-def report_images(records: pd.DataFrame, workers: int, desc: str) -> list[str]:
-    """Print which images are missing or unreadable; returns their ids."""
-    missing, unreadable = find_bad_images(records, workers, desc)
-    for word, names in (("missing", missing), ("unreadable", unreadable)):
-        if names:
-            log.info(f"{word}: {name_some(names)}")
-    return missing + unreadable
+    bad: list[str] = []
+    for kind in ("missing", "unreadable"):
+        if names := [name for name, found in zip(ids, faults, strict=True) if found == kind]:
+            log.info(f"{kind}: {name_some(names)}")
+            bad += names
+    return bad
 
 
 def describe_dataset(dataset: Dataset) -> list[str]:
@@ -269,10 +261,13 @@ def describe_dataset(dataset: Dataset) -> list[str]:
 
 def describe_people(images: pd.DataFrame) -> list[str]:
     """Describe view, sex and age of each class, a line each."""
+
+    def counts(values: pd.Series) -> str:
+        return ", ".join(f"{value or 'unknown'} {n}" for value, n in values.value_counts().items())
+
     lines = []
     for name, group in images.groupby("class"):
-        view = ", ".join(f"{v or 'unknown'} {n}" for v, n in group["view"].value_counts().items())
-        sex = ", ".join(f"{s or 'unknown'} {n}" for s, n in group["sex"].value_counts().items())
+        view, sex = counts(group["view"]), counts(group["sex"])
         known = group["age"].dropna()
         age = f"median {known.median():.0f} (quartiles {known.quantile(0.25):.0f}-{known.quantile(0.75):.0f})"
         age = age if len(known) else "unknown"

@@ -249,6 +249,14 @@ def save_json(path: str | Path, content: Any) -> None:
     save_text(path, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
 
 
+def _existing(path: str | Path, made_by: str) -> tuple[Path, str]:
+    """Return (the file, what errors say about who writes it); ``UserError`` if it is missing."""
+    hint = f"; {made_by} writes it" if made_by else ""
+    if not Path(path).is_file():
+        raise UserError(f"{path} is missing{hint}")
+    return Path(path), hint
+
+
 def load_json(path: str | Path, made_by: str = "") -> Any:
     """Read JSON; raises ``UserError`` if it is missing or broken. ``made_by``: the command that writes it."""
     path = Path(path)
@@ -296,10 +304,7 @@ def load_checkpoint(path: str | Path, made_by: str = "") -> dict[str, Any]:
 
     import torch
 
-    path = Path(path)
-    hint = f"; {made_by} writes it" if made_by else ""
-    if not path.is_file():
-        raise UserError(f"{path} is missing{hint}")
+    path, hint = _existing(path, made_by)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:

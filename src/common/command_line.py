@@ -67,22 +67,14 @@ def _exit_code(main: Callable[[], None]) -> int:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             log.error("error: out of memory; a smaller --batch-size or --image-size needs less")
             return 1
-        return _report_unexpected(error)
+        if (file := record_traceback(error)) is None:
+            raise
+        what = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+        log.error(f"error: unexpected {what}; the traceback is in {public_path(file)}")
+        return 1
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to be removed
     return 0
-
-
-def _report_unexpected(error: Exception) -> int:
-    """Keep the traceback in the log file and say where it is; without such a file, show it."""
-    first_line = (str(error).strip().splitlines() or ["no message"])[0]
-    file = record_traceback(error)
-    if file is None:
-        raise error
-    log.error(
-        f"error: unexpected {type(error).__name__}: {first_line}; the traceback is in {public_path(file)}"
-    )
-    return 1
 
 
 # --- command lines ---------------------------------------------------------------------------------
@@ -128,30 +120,21 @@ def argument_parser(description: str, options: Sequence[Option] = ()) -> Argumen
 
 
 def number(
-    kind: type[int] | type[float],
-    low: float | None = None,
-    high: float | None = None,
-    *,
-    above: float | None = None,
-) -> Callable[[str], Any]:
+    kind: type[int] | type[float], low: float | None = None, high: float | None = None,
+    *, above: float | None = None,
+) -> Callable[[str], Any]:  # fmt: skip
     """Make an argparse type: ``kind`` with low <= value <= high and value > above, finite."""
-    limits = [
-        f"{sign} {limit}" for sign, limit in ((">=", low), (">", above), ("<=", high)) if limit is not None
-    ]
-    wanted = " ".join(
-        ["must be", "a whole number" if kind is int else "a number", " and ".join(limits)]
-    ).strip()
+    bounds = ((">=", low), (">", above), ("<=", high))
+    limits = " and ".join(f"{sign} {limit}" for sign, limit in bounds if limit is not None)
+    wanted = f"must be {'a whole number' if kind is int else 'a number'} {limits}".strip()
 
     def parse(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{wanted}, got {text!r}") from None
-        bad = not math.isfinite(value)
-        bad |= low is not None and value < low
-        bad |= high is not None and value > high
-        bad |= above is not None and value <= above
-        if bad:
+        too_low = (low is not None and value < low) or (above is not None and value <= above)
+        if not math.isfinite(value) or too_low or (high is not None and value > high):
             raise argparse.ArgumentTypeError(f"{wanted}, got {text}")
         return value
 
@@ -167,10 +150,8 @@ def public_config(options: Mapping[str, Any]) -> dict[str, Any]:
     def public(value: Any) -> Any:
         if isinstance(value, list | tuple):
             return [public(item) for item in value]
-        tells_more = isinstance(value, str | Path) and (
-            Path(value).is_absolute() or ".." in Path(value).parts
-        )
-        return public_path(value) if tells_more else plain(value)
+        leads_out = isinstance(value, str | Path) and (Path(value).is_absolute() or ".." in Path(value).parts)
+        return public_path(value) if leads_out else plain(value)
 
     return {key: public(value) for key, value in sorted(options.items()) if key not in NOT_RECORDED}
 
@@ -178,8 +159,8 @@ def public_config(options: Mapping[str, Any]) -> dict[str, Any]:
 def command_line(script: str, options: Mapping[str, Any], leave_out: Collection[str] = ()) -> str:
     """Return the command that runs ``src/<script>.py`` with recorded options (names as in ``public_config``).
 
-    Options that are None or False are those that were not given; ``leave_out`` names others. Lists are
-    written as the options take them: words one after the other, [[0, 0.0], [5, 0.25]] as 0:0,5:0.25.
+    Options that are None or False were not given; ``leave_out`` names others. Lists are written as options
+    take them: words one after the other, [[0, 0.0], [5, 0.25]] as 0:0,5:0.25.
     """
     words = ["python", f"src/{script}.py"]
     for name, value in options.items():

@@ -1,13 +1,11 @@
 """One run in several processes, which torchrun starts: who is who, exchange, and means over all of them.
 
-Without torchrun there is one process, and every function here does the obvious thing at no cost, so that
-callers need one path for one process and for many. Processes are counted from 0 (torchrun's ranks). The main
-one, 0, prints and writes; the others print errors only. All processes must call the functions that exchange
-something in the same order. A process that ends early, in whatever way, ends the others: what they exchange
-with it fails at once.
+Without torchrun there is one process, and every function here does the obvious thing at no cost. Processes
+are counted from 0 (torchrun's ranks). The main one, 0, prints and writes; the others print errors only. All
+must call the functions that exchange something in the same order. A process that ends early ends the others.
 
-Gradients are averaged by ``average`` after a backward pass, which is what DistributedDataParallel does; a
-GAN step, with several passes through two networks, would have to be bent to fit its wrapper.
+Gradients are averaged by ``average`` after a backward pass, as DistributedDataParallel does: a GAN step, with
+several passes through two networks, does not fit its wrapper.
 """
 
 from __future__ import annotations
@@ -47,7 +45,11 @@ def process_group(cpu: bool) -> Iterator[None]:
     backend = _choose_device(cpu)
     with _exchanging():
         dist.init_process_group(backend, timeout=TIMEOUT)
-    with _silent() if int(os.environ.get("RANK", 0)) > 0 else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if int(os.environ.get("RANK", 0)) > 0:  # the main process prints; errors are printed outside
+            nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
         yield
     barrier()
     dist.destroy_process_group()
@@ -67,17 +69,6 @@ def _choose_device(cpu: bool) -> str:
         )
     torch.cuda.set_device(local)
     return "cpu:gloo,cuda:nccl"
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Suppress lines, bars and warnings, which the main process prints; errors are printed outside."""
-    with (
-        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere),
-    ):
-        yield
 
 
 @contextlib.contextmanager
@@ -153,8 +144,7 @@ def barrier() -> None:
 def main_first() -> Iterator[None]:
     """Run the block in the main process, then in the others: they find what it downloaded or wrote.
 
-    If it fails there, the others do not begin. Missing weights are the exception, since a caller may go on
-    without them: the others begin, and find out for themselves.
+    If it fails there, the others do not begin, unless weights are missing: a caller may go on without them.
     """
     if not is_main():
         barrier()

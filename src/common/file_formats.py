@@ -32,8 +32,10 @@ def _problems(content: Any, kind: Any, place: str) -> Iterator[str]:
         yield from _problems_of_keys(content, kind, place)
     elif origin in (Union, types.UnionType):
         tries = [list(_problems(content, each, place)) for each in arguments]
-        if all(tries):
-            yield _best_of_union(content, kind, place, tries)
+        if all(tries) and isinstance(content, dict):  # probably meant for the one with the fewest problems
+            yield min(tries, key=len)[0]
+        elif all(tries):
+            yield f"{place or 'content'}: {_short(content)} is not {type_name(kind)}"
     elif origin is Literal:
         if content not in arguments:
             yield f"{place}: {_short(content)} is not one of {arguments}"
@@ -41,13 +43,9 @@ def _problems(content: Any, kind: Any, place: str) -> Iterator[str]:
         if not isinstance(content, list | tuple):
             yield f"{place}: {_short(content)} is not a list"
             return
+        kinds = arguments[:1] if arguments[-1] is ... else arguments  # the last one holds for all that follow
         for number, item in enumerate(content):
-            item_kind = (
-                arguments[0]
-                if origin is list or arguments[-1] is ...
-                else arguments[min(number, len(arguments) - 1)]
-            )
-            yield from _problems(item, item_kind, f"{place}[{number}]")
+            yield from _problems(item, kinds[min(number, len(kinds) - 1)], f"{place}[{number}]")
     elif origin is not None and issubclass(origin, Mapping):
         if not isinstance(content, dict):
             yield f"{place}: {_short(content)} is not an object"
@@ -56,13 +54,6 @@ def _problems(content: Any, kind: Any, place: str) -> Iterator[str]:
             yield from _problems(value, arguments[1], f"{place}.{key}" if place else key)
     elif not _is_a(content, kind):
         yield f"{place}: {_short(content)} is not {type_name(kind)}"
-
-
-def _best_of_union(content: Any, kind: Any, place: str, tries: list[list[str]]) -> str:
-    """Choose the problem to tell where ``content`` fits no member of a union."""
-    if isinstance(content, dict):  # probably meant for the member with the fewest problems
-        return min(tries, key=len)[0]
-    return f"{place or 'content'}: {_short(content)} is not {type_name(kind)}"
 
 
 def _problems_of_keys(content: Any, kind: Any, place: str) -> Iterator[str]:
@@ -88,14 +79,11 @@ def _required(kind: Any) -> set[str]:
 
 
 def _is_a(content: Any, kind: Any) -> bool:
-    if kind is None or kind is type(None):
-        return content is None
-    if kind is float:
-        return isinstance(content, int | float) and not isinstance(content, bool)
-    if kind is int:
-        return isinstance(content, int) and not isinstance(content, bool)
-    origin = kind if isinstance(kind, type) else object
-    return isinstance(content, origin)
+    if kind in (int, float):
+        return isinstance(content, int if kind is int else int | float) and not isinstance(content, bool)
+    return (
+        content is None if kind is None else isinstance(content, kind if isinstance(kind, type) else object)
+    )
 
 
 def _short(content: Any) -> str:
@@ -132,9 +120,7 @@ def meaning(hint: Any) -> str:
     """Return the words of an ``Annotated`` hint, "" without any."""
     while get_origin(hint) in (NotRequired, Required):
         (hint,) = get_args(hint)
-    if get_origin(hint) is Annotated:
-        return "; ".join(str(part) for part in hint.__metadata__).replace("|", "\\|")
-    return ""
+    return "; ".join(map(str, getattr(hint, "__metadata__", ()))).replace("|", "\\|")
 
 
 def type_name(hint: Any) -> str:

@@ -61,17 +61,11 @@ class Option:
     def _argparse_keywords(self) -> dict[str, Any]:
         if self.switch:
             return {"action": "store_true", "help": self.help}
-        keywords: dict[str, Any] = {"default": self.default, "help": self.help}
-        if self.on_off:
-            keywords["action"] = argparse.BooleanOptionalAction
-        if self.append:
-            keywords["action"] = "append"
-        for key in ("type", "choices", "metavar", "nargs", "const"):
-            if getattr(self, key) is not None:
-                keywords[key] = getattr(self, key)
-        if self.required:
-            keywords["required"] = True
-        return keywords
+        given = {key: getattr(self, key) for key in ("type", "choices", "metavar", "nargs", "const")}
+        given["action"] = argparse.BooleanOptionalAction if self.on_off else "append" if self.append else None
+        given["required"] = self.required or None
+        keywords = {key: value for key, value in given.items() if value is not None}
+        return {"default": self.default, "help": self.help, **keywords}
 
 
 def add_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> None:
@@ -81,13 +75,11 @@ def add_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> N
     for option in options:
         place: argparse._ActionsContainer = parser
         if option.group is not None:
-            if option.group not in groups:
-                groups[option.group] = parser.add_argument_group(option.group)
-            place = groups[option.group]
+            place = groups.get(option.group) or parser.add_argument_group(option.group)
+            groups[option.group] = place
         if option.excludes is not None:
-            if option.excludes not in exclusive:
-                exclusive[option.excludes] = place.add_mutually_exclusive_group()
-            place = exclusive[option.excludes]
+            place = exclusive.get(option.excludes) or place.add_mutually_exclusive_group()
+            exclusive[option.excludes] = place
         place.add_argument(option.flag, **option._argparse_keywords())
 
 
