@@ -77,7 +77,7 @@ class UnitBusyError(Exception):
     """Another command is training this contender in this folder."""
 
 
-def make_images(unit: Unit, setup: RunSetup, again: bool = False) -> MadeImages:
+def make_unit_images(unit: Unit, setup: RunSetup, again: bool = False) -> MadeImages:
     """Train and sample a contender, or return the images of a finished run.
 
     An interrupted training to a time begins anew: only a run in one piece has an equal budget. With ``again``

@@ -18,7 +18,7 @@ from benchmarks.generators.contender_runs import (
     RunSetup,
     UnitBusyError,
     UnitFailedError,
-    make_images,
+    make_unit_images,
 )
 from benchmarks.generators.contenders import Unit
 from benchmarks.generators.scores import SPACES, Judge, is_trained, nearest_generator, shipped_generator
@@ -146,7 +146,7 @@ def measure_unit(unit: Unit, setup: RunSetup, judge: Judge, what: What, again: b
         "budget": unit.budget.words,
     }
     try:
-        made = make_images(unit, setup, again)
+        made = make_unit_images(unit, setup, again)
         check_made_images(made, judge)
     except UnitFailedError as failure:
         return {**row, "status": failure.status, "reason": str(failure)}

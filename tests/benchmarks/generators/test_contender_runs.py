@@ -76,7 +76,7 @@ def test_ours_are_trained_by_a_command_that_train_gan_understands(
     facts = {"precision": "fp32", "perceptual": "off"}
     monkeypatch.setattr(runs, "sample_ours", lambda *_: ({"raw": np.zeros(1)}, dict(facts)))
     ours = Unit(Contender("ours-cpu", ("--preset", "cpu")), 7, budget)
-    made = runs.make_images(ours, setup)
+    made = runs.make_unit_images(ours, setup)
     ((command, limit),) = commands
     text = " ".join(command)
     wanted = [*wanted, "--fold 1 --k-folds 5", "--seed 7", "--perceptual off --preset cpu"]

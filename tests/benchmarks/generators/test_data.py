@@ -54,7 +54,7 @@ def test_another_fold_holds_out_others(tmp_path):
         patch.setattr(runs, "run_contender", lambda command, *_: commands.append(" ".join(command)))
         facts = {"precision": "fp32", "perceptual": "off"}
         patch.setattr(runs, "sample_ours", lambda *_: ({"raw": np.zeros(1)}, facts))
-        runs.make_images(Unit(Contender("ours-cpu"), 7, Budget(minutes=10)), setup)
+        runs.make_unit_images(Unit(Contender("ours-cpu"), 7, Budget(minutes=10)), setup)
     assert "--fold 3 --k-folds 5" in commands[0]
 
 

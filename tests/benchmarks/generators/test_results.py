@@ -26,9 +26,9 @@ def test_finished_rows_are_kept_and_failures_tried_again(
     units = [unit(tmp_path, "noise"), unit(tmp_path, "fails")]
     measure_units(units, setup, judge, results, "peers", again=False)
     made = []
-    original = runs.make_images
+    original = runs.make_unit_images
     monkeypatch.setattr(
-        "benchmarks.generators.results.make_images", lambda *a: (made.append(a[0].id), original(*a))[1]
+        "benchmarks.generators.results.make_unit_images", lambda *a: (made.append(a[0].id), original(*a))[1]
     )
     later = GeneratorResults(results.file, results.header, judge)
     measure_units([*units, unit(tmp_path, "copies")], setup, judge, later, "peers", again=False)
