@@ -1,7 +1,6 @@
 """ResNet-50 with one logit: building, loading, predicting.
 
-It can be trained in two ways. Frozen (the default): the backbone stays in eval mode, its BatchNorm statistics
-never move, and only the head learns. Unfrozen: everything learns.
+Frozen (the default), only the head learns, and BatchNorm statistics never move; unfrozen, everything learns.
 
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 """
@@ -64,10 +63,7 @@ class PneumoniaClassifier(nn.Module):
         self.backbone.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> PneumoniaClassifier:
-        """Set the mode; a frozen backbone stays in eval mode.
-
-        In train mode its BatchNorm statistics would follow the batches although no weight learns.
-        """
+        """Set the mode; a frozen backbone stays in eval mode: its BatchNorm statistics must not move."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
@@ -83,10 +79,7 @@ class PneumoniaClassifier(nn.Module):
 
 
 class ClassifierHead(nn.Module):
-    """The last layer alone: frozen features [N, 2048] -> logits [N].
-
-    Its weights have the whole classifier's names, so that they can be put back into one.
-    """
+    """The last layer alone: frozen features [N, 2048] -> logits [N]; weights named as in the classifier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,10 +91,7 @@ class ClassifierHead(nn.Module):
 
 
 def logits_in_full_precision(head: nn.Linear, features: torch.Tensor) -> torch.Tensor:
-    """Return the logits, float32 [N], of features [N, 2048], also under bfloat16 autocast.
-
-    Eight bits of a logit would make ties among probabilities.
-    """
+    """Return the logits, float32 [N], of features [N, 2048]: ones of eight bits would make ties."""
     with torch.autocast(features.device.type, enabled=False):
         return head(features.float()).squeeze(1)
 
@@ -113,14 +103,11 @@ def build_classifier(weights: str, frozen: bool) -> PneumoniaClassifier:
     Raises ``UserError`` if weights are not available or do not fit.
     """
     model = PneumoniaClassifier(frozen)
-    if weights == "none":
-        return model
     if weights == "imagenet":
         remedy = "use --weights PATH (a ResNet-50 state dict) or --weights none --unfreeze (from scratch)"
-        state = hub_weights(IMAGENET_URL, "ImageNet weights of ResNet-50", remedy)
-    else:
-        state = load_checkpoint(weights)
-    _load_backbone(model, state, weights)
+        _load_backbone(model, hub_weights(IMAGENET_URL, "ImageNet weights of ResNet-50", remedy), weights)
+    elif weights != "none":
+        _load_backbone(model, load_checkpoint(weights), weights)
     return model
 
 
@@ -130,21 +117,17 @@ def _load_backbone(model: PneumoniaClassifier, state: dict[str, Any], source: st
     state = {key.removeprefix("module.").removeprefix("backbone."): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if not key.startswith(("fc.", "head."))}
     own = model.backbone.state_dict()
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    if missing:
+    if missing := [key for key in own if key not in state and not key.endswith("num_batches_tracked")]:
         raise UserError(f"{source} is not a ResNet-50 state dict: it lacks {missing[0]}; give another file")
     for key, value in own.items():
-        if key in state and state[key].shape != value.shape:
-            raise UserError(f"{source} does not fit ResNet-50: {key} is {list(state[key].shape)}, "
-                            f"not {list(value.shape)}; give another file")  # fmt: skip
+        if key in state and (found := state[key].shape) != value.shape:
+            shapes = f"{key} is {[*found]}, not {[*value.shape]}"
+            raise UserError(f"{source} does not fit ResNet-50: {shapes}; give another file")
     model.backbone.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
 
 
 def split_of_weights(weights: str) -> str | None:
-    """Return the SHA-256 of the split that ``weights`` learned from; None if they are no checkpoint of ours.
-
-    Such a classifier has seen the training images of that split, validation folds included.
-    """
+    """Return the SHA-256 of the split that ``weights`` have seen; None if they are no checkpoint of ours."""
     if weights in ("imagenet", "none"):
         return None
     checkpoint = load_checkpoint(weights)
@@ -171,14 +154,13 @@ def cpu_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
 class InputPipeline:
     """Turns stored inputs into what the trained module takes: pixels are normalised (and varied).
 
-    ``inputs``: float [V * N, 2048] features of N images in V views, one view after the other, the first being
-    the images as they are; or uint8 [N, S, S] pixels. On the training device. Rows are numbers of images.
+    ``inputs``, on the training device: float [V * N, 2048] features of N images in V views, one view after
+    the other, the first of the images as they are; or uint8 [N, S, S] pixels. Rows are numbers of images.
     """
 
     def __init__(self, inputs: torch.Tensor, augment: str = "none", views: int = 1) -> None:
-        self.inputs = inputs
+        self.inputs, self.augment, self.views = inputs, augment, views
         self.is_pixels = inputs.dtype == torch.uint8
-        self.augment, self.views = augment, views
 
     def __len__(self) -> int:
         """Number of images, N."""
@@ -193,10 +175,8 @@ class InputPipeline:
 
     def train_batch(self, places: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return the inputs at ``places`` (from ``drawn``), augmented as asked for."""
-        batch = self.inputs[places]
-        if self.is_pixels and self.augment == "light":
-            batch = augment_light(batch, generator)
-        return self._finish(batch)
+        batch, vary = self.inputs[places], self.is_pixels and self.augment == "light"
+        return self._finish(augment_light(batch, generator) if vary else batch)
 
     def eval_batch(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the inputs of ``rows``, never augmented."""
@@ -220,8 +200,7 @@ def predict_batches(
 ) -> torch.Tensor:
     """Apply ``model`` to ``rows`` in batches, never augmented; returns float32 [len(rows), ...] on the CPU.
 
-    ``model`` gives logits [B], or anything else per image, and must be in eval mode. ``progress`` wraps the
-    batches.
+    ``model``, in eval mode, gives logits [B] or anything else per image. ``progress`` wraps the batches.
     """
     device = data.inputs.device
     parts = []
@@ -234,8 +213,7 @@ def predict_batches(
 class FeatureExtractor:
     """The backbone of a classifier for inference: uint8 [B, S, S] -> float32 [B, 2048] on the CPU.
 
-    A copy in eval mode with its BatchNorm folded into the convolutions. With "bf16" the network's weights and
-    activations are bfloat16, its pooling float32.
+    With "bf16" its weights and activations are bfloat16.
     """
 
     def __init__(self, model: PneumoniaClassifier, device: torch.device, precision: str = "fp32") -> None:
@@ -250,10 +228,8 @@ class FeatureExtractor:
     @torch.inference_mode()
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Return the features [B, 2048] of ``pixels``, uint8 [B, S, S]."""
-        if not len(pixels):
-            return np.empty((0, FEATURES), dtype=np.float32)
-        parts = []
-        for chunk in as_tensor(pixels).split(self.batch_size):
+        parts = [torch.empty(0, FEATURES)]
+        for chunk in as_tensor(pixels).split(self.batch_size) if len(pixels) else ():
             # Batches of one size are computed in one way: an image's features do not depend on the others.
             fill = chunk.new_zeros(self.batch_size - len(chunk), *chunk.shape[1:])
             images = to_classifier_range(torch.cat([chunk, fill]).to(self.device)).to(self.dtype)
@@ -263,10 +239,7 @@ class FeatureExtractor:
 
 
 def folded_for_inference(backbone: nn.Module) -> nn.Module:
-    """Copy a ResNet-50 without head, in eval mode, with its BatchNorm folded into the convolutions.
-
-    It pools in float32, and gives the same features up to rounding.
-    """
+    """Copy a ResNet-50 without head for inference: BatchNorm folded into convolutions, pooling in float32."""
     folded = copy.deepcopy(backbone).eval().requires_grad_(False)
     blocks = [block for layer in ("layer1", "layer2", "layer3", "layer4") for block in getattr(folded, layer)]
     for module, numbers in [(folded, "1"), *((block, "123") for block in blocks)]:
@@ -285,7 +258,6 @@ class _FloatPool(nn.Module):
     """Global average pooling in float32: [N, C, H, W] -> [N, C, 1, 1]."""
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return the means over the last two dimensions."""
         return maps.float().mean(dim=(2, 3), keepdim=True)
 
 
@@ -301,8 +273,8 @@ def feature_caches(
 ) -> list[FeatureCache]:
     """Make the caches of the features of ``model``'s backbone, one for each of ``views`` views.
 
-    The first view holds the images as they are. In every other view each image is augmented; how depends on
-    the view and the image's id alone. ``hint`` and ``remedy`` are passed to ``FeatureCache``.
+    The first view is the images as they are. In the others the augmentation of an image depends on the view
+    and its id alone. ``hint``, ``remedy``: of ``FeatureCache``.
     """
     extract = FeatureExtractor(model, device, precision)
 
@@ -313,22 +285,11 @@ def feature_caches(
             pixels = augment_light(as_tensor(pixels), generators).numpy()
         return extract(pixels)
 
-    facts = {
-        "network": "ResNet-50",
-        "weights_sha256": sha256_weights(model.backbone),
-        "input": PREPARED,
-        "extractor": EXTRACTOR,
-        "precision": precision,
-        "device": device.type,
-    }
+    weights = sha256_weights(model.backbone)
+    facts: dict[str, Any] = {"network": "ResNet-50", "weights_sha256": weights, "input": PREPARED}
+    facts |= {"extractor": EXTRACTOR, "precision": precision, "device": device.type}
+    keys = [facts | {"view": view, "views": VIEWS if view else None} for view in range(views)]
     return [
-        FeatureCache(
-            cache_dir,
-            facts | {"view": view, "views": VIEWS if view else None},
-            partial(compute, view),
-            FEATURES,
-            hint=hint,
-            remedy=remedy,
-        )
-        for view in range(views)
+        FeatureCache(cache_dir, key, partial(compute, view), FEATURES, hint=hint, remedy=remedy)
+        for view, key in enumerate(keys)
     ]

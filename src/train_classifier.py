@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arms import options as arm_options
-from arms.options import wrong_combination
-from arms.registry import BASELINE, Synthetic, Treatment, treatment_of
-from arms.treatments import features_computed_once
+from arms.options import features_computed_once, wrong_combination
+from arms.registry import BASELINE, BASELINE_PREFIX, Synthetic, Treatment, treatment_of
 from common import paths
 from common.command_line import argument_parser, public_config, run_script
 from common.distributed import (
@@ -76,7 +75,7 @@ def synthetic_folders(args: argparse.Namespace) -> list[str]:
 def train_arm(args: argparse.Namespace, treatment: Treatment) -> None:
     """Train the arm, score it and write its files."""
     from arms.output import TrainedArm, save_results
-    from arms.training import median_epoch
+    from arms.training import median_epoch, planned_epochs
 
     device = select_device(args.cpu)
     recipe = recipe_of(args, resolve_precision(args.precision, device))
@@ -84,7 +83,7 @@ def train_arm(args: argparse.Namespace, treatment: Treatment) -> None:
     with main_first():
         data = read_data(args, treatment)
     out, weights_saw_folds = prepare_output(args, data)
-    epochs_final, epochs_from = plan_epochs(args, treatment, out)
+    epochs_final, epochs_from = planned_epochs(treatment, out)
     require_same("data or options", [out.origin, epochs_final, recipe.precision])
     trainer = prepare_trainer(args, data, recipe, out, epochs_final)
 
@@ -129,26 +128,19 @@ def read_data(args: argparse.Namespace, treatment: Treatment) -> ArmData:
 
 def prepare_output(args: argparse.Namespace, data: ArmData) -> tuple[ArmOutput, bool]:
     """Return where the arm's files go, and whether its initial weights had seen the training images."""
+    from arms.data import data_flags, origin_of_results, weight_flags
+    from arms.file_formats import FinalMetrics
     from arms.output import ArmOutput, warn_of_folds
-    from arms.preparation import baseline_metrics
-    from arms.provenance import data_flags, origin_of_results, weight_flags
+    from arms.result_files import read_result
 
     config, from_weights = recorded_options(args), weight_flags(args.weights, data.splits.sha256)
-    baseline = None if data.use.treatment.kind.name == BASELINE else baseline_metrics(args.results_dir)
+    file, kind = paths.final_metrics(args.results_dir, BASELINE_PREFIX), data.use.treatment.kind
+    baseline = None if kind.name == BASELINE else read_result(file, FinalMetrics)
     origin = origin_of_results(config, data, from_weights + data_flags(data, config, baseline))
-    prefix = args.prefix or data.use.treatment.kind.prefix
-    out = ArmOutput(prefix, args.model_dir, args.results_dir, args.figures_dir, origin)
+    out = ArmOutput(args.prefix or kind.prefix, args.model_dir, args.results_dir, args.figures_dir, origin)
     if not args.k_folds:
         warn_of_folds(out)
     return out, bool(from_weights)
-
-
-def plan_epochs(args: argparse.Namespace, treatment: Treatment, out: ArmOutput) -> tuple[int | None, str]:
-    """Return (epochs of the final model, or None if the folds tell them, where they come from)."""
-    from arms.preparation import EpochOptions, planned_epochs
-
-    options = EpochOptions(args.epochs, args.epochs_final, args.schedule, args.k_folds, args.train_fraction)
-    return planned_epochs(options, treatment, out)
 
 
 def recipe_of(args: argparse.Namespace, precision: str) -> Recipe:
@@ -171,9 +163,8 @@ def prepare_trainer(
     args: argparse.Namespace, data: ArmData, recipe: Recipe, out: ArmOutput, epochs_final: int | None
 ) -> ArmTrainer:
     """Make the trainer, say what it is going to do, and empty or check the folder of an interrupted run."""
-    from arms.preparation import identity_of_run, prepare_state_folder
-    from arms.provenance import training_images_in_words
-    from arms.training import ArmTrainer
+    from arms.data import training_images_in_words
+    from arms.training import ArmTrainer, identity_of_run, prepare_state_folder
     from classifier import build_classifier
 
     network, device = network_of(args), select_device(args.cpu)
@@ -204,7 +195,7 @@ def prepare_trainer(
 
 def describe_training(args: argparse.Namespace, trainer: ArmTrainer) -> dict[str, Any]:
     """Return what the metrics say about the training (``arms.file_formats.Training``)."""
-    from arms.provenance import describe_training_images
+    from arms.data import describe_training_images
 
     return {
         "environment": environment(trainer.device),

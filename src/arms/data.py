@@ -7,18 +7,29 @@ synthetic ones, those of the generator that saw all training images first, then 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from arms.registry import Synthetic, Treatment
-from arms.treatments import Addition, FitImages
+from arms.file_formats import FinalMetrics, Origin, SkippedImages, SyntheticFolder, SyntheticImages
+from arms.options import differing_options
+from arms.registry import Addition, FitImages, Synthetic, Treatment
+from classifier import split_of_weights
 from common import paths
 from data_loader import ImageSet, load_images
-from dataset.file_formats import SkippedImages
-from dataset.records import Dataset, OfficialTest, load_dataset, load_official_test, name_some
+from dataset.records import (
+    GROUPED_BY_IMAGE,
+    Dataset,
+    OfficialTest,
+    grouping_sentence,
+    load_dataset,
+    load_official_test,
+    name_some,
+)
 from dataset.splits import (
     TEST,
     TRAIN,
@@ -32,7 +43,7 @@ from dataset.splits import (
 )
 from synthetic.folders import SyntheticSet, join_folders, load_synthetic
 from synthetic.leak_checks import extra_patients_flag, known_patients
-from utils import UserError
+from utils import UserError, public_path
 
 log = logging.getLogger(__name__)
 
@@ -142,14 +153,8 @@ class ArmData:
     def addition(self, train_rows: np.ndarray, fold: int, name: str, seed: int) -> Addition:
         """Return what the arm adds to the real images ``train_rows`` in ``fold``; see ``FitImages``."""
         labels = self.synthetic_labels(fold, len(train_rows))
-        images = FitImages(
-            name,
-            seed,
-            real_rows=train_rows,
-            real_labels=self.labels()[train_rows],
-            synthetic_rows=self._synthetic_rows(fold, len(labels) if self.use.trained_on else 0),
-            synthetic_labels=labels,
-        )
+        rows = self._synthetic_rows(fold, len(labels) if self.use.trained_on else 0)
+        images = FitImages(name, seed, train_rows, self.labels()[train_rows], rows, labels)
         return self.use.treatment.kind.add(images)
 
     def final_addition(self, seed: int) -> Addition:
@@ -164,10 +169,7 @@ class ArmData:
 
 
 def load_arm_data(options: DataOptions, use: SyntheticUse) -> ArmData:
-    """Read, check and decode the images of an arm.
-
-    Raises ``UserError`` if something would make a result wrong or stop training.
-    """
+    """Read, check and decode the images. Raises ``UserError`` for what would make the training wrong."""
     dataset = load_dataset(options.data_dir, options.patient_map)
     splits = load_or_create_splits(dataset, options.splits)
     if options.train_fraction < 1:
@@ -183,14 +185,9 @@ def load_arm_data(options: DataOptions, use: SyntheticUse) -> ArmData:
     folds = assign_folds(splits, options.k_folds) if options.k_folds else assign_validation_part(splits)
 
     def decode(records: pd.DataFrame, what: str, skip: bool = options.skip_bad_images) -> ImageSet:
-        return load_images(
-            records,
-            options.image_size,
-            workers=options.workers,
-            skip_bad=skip,
-            desc=f"decoding {what}",
-            cache_dir=options.cache_dir,
-        )
+        size, workers, cache_dir = options.image_size, options.workers, options.cache_dir
+        desc = f"decoding {what}"
+        return load_images(records, size, workers=workers, skip_bad=skip, desc=desc, cache_dir=cache_dir)
 
     train, test = decode(train_records, "training images"), decode(test_records, "test images")
     for images, what in ((train, "training"), (test, "test")):
@@ -212,11 +209,7 @@ def load_arm_data(options: DataOptions, use: SyntheticUse) -> ArmData:
 
 
 def _test_records(
-    test_set: str,
-    dataset: Dataset,
-    splits: Splits,
-    official: OfficialTest | None,
-    train_records: pd.DataFrame,
+    test_set: str, dataset: Dataset, splits: Splits, official: OfficialTest | None, train: pd.DataFrame
 ) -> pd.DataFrame:
     """Return the images that are scored once: the frozen hold-out, or a labelled official test set."""
     if test_set == "split":
@@ -226,7 +219,7 @@ def _test_records(
         raise UserError(
             f"--test-set official: the official test images have no labels ({why}); use --test-set split"
         )
-    shared = official.images["patient"].isin(train_records["patient"])
+    shared = official.images["patient"].isin(train["patient"])
     if shared.any():
         names = name_some(list(official.images.loc[shared, "image_id"]), 3)
         raise UserError(f"--test-set official: {names} show training patients; use --test-set split")
@@ -234,22 +227,19 @@ def _test_records(
 
 
 def _checked_synthetic(
-    use: SyntheticUse,
-    patient_of: dict[str, str],
-    train_records: pd.DataFrame,
-    test_records: pd.DataFrame,
-    k_folds: int,
+    use: SyntheticUse, patient_of: dict[str, str], train: pd.DataFrame, test: pd.DataFrame, k_folds: int
 ) -> dict[int, SyntheticSet]:
     """Load the images of all folders together (key 0) and those of their fold folders."""
     allow_unverified = use.allow_unverified or not use.trained_on  # counting does no harm
-    test_images = dict(zip(test_records["image_id"], test_records["patient"], strict=True))
-    train_patients = set(train_records["patient"])
-    found = join_folders(
-        [
-            _sets_of_folder(Path(folder), patient_of, train_patients, test_images, k_folds, allow_unverified)
-            for folder in use.folders
-        ]
-    )
+    test_images = dict(zip(test["image_id"], test["patient"], strict=True))
+
+    def load(place: Path) -> SyntheticSet:
+        images = load_synthetic(place, patient_of, test_images, allow_unverified)
+        if flag := extra_patients_flag(place, images.generator_patients, set(train["patient"])):
+            images.red_flags.append(flag)
+        return images
+
+    found = join_folders([_sets_of_folder(Path(folder), k_folds, load) for folder in use.folders])
     for flag in {flag: None for images in found.values() for flag in images.red_flags}:
         log.warning(f"RED FLAG: {flag}")
     if use.trained_on:
@@ -258,23 +248,12 @@ def _checked_synthetic(
 
 
 def _sets_of_folder(
-    folder: Path,
-    patient_of: dict[str, str],
-    train_patients: set[str],
-    test_images: dict[str, str],
-    k_folds: int,
-    allow_unverified: bool,
+    folder: Path, k_folds: int, load: Callable[[Path], SyntheticSet]
 ) -> dict[int, SyntheticSet]:
     """Load the images of ``folder`` (key 0) and of those of its fold folders that are there."""
-    folders = {0: folder} | {fold: paths.synthetic_fold(folder, fold) for fold in range(1, k_folds + 1)}
-    found = {}
-    for fold, place in folders.items():
-        if fold and not paths.synthetic_manifest(place).is_file():
-            continue
-        images = load_synthetic(place, patient_of, test_images, allow_unverified)
-        if flag := extra_patients_flag(place, images.generator_patients, train_patients):
-            images.red_flags.append(flag)
-        found[fold] = images
+    folders = {fold: paths.synthetic_fold(folder, fold) for fold in range(1, k_folds + 1)}
+    there = {fold: place for fold, place in folders.items() if paths.synthetic_manifest(place).is_file()}
+    found = {fold: load(place) for fold, place in ({0: folder} | there).items()}
     labels = {images.label for images in found.values()}
     classes = {images.class_flag for images in found.values()} - {None}  # of generators that know classes
     if len(labels) > 1 or len(classes) > 1:
@@ -283,3 +262,111 @@ def _sets_of_folder(
             "make the images of all of them with the same --label"
         )
     return found
+
+
+# --- what result files say about the images --------------------------------------------------------
+def origin_of_results(config: dict[str, Any], data: ArmData, red_flags: list[str]) -> Origin:
+    """Return what every result file of the arm says about its origin; ``config``: the recorded options."""
+    return {
+        "config": config,
+        "split_sha256": data.splits.sha256,
+        "data_sha256": data.dataset.data_sha256,
+        "grouped_by": data.splits.grouped_by,
+        "unmapped_images": data.dataset.unmapped,
+        "manifest_sha256": {str(fold): images.manifest_sha256 for fold, images in data.synthetic.items()},
+        "skipped_images": data.skipped(),
+        "red_flags": red_flags,
+    }
+
+
+# --- red flags -------------------------------------------------------------------------------------
+def weight_flags(weights: str, split_sha256: str) -> list[str]:
+    """Return red flags of --weights. Raises ``UserError`` for one that may have seen test patients."""
+    split = split_of_weights(weights)
+    if split is None:
+        return []
+    if split != split_sha256:
+        raise UserError(
+            f"--weights {weights} was trained on another split ({split[:12]}, not {split_sha256[:12]}) "
+            "and may have seen the test patients; use imagenet, none, or a file of this split"
+        )
+    return [f"--weights {public_path(weights)} had learned from these training images before"]
+
+
+def data_flags(data: ArmData, config: dict[str, Any], baseline: FinalMetrics | None) -> list[str]:
+    """Return the red flags of an arm's images and options, also against the ``baseline`` of another arm."""
+    flags = list({flag: None for images in data.synthetic.values() for flag in images.red_flags})
+    if data.splits.grouped_by == GROUPED_BY_IMAGE:
+        flags.append(grouping_sentence(GROUPED_BY_IMAGE))
+    if (count := data.skipped()["count"]) > 0:
+        flags.append(f"{count} missing or unreadable images were left out (--skip-bad-images)")
+    if config["weights"] == "none" and not config["unfreeze"]:
+        flags.append("the backbone is random and frozen (--weights none without --unfreeze): a toy")
+    if baseline is not None:
+        flags += differing_options(config, baseline["config"])
+    return flags
+
+
+# --- training images -------------------------------------------------------------------------------
+def count_added(data: ArmData, addition: Addition) -> tuple[int, int]:
+    """Return (synthetic images, real ones again) among the rows that an arm adds."""
+    n_synthetic = int((addition.rows >= data.n_real).sum())
+    return n_synthetic, len(addition.rows) - n_synthetic
+
+
+def training_images_in_words(data: ArmData, addition: Addition) -> str:
+    """Say what is trained on: "899 real + 450 synthetic training images"."""
+    counts = zip(count_added(data, addition), ("synthetic", "real again"), strict=True)
+    extra = "".join(f" + {count:,} {kind}" for count, kind in counts if count)
+    if extra and not (labels := data.synthetic_labels(0, data.n_real)).all():
+        extra += f" ({int(labels.sum()):,} of them positive)"
+    return f"{data.n_real:,} real{extra} training images"
+
+
+def describe_training_images(data: ArmData, addition: Addition) -> dict[str, Any]:
+    """Return what final metrics say about the training images (see ``file_formats.Training``)."""
+    n_synthetic, n_duplicated = count_added(data, addition)
+    return {
+        "n_train_images": data.n_real,
+        "n_train_patients": int(data.train.records["patient"].nunique()),
+        "n_train_positive": int(data.labels().sum()),
+        "n_synthetic": n_synthetic,
+        "n_duplicated": n_duplicated,
+        "n_extra_positive": int(data.synthetic_labels(0, data.n_real).sum()),
+        "class_weights": addition.class_weights,
+        "synthetic_shares": data.use.treatment.shares if data.use.trained_on else None,
+        "synthetic": _describe_synthetic(data),
+    }
+
+
+def _describe_synthetic(data: ArmData) -> SyntheticImages | None:
+    if (images := data.synthetic.get(0)) is None:
+        return None
+    n, places = len(data.synthetic_labels(0, data.n_real)), [public_path(f) for f in data.use.folders]
+    folders = [_describe_folder(folder) for folder in images.folders]
+    generators = {folder["generator_sha256"] for folder in folders}
+    return {
+        "n_used": n,
+        "n_available": len(images.records),
+        "ratio": n / data.n_real,
+        "label": images.label,
+        "verified": images.verified,
+        "generator_sha256": generators.pop() if len(generators) == 1 else None,
+        "manifest_sha256": images.manifest_sha256,
+        "dir": places[0] if len(places) == 1 else places,
+        "folders": folders,
+        "folds_of_their_own": sorted(fold for fold in data.synthetic if fold),
+        "trained_on": data.use.trained_on,
+    }
+
+
+def _describe_folder(images: SyntheticSet) -> SyntheticFolder:
+    return {
+        "dir": public_path(images.records["path"].iloc[0].parent),
+        "n_available": len(images.records),
+        "label": images.label,
+        "class": images.class_flag,
+        "verified": images.verified,
+        "generator_sha256": images.manifest.get("generator_sha256"),
+        "manifest_sha256": images.manifest_sha256,
+    }

@@ -56,10 +56,7 @@ def training_curves(history: TrainingHistory, quantity: str, title: str) -> Figu
 
 @styled
 def comparison_curves(
-    histories: Mapping[str, TrainingHistory],
-    quantity: str,
-    title: str = "",
-    contaminated: Collection[str] = (),
+    histories: Mapping[str, TrainingHistory], quantity: str, title: str, contaminated: Collection[str] = ()
 ) -> Figure:
     """Draw arms side by side: the final fit on training images, and the mean over the validation folds.
 
@@ -72,13 +69,9 @@ def comparison_curves(
     handles = []
     for arm, history in histories.items():
         _line(training, _curve(history["final"], f"train_{quantity}"), color=colours[arm], linewidth=2.2)
-        style: dict[str, Any] = {
-            "color": colours[arm],
-            "linewidth": 2.2,
-            "linestyle": "--" if arm in contaminated else "-",
-        }
-        folds = [_curve(fold, f"val_{quantity}") for fold in history["folds"]]
-        if folds:
+        dashes = "--" if arm in contaminated else "-"
+        style: dict[str, Any] = {"color": colours[arm], "linewidth": 2.2, "linestyle": dashes}
+        if folds := [_curve(fold, f"val_{quantity}") for fold in history["folds"]]:
             _fold_band(validation, folds, style)
         handles.append(Line2D([], [], label=_curve_label(arm, len(folds), arm in contaminated), **style))
     training.set(title="Training, final fit (each arm on its own images)", ylabel=_y_label(quantity))
@@ -171,7 +164,6 @@ def _cv_handle(arm: str, summary: CVSummary, colour: tuple) -> Patch:
 
 
 def _curve(curves: Mapping[str, Any], name: str) -> list[float]:
-    """Return one of the curves, one value per epoch."""
     return curves[name]
 
 

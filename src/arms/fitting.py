@@ -14,10 +14,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from arms.file_formats import Curves
-from arms.treatments import BY_NUMBER, Shares, steps_per_epoch
+from arms.registry import BY_NUMBER, Shares, steps_per_epoch
 from classifier import InputPipeline, cpu_state_dict, predict_batches
 from common.distributed import (
     average,
@@ -43,7 +43,6 @@ from common.progress import progress_bar
 from utils import UserError, autocast, derive_seed, load_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
-
 
 SAVE_EVERY_SECONDS = 60.0  # a ResNet-50's training state is 380 MB
 
@@ -76,13 +75,8 @@ class Fit:
     history: dict[str, list[float]] = field(default_factory=dict)
 
     def curves(self) -> Curves:
-        """Return the losses and accuracies per epoch; None where nothing was validated."""
-        return {
-            "train_loss": self.history.get("train_loss"),
-            "train_acc": self.history.get("train_acc"),
-            "val_loss": self.history.get("val_loss"),
-            "val_acc": self.history.get("val_acc"),
-        }
+        """Losses and accuracies per epoch; None where nothing was validated."""
+        return cast(Curves, {name: self.history.get(name) for name in Curves.__annotations__})
 
 
 # --- batches ---------------------------------------------------------------------------------------
@@ -110,8 +104,7 @@ class Pool:
         """
         steps, width = steps_per_epoch(len(self.real), batch_size), min(batch_size, len(self.real))
         rng = np.random.default_rng(seed)
-        share = self.share(epoch)
-        if share is None:
+        if (share := self.share(epoch)) is None:
             rows = shuffled(np.concatenate([self.real, self.extra]), steps * width, rng)
         else:
             n_extra = round(share * steps * width)
@@ -199,9 +192,8 @@ def train_one_epoch(
 
 
 def check_losses(losses: torch.Tensor) -> None:
-    """Raise ``UserError`` naming the first step whose loss, of ``losses`` [steps], is not finite."""
-    bad = (~torch.isfinite(losses)).nonzero()
-    if len(bad):
+    """Raise ``UserError`` naming the first step whose loss, of float [steps], is not finite."""
+    if len(bad := (~torch.isfinite(losses)).nonzero()):
         raise UserError(f"the loss is not finite at step {int(bad[0]) + 1} of the epoch; lower --lr")
 
 
@@ -214,18 +206,41 @@ def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, f
 
 # --- a whole fit -----------------------------------------------------------------------------------
 class _Learner:
-    """A module in training: its optimiser, its learning rate, and what the fit has given so far."""
+    """A fit in progress: its optimiser, its learning rate, and what it has given so far."""
 
-    def __init__(self, task: FitTask, recipe: Recipe, steps: int) -> None:
-        self.module = task.module
-        self.optimizer = torch.optim.AdamW(
-            [parameter for parameter in self.module.parameters() if parameter.requires_grad],
-            lr=recipe.lr,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
-        self.scheduler = learning_rate_schedule(self.optimizer, recipe, steps)
-        self.fit = Fit()
+    def __init__(self, task: FitTask, data: InputPipeline, labels: torch.Tensor, recipe: Recipe) -> None:
+        self.task, self.data, self.labels, self.recipe = task, data, labels, recipe
+        self.module, self.fit = task.module, Fit()
+        learning = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self.optimizer = adamw(learning, recipe)
+        self.scheduler = learning_rate_schedule(self.optimizer, recipe, task.shape(recipe.batch_size)[0])
+
+    def train(self, epoch: int, on_step: Callable[[], object]) -> dict[str, float]:
+        """Train one epoch; see ``train_one_epoch``."""
+        seed = derive_seed(self.task.seed, epoch)
+        self.module.train()
+        try:
+            return train_one_epoch(
+                self.module,
+                self.data,
+                self.labels,
+                self.task.pool.batches(epoch, self.recipe.batch_size, seed),
+                self.optimizer,
+                precision=self.recipe.precision,
+                seed=seed,
+                class_weights=self.task.class_weights,
+                on_step=on_step,
+            )
+        except UserError as error:
+            raise UserError(f"{self.task.name}, epoch {epoch}: {error}") from None
+
+    def validate(self) -> tuple[torch.Tensor, dict[str, float]] | None:
+        """Return the logits of the validation rows, their loss and accuracy; None without such rows."""
+        if (rows := self.task.val_rows) is None:
+            return None
+        batch_size, precision = 2 * self.recipe.batch_size, self.recipe.precision
+        logits = predict(self.module.eval(), self.data, rows, batch_size=batch_size, precision=precision)
+        return logits, loss_and_accuracy(logits, self.labels.cpu()[rows])
 
     def state(self, epoch: int) -> dict[str, Any]:
         """Return the state after ``epoch``, for a checkpoint."""
@@ -234,7 +249,7 @@ class _Learner:
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
-            "fit": fit_to_dict(self.fit),
+            "fit": dict(vars(self.fit)),
         }
 
     def restore(self, state: dict[str, Any]) -> int:
@@ -243,8 +258,13 @@ class _Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
-        self.fit = fit_from_dict(state["fit"])
+        self.fit = Fit(**state["fit"])
         return state["epoch"]
+
+
+def adamw(parameters: Sequence[torch.Tensor], recipe: Recipe) -> torch.optim.AdamW:
+    """Make the optimiser of ``parameters``."""
+    return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
 
 
 def learning_rate_schedule(
@@ -279,8 +299,8 @@ def fit(
     require_same_weights(f"initial weights ({task.name})", module)
     if recipe.compiled:
         module.compile()
-    learner, done = _Learner(task, recipe, steps), 0
-    if resume and state_file is not None and (state := from_main(_read, state_file)) is not None:
+    learner, done = _Learner(task, data, labels, recipe), 0
+    if resume and state_file is not None and (state := from_main(read_state, state_file)) is not None:
         done = learner.restore(state)
         log.info(f"{task.name}: resumed after epoch {done}")
     last, saved = stop_after or recipe.epochs, time.monotonic()
@@ -293,10 +313,9 @@ def fit(
             on_step()
 
         for epoch in range(done + 1, last + 1):
-            train = _train_epoch(task, data, labels, recipe, learner, epoch, count_step)
-            validation = _validate(task, data, labels, recipe)
+            train = learner.train(epoch, count_step)
             learner.fit.steps += steps
-            record_epoch(learner.fit, epoch, lambda: cpu_state_dict(module), train, validation)
+            record_epoch(learner.fit, epoch, lambda: cpu_state_dict(module), train, learner.validate())
             bar.set_postfix(epoch=f"{epoch}/{last}", loss=f"{train['loss']:.3f}", best=learner.fit.best_epoch)
             if state_file is not None and epoch < last and is_due(saved) and is_main():
                 save_checkpoint(state_file, learner.state(epoch))
@@ -307,48 +326,14 @@ def fit(
     return learner.fit
 
 
+def read_state(path: Path) -> dict[str, Any] | None:
+    """Read a training state; None if there is none."""
+    return load_checkpoint(path) if path.is_file() else None
+
+
 def is_due(saved: float) -> bool:
     """Tell whether a training state last saved at ``saved`` (monotonic seconds) is to be saved again."""
     return time.monotonic() - saved > SAVE_EVERY_SECONDS
-
-
-def _train_epoch(
-    task: FitTask,
-    data: InputPipeline,
-    labels: torch.Tensor,
-    recipe: Recipe,
-    learner: _Learner,
-    epoch: int,
-    on_step: Callable[[], object],
-) -> dict[str, float]:
-    seed = derive_seed(task.seed, epoch)
-    task.module.train()
-    try:
-        return train_one_epoch(
-            task.module,
-            data,
-            labels,
-            task.pool.batches(epoch, recipe.batch_size, seed),
-            learner.optimizer,
-            precision=recipe.precision,
-            seed=seed,
-            class_weights=task.class_weights,
-            on_step=on_step,
-        )
-    except UserError as error:
-        raise UserError(f"{task.name}, epoch {epoch}: {error}") from None
-
-
-def _validate(
-    task: FitTask, data: InputPipeline, labels: torch.Tensor, recipe: Recipe
-) -> tuple[torch.Tensor, dict[str, float]] | None:
-    """Return the logits of the validation rows, their loss and accuracy; None without such rows."""
-    if task.val_rows is None:
-        return None
-    task.module.eval()
-    batch_size, precision = 2 * recipe.batch_size, recipe.precision
-    logits = predict(task.module, data, task.val_rows, batch_size=batch_size, precision=precision)
-    return logits, loss_and_accuracy(logits, labels.cpu()[task.val_rows])
 
 
 def predict(
@@ -377,22 +362,6 @@ def record_epoch(
         if not math.isfinite(val["loss"]):
             raise UserError(f"the validation loss is not finite after epoch {epoch}; lower --lr")
         if val["loss"] < min(result.history.get("val_loss", [math.inf])):
-            result.best_epoch, result.val_logits = epoch, logits
-            result.state_dict = weights()
+            result.best_epoch, result.val_logits, result.state_dict = epoch, logits, weights()
     for name, value in row.items():
         result.history.setdefault(name, []).append(value)
-
-
-# --- resuming --------------------------------------------------------------------------------------
-def _read(path: Path) -> dict[str, Any] | None:
-    return load_checkpoint(path) if path.is_file() else None
-
-
-def fit_to_dict(result: Fit) -> dict[str, Any]:
-    """Turn a ``Fit`` into tensors and plain types, for a checkpoint."""
-    return dict(vars(result))
-
-
-def fit_from_dict(content: dict[str, Any]) -> Fit:
-    """Read back what ``fit_to_dict`` made."""
-    return Fit(**content)

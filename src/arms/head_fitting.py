@@ -27,9 +27,8 @@ from arms.fitting import (
     Fit,
     FitTask,
     Recipe,
+    adamw,
     check_losses,
-    fit_from_dict,
-    fit_to_dict,
     is_due,
     learning_rate_schedule,
     loss_and_accuracy,
@@ -40,7 +39,6 @@ from common.progress import progress_bar
 from utils import UserError, derive_seed, load_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
-
 
 VALIDATION_ROWS = 4096  # images validated at a time: 34 MB of features
 
@@ -67,9 +65,7 @@ class Heads:
         for parameter in (self.weight, self.bias):
             parameter.requires_grad_()
             parameter.grad = torch.zeros_like(parameter)
-        self.optimizer = torch.optim.AdamW(
-            [self.weight, self.bias], lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
-        )
+        self.optimizer = adamw([self.weight, self.bias], recipe)
         self.scheduler = learning_rate_schedule(self.optimizer, recipe, steps)
 
     @torch.no_grad()
@@ -124,8 +120,7 @@ def train_heads_one_epoch(
     place = torch.from_numpy(np.stack(places, axis=1).reshape(steps, -1)).to(device)  # [steps, K * B]
     pairs = torch.tensor([task.class_weights or (1.0, 1.0) for task in tasks], device=device)  # [K, 2]
     weight = torch.where(target > 0.5, pairs[:, 1:], pairs[:, :1])
-    factor = weight / width
-    logits = torch.empty_like(target)
+    factor, logits = weight / width, torch.empty_like(target)
     for step in range(steps):
         features = data.inputs.index_select(0, place[step]).float().view(n, width, -1)
         logits[step] = heads.step(features, target[step], factor[step])
@@ -159,15 +154,13 @@ def fit_heads(
     (steps, _), *others = {task.shape(recipe.batch_size) for task in tasks}
     assert not others, "tasks of unequal steps"
     heads = Heads(tasks, recipe, steps, labels.device)
-    last = stop_after or recipe.epochs
-    names = [task.name for task in tasks]
+    last, names = stop_after or recipe.epochs, [task.name for task in tasks]
     fits, first = [Fit() for _ in tasks], 1
     if resume and state_file is not None and state_file.is_file():
         state = load_checkpoint(state_file)
         if state["names"] == names:
             fits, first = _restore(state, heads), state["epoch"] + 1
             log.info(f"{desc}: resumed after epoch {first - 1}")
-
     host_labels, saved = labels.cpu(), time.monotonic()
     with progress_bar(total=steps * last, initial=steps * (first - 1), desc=desc, unit="step") as bar:
         for epoch in range(first, last + 1):
@@ -199,7 +192,7 @@ def _save(path: Path, epoch: int, names: list[str], heads: Heads, fits: Sequence
         "bias": heads.bias.detach(),
         "optimizer": heads.optimizer.state_dict(),
         "scheduler": heads.scheduler.state_dict() if heads.scheduler else None,
-        "fits": [fit_to_dict(result) for result in fits],
+        "fits": [dict(vars(result)) for result in fits],
     }
     save_checkpoint(path, state)
 
@@ -211,4 +204,4 @@ def _restore(state: dict[str, Any], heads: Heads) -> list[Fit]:
     heads.optimizer.load_state_dict(state["optimizer"])
     if heads.scheduler is not None:
         heads.scheduler.load_state_dict(state["scheduler"])
-    return [fit_from_dict(content) for content in state["fits"]]
+    return [Fit(**content) for content in state["fits"]]

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 from arms.registry import ARMS, control_name, control_names, treatment_of
-from arms.treatments import share_schedule
 from common import paths
 from common.command_line import number
 from common.options import Affects, Option, names_affecting
@@ -32,6 +31,27 @@ def prefix_name(text: str) -> str:
     if name == "gan" or name.startswith("gan_") or re.search(r"(^|_)r\d+$", name):
         raise argparse.ArgumentTypeError(f"{text!r} is taken: gan_... and ..._r1 name other files")
     return f"{name}_"
+
+
+def share_schedule(text: str) -> tuple[tuple[int, float], ...]:
+    """Read an argparse value: "0:0,5:0.25,10:0.5" -> ((0, 0.0), (5, 0.25), (10, 0.5)).
+
+    From so many finished epochs on, that share of the images drawn is synthetic.
+    """
+    try:
+        schedule = tuple(
+            (int(done), float(share)) for done, share in (part.split(":") for part in text.split(","))
+        )
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must look like 0:0,5:0.25,10:0.5, got {text!r}") from None
+    epochs = [done for done, _ in schedule]
+    if epochs[0] != 0 or any(b <= a for a, b in zip(epochs, epochs[1:], strict=False)):
+        raise argparse.ArgumentTypeError(f"the epochs must begin at 0 and rise, got {text!r}")
+    if any(not 0 <= share < 1 for _, share in schedule):
+        raise argparse.ArgumentTypeError(f"each share must be >= 0 and < 1, got {text!r}")
+    if all(share == 0 for _, share in schedule):
+        raise argparse.ArgumentTypeError(f"at least one share must be above 0, got {text!r}")
+    return schedule
 
 
 _FOLDERS = (
@@ -196,3 +216,8 @@ def differing_options(
 def flag_of(name: str) -> str:
     """Return the flag of an option's name: "image_size" -> "--image-size"."""
     return f"--{name.replace('_', '-')}"
+
+
+def features_computed_once(frozen: bool, augment: str, views: int) -> bool:
+    """Whether the frozen backbone's features are computed once, so that heads alone are fitted on them."""
+    return frozen and (augment == "none" or views > 1)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from arms import options as arm_options
-from arms.data import ArmData
+from arms.data import ArmData, training_images_in_words
 from arms.file_formats import (
     CVSummary,
     FinalCurves,
@@ -23,15 +23,8 @@ from arms.file_formats import (
     TrainingHistory,
 )
 from arms.options import flag_of
-from arms.provenance import training_images_in_words
-from arms.result_files import find_prefixes, read_cv_summary, read_training_history
-from arms.scores import (
-    out_of_fold_table,
-    prediction_table,
-    reference_results,
-    summarise_folds,
-    test_scores,
-)
+from arms.result_files import find_prefixes, read_result
+from arms.scores import out_of_fold_table, prediction_table, reference_results, summarise_folds, test_scores
 from classifier import CHECKPOINT_FORMAT, ClassifierCheckpoint
 from common import paths
 from common.options import Affects, names_affecting
@@ -59,7 +52,6 @@ class ArmOutput:
         return paths.repeat_prefix(self.prefix, number)
 
 
-# --- everything ------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class TrainedArm:
     """Result of training an arm. ``training``: facts that ``file_formats.Training`` describes."""
@@ -126,7 +118,7 @@ def earlier_folds(out: ArmOutput) -> CVSummary | None:
 
     Options that only one of the two runs names are not compared.
     """
-    summary = read_cv_summary(paths.cv_summary(out.results_dir, out.prefix))
+    summary = read_result(paths.cv_summary(out.results_dir, out.prefix), CVSummary)
     if summary is None or not paths.cv_predictions(out.results_dir, out.prefix).is_file():
         return None
     return None if _why_other_folds(summary, out.origin) else summary
@@ -135,7 +127,7 @@ def earlier_folds(out: ArmOutput) -> CVSummary | None:
 def warn_of_folds(out: ArmOutput) -> None:
     """Warn, before hours are spent, that folds which do not belong to this run will be removed by it."""
     file = paths.cv_summary(out.results_dir, out.prefix)
-    summary = read_cv_summary(file)
+    summary = read_result(file, CVSummary)
     if summary is not None and (reason := _why_other_folds(summary, out.origin)):
         log.info(
             f"the folds in {file} are of another run ({reason}) and will be removed when this one is done: "
@@ -150,11 +142,14 @@ def _why_other_folds(summary: CVSummary, origin: Origin) -> str | None:
     for key in sorted(compared & earlier.keys() & now.keys()):
         if earlier[key] != now[key]:
             return f"{flag_of(key)} was {earlier[key]} there and is {now[key]} here"
-    there, here = dict(summary), dict(origin)
-    for key in ("split_sha256", "data_sha256", "manifest_sha256", "skipped_images"):
-        if there[key] != here[key]:
-            return f"{key} differs"
-    return None
+    there, here = images_of_run(summary), images_of_run(origin)
+    return next((f"{key} differs" for key in here if there[key] != here[key]), None)
+
+
+def images_of_run(origin: Origin) -> dict[str, Any]:
+    """Return what tells the images that a run used from those of another run."""
+    facts = dict(origin)
+    return {key: facts[key] for key in ("split_sha256", "data_sha256", "manifest_sha256", "skipped_images")}
 
 
 def load_folds(out: ArmOutput) -> pd.DataFrame:
@@ -168,11 +163,8 @@ def load_folds(out: ArmOutput) -> pd.DataFrame:
 
 def remove_folds(out: ArmOutput) -> None:
     """Remove the folds of other options: a run without folds must not leave them beside its results."""
-    for file in (
-        paths.cv_summary(out.results_dir, out.prefix),
-        paths.cv_predictions(out.results_dir, out.prefix),
-        paths.best_fold_model(out.model_dir, out.prefix),
-    ):
+    tables = [name_of(out.results_dir, out.prefix) for name_of in (paths.cv_summary, paths.cv_predictions)]
+    for file in (*tables, paths.best_fold_model(out.model_dir, out.prefix)):
         if file.is_file():
             log.info(f"removing {file}: it belongs to an earlier run with folds of other options or data")
             file.unlink()
@@ -227,11 +219,10 @@ def save_predictions(out: ArmOutput, data: ArmData, repeats: list[Repeat]) -> np
     """Write the probabilities of each repeat and their mean; returns the mean of the test images [N]."""
     runs = [(out.prefix_of_run(item.number), item.test, item.unlabelled) for item in repeats]
     mean = np.mean([test for _, test, _ in runs], axis=0)
-    of_unlabelled = [rest for _, _, rest in runs if rest is not None]
-    unlabelled = np.mean(of_unlabelled, axis=0) if of_unlabelled else None
+    rests = [rest for _, _, rest in runs if rest is not None]
+    unlabelled = np.mean(rests, axis=0) if rests else None
     for prefix, test, rest in [*(runs if len(runs) > 1 else []), (out.prefix, mean, unlabelled)]:
-        table = prediction_table(data.test.records, test)
-        save_csv(paths.test_predictions(out.results_dir, prefix), table)
+        save_csv(paths.test_predictions(out.results_dir, prefix), prediction_table(data.test.records, test))
         if rest is not None and data.unlabelled is not None:
             table = data.unlabelled.records[["image_id"]].assign(probability=rest)
             save_csv(paths.unlabelled_predictions(out.results_dir, prefix), table)
@@ -254,8 +245,7 @@ def save_curves(out: ArmOutput, folds: list[FoldFit], repeats: list[Repeat], tra
     """
     curves: list[FoldCurves] = [
         {"fold": item.fold, "best_epoch": item.fit.best_epoch, **item.fit.curves()} for item in folds
-    ]
-    curves = curves or _earlier_curves(out)
+    ] or _earlier_curves(out)
     finals: list[FinalCurves] = [
         {"repeat": item.number, "seed": item.seed, "epochs": item.fit.best_epoch, **item.fit.curves()}
         for item in repeats
@@ -271,7 +261,7 @@ def save_curves(out: ArmOutput, folds: list[FoldFit], repeats: list[Repeat], tra
 def _earlier_curves(out: ArmOutput) -> list[FoldCurves]:
     """Return the curves of ``earlier_folds``; none if the history at hand is of other folds."""
     summary = earlier_folds(out)
-    history = read_training_history(paths.training_history(out.results_dir, out.prefix))
+    history = read_result(paths.training_history(out.results_dir, out.prefix), TrainingHistory)
     if summary is None or history is None:
         return []
     best_epochs = [(row["fold"], row["best_epoch"]) for row in summary["folds"]]
@@ -284,16 +274,12 @@ def _save_figures(out: ArmOutput, history: TrainingHistory, trained_on: str) -> 
     from arms import figures as plots
 
     title = f"{out.prefix.removesuffix('_')}: n = {trained_on}"
-    save_figure(paths.loss_figure(out.figures_dir, out.prefix), plots.training_curves(history, "loss", title))
-    save_figure(paths.acc_figure(out.figures_dir, out.prefix), plots.training_curves(history, "acc", title))
-    files = {
-        other: paths.cv_summary(out.results_dir, other)
-        for other in find_prefixes(out.results_dir, paths.cv_summary)
-    }
+    for file_of, quantity in ((paths.loss_figure, "loss"), (paths.acc_figure, "acc")):
+        save_figure(file_of(out.figures_dir, out.prefix), plots.training_curves(history, quantity, title))
     summaries = {
         other.removesuffix("_"): summary
-        for other, file in files.items()
-        if (summary := read_cv_summary(file)) is not None
+        for other in find_prefixes(out.results_dir, paths.cv_summary)
+        if (summary := read_result(paths.cv_summary(out.results_dir, other), CVSummary)) is not None
     }
     if summaries:
         save_figure(paths.cv_comparison_figure(out.figures_dir), plots.cv_comparison(summaries))

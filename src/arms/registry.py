@@ -1,29 +1,22 @@
 """The registry of arms: name, options, training, colour, reference arms and words of each, in one place.
 
 Trainer, study, pipeline, comparison, figures and report read it. A new arm is one entry in ``ARMS`` and, if
-it trains differently, one function in ``arms.treatments``.
+it trains differently, one treatment function.
 """
 
 from __future__ import annotations
 
 import argparse
 import enum
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from arms.treatments import (
-    BY_NUMBER,
-    Addition,
-    FitImages,
-    Shares,
-    add_nothing,
-    add_synthetic,
-    pretraining_shares,
-    repeat_real,
-    scheduled_shares,
-    weight_loss,
-)
+from utils import derive_seed
+
+if TYPE_CHECKING:
+    import numpy as np
 
 BASELINE = "baseline"
 AUGMENTED = "augmented"
@@ -32,6 +25,96 @@ CONTROL_WEIGHT = "control_weight"
 CURRICULUM = "curriculum"
 PRETRAIN = "pretrain"
 
+# (first epoch, counted from 1, share of added images among those drawn), ...; None: by their number.
+Shares = tuple[tuple[int, float | None], ...]
+BY_NUMBER: Shares = ((1, None),)
+
+
+@dataclass(frozen=True)
+class FitImages:
+    """The images that one fit may use, n real and m synthetic; ``name`` and ``seed`` determine its chance.
+
+    Rows and labels: int [n], [m]. Rows count in the pool of ``arms.data.ArmData``; those of synthetic images
+    are none if the arm only counts them.
+    """
+
+    name: str
+    seed: int
+    real_rows: np.ndarray
+    real_labels: np.ndarray
+    synthetic_rows: np.ndarray
+    synthetic_labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What an arm adds to the real images of a fit: rows of the pool, int [a].
+
+    ``class_weights``: factors of the loss of negatives and positives, None for 1.
+    """
+
+    rows: np.ndarray
+    class_weights: tuple[float, float] | None = None
+
+
+# --- treatment functions ---------------------------------------------------------------------------
+def add_nothing(images: FitImages) -> Addition:
+    """Train on the real images alone."""
+    return Addition(images.real_rows[:0])
+
+
+def add_synthetic(images: FitImages) -> Addition:
+    """Let the synthetic images join."""
+    return Addition(images.synthetic_rows)
+
+
+def repeat_real(images: FitImages) -> Addition:
+    """Add real images of the labels of the synthetic ones, drawn with replacement."""
+    import numpy as np
+
+    rng = np.random.default_rng(derive_seed(images.seed, "duplicates", images.name))
+    drawn = [
+        rng.choice(images.real_rows[images.real_labels == label], n)
+        for label, n in zip(*np.unique(images.synthetic_labels, return_counts=True), strict=True)
+    ]
+    return Addition(np.concatenate([images.real_rows[:0], *drawn]))
+
+
+def weight_loss(images: FitImages) -> Addition:
+    """Add no image, but weight the loss to the class balance that the synthetic images would give."""
+    labels, real = images.synthetic_labels, images.real_labels
+    share = float(labels.mean()) if len(labels) else 0.0
+    return Addition(images.real_rows[:0], balance_weights(int(real.sum()), len(real), len(labels), share))
+
+
+def balance_weights(n_positive: int, n_real: int, n_extra: int, extra_label: float) -> tuple[float, float]:
+    """Return factors of the loss of negatives and positives; their mean over the images is 1.
+
+    They give ``n_real`` images, ``n_positive`` of them positive, the class balance that they would have
+    together with ``n_extra`` images whose labels have the mean ``extra_label``.
+    """
+    now = n_positive / n_real
+    wanted = (n_positive + n_extra * extra_label) / (n_real + n_extra)
+    return (1 - wanted) / (1 - now), wanted / now
+
+
+# --- shares of the added images, by epoch ----------------------------------------------------------
+def scheduled_shares(options: Mapping[str, Any]) -> Shares:
+    """Change the share as --synthetic-schedule says: ((epochs done, share), ...)."""
+    return tuple((done + 1, share) for done, share in options["synthetic_schedule"])
+
+
+def pretraining_shares(options: Mapping[str, Any]) -> Shares:
+    """Draw the added images in the first --pretrain-synthetic epochs only."""
+    return (*BY_NUMBER, (options["pretrain_synthetic"] + 1, 0.0))
+
+
+def steps_per_epoch(n_real: int, batch_size: int) -> int:
+    """Return the optimiser steps of an epoch in every arm: synthetic images change what is drawn only."""
+    return math.ceil(n_real / batch_size)
+
+
+# --- the arms --------------------------------------------------------------------------------------
 CHOSEN_BY_USER = object()  # in ``ArmKind.options``: any value but None
 
 
@@ -47,13 +130,11 @@ class Synthetic(enum.Enum):
 class ArmKind:
     """One kind of arm.
 
-    ``name``: its files begin with ``<name>_``. ``options``: the options of train_classifier.py (name ->
-    value) that make it, beside those of the baseline. ``synthetic``: what it does with synthetic images.
-    ``add``: what joins the real images of a fit; ``shares``: the share of it by epoch, from
-    the options; None: by its number in all epochs.
-    ``colour``: place in ``common.plot_style.PALETTE``, far apart for colour-blind readers too.
-    ``measured_against``: the arms that its results are set against first. ``title``: its name in a list of
-    steps. ``words``: what it trains on, for the report.
+    ``name``: its files begin with ``<name>_``. ``title``: its name in a list of steps. ``words``: what it
+    trains on, for the report. ``colour``: place in ``common.plot_style.PALETTE``, far apart for colour-blind
+    readers too. ``options``: the options of train_classifier.py (name -> value) that make it, beside those
+    of the baseline. ``add``: what joins the real images of a fit; ``shares``: the share of it by epoch, from
+    the options; None: by its number. ``measured_against``: the arms that it is compared with first.
     """
 
     name: str
@@ -97,65 +178,26 @@ class ArmKind:
 
 
 _ARMS = (
-    ArmKind(
-        BASELINE,
-        title="baseline classifier",
-        words="real images only",
-        colour=0,
-        options={},
-        synthetic=Synthetic.UNUSED,
-        add=add_nothing,
-        measured_against=(),
-    ),
-    ArmKind(
-        AUGMENTED,
-        title="augmented classifier",
-        words="real and synthetic images",
-        colour=1,
-        options={"use_synthetic": True},
-        synthetic=Synthetic.TRAINED_ON,
-        add=add_synthetic,
-        measured_against=(BASELINE, CONTROL_DUPLICATE),
-    ),
-    ArmKind(
-        CONTROL_DUPLICATE,
-        title="control with duplicated positives",
-        words="a control: as many real images again as there are synthetic ones",
-        colour=2,
-        options={"control": "duplicate-positives"},
-        synthetic=Synthetic.COUNTED,
-        add=repeat_real,
-    ),
-    ArmKind(
-        CONTROL_WEIGHT,
-        title="control with a weighted loss",
-        words="a control: real images, the loss weighted to the class balance that synthetic ones would give",
-        colour=4,
-        options={"control": "class-weight"},
-        synthetic=Synthetic.COUNTED,
-        add=weight_loss,
-    ),
-    ArmKind(
-        CURRICULUM,
-        title="classifier with a schedule of synthetic images",
-        words="real and synthetic images, whose share changes from epoch to epoch",
-        colour=5,
-        options={"use_synthetic": True, "synthetic_schedule": CHOSEN_BY_USER},
-        synthetic=Synthetic.TRAINED_ON,
-        add=add_synthetic,
-        shares=scheduled_shares,
-    ),
-    ArmKind(
-        PRETRAIN,
-        title="classifier pretrained on synthetic images",
-        words="real and synthetic images in the first epochs, then real ones only",
-        colour=9,
-        options={"use_synthetic": True, "pretrain_synthetic": CHOSEN_BY_USER},
-        synthetic=Synthetic.TRAINED_ON,
-        add=add_synthetic,
-        shares=pretraining_shares,
-    ),
-)
+    ArmKind(BASELINE, "baseline classifier", "real images only",
+            0, {}, Synthetic.UNUSED, add_nothing, measured_against=()),
+    ArmKind(AUGMENTED, "augmented classifier", "real and synthetic images",
+            1, {"use_synthetic": True}, Synthetic.TRAINED_ON, add_synthetic,
+            measured_against=(BASELINE, CONTROL_DUPLICATE)),
+    ArmKind(CONTROL_DUPLICATE, "control with duplicated positives",
+            "a control: as many real images again as there are synthetic ones",
+            2, {"control": "duplicate-positives"}, Synthetic.COUNTED, repeat_real),
+    ArmKind(CONTROL_WEIGHT, "control with a weighted loss",
+            "a control: real images, the loss weighted to the class balance that synthetic ones would give",
+            4, {"control": "class-weight"}, Synthetic.COUNTED, weight_loss),
+    ArmKind(CURRICULUM, "classifier with a schedule of synthetic images",
+            "real and synthetic images, whose share changes from epoch to epoch",
+            5, {"use_synthetic": True, "synthetic_schedule": CHOSEN_BY_USER}, Synthetic.TRAINED_ON,
+            add_synthetic, scheduled_shares),
+    ArmKind(PRETRAIN, "classifier pretrained on synthetic images",
+            "real and synthetic images in the first epochs, then real ones only",
+            9, {"use_synthetic": True, "pretrain_synthetic": CHOSEN_BY_USER}, Synthetic.TRAINED_ON,
+            add_synthetic, pretraining_shares),
+)  # fmt: skip
 # Name -> arm, in the order of lists, figures and training.
 ARMS: dict[str, ArmKind] = {kind.name: kind for kind in _ARMS}
 BASELINE_PREFIX = ARMS[BASELINE].prefix

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,7 @@ from stats.metrics import accuracy
 from utils import UserError, load_json
 
 TRAIN_COMMAND = "python src/train_classifier.py"
+File = TypeVar("File")  # a type of ``arms.file_formats``
 
 
 @dataclass(frozen=True)
@@ -126,43 +127,26 @@ def training_command_of(name: str) -> str:
 
 
 # --- reading ---------------------------------------------------------------------------------------
-def read_final_metrics(file: Path) -> FinalMetrics | None:
-    """Read ``<prefix>final_metrics.json``; None if it is missing. Raises ``UserError`` if it is broken."""
-    content: FinalMetrics | None = _read_json(file, FinalMetrics)
-    return content
-
-
-def read_cv_summary(file: Path) -> CVSummary | None:
-    """Read ``<prefix>cv_summary.json``; None if it is missing. Raises ``UserError`` if it is broken."""
-    content: CVSummary | None = _read_json(file, CVSummary)
-    return content
-
-
-def read_training_history(file: Path) -> TrainingHistory | None:
-    """Read ``<prefix>training_history.json``; None if it is missing. Raises ``UserError`` if it is broken."""
-    content: TrainingHistory | None = _read_json(file, TrainingHistory)
-    return content
-
-
-def _read_json(file: Path, kind: Any) -> Any:
+def read_result(file: Path, kind: type[File]) -> File | None:
+    """Read a JSON file of type ``kind``; None if it is missing. Raises ``UserError`` if it is broken."""
     if not file.is_file():
         return None
     content = load_json(file)
-    problems = format_problems(content, kind)
     # Keys of others do no harm; a number that is missing or of another type does.
-    if problems := [problem for problem in problems if not problem.endswith("is not described")]:
+    problems = [text for text in format_problems(content, kind) if not text.endswith("is not described")]
+    if problems:
         raise UserError(f"{file}: {problems[0]}; delete it and run `{TRAIN_COMMAND}` again")
     return content
 
 
 def _read_arm(metrics_dir: Path, prefix: str, numbers: list[int]) -> Arm:
-    metrics = read_final_metrics(paths.final_metrics(metrics_dir, prefix))
+    metrics = read_result(paths.final_metrics(metrics_dir, prefix), FinalMetrics)
     return Arm(
         name=prefix.removesuffix("_"),
         prefix=prefix,
         metrics=metrics,
-        history=read_training_history(paths.training_history(metrics_dir, prefix)),
-        cv=read_cv_summary(paths.cv_summary(metrics_dir, prefix)),
+        history=read_result(paths.training_history(metrics_dir, prefix), TrainingHistory),
+        cv=read_result(paths.cv_summary(metrics_dir, prefix), CVSummary),
         predictions=_read_predictions(paths.test_predictions(metrics_dir, prefix)),
         cv_predictions=_read_predictions(paths.cv_predictions(metrics_dir, prefix)),
         repeats=_read_repeats(metrics_dir, prefix, metrics, numbers),
@@ -178,8 +162,7 @@ def _read_repeats(
     repeats = []
     for number in range(1, n_runs + 1) if n_runs > 1 else ():
         path = paths.test_predictions(metrics_dir, paths.repeat_prefix(prefix, number))
-        predictions = _read_predictions(path)
-        if predictions is None:
+        if (predictions := _read_predictions(path)) is None:
             return ()
         repeats.append(RepeatPredictions(number, seeds[number - 1], predictions))
     return tuple(repeats)
@@ -202,8 +185,7 @@ def _read_predictions(path: Path) -> pd.DataFrame | None:
 
 def _problem_of(table: pd.DataFrame) -> str | None:
     """Say why a table holds no predictions that can be used; None if it does."""
-    missing = [column for column in NEEDED_COLUMNS if column not in table]
-    if missing:
+    if missing := [column for column in NEEDED_COLUMNS if column not in table]:
         return f"lacks {', '.join(missing)}"
     if table[[*NEEDED_COLUMNS]].isna().any(axis=None):
         return "has empty cells"
@@ -223,8 +205,7 @@ def _problem_of(table: pd.DataFrame) -> str | None:
 def probabilities_of_runs(arm: Arm) -> np.ndarray:
     """Return the probabilities of each training run, float [R, N], in the order of ``arm.predictions``.
 
-    An arm with one run has one row: its own predictions. So has an arm whose predictions are not the mean
-    over its runs.
+    R is 1, for the arm's own predictions, if it had one run or they are not the mean of those of its runs.
     """
     own = arm.tested["probability"].to_numpy(dtype=float)
     same = all(run.predictions["image_id"].equals(arm.tested["image_id"]) for run in arm.repeats)
@@ -260,14 +241,15 @@ def warnings_of(arms: Sequence[Arm]) -> list[str]:
         for flag in metrics["red_flags"]:
             raised.setdefault(flag, []).append(name)
     flags = [f"{', '.join(names)}: {flag}" for flag, names in raised.items()]
-    compared: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("trained and tested on DIFFERENT SPLITS", {k: m["split_sha256"] for k, m in known.items()}),
-        ("trained on DIFFERENT METADATA files", {k: m["data_sha256"] for k, m in known.items()}),
-        ("trained for DIFFERENT NUMBERS OF STEPS", {k: m["optimizer_steps"] for k, m in known.items()}),
-        ("scored on DIFFERENT TEST SETS", {k: m["test_set"] for k, m in known.items()}),
-        ("trained on DIFFERENT NUMBERS OF REAL IMAGES", {k: m["n_train_images"] for k, m in known.items()}),
-    )
-    for what, values in compared:
+    compared = {
+        "split_sha256": "trained and tested on DIFFERENT SPLITS",
+        "data_sha256": "trained on DIFFERENT METADATA files",
+        "optimizer_steps": "trained for DIFFERENT NUMBERS OF STEPS",
+        "test_set": "scored on DIFFERENT TEST SETS",
+        "n_train_images": "trained on DIFFERENT NUMBERS OF REAL IMAGES",
+    }
+    for key, what in compared.items():
+        values = {name: dict(metrics)[key] for name, metrics in known.items()}
         if len(set(values.values())) > 1:
             shown = ", ".join(f"{name} {_short(value)}" for name, value in values.items())
             flags.append(f"the arms were {what}: {shown}")
@@ -278,8 +260,7 @@ def warnings_of(arms: Sequence[Arm]) -> list[str]:
 def _unlike_baseline(known: Mapping[str, FinalMetrics]) -> list[str]:
     """Say how arms were trained otherwise than the baseline, unless their red flags say so already."""
     flags: list[str] = []
-    baseline = known.get(BASELINE)
-    if baseline is None:
+    if (baseline := known.get(BASELINE)) is None:
         return []
     for name, metrics in known.items():
         sentences = differing_options(metrics["config"], baseline["config"])
@@ -295,9 +276,8 @@ def _unknown_or_stale(arm: Arm) -> str | None:
     """Warn of predictions of an unknown run, or of another run than that of the metrics."""
     if arm.predictions is None:
         return None
-    predictions, metrics = (
-        name_of("", arm.prefix).name for name_of in (paths.test_predictions, paths.final_metrics)
-    )
+    kinds = (paths.test_predictions, paths.final_metrics)
+    predictions, metrics = (name_of("", arm.prefix).name for name_of in kinds)
     if arm.metrics is None:
         return f"{arm.name}: provenance unknown: {metrics} is missing, so nobody knows how it was trained"
     found = accuracy(*(arm.predictions[column].to_numpy() for column in ("label", "probability")))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from arms.data import ArmData
-from arms.file_formats import PERSON_COLUMNS, Interval, References, TestScores
-from arms.shortcut_baselines import ReferencePredictors, reference_summary
-from arms.training import FoldFit
-from stats.bootstrap import PatientDraws, percentile_interval
+from arms.file_formats import PERSON_COLUMNS, Interval, References, ReferenceScores, TestScores
+from image_metrics.feature_spaces import thumbnail_features
+from stats.bootstrap import PatientDraws, bootstrap_difference, percentile_interval
 from stats.metric_registry import METRICS, classification_metrics, mean_and_std
-from stats.metrics import THRESHOLD
+from stats.metrics import THRESHOLD, auroc
 from synthetic.leak_checks import overlaps
+
+if TYPE_CHECKING:
+    from arms.training import FoldFit
 
 CLEAN_NOTE = "folds are patient-grouped; nothing that was trained saw the images of its validation fold"
 
@@ -62,10 +68,8 @@ def summarise_folds(
         )
         source = data.synthetic_of(item.fold) if data.synthetic_images else None
         # Without a verified origin it is at best its maker's word that the generator saw none of them.
-        by_generator = source is not None and (
-            not source.verified or overlaps(source.generator_patients, patients)
-        )
-        if by_generator or weights_saw_folds:
+        seen = source and (not source.verified or overlaps(source.generator_patients, patients))
+        if seen or weights_saw_folds:
             contaminated.append(item.fold)
     mean, std = mean_and_std(rows)
     return {
@@ -108,19 +112,93 @@ def test_scores(data: ArmData, probabilities: np.ndarray) -> TestScores:
     return cast(TestScores, scores)
 
 
-def score_intervals(
-    labels: np.ndarray, probabilities: np.ndarray, patients: list[str]
-) -> dict[str, Interval]:
+def score_intervals(labels: np.ndarray, probs: np.ndarray, patients: list[str]) -> dict[str, Interval]:
     """Return the metrics' 95 % intervals, from a bootstrap over patients and per image."""
     draws = PatientDraws(patients)
     intervals: dict[str, Interval] = {}
     for name, metric in METRICS.items():
         if metric.weighted:
-            resampled = draws.scores(metric, labels, probabilities)
-            intervals[f"{name}_ci95"] = percentile_interval(resampled)
+            intervals[f"{name}_ci95"] = percentile_interval(draws.scores(metric, labels, probs))
         if metric.image_level:
-            intervals[f"{name}_ci95_image_level"] = metric.image_level(labels, probabilities)
+            intervals[f"{name}_ci95_image_level"] = metric.image_level(labels, probs)
     return intervals
+
+
+# --- reference predictors --------------------------------------------------------------------------
+# They ignore the lungs. A network that does not beat a logistic regression on 16 x 16 thumbnails has learned
+# nothing from the details of the image; one that does not beat view, sex and age has learned less than the
+# form that came with it.
+# Inverse L2 strengths. 0.01 gives the thumbnails their best out-of-fold AUROC on 899 RSNA training
+# images (0.0003 to 1 tried): the reference should be as strong as it can be.
+THUMBNAIL_C = 0.01
+METADATA_C = 1.0
+UNKNOWN_AGE = 50.0  # years, about the median
+
+
+def metadata_features(
+    view: Sequence[str] | pd.Series, sex: Sequence[str] | pd.Series, age: Sequence[float] | pd.Series
+) -> np.ndarray:
+    """Columns of numbers from metadata, float [N, 5]: AP, view unknown, male, sex unknown, age in decades."""
+    views, sexes = np.asarray(view, dtype=str), np.asarray(sex, dtype=str)
+    decades = np.nan_to_num(np.asarray(age, dtype=float), nan=UNKNOWN_AGE) / 10.0
+    unknown = ~np.isin(views, ["AP", "PA"]), ~np.isin(sexes, ["M", "F"])
+    return np.column_stack([views == "AP", unknown[0], sexes == "M", unknown[1], decades]).astype(float)
+
+
+def logistic_probabilities(
+    train_features: np.ndarray, train_labels: np.ndarray, features: np.ndarray, c: float
+) -> np.ndarray:
+    """Fit a standardised logistic regression (L2, C = c) and predict probabilities [M] for ``features``."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000))
+    return model.fit(train_features, train_labels).predict_proba(features)[:, 1]
+
+
+class ReferencePredictors:
+    """The reference predictors for training ``records`` with view, sex, age and label; uint8 [N, S, S]."""
+
+    def __init__(self, records: pd.DataFrame, pixels: np.ndarray) -> None:
+        self.labels = records["label"].to_numpy()
+        self.features = _both_features(records, pixels)
+
+    def out_of_fold(self, folds: np.ndarray) -> dict[str, np.ndarray]:
+        """Predict each training image [N] with models that did not see its fold (1..k)."""
+        probabilities = {name: np.empty(len(self.labels)) for name in self.features}
+        for fold in np.unique(folds):
+            held_out = folds == fold
+            for name, (features, c) in self.features.items():
+                probabilities[name][held_out] = logistic_probabilities(
+                    features[~held_out], self.labels[~held_out], features[held_out], c
+                )
+        return probabilities
+
+    def predict(self, records: pd.DataFrame, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Predict other images with models fitted on all training images."""
+        return {
+            name: logistic_probabilities(self.features[name][0], self.labels, features, c)
+            for name, (features, c) in _both_features(records, pixels).items()
+        }
+
+
+def _both_features(records: pd.DataFrame, pixels: np.ndarray) -> dict[str, tuple[np.ndarray, float]]:
+    return {
+        "metadata": (metadata_features(records["view"], records["sex"], records["age"]), METADATA_C),
+        "thumbnail": (thumbnail_features(pixels), THUMBNAIL_C),
+    }
+
+
+def reference_summary(
+    records: pd.DataFrame, probabilities: np.ndarray, references: dict[str, np.ndarray]
+) -> ReferenceScores:
+    """Summarise the references, and the classifier's AUROC minus the thumbnails', paired over patients."""
+    labels, patients = records["label"].to_numpy(), list(records["patient"])
+    gap = bootstrap_difference(labels, references["thumbnail"], probabilities, patients, "auroc")
+    return {
+        "always_negative_accuracy": float(1.0 - np.mean(labels)),
+        "metadata_auroc": auroc(labels, references["metadata"]),
+        "thumbnail_auroc": auroc(labels, references["thumbnail"]),
+        "auroc_minus_thumbnail": gap["difference"],
+        "auroc_minus_thumbnail_ci95": gap["ci95"],
+    }
 
 
 def reference_results(
@@ -132,21 +210,13 @@ def reference_results(
     """
     train, test = data.train, data.test
     references = ReferencePredictors(train.records, train.pixels)
+    predicted = references.predict(test.records, test.pixels)
     result: References = {
-        "test": reference_summary(
-            test.records["label"].to_numpy(),
-            list(test.records["patient"]),
-            probabilities,
-            references.predict(test.records, test.pixels),
-        ),
+        "test": reference_summary(test.records, probabilities, predicted),
         "out_of_fold": None,
     }
     if out_of_fold is not None:
         own = out_of_fold.set_index("image_id").loc[train.records["image_id"]]
-        result["out_of_fold"] = reference_summary(
-            train.records["label"].to_numpy(),
-            list(train.records["patient"]),
-            own["probability"].to_numpy(),
-            references.out_of_fold(own["fold"].to_numpy()),
-        )
+        predicted = references.out_of_fold(own["fold"].to_numpy())
+        result["out_of_fold"] = reference_summary(train.records, own["probability"].to_numpy(), predicted)
     return result

@@ -1,20 +1,26 @@
-"""Fitting one arm: fresh networks or heads on subsets of its pool, folds, and predictions."""
+"""Training one arm: folds and final models, the epochs of these, and the state of an interrupted run."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from arms.data import ArmData
-from arms.fitting import Fit, FitTask, Pool, Recipe, fit, fit_from_dict, fit_to_dict, predict
+from arms.file_formats import FinalMetrics, Origin
+from arms.fitting import Fit, FitTask, Pool, Recipe, fit, predict
 from arms.head_fitting import equal_steps, fit_heads
-from arms.treatments import features_computed_once
+from arms.options import TRAIN_OPTIONS, features_computed_once, flag_of
+from arms.output import ArmOutput, earlier_folds, images_of_run
+from arms.registry import BASELINE, BASELINE_PREFIX, CHOSEN_BY_USER, Treatment
+from arms.result_files import read_result
 from classifier import (
     ClassifierHead,
     InputPipeline,
@@ -24,9 +30,20 @@ from classifier import (
     feature_caches,
     predict_batches,
 )
+from common import paths
 from common.distributed import from_main, require_same
+from common.options import Affects, values_affecting
 from data_loader import ImageSet
-from utils import as_tensor, derive_seed, load_checkpoint, save_checkpoint, set_seed
+from utils import (
+    UserError,
+    as_tensor,
+    derive_seed,
+    load_checkpoint,
+    load_json,
+    save_checkpoint,
+    save_json,
+    set_seed,
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +64,7 @@ class FoldFit:
 
 @dataclass(frozen=True)
 class Repeat:
-    """One training run of an arm; its probabilities of the test and unlabelled images are float64 [N]."""
+    """One training run of an arm, with its probabilities of the test and unlabelled images, float64 [N]."""
 
     number: int
     seed: int
@@ -77,11 +94,7 @@ class Network:
 
 @dataclass(frozen=True)
 class _Job:
-    """One fit of ``train_rows`` and what joins them in ``fold``.
-
-    ``fold`` is 0 for the final model and the validation tenth. ``name`` and ``seed`` determine everything
-    random in the fit; ``state`` names its state files.
-    """
+    """One fit; ``fold`` is 0 for the final model and the validation tenth, ``state`` names its files."""
 
     name: str
     state: str
@@ -143,28 +156,24 @@ class ArmTrainer:
         held_out = [np.flatnonzero(self.data.folds == fold) for fold in range(1, (k or 1) + 1)]
         jobs = []
         for fold, val_rows in enumerate(held_out, start=1):
+            name, number = (f"fold_{fold}", fold) if k else ("validation", 0)
             train_rows = np.flatnonzero(self.data.folds != fold)
-            name = f"fold_{fold}" if k else "validation"
-            jobs.append(_Job(name, name, self.seed, fold if k else 0, train_rows, val_rows))
+            jobs.append(_Job(name, name, self.seed, number, train_rows, val_rows))
         fits = self._fit_all(jobs, "folds" if k else "validation")
-        return [
-            FoldFit(job.fold, rows, result) for job, rows, result in zip(jobs, held_out, fits, strict=True)
-        ]
+        return [FoldFit(job.fold, rows, one) for job, rows, one in zip(jobs, held_out, fits, strict=True)]
 
     def train_final(self, epochs: int, repeats: int = 1) -> list[Repeat]:
         """Fit final models on all training images, stopped after ``epochs`` of the recipe's schedule.
 
         Repeat r is what a single run with the r - 1st seed after the first would give.
         """
-        everything, numbers = np.arange(self.data.n_real), range(1, repeats + 1)
-        jobs = [
-            _Job("final", f"final_r{number}", self.seed + number - 1, 0, everything) for number in numbers
-        ]
+        rows = np.arange(self.data.n_real)
+        jobs = [_Job("final", f"final_r{i + 1}", self.seed + i, 0, rows) for i in range(repeats)]
         found = []
-        for number, job, final in zip(numbers, jobs, self._fit_all(jobs, "final", epochs), strict=True):
+        for number, final in enumerate(self._fit_all(jobs, "final", epochs), start=1):
             test = self.probabilities(final, self.data.test)
             rest = self.probabilities(final, self.data.unlabelled) if self.data.unlabelled else None
-            found.append(Repeat(number, job.seed, final, test, rest))
+            found.append(Repeat(number, self.seed + number - 1, final, test, rest))
         return found
 
     def probabilities(self, result: Fit, images: ImageSet) -> np.ndarray:
@@ -191,29 +200,29 @@ class ArmTrainer:
         """Fit each job; those that an interrupted run finished are read. ``what``: for messages."""
         fits = from_main(self._read_finished, jobs) if self.resume else {}
         waiting = [job for job in jobs if job.state not in fits]
-        fitted: Iterable[tuple[_Job, Fit]]
-        if self.network.features_once:
-            fitted = from_main(lambda: list(self._fit_heads(waiting, what, stop_after)))
-        else:
-            fitted = self._fit_networks(waiting, stop_after)
+        fitted: Iterable[tuple[_Job, Fit]] = (
+            from_main(lambda: list(self._fit_heads(waiting, what, stop_after)))
+            if self.network.features_once
+            else self._fit_networks(waiting, stop_after)
+        )
         for job, result in fitted:
             fits[job.state] = result
             if job.val_rows is not None:
-                log.info(_describe_fit(job.desc, result, self.recipe.epochs))
+                best = f"best epoch {result.best_epoch} of {self.recipe.epochs}"
+                loss, acc = (result.history[key][result.best_epoch - 1] for key in ("val_loss", "val_acc"))
+                log.info(f"{job.desc}: {best}, validation loss {loss:.4f}, accuracy {acc:.3f}")
         return [fits[job.state] for job in jobs]
 
     def _read_finished(self, jobs: list[_Job]) -> dict[str, Fit]:
-        fits = {}
-        for job in jobs:
-            if (finished := self._finished(job)).is_file():
-                log.info(f"{job.state}: finished before the interruption")
-                fits[job.state] = fit_from_dict(load_checkpoint(finished))
-        return fits
+        files = {job.state: file for job in jobs if (file := self._finished(job)).is_file()}
+        for state in files:
+            log.info(f"{state}: finished before the interruption")
+        return {state: Fit(**load_checkpoint(file)) for state, file in files.items()}
 
     def _fit_networks(self, jobs: list[_Job], stop_after: int | None) -> Iterator[tuple[_Job, Fit]]:
         """Fit one after the other, each by all processes together."""
         for job in jobs:
-            unfinished = self._unfinished(job.state)
+            unfinished = self._unfinished(job)
             result = fit(
                 self._task(job),
                 self.inputs,
@@ -224,7 +233,7 @@ class ArmTrainer:
                 resume=self.resume,
                 on_step=self.on_step,
             )
-            from_main(save_checkpoint, self._finished(job), fit_to_dict(result))
+            from_main(save_checkpoint, self._finished(job), dict(vars(result)))
             from_main(unfinished.unlink, True)
             yield job, result
 
@@ -236,7 +245,7 @@ class ArmTrainer:
         job_of = {job.desc: job for job in jobs}
         for group in equal_steps([self._task(job) for job in jobs], self.recipe.batch_size):
             group_jobs = [job_of[task.name] for task in group]
-            unfinished = self._unfinished(group_jobs[0].state)
+            unfinished = self._unfinished(group_jobs[0])
             fits = fit_heads(
                 group,
                 self.inputs,
@@ -248,30 +257,24 @@ class ArmTrainer:
                 desc=group[0].name if len(group) == 1 else f"{what}, {len(group)} together",
             )
             for job, result in zip(group_jobs, fits, strict=True):
-                save_checkpoint(self._finished(job), fit_to_dict(result))
+                save_checkpoint(self._finished(job), dict(vars(result)))
             unfinished.unlink(missing_ok=True)
             yield from zip(group_jobs, fits, strict=True)
 
     def _task(self, job: _Job) -> FitTask:
         addition = self.data.addition(job.train_rows, job.fold, job.name, job.seed)
-        return FitTask(
-            job.desc,
-            self._new_module(job.name, job.seed),
-            Pool(job.train_rows, addition.rows, self.data.use.treatment.shares),
-            derive_seed(job.seed, "fit", job.name),
-            job.val_rows,
-            addition.class_weights,
-        )
+        pool = Pool(job.train_rows, addition.rows, self.data.use.treatment.shares)
+        module, seed = self._new_module(job.name, job.seed), derive_seed(job.seed, "fit", job.name)
+        return FitTask(job.desc, module, pool, seed, job.val_rows, addition.class_weights)
 
     def _finished(self, job: _Job) -> Path:
         return self.state_folder / f"{job.state}.pth"
 
-    def _unfinished(self, state: str) -> Path:
-        return self.state_folder / f"{state}_state.pth"
+    def _unfinished(self, job: _Job) -> Path:
+        return self.state_folder / f"{job.state}_state.pth"
 
     # --- networks and inputs ---
     def _new_module(self, name: str, seed: int) -> nn.Module:
-        """Make a fresh network, or a fresh head on the shared frozen features."""
         if not self.network.features_once:
             return self._new_classifier(name, seed)
         set_seed(derive_seed(seed, "weights", name))
@@ -286,10 +289,10 @@ class ArmTrainer:
         """Return the inputs of images to be predicted; features are looked up once for all models."""
         if not self.network.features_once:
             return InputPipeline(as_tensor(images.pixels).to(self.device))
-        if id(images) not in self._to_predict:
-            features = torch.from_numpy(self.features[0].features(images)).to(self.device)
-            self._to_predict[id(images)] = InputPipeline(features)
-        return self._to_predict[id(images)]
+        if (known := self._to_predict.get(id(images))) is None:
+            known = InputPipeline(torch.from_numpy(self.features[0].features(images)).to(self.device))
+            self._to_predict[id(images)] = known
+        return known
 
 
 def sigmoid(logits: torch.Tensor) -> np.ndarray:
@@ -297,12 +300,100 @@ def sigmoid(logits: torch.Tensor) -> np.ndarray:
     return logits.double().sigmoid().numpy()
 
 
+# --- epochs of the final model ---------------------------------------------------------------------
+def planned_epochs(treatment: Treatment, out: ArmOutput) -> tuple[int | None, str]:
+    """Return (epochs of the final model, or None if the folds tell them, where they come from).
+
+    Raises ``UserError`` if the baseline is missing or does not fit, or the share of synthetic images would
+    still change after the last epoch.
+    """
+    epochs, source = _planned_epochs(treatment, out)
+    if epochs is not None and treatment.last_change >= epochs:
+        (name,) = (name for name, value in treatment.kind.options.items() if value is CHOSEN_BY_USER)
+        raise UserError(
+            f"{flag_of(name)} still changes after epoch {treatment.last_change}, but the final model is "
+            f"trained for {epochs} epochs; give smaller epochs"
+        )
+    return epochs, source
+
+
+def _planned_epochs(treatment: Treatment, out: ArmOutput) -> tuple[int | None, str]:
+    if (chosen := out.origin["config"]["epochs_final"]) is not None:
+        return chosen, "--epochs-final"
+    if treatment.kind.name != BASELINE:
+        return _baseline_epochs(out), "the baseline's"
+    if out.origin["config"]["k_folds"]:
+        return None, "median best epoch of the folds"
+    if (summary := earlier_folds(out)) is not None:
+        best = (row["best_epoch"] for row in summary["folds"])
+        return median_epoch(best), f"median best epoch of the {summary['k']} folds of an earlier run"
+    return None, "best epoch on a validation tenth"
+
+
+def _baseline_epochs(out: ArmOutput) -> int:
+    """Return the epochs of the baseline's final model."""
+    file = paths.final_metrics(out.results_dir, BASELINE_PREFIX)
+    baseline = read_result(file, FinalMetrics)
+    config = out.origin["config"]
+    epochs, fraction, schedule = config["epochs"], config["train_fraction"], config["schedule"]
+    if baseline is None:
+        raise UserError(
+            f"{file} is missing: every arm takes the baseline's number of epochs; train the baseline first "
+            "(the same command without --use-synthetic or --control), or give --epochs-final N"
+        )
+    if baseline["split_sha256"] != out.origin["split_sha256"]:
+        raise UserError(f"{file} was made on another split; train the baseline again on this one")
+    if baseline["train_fraction"] != fraction:
+        raise UserError(
+            f"{file} is of --train-fraction {baseline['train_fraction']:g}, not {fraction:g}; "
+            "train the baseline with the same, in a --results-dir of its own"
+        )
+    if schedule != "none" and baseline["epochs_final"] > epochs:
+        raise UserError(
+            f"--schedule {schedule} ends after --epochs {epochs}, but the baseline took "
+            f"{baseline['epochs_final']} for its final model; give its --epochs"
+        )
+    return baseline["epochs_final"]
+
+
 def median_epoch(best_epochs: Iterable[int]) -> int:
     """Return the median, rounded half up."""
     return int(np.median(list(best_epochs)) + 0.5)
 
 
-def _describe_fit(name: str, result: Fit, epochs: int) -> str:
-    best = result.best_epoch
-    loss, acc = result.history["val_loss"][best - 1], result.history["val_acc"][best - 1]
-    return f"{name}: best epoch {best} of {epochs}, validation loss {loss:.4f}, accuracy {acc:.3f}"
+# --- an interrupted run ----------------------------------------------------------------------------
+def identity_of_run(
+    origin: Origin, epochs_final: int | None, precision: str, processes: int
+) -> dict[str, Any]:
+    """Return everything that a resumed run must share with the interrupted one to end in its numbers."""
+    return {
+        **values_affecting(TRAIN_OPTIONS, Affects.RUN, origin["config"]),
+        **images_of_run(origin),
+        "epochs_final": epochs_final,
+        "precision": precision,
+        "processes": processes,
+    }
+
+
+def prepare_state_folder(folder: Path, run: dict[str, Any], resume: bool) -> Path:
+    """Empty the ``folder`` of the unfinished run, or with ``resume`` check that its run was ``run``.
+
+    ``run``: from ``identity_of_run``. Raises ``UserError`` if the interrupted run was another one.
+    """
+    run_file = folder / "run.json"
+    if resume and run_file.is_file():
+        earlier = load_json(run_file)
+        for key, value in run.items():
+            if earlier.get(key) != value:
+                raise UserError(
+                    f"--resume: {key} was {earlier.get(key)} in the interrupted run and is {value} now; "
+                    "give the same options, or leave --resume out to start from the beginning"
+                )
+        return folder
+    if resume:
+        log.info("--resume: nothing to resume, starting from the beginning")
+    elif folder.is_dir():
+        log.info(f"starting from the beginning, without --resume the interrupted run in {folder} is dropped")
+    shutil.rmtree(folder, ignore_errors=True)
+    save_json(run_file, run)
+    return folder

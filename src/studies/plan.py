@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arms.registry import ARMS, BASELINE, study_arms
-from arms.treatments import steps_per_epoch
+from arms.registry import ARMS, BASELINE, steps_per_epoch, study_arms
 from common import paths
 from studies.commands import MAKE_IMAGES, Folders, Words, arm_step, gan_steps, uses_images
 from studies.steps import FINISHED, Step, read_log

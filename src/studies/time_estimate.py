@@ -16,7 +16,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arms.treatments import features_computed_once, steps_per_epoch
+from arms.options import features_computed_once
+from arms.registry import steps_per_epoch
 from common import distributed
 from common.progress import duration_in_words
 

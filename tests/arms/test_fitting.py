@@ -7,7 +7,7 @@ from torch import nn
 
 from arms import fitting
 from arms.fitting import FitTask, Pool, Recipe, fit, loss_and_accuracy, train_one_epoch
-from arms.treatments import steps_per_epoch
+from arms.registry import steps_per_epoch
 from classifier import ClassifierHead, InputPipeline
 from utils import UserError
 
