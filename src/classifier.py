@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 import torch
@@ -136,8 +136,7 @@ def split_of_weights(weights: str) -> str | None:
 
 def load_classifier(path: str | Path) -> tuple[PneumoniaClassifier, ClassifierCheckpoint]:
     """Load a checkpoint: (classifier in eval mode, content). Raises ``UserError`` if it is another file."""
-    content: Any = load_checkpoint(path, "`python src/train_classifier.py`")
-    checkpoint: ClassifierCheckpoint = content
+    checkpoint = cast(ClassifierCheckpoint, load_checkpoint(path, "`python src/train_classifier.py`"))
     if checkpoint.get("format") != CHECKPOINT_FORMAT:
         raise UserError(f"{path} is not a classifier that `python src/train_classifier.py` wrote")
     model = PneumoniaClassifier(checkpoint["frozen"])

@@ -94,7 +94,7 @@ def train_arm(args: argparse.Namespace, treatment: Treatment) -> None:
     repeats = trainer.train_final(epochs_final, args.repeats)
 
     training = {
-        **describe_training(args, trainer),
+        **training_facts(args, trainer),
         "optimizer_steps": repeats[0].fit.steps,
         "epochs_final": epochs_final,
         "epochs_final_from": epochs_from,
@@ -193,7 +193,7 @@ def prepare_trainer(
     )
 
 
-def describe_training(args: argparse.Namespace, trainer: ArmTrainer) -> dict[str, Any]:
+def training_facts(args: argparse.Namespace, trainer: ArmTrainer) -> dict[str, Any]:
     """Return what the metrics say about the training (``arms.file_formats.Training``)."""
     from arms.data import describe_training_images
 

@@ -300,7 +300,7 @@ def fit(
     if recipe.compiled:
         module.compile()
     learner, done = _Learner(task, data, labels, recipe), 0
-    if resume and state_file is not None and (state := from_main(read_state, state_file)) is not None:
+    if resume and state_file is not None and (state := from_main(_read_state, state_file)) is not None:
         done = learner.restore(state)
         log.info(f"{task.name}: resumed after epoch {done}")
     last, saved = stop_after or recipe.epochs, time.monotonic()
@@ -326,8 +326,7 @@ def fit(
     return learner.fit
 
 
-def read_state(path: Path) -> dict[str, Any] | None:
-    """Read a training state; None if there is none."""
+def _read_state(path: Path) -> dict[str, Any] | None:
     return load_checkpoint(path) if path.is_file() else None
 
 
