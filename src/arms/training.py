@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from arms import options as arm_options
 from arms.data import ArmData
 from arms.file_formats import FinalMetrics, Origin
 from arms.fitting import Fit, FitTask, Pool, Recipe, fit, predict
 from arms.head_fitting import equal_steps, fit_heads
-from arms.options import TRAIN_OPTIONS, features_computed_once, flag_of
+from arms.options import features_computed_once, flag_of
 from arms.output import ArmOutput, earlier_folds, images_of_run
 from arms.registry import BASELINE, BASELINE_PREFIX, CHOSEN_BY_USER, Treatment
 from arms.result_files import read_result
@@ -367,7 +368,7 @@ def identity_of_run(
 ) -> dict[str, Any]:
     """Return everything that a resumed run must share with the interrupted one to end in its numbers."""
     return {
-        **values_affecting(TRAIN_OPTIONS, Affects.RUN, origin["config"]),
+        **values_affecting(arm_options.TRAIN_OPTIONS, Affects.RUN, origin["config"]),
         **images_of_run(origin),
         "epochs_final": epochs_final,
         "precision": precision,
