@@ -30,7 +30,7 @@ from common import paths
 from common.file_formats import format_problems
 from common.options import Affects, names_affecting
 from comparison.arms import compare_arms
-from comparison.image_file_formats import FidScore, ImageQuality, SsimAnalysis
+from comparison.file_formats import FidScore, ImageQuality, SsimAnalysis
 from fake_results import fake_records, held_out_records, write_arm, write_classifier, write_synthetic
 from phantom.dataset import make_phantom_dataset
 from utils import UserError, load_json, save_json, without_folders
@@ -391,21 +391,23 @@ def test_inception_is_used_when_its_weights_are_cached(finished, tmp_path, monke
     assert "NOT COMPARABLE" not in read_report(tmp_path / "out")
 
 
-@pytest.mark.parametrize(("asked", "left"), [("auto", ["good"]), ("good", ["good"]), ("bad", None)])
+@pytest.mark.parametrize(
+    ("asked", "left"), [("auto", ["classifier"]), ("classifier", ["classifier"]), ("inception", None)]
+)
 def test_features_that_overflow_are_left_out_unless_they_were_asked_for(monkeypatch, tmp_path, asked, left):
-    from comparison.feature_extractors import Extractor
     from dataset.feature_cache import FeaturesOverflowError
+    from image_metrics.feature_spaces import Space
     from report import image_steps as analysis_images
     from report.steps import Outcome
 
     def measure(_images, extractor, *_):
-        if extractor.name == "bad":
+        if extractor.name == "inception":
             raise FeaturesOverflowError("features of it are not finite; use the other")
         return extractor.name
 
     monkeypatch.setattr(analysis_images, "measure_features", measure)
     options = SimpleNamespace(extractor=asked, num_fid=4, seed=0, cache_dir=None)
-    extractors = [Extractor(name, f"the {name} network", "", "", None) for name in ("bad", "good")]
+    extractors = [Space(name, None, None, 4) for name in ("inception", "classifier")]
     outcome = Outcome(tmp_path)
     if left is None:
         with pytest.raises(FeaturesOverflowError):
@@ -413,12 +415,12 @@ def test_features_that_overflow_are_left_out_unless_they_were_asked_for(monkeypa
         return
     assert analysis_images._measure_all(options, None, extractors, outcome) == left
     assert [what for what, _ in outcome.missing] == [
-        "distances in the bad network: features of it are not finite; use the other"
+        "distances in FID's Inception network: features of it are not finite; use the other"
     ]
 
 
 def test_features_have_the_precision_that_the_baseline_was_trained_in():
-    from comparison.feature_extractors import training_precision
+    from comparison.image_sets import training_precision
 
     config = {"precision": "auto", "seed": 42}
     baseline = Arm("baseline", "baseline_", metrics={"config": config, "precision": "bf16"})

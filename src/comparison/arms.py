@@ -14,13 +14,7 @@ import numpy as np
 import pandas as pd
 
 from arms.registry import BASELINE
-from arms.result_files import (
-    TRAIN_COMMAND,
-    Arm,
-    probabilities_of_runs,
-    training_command,
-    why_not_comparable,
-)
+from arms.result_files import TRAIN_COMMAND, Arm, probabilities_of_runs, training_command, why_not_comparable
 from comparison.file_formats import (
     FORMAT,
     ArmResult,
@@ -28,6 +22,7 @@ from comparison.file_formats import (
     Calibration,
     Comparison,
     FoldComparison,
+    GoalOfArm,
     NotCompared,
     PairResult,
     ReferenceScores,
@@ -70,14 +65,9 @@ TRAINING_FACTS = (
 
 
 def compare_arms(
-    arms: dict[str, Arm],
-    *,
-    margin: float = MARGIN,
-    prevalence: float | None = None,
-    n_resamples: int = RESAMPLES,
-    seed: int = 42,
-    left_out: Mapping[str, Arm] | None = None,
-) -> Comparison:
+    arms: dict[str, Arm], *, margin: float = MARGIN, prevalence: float | None = None,
+    n_resamples: int = RESAMPLES, seed: int = 42, left_out: Mapping[str, Arm] | None = None,
+) -> Comparison:  # fmt: skip
     """Compare arms (by name): the content of comparison.json.
 
     ``margin``: differences (fractions, of accuracy and of AUROC) below it are taken for none;
@@ -96,7 +86,10 @@ def compare_arms(
     }
     pairs, not_compared = _pair_results(arms, resampled, margin, seed)
     first = next(iter(rows.values()))
-    accuracies = {name: metric_entry(row, METRICS["accuracy"]) for name, row in rows.items()}
+    goals: dict[str, GoalOfArm] = {}
+    for name, row in rows.items():
+        accuracy = metric_entry(row, METRICS["accuracy"])
+        goals[name] = {"met": accuracy > GOAL_ACCURACY, "difference": accuracy - GOAL_ACCURACY}
     return {
         "format": FORMAT,
         "settings": {
@@ -104,20 +97,11 @@ def compare_arms(
             "alpha": ALPHA, "prevalence": prevalence,
         },
         "test_set": {
-            "n_images": first["n_images"],
-            "n_patients": first["n_patients"],
-            "n_positive": first["n_positive"],
-            "prevalence": first["n_positive"] / first["n_images"],
-            "grouped_by": _recorded(scored, "grouped_by"),
-            "split_sha256": _recorded(scored, "split_sha256"),
+            "n_images": first["n_images"], "n_patients": first["n_patients"],
+            "n_positive": first["n_positive"], "prevalence": first["n_positive"] / first["n_images"],
+            "grouped_by": _recorded(scored, "grouped_by"), "split_sha256": _recorded(scored, "split_sha256"),
         },
-        "goal": {
-            "accuracy": GOAL_ACCURACY,
-            "arms": {
-                name: {"met": value > GOAL_ACCURACY, "difference": value - GOAL_ACCURACY}
-                for name, value in accuracies.items()
-            },
-        },
+        "goal": {"accuracy": GOAL_ACCURACY, "arms": goals},
         "arms": rows,
         "pairs": pairs,
         "not_compared": not_compared,
@@ -144,20 +128,15 @@ def _references(arms: dict[str, Arm], first: ArmResult) -> ReferenceScores:
 
 def _resample(arm: Arm, n_resamples: int, seed: int) -> dict[str, ResampledScore]:
     """Score an arm by every metric with a weighted form on draws of patients, the same for all arms."""
-    table = _predictions(arm)
-    draws = PatientDraws(list(table["patient"]), n_resamples, seed)
-    labels, runs = table["label"].to_numpy(), probabilities_of_runs(arm)
+    table, runs = _predictions(arm), probabilities_of_runs(arm)
+    draws, labels = PatientDraws(list(table["patient"]), n_resamples, seed), table["label"].to_numpy()
     weighted = [metric for metric in METRICS.values() if metric.weighted]
     return {metric.name: resample_score(draws, metric, labels, runs) for metric in weighted}
 
 
 # --- one arm ---------------------------------------------------------------------------------------
 def _arm_result(
-    arm: Arm,
-    baseline: Arm | None,
-    resampled: dict[str, ResampledScore],
-    prevalence: float | None,
-    seed: int,
+    arm: Arm, baseline: Arm | None, resampled: dict[str, ResampledScore], prevalence: float | None, seed: int
 ) -> ArmResult:
     table = _predictions(arm)
     labels, probabilities = _columns(table)
@@ -194,8 +173,7 @@ def _intervals(
         if name in resampled:
             intervals[metric_key(metric, "ci95")] = resampled[name].interval(derive_seed(seed, "runs"))
         if metric.image_level:
-            key = metric_key(metric, "ci95_image_level")
-            intervals[key] = metric.image_level(labels, probabilities)
+            intervals[metric_key(metric, "ci95_image_level")] = metric.image_level(labels, probabilities)
     return intervals
 
 
@@ -210,14 +188,10 @@ def scores_of_runs(arm: Arm, labels: np.ndarray, runs: np.ndarray) -> list[RunSc
     """Score each training run, from their probabilities ``runs`` [R, N]; none for a single one."""
     if len(runs) == 1:
         return []
-    rows: list[dict[str, Any]] = [
-        {
-            "repeat": repeat.number,
-            "seed": repeat.seed,
-            **{metric.name: metric.point_estimate(labels, own) for metric in compared_metrics()},
-        }
-        for repeat, own in zip(arm.repeats, runs, strict=True)
-    ]
+    rows: list[dict[str, Any]] = []
+    for repeat, own in zip(arm.repeats, runs, strict=True):
+        scores = {metric.name: metric.point_estimate(labels, own) for metric in compared_metrics()}
+        rows.append({"repeat": repeat.number, "seed": repeat.seed, **scores})
     return cast(list[RunScores], rows)
 
 
@@ -235,22 +209,19 @@ def _thresholds(labels: np.ndarray, probabilities: np.ndarray, folds: ChosenFold
 
 def _calibration(labels: np.ndarray, probabilities: np.ndarray, folds: ChosenFolds) -> Calibration:
     """Before and, with out-of-fold predictions, after the temperature fitted on them."""
-    result: Calibration = {
-        "source": folds.source,
-        "note": folds.note,
-        "temperature": None,
-        "before": calibration_scores(labels, probabilities),
-        "after": None,
-        "bins_before": reliability_bins(labels, probabilities),
-        "bins_after": None,
-    }
+    temperature = scaled = None
     if folds.predictions is not None:
         temperature = fit_temperature(*_columns(folds.predictions))
         scaled = apply_temperature(probabilities, temperature)
-        result["temperature"] = temperature
-        result["after"] = calibration_scores(labels, scaled)
-        result["bins_after"] = reliability_bins(labels, scaled)
-    return result
+    return {
+        "source": folds.source,
+        "note": folds.note,
+        "temperature": temperature,
+        "before": calibration_scores(labels, probabilities),
+        "after": None if scaled is None else calibration_scores(labels, scaled),
+        "bins_before": reliability_bins(labels, probabilities),
+        "bins_after": None if scaled is None else reliability_bins(labels, scaled),
+    }
 
 
 def _predictions(arm: Arm) -> pd.DataFrame:
@@ -277,29 +248,22 @@ def _pair_results(
             not_compared.append({"a": a.name, "b": b.name, "reason": reason})
             continue
         (_, p_a), (_, p_b) = _columns(_predictions(a)), _columns(_predictions(b))
-        same, n_patients = bool(np.array_equal(p_a, p_b)), int(_predictions(a)["patient"].nunique())
-        differences.append(
-            {
-                metric.name: bootstrap_test(
-                    resampled[a.name][metric.name], resampled[b.name][metric.name], n_patients, same,
-                    derive_seed(seed, a.name, b.name, metric.name),
-                )
-                for metric in compared_metrics()
-            }
-        )  # fmt: skip
-        rows.append(_facts_of_pair(a, b))
+        facts, same = _facts_of_pair(a, b), bool(np.array_equal(p_a, p_b))
+        rows.append(facts)
+        differences.append({})
+        for name in (metric.name for metric in compared_metrics()):
+            one, other = resampled[a.name][name], resampled[b.name][name]
+            own_seed = derive_seed(seed, a.name, b.name, name)
+            differences[-1][name] = bootstrap_test(one, other, facts["n_patients"], same, own_seed)
     for metric in compared_metrics():
         of_pairs = [difference[metric.name] for difference in differences]
         adjusted = holm([difference.p for difference in of_pairs])
         for row, difference, p_holm in zip(rows, of_pairs, adjusted, strict=True):
             statistics = {
-                "difference": difference.difference,
-                "ci95": difference.ci95,
-                "p": difference.p,
-                "p_holm": p_holm,
-                "minimum_detectable_difference": difference.detectable(len(rows)),
+                "difference": difference.difference, "ci95": difference.ci95, "p": difference.p,
+                "p_holm": p_holm, "minimum_detectable_difference": difference.detectable(len(rows)),
                 "verdict": decide_verdict(difference.difference, difference.ci95, p_holm, margin),
-            }
+            }  # fmt: skip
             row |= {metric_key(metric, what): value for what, value in statistics.items()}
     return cast(list[PairResult], rows), not_compared
 
@@ -329,9 +293,9 @@ def _fold_comparison(cv_a: Mapping[str, Any], cv_b: Mapping[str, Any]) -> FoldCo
     """Test every compared metric over the folds of two arms' cv_summary.json."""
     folds = list(zip(cv_a["folds"], cv_b["folds"], strict=True))
     result: dict[str, Any] = {"k": len(folds)}
+    sizes = [row["n_images"] for row, _ in folds]
     for name in (metric.name for metric in compared_metrics()):
         pairs = [(x.get(name), y.get(name)) for x, y in folds]
         differences = [y - x for x, y in pairs if x is not None and y is not None]
-        sizes = [row["n_images"] for row, _ in folds]
         result[name] = nadeau_bengio(differences, sizes) if len(differences) == len(pairs) else None
     return cast(FoldComparison, result)

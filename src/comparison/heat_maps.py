@@ -70,13 +70,9 @@ def row_titles(chosen: pd.DataFrame, arm: str = "baseline") -> list[str]:
 
 # --- maps ------------------------------------------------------------------------------------------
 def gradcam_maps(
-    model: PneumoniaClassifier,
-    pixels: np.ndarray,
-    *,
-    device: torch.device | None = None,
-    precision: str = "fp32",
-    batch_size: int = 16,
-) -> np.ndarray:
+    model: PneumoniaClassifier, pixels: np.ndarray, *, device: torch.device | None = None,
+    precision: str = "fp32", batch_size: int = 16,
+) -> np.ndarray:  # fmt: skip
     """Map where the last convolutional block raises the logit: uint8 [N, S, S] -> float32 [N, S, S].
 
     Each map is scaled to its own maximum, so it lies in [0, 1]; it is 0 everywhere if no region raises the
@@ -113,13 +109,9 @@ class Explained:
 
 
 def explain_arms(
-    model_files: dict[str, Path],
-    records: pd.DataFrame,
-    *,
-    device: torch.device,
-    precision: str = "fp32",
+    model_files: dict[str, Path], records: pd.DataFrame, *, device: torch.device, precision: str = "fp32",
     workers: int = 4,
-) -> Explained:
+) -> Explained:  # fmt: skip
     """Compute maps and probabilities of ``records`` (image_id, path) by every arm's model, at its own size.
 
     The X-rays are returned at the largest of these sizes. Raises ``UserError`` if a file is no classifier

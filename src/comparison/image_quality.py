@@ -14,8 +14,7 @@ import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
 from common.progress import progress_bar
-from comparison.feature_extractors import Extractor
-from comparison.image_file_formats import (
+from comparison.file_formats import (
     ClosestPair,
     FeatureQuality,
     FidScore,
@@ -27,29 +26,34 @@ from comparison.image_file_formats import (
     SubsetDistances,
 )
 from comparison.image_sets import ImageSets
-from comparison.image_warnings import quality_flags
-from comparison.quality_table import quality_rows
-from data_loader import ImageSet
+from comparison.quality_table import SPACE_WORDS, quality_rows
+from comparison.warnings import quality_flags
 from image_metrics.copies import closer_to_training, detail_distances, near_copies
-from image_metrics.distances import KID_SUBSET_SIZE, kernel_distance_of_subsets
-from image_metrics.equal_draws import (
+from image_metrics.distances import (
+    KID_SUBSET_SIZE,
     EqualDistances,
     EqualDraws,
+    Groups,
     RealDistances,
     distances_of_draws,
     equal_draws,
+    kernel_distance_of_subsets,
     mean_distances,
 )
-from image_metrics.neighbourhoods import scores_over_draws, separability
-from image_metrics.ssim import (
+from image_metrics.feature_spaces import Space
+from image_metrics.fidelity import (
+    Probe,
     draw_pairs,
     draw_pairs_within,
     relative_diversity,
+    scores_over_draws,
+    separability,
     ssim_of_pairs,
     summarise_pairs,
 )
 
 QUALITY_FORMAT = "image-quality-1"
+REAL = ("training", "heldout")
 MIN_HELDOUT = 5  # held-out images; fewer are no yardstick for copies
 LISTED_PAIRS = 16  # the closest ones, by name
 MOST_RANKED = 2000  # synthetic images whose distances are ranked; a share needs no more
@@ -104,7 +108,7 @@ class Measured:
     float32 [N, D] (heldout may have no rows); ``sets``: what is compared at an equal number of images.
     """
 
-    extractor: Extractor
+    extractor: Space
     rows: dict[str, np.ndarray]
     training: np.ndarray
     heldout: np.ndarray
@@ -114,7 +118,7 @@ class Measured:
 
 
 def measure_features(
-    images: ImageSets, extractor: Extractor, num_fid: int, seed: int, cache_dir: str | Path | None = None
+    images: ImageSets, extractor: Space, num_fid: int, seed: int, cache_dir: str | Path | None = None
 ) -> Measured:
     """Compute features of at most ``num_fid`` random images of each set, and their distances.
 
@@ -126,14 +130,15 @@ def measure_features(
     for name, most in (("training", 2 * num_fid), ("heldout", num_fid), ("synthetic", num_fid)):
         part = images.parts[name]
         rows[name] = np.sort(rng.permutation(len(part.pixels))[:most])
-        made = extractor.features(part, rows[name]) if len(rows[name]) else np.empty((0, 0))
+        made = extractor.of_rows(part, rows[name]) if len(rows[name]) else np.empty((0, 0))
         features[name] = made.astype(np.float32)
     patients = list(images.training.records["patient"].iloc[rows["training"]])
     heldout = features["heldout"] if len(features["heldout"]) else None
     sets = equal_draws(
         features["training"], patients, features["synthetic"], heldout, max_images=num_fid, seed=seed
     )
-    keys = [_row_keys(images.parts[name], rows[name]) for name in ("training", "heldout")]
+    reals = [(images.parts[name].row_keys, rows[name]) for name in REAL]
+    keys = [[keys[row] for row in chosen] if len(keys) else [] for keys, chosen in reals]
     # The number of synthetic images matters: they are drawn before the held-out ones.
     drawing = {
         "n": sets.n, "draws": sets.draws, "seed": seed, "patients": patients,
@@ -142,13 +147,8 @@ def measure_features(
     kept = RealDistances(cache_dir, extractor.key, keys, drawing)
     progress = partial(progress_bar, desc="Fréchet distances", unit="draw")
     distances = distances_of_draws(sets, progress, kept.load(sets.draws))
-    if distances:
-        kept.save(distances)
+    kept.save(distances)
     return Measured(extractor, rows, **features, sets=sets, distances=mean_distances(sets.n, distances))
-
-
-def _row_keys(images: ImageSet, rows: np.ndarray) -> list[str]:
-    return [images.row_keys[row] for row in rows] if len(images.row_keys) else []
 
 
 def compare_by_features(images: ImageSets, measured: Measured) -> FidScore | None:
@@ -157,6 +157,7 @@ def compare_by_features(images: ImageSets, measured: Measured) -> FidScore | Non
     if "comparisons" not in result:
         return None
     fid, floor = (result["comparisons"][name]["fid"] for name in ("synthetic_vs_training", "floor"))
+    words = SPACE_WORDS[extractor.name]
     return {
         "fid": fid,
         "fid_floor": floor,
@@ -164,8 +165,8 @@ def compare_by_features(images: ImageSets, measured: Measured) -> FidScore | Non
         "extractor": extractor.name,
         "precision": extractor.precision,
         "device": extractor.device,
-        "extractor_description": extractor.description,
-        "comparability": extractor.comparability,
+        "extractor_description": words.description,
+        "comparability": words.comparability,
         "cannot_tell": FID_CANNOT_TELL,
         "method": "each draw halves the training images by patient; n images on either side of every "
         "distance; floor = half against half; mean and SD over the draws",
@@ -190,11 +191,10 @@ def assess_quality(
         pairs = ssim["comparisons"]
         diversity = relative_diversity(pairs["synthetic_vs_synthetic"], pairs["training_vs_training"])
     spaces = {part.extractor.name: assess_features(images, part, seed) for part in measured}
-    words = {part.extractor.name: part.extractor.short for part in measured}
     pixels, other_kinds = assess_pixels(images, seed), images.provenance["seen_of_other_kinds"]
     return {
         "format": QUALITY_FORMAT,
-        "rows": quality_rows(words, spaces, pixels, diversity, ssim, other_kinds),
+        "rows": quality_rows(spaces, pixels, diversity, ssim, other_kinds),
         "flags": quality_flags(diversity, pixels, spaces),
         **images.provenance,
         "extractors": spaces,
@@ -205,18 +205,24 @@ def assess_quality(
 
 def assess_features(images: ImageSets, measured: Measured, seed: int) -> FeatureQuality:
     """Compute every statistic of the features of one extractor."""
-    patients = {
-        name: images.parts[name].records["patient"].to_numpy()[measured.rows[name]]
-        for name in ("training", "heldout")
-    }
+    parts, rows = images.parts, measured.rows
+    training, heldout = (parts[name].records["patient"].to_numpy()[rows[name]] for name in REAL)
+    seen, memorisation = images.seen[rows["training"]], None
+    if _enough(int(seen.sum()), len(measured.heldout)):
+        distances = (
+            euclidean_distances(measured.synthetic, measured.training[seen]),
+            euclidean_distances(measured.synthetic, measured.heldout),
+            euclidean_distances(measured.heldout, measured.training[seen]),
+        )
+        memorisation = _memorisation(*distances, training[seen], heldout, seed)
     return {
         "precision": measured.extractor.precision,
         "device": measured.extractor.device,
         "distances": measured.distances,
         "kid_of_subsets": _subset_distances(measured, seed),
         "neighbourhoods": scores_over_draws(measured.sets),
-        "memorisation": _feature_memorisation(images, measured, patients, seed),
-        "separability": _separability(measured, patients, seed),
+        "memorisation": memorisation,
+        "separability": _separability(measured, training, heldout, seed),
     }
 
 
@@ -227,48 +233,29 @@ def _subset_distances(measured: Measured, seed: int) -> SubsetDistances | None:
     size = min(KID_SUBSET_SIZE, min(sizes, default=0) // 2)
     if size < 2 or min(len(training), len(synthetic)) < 2 * size:
         return None
-    unseen = None
-    if len(heldout) >= 2 * size:
-        unseen = kernel_distance_of_subsets(heldout, training, size=size, seed=seed)
+    distance = partial(kernel_distance_of_subsets, b=training, size=size, seed=seed)
     return {
         "n_images": {"training": len(training), "heldout": len(heldout), "synthetic": len(synthetic)},
-        "synthetic_vs_training": kernel_distance_of_subsets(synthetic, training, size=size, seed=seed),
-        "heldout_vs_training": unseen,
+        "synthetic_vs_training": distance(synthetic),
+        "heldout_vs_training": distance(heldout) if len(heldout) >= 2 * size else None,
     }
 
 
-def _separability(measured: Measured, patients: dict[str, np.ndarray], seed: int) -> Separability:
-    """Synthetic and held-out images, each against as many training images."""
-    training, synthetic, heldout = measured.training, measured.synthetic, measured.heldout
-    each_alone = [f"synthetic {index}" for index in range(len(synthetic))]  # every one is its own group
-    n = min(len(training), len(synthetic))
-    made = separability(training, patients["training"], synthetic, each_alone, n=n, seed=seed)
-    if not len(heldout):
-        return {"synthetic_vs_training": made, "heldout_vs_training": None}
-    n = min(len(training), len(heldout))
-    unseen = separability(training, patients["training"], heldout, patients["heldout"], n=n, seed=seed)
-    known = unseen["probe_auroc"] is not None
+def _separability(measured: Measured, training: np.ndarray, heldout: np.ndarray, seed: int) -> Separability:
+    """Synthetic and held-out images, each against as many training images; arrays: patients of the reals."""
+
+    def against_training(features: np.ndarray, groups: Groups) -> Probe:
+        n = min(len(measured.training), len(features))
+        return separability(measured.training, training, features, groups, n=n, seed=seed)
+
+    each_alone = [f"synthetic {index}" for index in range(len(measured.synthetic))]  # its own group
+    made = against_training(measured.synthetic, each_alone)
+    unseen = against_training(measured.heldout, heldout) if len(measured.heldout) else None
+    known = unseen is not None and unseen["probe_auroc"] is not None
     return {"synthetic_vs_training": made, "heldout_vs_training": unseen if known else None}
 
 
 # --- memorisation ----------------------------------------------------------------------------------
-def _feature_memorisation(
-    images: ImageSets, measured: Measured, patients: dict[str, np.ndarray], seed: int
-) -> Memorisation | None:
-    seen = images.seen[measured.rows["training"]]
-    training = measured.training[seen]
-    if not _enough(len(training), len(measured.heldout)):
-        return None
-    return _memorisation(
-        euclidean_distances(measured.synthetic, training),
-        euclidean_distances(measured.synthetic, measured.heldout),
-        euclidean_distances(measured.heldout, training),
-        patients["training"][seen],
-        patients["heldout"],
-        seed,
-    )
-
-
 def assess_pixels(images: ImageSets, seed: int) -> PixelMemorisation:
     """Search for copies by the details of the pixels, among all images that the generator saw.
 
@@ -283,9 +270,9 @@ def assess_pixels(images: ImageSets, seed: int) -> PixelMemorisation:
     closest = _closest_pairs(to_training, to_heldout, names)
     if not _enough(len(training), len(heldout)):
         return {"closest": closest}
-    patients = {name: records[name]["patient"].to_numpy() for name in ("training", "heldout")}
+    patients, unseen = (records[name]["patient"].to_numpy() for name in REAL)
     yardstick = detail_distances(heldout, training)
-    found = _memorisation(to_training, to_heldout, yardstick, patients["training"], patients["heldout"], seed)
+    found = _memorisation(to_training, to_heldout, yardstick, patients, unseen, seed)
     return {"copies": found["copies"], "closer": found["closer"], "closest": closest}
 
 
@@ -298,12 +285,10 @@ def _memorisation(
     training_patients: np.ndarray, heldout_patients: np.ndarray, seed: int,
 ) -> Memorisation:  # fmt: skip
     ranked = np.random.default_rng(seed).permutation(len(to_training))[:MOST_RANKED]
-    return {
-        "copies": near_copies(to_training, yardstick),
-        "closer": closer_to_training(
-            to_training[ranked], to_heldout[ranked], training_patients, heldout_patients, seed=seed
-        ),
-    }
+    closer = closer_to_training(
+        to_training[ranked], to_heldout[ranked], training_patients, heldout_patients, seed=seed
+    )
+    return {"copies": near_copies(to_training, yardstick), "closer": closer}
 
 
 def _closest_pairs(

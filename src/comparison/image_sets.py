@@ -1,25 +1,34 @@
-"""The real and synthetic images of an analysis: which are compared, decoded to one size."""
+"""The images of an analysis, decoded to one size, and the networks in whose features they are compared."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from comparison.image_file_formats import ImageProvenance
+from arms.registry import BASELINE_PREFIX
+from arms.result_files import Arm
+from common import paths
+from comparison.file_formats import ImageProvenance
 from data_loader import ImageSet, load_images
 from dataset.records import Dataset
 from dataset.splits import TEST, TRAIN, Splits, select
 from gan.settings import CLASS_FLAGS, CLASS_NAMES
-from utils import UserError
+from image_metrics.feature_spaces import Space, network_space
+from utils import UserError, WeightsUnavailableError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
+    from classifier import PneumoniaClassifier
     from synthetic.folders import SyntheticSet
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,16 +54,9 @@ class ImageSets:
 
 
 def load_image_sets(
-    dataset: Dataset,
-    splits: Splits,
-    synthetic: SyntheticSet,
-    *,
-    image_size: int,
-    seed: int,
-    workers: int,
-    skip_bad: bool,
-    cache_dir: str | Path | None = None,
-) -> ImageSets:
+    dataset: Dataset, splits: Splits, synthetic: SyntheticSet,
+    *, image_size: int, seed: int, workers: int, skip_bad: bool, cache_dir: str | Path | None = None,
+) -> ImageSets:  # fmt: skip
     """Decode the synthetic images and all real ones of their label or class to ``image_size``.
 
     All real images are needed: a copy is found only if its original is among them. ``seed`` is only
@@ -80,6 +82,7 @@ def load_image_sets(
     n_learned = int(select(dataset, splits, TRAIN)["image_id"].isin(learned).sum())
     kind = "positives" if synthetic.label else "negatives"
     skipped = [image_id for images in sets.values() for image_id in images.skipped]
+    available: Any = {name: len(records) for name, records in wanted.items()}
     provenance: ImageProvenance = {
         "image_size": image_size,
         "kind": kind + (f" of class {class_name}" if class_name and not synthetic.label else ""),
@@ -91,11 +94,7 @@ def load_image_sets(
         "generator_sha256": synthetic.manifest.get("generator_sha256"),
         "manifest_sha256": synthetic.manifest_sha256,
         "synthetic_verified": synthetic.verified,
-        "available": {
-            "training": len(wanted["training"]),
-            "heldout": len(wanted["heldout"]),
-            "synthetic": len(wanted["synthetic"]),
-        },
+        "available": available,
         "seen_by_generator": int(seen.sum()) if seen.any() else None,
         "seen_of_other_kinds": n_learned - int(wanted["training"]["image_id"].isin(learned).sum()),
         "skipped_images": {"count": len(skipped), "image_ids": skipped},
@@ -117,3 +116,85 @@ def _real_images(
     """Records of that role with the class of the synthetic images or, if it is unknown, their label."""
     records = select(dataset, splits, role, synthetic.label)
     return records if class_name is None else records[records["class"] == class_name].reset_index(drop=True)
+
+
+# --- networks --------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Baseline:
+    """The baseline classifier, None if there is none that can be read, and how it was trained.
+
+    ``problem`` says why its file cannot be read.
+    """
+
+    model: PneumoniaClassifier | None = None
+    image_size: int | None = None
+    precision: str = "fp32"
+    split_sha256: str | None = None
+    problem: str | None = None
+
+
+def load_baseline(model_dir: str | Path, arms: Mapping[str, Arm]) -> Baseline:
+    """Read the baseline classifier from ``model_dir``; ``arms`` tell the arithmetic of its training."""
+    from classifier import load_classifier
+
+    file = paths.classifier_model(model_dir, BASELINE_PREFIX)
+    if not file.is_file():
+        return Baseline()
+    try:
+        model, checkpoint = load_classifier(file)
+    except UserError as error:
+        return Baseline(problem=str(error))
+    precision = training_precision(checkpoint, arms)
+    return Baseline(model, checkpoint["image_size"], precision, checkpoint["split_sha256"])
+
+
+def training_precision(checkpoint: Mapping[str, Any], arms: Mapping[str, Arm]) -> str:
+    """Return the arithmetic that the baseline was trained with.
+
+    That is the recorded one if the baseline's metrics belong to the checkpoint, else the value of
+    --precision, of which "auto" may mean something else on this machine.
+    """
+    config = checkpoint.get("config", {})
+    for arm in arms.values():
+        if arm.prefix == BASELINE_PREFIX and arm.metrics and arm.metrics.get("config") == config:
+            return arm.metrics.get("precision") or config.get("precision", "fp32")
+    return config.get("precision", "fp32")
+
+
+def usable_extractors(
+    choice: str, model: PneumoniaClassifier | None, device: torch.device, precision: str = "fp32",
+    cache_dir: str | Path | None = None,
+) -> list[Space]:  # fmt: skip
+    """List the extractors to measure with; the first is the one of fid_score.json.
+
+    ``choice`` is the value of --extractor: with "auto" and "inception" Inception comes first and the
+    classifier ``model`` second, with "classifier" the classifier stands alone. ``precision``: the arithmetic
+    of the classifier's training, so that features computed then are found again and a distance does not
+    depend on the machine; ``cache_dir``: folder for features, None keeps nothing. ``UserError`` if there is
+    no extractor, ``WeightsUnavailableError`` if "inception" cannot be loaded.
+    """
+    from classifier import feature_caches
+    from networks.inception import inception_cache, load_inception
+
+    found = []
+    if choice != "classifier":
+        try:
+            cache = inception_cache(load_inception(), cache_dir, device=device)
+            found.append(network_space("inception", cache))
+        except WeightsUnavailableError as error:
+            if choice == "inception":
+                raise
+            log.info(f"Inception weights are unavailable for FID ({str(error).split('; ')[0]})")
+    if model is not None:
+        hint = "a smaller --num-fid or --image-size is quicker"
+        remedy = "use --extractor inception, or train the baseline on other --weights"
+        cache = feature_caches(
+            model, cache_dir, device=device, precision=precision, hint=hint, remedy=remedy
+        )[0]  # fmt: skip
+        found.append(network_space("classifier", cache))
+    if not found:
+        raise UserError(
+            "neither FID's Inception weights nor a baseline classifier are there; "
+            "`python src/train_classifier.py` trains one, --model-dir says where it is"
+        )
+    return found

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from comparison.image_file_formats import (
+from comparison.file_formats import (
     FeatureQuality,
     Memorisation,
     PixelMemorisation,
@@ -17,9 +18,8 @@ from comparison.image_file_formats import (
     SsimAnalysis,
     SubsetDistances,
 )
-from image_metrics.equal_draws import EqualDistances
-from image_metrics.neighbourhoods import EqualScores
-from image_metrics.ssim import SsimDiversity
+from image_metrics.distances import EqualDistances
+from image_metrics.fidelity import SCORES, EqualScores, SsimDiversity
 
 DISTANCE, FIDELITY, COPIES, PROBE = "Distance", "Fidelity and variety", "Memorisation", "Separability"
 GROUPS = (DISTANCE, FIDELITY, COPIES, PROBE)
@@ -33,8 +33,33 @@ CLASSIFIER_COPIES = (
 SPACES = {"inception": "Inception", "classifier": "classifier", "pixels": "pixels"}  # in a row's name
 
 
-@dataclass(frozen=True)
-class Statistic:
+class SpaceWords(NamedTuple):
+    """Words about a network's features: a few, a sentence, and what distances may be compared with."""
+
+    short: str
+    description: str
+    comparability: str
+
+
+SPACE_WORDS = {
+    "inception": SpaceWords(
+        "FID's Inception network",
+        "the features of FID's Inception network (pt_inception-2015-12-05), which has seen photographs only",
+        "Published FID values usually rest on 10,000 to 50,000 images. Compare only values from equally many "
+        "images that were processed alike.",
+    ),
+    "classifier": SpaceWords(
+        "this project's baseline classifier",
+        "the features of this project's own baseline classifier",
+        "NOT COMPARABLE with published FID, nor with distances in the features of another classifier: FID's "
+        "Inception weights were not used. The classifier learned from these very training images, so "
+        "held-out images can lie apart from them for that reason alone; the comparison of real with real "
+        "images shows how far.",
+    ),
+}
+
+
+class Statistic(NamedTuple):
     """Words about one statistic: its group and name, how to read it, and what it cannot tell."""
 
     group: str
@@ -45,96 +70,84 @@ class Statistic:
 
 STATISTICS = {
     "fid": Statistic(
-        DISTANCE,
-        "Fréchet distance (FID) to training images",
+        DISTANCE, "Fréchet distance (FID) to training images",
         "How far the mean and the spread of the synthetic images' features lie from those of training "
         "images. The floor is the distance that chance alone gives between equally many real images.",
         "It falls as the number of images grows. It cannot tell a copy from a new image, and it cannot tell "
         "whether an image shows pneumonia.",
     ),
     "fid_relative": Statistic(
-        DISTANCE,
-        "FID divided by its floor",
+        DISTANCE, "FID divided by its floor",
         "1 means as close to the training images as real images of other patients are. No table of published "
         "values is needed to read it.",
         "It is no scale of quality: twice the floor is not twice as bad.",
     ),
     "kid_of_subsets": Statistic(
-        DISTANCE,
-        "Kernel distance (KID) to training images",
+        DISTANCE, "Kernel distance (KID) to training images",
         "Like FID, but 0 on average for two sets of the same kind, however many images they have. A single "
         "value may be negative.",
         "Its size has no natural unit. It cannot see copies, and it cannot tell whether an image shows "
         "pneumonia.",
     ),
     "precision": Statistic(
-        FIDELITY,
-        "Precision",
+        FIDELITY, "Precision",
         "Share of the synthetic images that lie among the training images: within the distance of the k-th "
         "neighbour of one of them. A low value means that many images look like no real image.",
         "Copies count as precise, and so do average, blurred chests.",
     ),
     "recall": Statistic(
-        FIDELITY,
-        "Recall",
+        FIDELITY, "Recall",
         "Share of the training images that lie among the synthetic ones. A low value means that kinds of "
         "real images are missing, or that the synthetic images lie elsewhere altogether.",
         "A few outliers with wide neighbourhoods can raise it, and it does not show how often a kind occurs.",
     ),
     "density": Statistic(
-        FIDELITY,
-        "Density",
+        FIDELITY, "Density",
         "Number of training images whose neighbourhood holds a synthetic image, on average, divided by k; it "
         "may exceed 1. Unlike precision, it is not misled by a single outlying real image.",
         "Copies raise it, and so do images that all lie where real ones are most common.",
     ),
     "coverage": Statistic(
-        FIDELITY,
-        "Coverage",
+        FIDELITY, "Coverage",
         "Share of the training images that have a synthetic image in their neighbourhood. A low value means "
         "that variety is missing, or that the synthetic images lie elsewhere altogether.",
         "It depends on the number of images: compare it with its yardstick only.",
     ),
     "ssim_diversity": Statistic(
-        FIDELITY,
-        "Diversity by SSIM",
+        FIDELITY, "Diversity by SSIM",
         "Mean of 1 - SSIM over pairs of synthetic images, divided by the same over pairs of real images. A "
         "value far below 1 means that synthetic images are much more alike than real ones (collapse).",
         "Noise raises it and blur lowers it without any change of variety. A generator that makes only a few "
         "quite different images can still reach 1: read recall and coverage too.",
     ),
     "near_copies": Statistic(
-        COPIES,
-        "Share flagged as near-copies",
+        COPIES, "Share flagged as near-copies",
         "Share of the synthetic images that are closer to a training image than 99 % of the held-out real "
         "images are. Look at the pairs before you call one a copy.",
         "With few held-out images the limit is rough. Blurred images may be flagged although they are no "
         "copies; a copy that is rotated far or cropped may be missed.",
     ),
     "nearest": Statistic(
-        COPIES,
-        "Median distance to the nearest training image",
+        COPIES, "Median distance to the nearest training image",
         "Value and yardstick are distances to the same training images. A value far below the yardstick "
         "means that the synthetic images follow single training images.",
         "A median does not show a few copies among many new images.",
     ),
     "closer": Statistic(
-        COPIES,
-        "Share closer to a training image than to a held-out one",
+        COPIES, "Share closer to a training image than to a held-out one",
         "Both sides have equally many candidates. A value above what chance gives means that the generator "
         "follows its training images more closely than the population that they come from.",
         "It describes all images together and cannot tell which one is a copy.",
     ),
     "separability": Statistic(
-        PROBE,
-        "AUROC of a linear probe, real or synthetic",
+        PROBE, "AUROC of a linear probe, real or synthetic",
         "0.5 means that a linear probe cannot tell synthetic from real images, 1 that it always can. Near "
         "1, a classifier can learn “synthetic, so this label” instead of pneumonia, because all synthetic "
         "images have the same label.",
         "It cannot tell what gives the images away: blur, a border or a texture is enough, and need not be "
         "visible. It cannot tell whether a classifier takes this shortcut.",
     ),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -146,15 +159,9 @@ class Source:
     limits: tuple[str, ...] = ()
 
     def row(
-        self,
-        kind: str,
-        value: float | None,
-        n: str,
-        *,
-        uncertainty: str | None = None,
-        yardstick: float | None = None,
-        yardstick_name: str = "",
-    ) -> QualityRow:
+        self, kind: str, value: float | None, n: str, *, uncertainty: str | None = None,
+        yardstick: float | None = None, yardstick_name: str = "",
+    ) -> QualityRow:  # fmt: skip
         """Return a row of the statistic ``kind``; without a ``yardstick`` its name is left out."""
         statistic = STATISTICS[kind]
         space = f" ({SPACES.get(self.space, self.space)})" if self.space else ""
@@ -174,32 +181,28 @@ class Source:
 
 
 def quality_rows(
-    extractors: Mapping[str, str],
-    spaces: Mapping[str, FeatureQuality],
-    pixels: PixelMemorisation,
-    diversity: SsimDiversity | None,
-    ssim: SsimAnalysis | None,
-    seen_of_other_kinds: int = 0,
-) -> list[QualityRow]:
+    spaces: Mapping[str, FeatureQuality], pixels: PixelMemorisation, diversity: SsimDiversity | None,
+    ssim: SsimAnalysis | None, seen_of_other_kinds: int = 0,
+) -> list[QualityRow]:  # fmt: skip
     """Make all rows, those of one group together.
 
-    ``extractors``: the words for each extractor; ``spaces``: its numbers; ``seen_of_other_kinds``: training
-    images of other kinds that the generator learned from, among which copies are not searched for.
+    ``spaces``: numbers by extractor; ``seen_of_other_kinds``: training images of other kinds that the
+    generator learned from, among which copies are not searched for.
     """
-    limits: tuple[str, ...] = ()
-    if seen_of_other_kinds:
-        limits = (
-            f"The generator also learned from {seen_of_other_kinds:,} training images of other classes: "
-            "copies of those are not looked for.",
-        )
+    others = (
+        f"The generator also learned from {seen_of_other_kinds:,} training images of other classes: copies "
+        "of those are not looked for."
+    )
+    limits = (others,) if seen_of_other_kinds else ()
     rows = []
     if diversity and ssim:
         rows.append(_diversity_row(diversity, ssim))
     if "copies" in pixels:
         found: Memorisation = {"copies": pixels["copies"], "closer": pixels["closer"]}
         rows += _memorisation_rows(Source("pixels", PIXELS, limits), found)
-    for name, words in extractors.items():
-        source, space = Source(name, words), spaces[name]
+    for name, space in spaces.items():
+        words = SPACE_WORDS[name].short
+        source = Source(name, words)
         rows += _distance_rows(source, space["distances"])
         rows += _kid_rows(source, space["kid_of_subsets"])
         rows += _score_rows(source, space["neighbourhoods"])
@@ -239,12 +242,9 @@ def _kid_rows(source: Source, found: SubsetDistances | None) -> list[QualityRow]
     if not found:
         return []
     made, unseen, images = found["synthetic_vs_training"], found["heldout_vs_training"], found["n_images"]
-    n = (
-        f"subsets of {made['subset_size']:,} of {images['synthetic']:,} synthetic and "
-        f"{images['training']:,} training images"
-    )
+    of = f"of {images['synthetic']:,} synthetic and {images['training']:,} training images"
     return [
-        source.row("kid_of_subsets", made["kid_of_subsets"], n,
+        source.row("kid_of_subsets", made["kid_of_subsets"], f"subsets of {made['subset_size']:,} {of}",
                    uncertainty=_spread(made["kid_of_subsets_sd"], f"{made['n_subsets']} subsets"),
                    yardstick=unseen["kid_of_subsets"] if unseen else None, yardstick_name=HELD_OUT),
     ]  # fmt: skip
@@ -254,20 +254,14 @@ def _score_rows(source: Source, found: EqualScores) -> list[QualityRow]:
     """Return precision, recall, density and coverage."""
     if "comparisons" not in found:
         return []
-    made = found["comparisons"]["synthetic_vs_training"]
+    made: Mapping[str, Any] = found["comparisons"]["synthetic_vs_training"]
     yardstick_name = HELD_OUT if "heldout_vs_training" in found["comparisons"] else OTHER_PATIENTS
-    unseen = found["comparisons"].get("heldout_vs_training", found["comparisons"]["floor"])
+    unseen: Mapping[str, Any] = found["comparisons"].get("heldout_vs_training", found["comparisons"]["floor"])
     n, over = f"{found['n']:,} and {found['n']:,} images, k = {found['k']}", f"{found['draws']} draws"
-    values = [
-        ("precision", made["precision"], made["precision_sd"], unseen["precision"]),
-        ("recall", made["recall"], made["recall_sd"], unseen["recall"]),
-        ("density", made["density"], made["density_sd"], unseen["density"]),
-        ("coverage", made["coverage"], made["coverage_sd"], unseen["coverage"]),
-    ]
     return [
-        source.row(kind, value, n, uncertainty=_spread(sd, over), yardstick=yardstick,
+        source.row(kind, made[kind], n, uncertainty=_spread(made[f"{kind}_sd"], over), yardstick=unseen[kind],
                    yardstick_name=yardstick_name)
-        for kind, value, sd, yardstick in values
+        for kind in SCORES
     ]  # fmt: skip
 
 
@@ -284,10 +278,8 @@ def _diversity_row(diversity: SsimDiversity, ssim: SsimAnalysis) -> QualityRow:
 def _memorisation_rows(source: Source, found: Memorisation) -> list[QualityRow]:
     """Near-copies, nearest distances, and training images against held-out ones."""
     copies, closer = found["copies"], found["closer"]
-    n = (
-        f"{copies['n_synthetic']:,} synthetic, {copies['n_training']:,} training and "
-        f"{copies['n_heldout']:,} held-out images"
-    )
+    made, known, unseen = copies["n_synthetic"], copies["n_training"], copies["n_heldout"]
+    n = f"{made:,} synthetic, {known:,} training and {unseen:,} held-out images"
     low, high = closer["chance95"]
     return [
         source.row("near_copies", copies["share"], n, uncertainty=_interval(copies["share_ci95"]),

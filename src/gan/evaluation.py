@@ -34,10 +34,9 @@ from gan.step import image_noise
 from gan.timetable import COPY_IMAGES, Costs, Timetable
 from gan.training_set import TrainingSet
 from image_metrics.copies import DETAIL_SIDE, detail_distances
-from image_metrics.distances import frechet_distance_of_features, kernel_distance
-from image_metrics.equal_draws import halve_by_group
+from image_metrics.distances import frechet_distance_of_features, halve_by_group, kernel_distance
 from image_metrics.feature_spaces import Space, build_spaces, grain, hog_space, small_images
-from image_metrics.neighbourhoods import NEIGHBOURS, neighbourhood_scores
+from image_metrics.fidelity import NEIGHBOURS, neighbourhood_scores
 from utils import UserError, derive_seed
 
 SHARE = 0.04  # of the time, at most, for metrics; grids and figures take some of the 5 % promised

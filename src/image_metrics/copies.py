@@ -1,6 +1,6 @@
 """Search for synthetic images that copy training images, by distances to the nearest real images.
 
-Distances in, numbers out; nothing here reads a file or plots. Held-out real images are the yardstick, since
+Held-out real images are the yardstick, since
 they cannot be copies. Two measures are needed, because each alone misleads: the share of synthetic images
 that are closer to a training image than unseen real images are, and whether synthetic images are closer to
 the training images than to equally many unseen ones. Blurred images are close to every image: the first
@@ -10,13 +10,13 @@ measure takes them for copies, the second does not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, TypedDict
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.special import gammaln
 
+from image_metrics.distances import Groups
 from image_metrics.feature_spaces import thumbnail_features
 from stats.metrics import wilson_interval
 
@@ -28,7 +28,15 @@ PERMUTATIONS = 500
 CHUNK = 512  # rows of a distance matrix computed at once
 
 
-class NearCopies(TypedDict):
+class ImagesSearched(TypedDict):
+    """How many images the search for copies looked at."""
+
+    n_synthetic: Annotated[int, "synthetic images"]
+    n_training: Annotated[int, "training images that the generator saw"]
+    n_heldout: Annotated[int, "held-out real images"]
+
+
+class NearCopies(ImagesSearched):
     """Synthetic images that are closer to a training image than nearly all held-out real images are."""
 
     threshold: Annotated[float, "distance below which an image is flagged: 1 % quantile of held-out images"]
@@ -39,26 +47,18 @@ class NearCopies(TypedDict):
     nearly_identical: Annotated[int, "synthetic images below half of the threshold"]
     median_nearest: Annotated[float, "median distance of synthetic images to the nearest training image"]
     heldout_median_nearest: Annotated[float, "the same for held-out real images"]
-    n_synthetic: Annotated[int, "synthetic images"]
-    n_training: Annotated[int, "training images that the generator saw"]
-    n_heldout: Annotated[int, "held-out real images"]
 
 
-class CloserToTraining(TypedDict):
+class CloserToTraining(ImagesSearched):
     """Synthetic images that are closer to the training images than to equally many held-out ones."""
 
     share: Annotated[float, "share of synthetic images closer to a training image; 0.5 without copying"]
     chance95: Annotated[list[float], "central 95 % of the share if whole patients change sides at random"]
     candidates: Annotated[int, "real images on each side after the larger side is reduced"]
-    n_synthetic: Annotated[int, "synthetic images"]
-    n_training: Annotated[int, "training images that the generator saw"]
-    n_heldout: Annotated[int, "held-out real images"]
 
 
 # --- distances in pixels ---------------------------------------------------------------------------
-def detail_distances(
-    a: np.ndarray, b: np.ndarray, progress: Callable[[Iterable], Iterable] = lambda chunks: chunks
-) -> np.ndarray:
+def detail_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """1 - r of the details of images uint8 [N, S, S] and [M, S, S] at the best shift: float32 [N, M].
 
     Details are the 32 x 32 area averages minus their Gaussian blur. Brightness, contrast, a gradient of light
@@ -74,7 +74,7 @@ def detail_distances(
     offsets = range(2 * DETAIL_SHIFT + 1)
     windows = [_unit_rows(details_b[:, y : y + inner, x : x + inner]) for y in offsets for x in offsets]
     distances = np.empty((len(a), len(b)), dtype=np.float32)
-    for start in progress(range(0, len(a), CHUNK)):
+    for start in range(0, len(a), CHUNK):
         chunk = rows[start : start + CHUNK]
         best = np.full((len(chunk), len(b)), -1.0, dtype=np.float32)
         for window in windows:
@@ -96,15 +96,14 @@ def _unit_rows(images: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(min=1e-6)
 
 
-def closest_pairs(
-    a: np.ndarray, b: np.ndarray, n_pairs: int, side: int = 32
-) -> tuple[np.ndarray, np.ndarray]:
+def closest_pairs(a: np.ndarray, b: np.ndarray, n_pairs: int) -> tuple[np.ndarray, np.ndarray]:
     """The rows of ``a`` most like some row of ``b``, best first: pairs int [P, 2] and correlations [P].
 
-    Images uint8 [N, S, S] and [M, S, S]; likeness is Pearson's r of the ``side`` x ``side`` area averages,
+    Images uint8 [N, S, S] and [M, S, S]; likeness is Pearson's r of the 32 x 32 area averages,
     blind to brightness and contrast. Each row of ``a`` appears once, with its closest row of ``b``.
     """
-    r = _unit_rows(thumbnail_features(a, side)) @ _unit_rows(thumbnail_features(b, side)).T  # [N, M]
+    rows_a, rows_b = (_unit_rows(thumbnail_features(part, DETAIL_SIDE)) for part in (a, b))
+    r = rows_a @ rows_b.T  # [N, M]
     closest = r.argmax(axis=1)
     best = r[np.arange(len(a)), closest]
     rows = np.argsort(-best, kind="stable")[:n_pairs]
@@ -140,14 +139,9 @@ def near_copies(to_training: np.ndarray, yardstick: np.ndarray) -> NearCopies:
 
 # --- training images against unseen ones -----------------------------------------------------------
 def closer_to_training(
-    to_training: np.ndarray,
-    to_heldout: np.ndarray,
-    training_patients: Sequence[Any] | np.ndarray,
-    heldout_patients: Sequence[Any] | np.ndarray,
-    *,
-    seed: int,
-    permutations: int = PERMUTATIONS,
-) -> CloserToTraining:
+    to_training: np.ndarray, to_heldout: np.ndarray, training_patients: Groups, heldout_patients: Groups,
+    *, seed: int, permutations: int = PERMUTATIONS,
+) -> CloserToTraining:  # fmt: skip
     """Measure the share of synthetic images that are closer to the training images than to the held-out ones.
 
     ``to_training`` [S, T], ``to_heldout`` [S, H]: distances. The larger set is reduced to the size of the

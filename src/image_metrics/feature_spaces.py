@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 THUMBNAIL_SIDE = 16
-# HOG is computed at no more pixels a side than this. At 64, with cells of 8 pixels, gradients are mostly
-# grain: noise of SD 4 on real X-rays costs them nearly all of their recall; at 32 hardly any, while images
-# upside down still have none.
-HOG_SIDE = 32
+# At 64 pixels a side gradients are mostly grain: noise of SD 4 on real X-rays costs them nearly all of their
+# recall; at 32 hardly any, while images upside down still have none.
+HOG_SIDE = 32  # at most
 HOG_CELL, HOG_BLOCK, HOG_DIRECTIONS = 8, 2, 8  # pixels, cells, bins of 22.5 degrees
 HOG_SECONDS = 1e-3  # per image, on one core
 # Operations per image at 224 pixels (ResNet-50) and at 299 pixels (Inception, whatever the image's size).
@@ -47,27 +47,22 @@ def thumbnail_features(pixels: np.ndarray, side: int = THUMBNAIL_SIDE) -> np.nda
 
 def small_images(pixels: torch.Tensor, side: int, chunk: int = 512) -> np.ndarray:
     """Reduce images uint8 [N, S, S] on any device to rounded area averages uint8 [N, side, side]."""
-    parts = [
-        torch.nn.functional.adaptive_avg_pool2d(part[:, None].float(), side)[:, 0].round().byte().cpu()
-        for part in pixels.split(chunk)
-    ]
+    pool = torch.nn.functional.adaptive_avg_pool2d
+    parts = [pool(part[:, None].float(), side)[:, 0].round().byte().cpu() for part in pixels.split(chunk)]
     return torch.cat(parts).numpy()
 
 
 def hog_features(pixels: np.ndarray) -> np.ndarray:
     """Compute histograms of oriented gradients: uint8 [N, S, S] -> float32 [N, hog_dim(S)].
 
-    The image is first reduced to at most ``HOG_SIDE`` pixels a side; cells have 8 x 8 pixels and blocks 2 x 2
-    cells. A block of k numbers usually has length 1; here it has length sqrt(k), so that the kernel distance,
-    which divides by the number of features, works on numbers of order 1.
-
-    Dalal and Triggs, "Histograms of oriented gradients for human detection", CVPR 2005.
+    The image is first reduced to at most ``HOG_SIDE`` pixels a side. A block of k numbers usually has length
+    1; here it has length sqrt(k), so that the kernel distance, which divides by the number of features, works
+    on numbers of order 1. Dalal and Triggs, "Histograms of oriented gradients", CVPR 2005.
     """
     from skimage.feature import hog
 
-    side = min(HOG_SIDE, pixels.shape[1])
+    side, cell, block = min(HOG_SIDE, pixels.shape[1]), (HOG_CELL, HOG_CELL), (HOG_BLOCK, HOG_BLOCK)
     small = thumbnail_features(pixels, side).reshape(-1, side, side)
-    cell, block = (HOG_CELL, HOG_CELL), (HOG_BLOCK, HOG_BLOCK)
     rows = [hog(image, HOG_DIRECTIONS, cell, block) for image in small]
     return (np.stack(rows) * np.sqrt(HOG_BLOCK**2 * HOG_DIRECTIONS)).astype(np.float32)
 
@@ -95,20 +90,24 @@ def grain(pixels: np.ndarray) -> float:
 # --- spaces ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Space:
-    """A way to turn images into features, and what it costs.
+    """A way to turn images into features, what it costs, and what the result files say about it.
 
-    ``features``: uint8 [N, S, S] -> float [N, dim]. ``of_rows``: the same for rows of images on disk, which
-    may come from a cache. ``operations``: floating-point operations per image; ``seconds``: other time per
-    image. ``facts``: what the result files say about the features.
+    ``of_rows``: rows of images on disk -> float [N, dim], perhaps from a cache; ``features``: the same for
+    uint8 [N, S, S]. ``operations``: floating-point operations per image; ``seconds``: other time per image.
+    ``key`` is the same for the same features; without one, nothing computed from them is kept.
+    ``precision``: the network's arithmetic; ``device``: type of its device; features depend a little on both.
     """
 
     name: str
-    features: Callable[[np.ndarray], np.ndarray]
     of_rows: Callable[[ImageSet, np.ndarray], np.ndarray]
+    features: Callable[[np.ndarray], np.ndarray]
     dim: int
-    operations: float
-    seconds: float
-    facts: dict[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict)
+    operations: float = 0.0
+    seconds: float = 0.0
+    key: str = ""
+    precision: str | None = None
+    device: str | None = None
 
 
 def build_spaces(
@@ -116,15 +115,29 @@ def build_spaces(
 ) -> list[Space]:
     """List the available spaces; the first one chooses the best generator.
 
-    That is the classifier in the file ``features`` if one is given, else HOG. Inception never chooses,
-    because the perceptual loss trains on features of the same ImageNet (Kynkäänniemi et al., arXiv
-    2203.06026).
+    That is the classifier in the file ``features`` if one is given (``UserError`` if it is none), else HOG.
+    Inception never chooses, because the perceptual loss trains on features of the same ImageNet
+    (Kynkäänniemi et al., arXiv 2203.06026). It is left out, and nothing is downloaded, if torch's cache does
+    not hold its weights or holds a damaged file.
     """
+    from networks import inception
+    from networks.weights import weights_file
+
     spaces = [hog_space(image_size)]
     if features is not None:
-        spaces.insert(0, classifier_space(features, cache_dir, image_size, device))
-    if (inception := inception_space(cache_dir, device)) is not None:
-        spaces.append(inception)
+        from classifier import feature_caches, load_classifier
+
+        cache = feature_caches(load_classifier(features)[0], cache_dir, device=device, precision="fp32")[0]
+        facts = {"features": "classifier", "file": public_path(features), "sha256": sha256_file(features)}
+        operations = RESNET_OPERATIONS * (image_size / 224) ** 2
+        spaces.insert(0, network_space("classifier", cache, facts, operations))
+    if weights_file(inception.WEIGHTS_URL).is_file():
+        try:
+            cache = inception.inception_cache(inception.load_inception(), cache_dir, device=device)
+            facts = {"features": "FID's Inception"}
+            spaces.append(network_space("Inception", cache, facts, INCEPTION_OPERATIONS))
+        except UserError as error:
+            log.info(f"metrics without Inception's features: {error}")
     return spaces
 
 
@@ -135,48 +148,18 @@ def hog_space(image_size: int) -> Space:
         return hog_features(np.ascontiguousarray(images.pixels[rows]))
 
     facts = {"features": "histograms of oriented gradients, no weights", "side": min(HOG_SIDE, image_size)}
-    return Space("HOG", hog_features, of_rows, hog_dim(image_size), 0.0, HOG_SECONDS, facts)
+    return Space("HOG", of_rows, hog_features, hog_dim(image_size), facts, seconds=HOG_SECONDS)
 
 
-def classifier_space(path: str, cache_dir: str | Path | None, image_size: int, device: torch.device) -> Space:
-    """Return the pooled features of a classifier that train_classifier.py wrote.
+def network_space(
+    name: str, cache: FeatureCache, facts: dict[str, Any] | None = None, operations: float = 0.0
+) -> Space:
+    """The features of a network, which come from ``cache`` where it holds them."""
 
-    Raises ``UserError`` if it is not one.
-    """
-    from classifier import feature_caches, load_classifier
-
-    model, _ = load_classifier(path)
-    cache = feature_caches(model, cache_dir, device=device, precision="fp32")[0]
-    facts = {"features": "classifier", "file": public_path(path), "sha256": sha256_file(path)}
-    operations = RESNET_OPERATIONS * (image_size / 224) ** 2
-    return _network_space("classifier", cache, operations, facts)
-
-
-def inception_space(cache_dir: str | Path | None, device: torch.device) -> Space | None:
-    """FID's network; None if torch's cache does not hold its weights, or holds a damaged file.
-
-    Nothing is downloaded.
-    """
-    from networks.inception import WEIGHTS_URL, inception_cache, load_inception
-    from networks.weights import weights_file
-
-    if not weights_file(WEIGHTS_URL).is_file():
-        return None
-    try:
-        network = load_inception()
-    except UserError as error:
-        log.info(f"metrics without Inception's features: {error}")
-        return None
-    cache = inception_cache(network, cache_dir, device=device)
-    return _network_space("Inception", cache, INCEPTION_OPERATIONS, {"features": "FID's Inception"})
-
-
-def _network_space(name: str, cache: FeatureCache, operations: float, facts: dict[str, Any]) -> Space:
     def features(pixels: np.ndarray) -> np.ndarray:
         # float16, like the features that come from the cache
         return cache.compute(pixels, [""] * len(pixels)).astype(np.float16)
 
-    def of_rows(images: ImageSet, rows: np.ndarray) -> np.ndarray:
-        return cache.features(images, rows, desc=f"{name} features of the reals")
-
-    return Space(name, features, of_rows, cache.dim, operations, 0.0, facts)
+    of_rows = partial(cache.features, desc=f"{name} features")
+    found = {"key": cache.key, "precision": cache.facts["precision"], "device": cache.facts["device"]}
+    return Space(name, of_rows, features, cache.dim, facts or {}, operations, **found)

@@ -8,9 +8,8 @@ file come from github.com/mseitzer/pytorch-fid.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +36,7 @@ INPUT_SIZE = 299
 EXTRACTOR = "whole network in float32, version 1"
 INPUT = "gray replicated, 299 px bilinear antialiased, [-1, 1], version 1"  # for caches
 FEATURES = 2048
+REMEDY = "use --extractor classifier (the baseline classifier's features)"
 
 
 class _PooledBranch(nn.Module):
@@ -52,16 +52,13 @@ class _PooledBranch(nn.Module):
         return torch.cat([super().forward(x)[:, : -pooled.shape[1]], pooled], dim=1)
 
 
-class _BlockA(_PooledBranch, InceptionA):
-    pass
+class _BlockA(_PooledBranch, InceptionA): ...
 
 
-class _BlockC(_PooledBranch, InceptionC):
-    pass
+class _BlockC(_PooledBranch, InceptionC): ...
 
 
-class _BlockE(_PooledBranch, InceptionE):
-    pass
+class _BlockE(_PooledBranch, InceptionE): ...
 
 
 class _LastBlock(_PooledBranch, InceptionE):
@@ -83,8 +80,7 @@ def load_inception() -> nn.Module:
     Raises ``WeightsUnavailableError`` if the weights are neither cached nor reachable; raises ``UserError``
     if the cached file holds another network.
     """
-    remedy = "use --extractor classifier (the baseline classifier's features)"
-    state = hub_weights(WEIGHTS_URL, "FID's Inception weights", remedy)
+    state = hub_weights(WEIGHTS_URL, "FID's Inception weights", REMEDY)
     network = build_network()
     expected = network.state_dict()
     counters = {key for key in expected if key.endswith("num_batches_tracked")}  # the file lacks them
@@ -94,7 +90,7 @@ def load_inception() -> nn.Module:
         file = weights_file(WEIGHTS_URL).name
         raise UserError(
             f"{file} in torch's cache is not FID's Inception network ({wrong[0]} does not fit); "
-            f"delete it, or {remedy}"
+            f"delete it, or {REMEDY}"
         )
     network.load_state_dict(state, strict=False)
     network.fc = nn.Identity()
@@ -111,21 +107,12 @@ def to_inception_range(pixels: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def inception_features(
-    network: nn.Module,
-    pixels: np.ndarray,
-    *,
-    device: torch.device,
-    batch_size: int = 32,
-    progress: Callable[..., Any] = lambda batches, **_: batches,
+    network: nn.Module, pixels: np.ndarray, *, device: torch.device, batch_size: int = 32
 ) -> np.ndarray:
-    """Compute features of images: uint8 [N, S, S] -> float32 [N, 2048]. ``progress`` wraps the batches."""
+    """Compute features of images: uint8 [N, S, S] -> float32 [N, 2048]."""
     network = network.to(device)
     batches = as_tensor(pixels).split(batch_size)
-    parts = [
-        network(to_inception_range(batch.to(device))).cpu()
-        for batch in progress(batches, desc="Inception features", unit="batch")
-    ]
-    return torch.cat(parts).numpy()
+    return torch.cat([network(to_inception_range(batch.to(device))).cpu() for batch in batches]).numpy()
 
 
 def inception_cache(
@@ -134,18 +121,12 @@ def inception_cache(
     """Cache of the features of ``load_inception``'s network below ``cache_dir`` (None: nothing is kept)."""
     network = network.to(device)
     facts = {
-        "network": "FID's Inception",
-        "weights_sha256": sha256_weights(network),
-        "input": INPUT,
-        "extractor": EXTRACTOR,
-        "precision": "fp32",
-        "device": device.type,
-    }
-    return FeatureCache(
-        cache_dir,
-        facts,
-        lambda pixels, _: inception_features(network, pixels, device=device),
-        FEATURES,
-        hint="a smaller --num-fid is quicker",
-        remedy="use --extractor classifier (the baseline classifier's features)",
-    )
+        "network": "FID's Inception", "weights_sha256": sha256_weights(network), "input": INPUT,
+        "extractor": EXTRACTOR, "precision": "fp32", "device": device.type,
+    }  # fmt: skip
+
+    def compute(pixels: np.ndarray, _: Sequence[str]) -> np.ndarray:
+        return inception_features(network, pixels, device=device)
+
+    hint = "a smaller --num-fid is quicker"
+    return FeatureCache(cache_dir, facts, compute, FEATURES, hint=hint, remedy=REMEDY)

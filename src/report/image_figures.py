@@ -35,25 +35,19 @@ class ImageSection:
 
 
 def image_grid(
-    images: np.ndarray,
-    columns: int | None = None,
-    title: str | None = None,
-    labels: list[str] | None = None,
+    images: np.ndarray, columns: int | None = None, title: str = "", labels: Sequence[str] | None = None,
     boxes: Sequence[np.ndarray] | None = None,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Draw gray images uint8 [N, S, S] in a grid, at their own resolution or a whole multiple of it."""
     columns = columns or math.ceil(math.sqrt(len(images)))
-    return image_sections([ImageSection("", images, labels, boxes)], min(columns, len(images)), title or "")
+    return image_sections([ImageSection("", images, labels, boxes)], min(columns, len(images)), title)
 
 
 def real_vs_synthetic(
-    real: np.ndarray | None,
-    synthetic: np.ndarray,
-    title: str,
-    pairs: tuple[np.ndarray, np.ndarray, Sequence[str]] | None = None,
-    columns: int = 8,
+    real: np.ndarray | None, synthetic: np.ndarray, title: str,
+    pairs: tuple[np.ndarray, np.ndarray, Sequence[str]] | None = None, columns: int = 8,
     kind: str = "positives",
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Draw real training images above synthetic ones, both uint8 [N, S, S] and of the ``kind`` named.
 
     ``real`` None leaves every real X-ray out. ``pairs`` = (synthetic, most similar real, captions) adds
@@ -119,26 +113,18 @@ def _draw_section(
         if section.labels:
             text = section.labels[index]
             ax.text(x + tile / 2, y + tile + 12, text, fontsize=6.5, ha="center", va="center", color=INK)
-        if section.boxes is not None:
-            _draw_boxes(ax, section.boxes[index], (x, y), tile / image.shape[0])
+        boxes = np.empty(0) if section.boxes is None else np.asarray(section.boxes[index], dtype=float)
+        for dx, dy, width, height in boxes.reshape(-1, 4) * tile / image.shape[0]:
+            box = Rectangle((x + dx, y + dy), width, height, fill=False, edgecolor=PALETTE[1], linewidth=1.6)
+            ax.add_patch(box)
     ax.set(**view, aspect="auto")  # imshow narrows the view to the image just drawn
-
-
-def _draw_boxes(ax: Axes, boxes: np.ndarray, corner: tuple[int, int], scale: float) -> None:
-    for x, y, width, height in np.asarray(boxes, dtype=float).reshape(-1, 4) * scale:
-        place = (corner[0] + x, corner[1] + y)
-        ax.add_patch(Rectangle(place, width, height, fill=False, edgecolor=PALETTE[1], linewidth=1.6))
 
 
 # --- copies ----------------------------------------------------------------------------------------
 def nearest_neighbours(
-    synthetic: np.ndarray,
-    training: np.ndarray,
-    heldout: np.ndarray | None,
-    captions: dict[str, Sequence[str]],
-    title: str,
-    no_real_images: bool = False,
-) -> Figure:
+    synthetic: np.ndarray, training: np.ndarray, heldout: np.ndarray | None,
+    captions: dict[str, Sequence[str]], title: str, no_real_images: bool = False,
+) -> Figure:  # fmt: skip
     """Draw synthetic images uint8 [N, S, S], a column each, above their nearest training and held-out images.
 
     ``captions``: texts under the "training" and the "heldout" images. With ``no_real_images`` the synthetic
@@ -163,13 +149,9 @@ HEAT_OPACITY = 0.55  # at the maximum; nothing is laid over where the heat is 0
 
 @styled
 def gradcam(
-    xrays: np.ndarray,
-    heats: dict[str, np.ndarray],
-    probabilities: dict[str, np.ndarray],
-    row_titles: Sequence[str],
-    title: str,
-    caption: str,
-) -> Figure:
+    xrays: np.ndarray, heats: dict[str, np.ndarray], probabilities: dict[str, np.ndarray],
+    row_titles: Sequence[str], title: str, caption: str,
+) -> Figure:  # fmt: skip
     """Draw a row per X-ray uint8 [N, S, S]: the image itself, then each arm's heat map laid over it.
 
     ``heats``: float [N, S', S'] in [0, 1] for each arm; ``probabilities``: float [N], written under each

@@ -14,7 +14,6 @@ from arms.registry import BASELINE_PREFIX
 from arms.result_files import TRAIN_COMMAND, Arm
 from common import paths
 from comparison import heat_maps
-from comparison.feature_extractors import Baseline, Extractor, load_baseline, usable_extractors
 from comparison.image_quality import (
     Measured,
     assess_quality,
@@ -22,12 +21,20 @@ from comparison.image_quality import (
     compare_by_ssim,
     measure_features,
 )
-from comparison.image_sets import ImageSets, load_image_sets
-from comparison.image_warnings import analysed_others
+from comparison.image_sets import (
+    Baseline,
+    ImageSets,
+    load_baseline,
+    load_image_sets,
+    usable_extractors,
+)
+from comparison.quality_table import SPACE_WORDS
+from comparison.warnings import analysed_others
 from dataset.feature_cache import FeaturesOverflowError
 from dataset.records import Dataset, load_dataset, load_official_test
 from dataset.splits import TEST, Splits, load_or_create_splits, select
 from image_metrics.copies import closest_pairs
+from image_metrics.feature_spaces import Space
 from report import image_figures
 from report.steps import Outcome
 from synthetic.folders import SyntheticSet, load_synthetic
@@ -35,8 +42,7 @@ from synthetic.leak_checks import known_patients
 from utils import UserError, public_path, resolve_precision, select_device
 
 if TYPE_CHECKING:
-    from comparison.image_file_formats import ImageQuality, SsimAnalysis
-    from data_loader import ImageSet
+    from comparison.file_formats import ImageQuality
 
 log = logging.getLogger(__name__)
 
@@ -139,26 +145,17 @@ def _load_baseline(
 
 # --- synthetic beside real -------------------------------------------------------------------------
 def compare_images(
-    options: ImageOptions,
-    arms: Mapping[str, Arm],
-    dataset: Dataset,
-    splits: Splits,
-    synthetic: SyntheticSet,
-    outcome: Outcome,
-) -> ImageResults:
+    options: ImageOptions, arms: Mapping[str, Arm], dataset: Dataset, splits: Splits,
+    synthetic: SyntheticSet, outcome: Outcome,
+) -> ImageResults:  # fmt: skip
     """Write ssim_analysis.json, fid_score.json, image_quality.json and the pictures that belong to them."""
     baseline = _load_baseline(options, arms, splits, outcome)
     made_size = synthetic.manifest.get("image_size")
     images = load_image_sets(
-        dataset,
-        splits,
-        synthetic,
+        dataset, splits, synthetic, seed=options.seed, workers=options.workers, cache_dir=options.cache_dir,
         image_size=options.image_size or baseline.image_size or made_size or DEFAULT_IMAGE_SIZE,
-        seed=options.seed,
-        workers=options.workers,
         skip_bad=options.skip_bad_images,
-        cache_dir=options.cache_dir,
-    )
+    )  # fmt: skip
     if (count := images.provenance["skipped_images"]["count"]) > 0:
         left_out = f"{count} missing or unreadable ones were left out (--skip-bad-images)"
         outcome.warnings.append(f"comparison of images: {left_out}")
@@ -170,15 +167,20 @@ def compare_images(
         ssim = compare_by_ssim(images, options.num_compare, options.seed)
         outcome.numbers(paths.ssim_analysis(outcome.folder), ssim, "SSIM of pairs of images, row by row")
     measured = _measure_all(options, images, _extractors(options, baseline, outcome), outcome)
-    _write_fid_score(images, measured, outcome)
-    others = analysed_others(arms.values(), synthetic.manifest_sha256)
-    quality = _write_quality(images, measured, ssim, [others] if others else [], outcome)
+    if measured:
+        _write_fid_score(images, measured[0], outcome)
+    quality = assess_quality(images, measured, seed=options.seed, ssim=ssim)
+    if others := analysed_others(arms.values(), synthetic.manifest_sha256):
+        quality["flags"].insert(0, others)
+    what = "synthetic beside real images: distance, variety, copies, separability"
+    outcome.numbers(paths.image_quality(outcome.folder), quality, what)
+    outcome.warnings += quality["flags"]
     draw_neighbours(images, quality, outcome, options.no_real_images)
-    comparability = measured[0].extractor.comparability if measured else ""
+    comparability = SPACE_WORDS[measured[0].extractor.name].comparability if measured else ""
     return ImageResults(quality, comparability, synthetic.manifest)
 
 
-def _extractors(options: ImageOptions, baseline: Baseline, outcome: Outcome) -> list[Extractor]:
+def _extractors(options: ImageOptions, baseline: Baseline, outcome: Outcome) -> list[Space]:
     """The networks to measure with; none, with the reason in ``outcome``, if none was asked for by name."""
     file = paths.fid_score(outcome.folder)
     try:
@@ -194,7 +196,7 @@ def _extractors(options: ImageOptions, baseline: Baseline, outcome: Outcome) -> 
 
 
 def _measure_all(
-    options: ImageOptions, images: ImageSets, extractors: Sequence[Extractor], outcome: Outcome
+    options: ImageOptions, images: ImageSets, extractors: Sequence[Space], outcome: Outcome
 ) -> list[Measured]:
     """Measure with each extractor; leave out one whose features overflow, unless it was asked for."""
     measured = []
@@ -204,39 +206,22 @@ def _measure_all(
         except FeaturesOverflowError as error:
             if extractor.name == options.extractor:
                 raise
-            outcome.without(f"distances in {extractor.short}: {error}")
-            log.info(f"distances in {extractor.short} are not made: {error}")
+            words = SPACE_WORDS[extractor.name].short
+            outcome.without(f"distances in {words}: {error}")
+            log.info(f"distances in {words} are not made: {error}")
             continue
         measured.append(part)
     return measured
 
 
-def _write_fid_score(images: ImageSets, measured: Sequence[Measured], outcome: Outcome) -> None:
-    """Write the distances in the features of the first extractor."""
-    if not measured:
-        return
-    file, fid = paths.fid_score(outcome.folder), compare_by_features(images, measured[0])
+def _write_fid_score(images: ImageSets, measured: Measured, outcome: Outcome) -> None:
+    """Write the distances in the features of one extractor."""
+    file, fid = paths.fid_score(outcome.folder), compare_by_features(images, measured)
     if fid is None:
-        n = measured[0].distances["n"]
+        n = measured.distances["n"]
         outcome.without(f"{file.name}: {n} images on a side are too few for a distance")
     else:
         outcome.numbers(file, fid, "Fréchet and kernel distances, row by row")
-
-
-def _write_quality(
-    images: ImageSets,
-    measured: Sequence[Measured],
-    ssim: SsimAnalysis | None,
-    flags: list[str],
-    outcome: Outcome,
-) -> ImageQuality:
-    """Write image_quality.json, with ``flags`` before its own, and pass them on as warnings."""
-    quality = assess_quality(images, measured, seed=images.provenance["seed"], ssim=ssim)
-    quality["flags"] = [*flags, *quality["flags"]]
-    what = "synthetic beside real images: distance, variety, copies, separability"
-    outcome.numbers(paths.image_quality(outcome.folder), quality, what)
-    outcome.warnings += quality["flags"]
-    return quality
 
 
 # --- pictures --------------------------------------------------------------------------------------
@@ -266,13 +251,11 @@ def draw_real_vs_synthetic(images: ImageSets, outcome: Outcome, seed: int, no_re
 
 def draw_neighbours(images: ImageSets, quality: ImageQuality, outcome: Outcome, no_real_images: bool) -> None:
     """Draw nearest_neighbours.png: the pairs that image_quality.json lists as closest by pixels."""
-    figure = image_figures.nearest_neighbours(
-        **closest_neighbours(images, quality), no_real_images=no_real_images
-    )
+    pairs = closest_neighbours(images, quality)
+    figure = image_figures.nearest_neighbours(**pairs, no_real_images=no_real_images)
+    what = "synthetic images above their nearest training and held-out images; shows real X-rays"
     if no_real_images:
         what = "the synthetic images closest to a training image; no real X-ray is shown"
-    else:
-        what = "synthetic images above their nearest training and held-out images; shows real X-rays"
     outcome.picture(paths.analysis_figure(outcome.folder, "nearest_neighbours"), figure, what, SECTION)
 
 
@@ -281,16 +264,15 @@ def closest_neighbours(
 ) -> dict[str, Any]:
     """Arguments of ``image_figures.nearest_neighbours``: the closest pairs with captions and a title."""
     found = quality["memorisation"]
-    pairs = found["closest"][:n_pairs]
-    captions = {"training": [f"r = {1 - pair['training_distance']:.2f}" for pair in pairs]}
-    shown = {
-        "synthetic": _pixels_of(images.synthetic, [pair["synthetic"] for pair in pairs]),
-        "training": _pixels_of(images.training, [pair["training"] for pair in pairs]),
-        "heldout": None,
-    }
-    if len(images.heldout.pixels):
-        captions["heldout"] = [f"r = {1 - pair['heldout_distance']:.2f}" for pair in pairs]
-        shown["heldout"] = _pixels_of(images.heldout, [pair["heldout"] for pair in pairs])
+    pairs: Sequence[Mapping[str, Any]] = found["closest"][:n_pairs]
+    shown: dict[str, np.ndarray | None] = {"heldout": None}
+    captions: dict[str, list[str]] = {}
+    for name, part in images.parts.items():
+        if len(part.pixels):
+            row_of = {image_id: row for row, image_id in enumerate(part.records["image_id"])}
+            shown[name] = part.pixels[[row_of[pair[name]] for pair in pairs]]
+            if name != "synthetic":
+                captions[name] = [f"r = {1 - pair[f'{name}_distance']:.2f}" for pair in pairs]
     title = (
         f"Closest pairs among {len(images.synthetic.pixels):,} synthetic, {images.seen.sum():,} training and "
         f"{len(images.heldout.pixels):,} held-out {images.kind}. r: correlation of details, near 1 in a copy."
@@ -301,11 +283,6 @@ def closest_neighbours(
         flagged = [", flagged" * (pair["training_distance"] < threshold) for pair in pairs]
         captions["training"] = [r + word for r, word in zip(captions["training"], flagged, strict=True)]
     return {**shown, "captions": captions, "title": title}
-
-
-def _pixels_of(images: ImageSet, image_ids: Sequence[str]) -> np.ndarray:
-    row_of = {image_id: row for row, image_id in enumerate(images.records["image_id"])}
-    return images.pixels[[row_of[image_id] for image_id in image_ids]]
 
 
 # --- heat maps -------------------------------------------------------------------------------------

@@ -13,17 +13,16 @@ import pytest
 from common import paths
 from common.file_formats import format_problems
 from comparison import quality_table
-from comparison.feature_extractors import Extractor
-from comparison.image_file_formats import FidScore, ImageQuality, SsimAnalysis
+from comparison.file_formats import FidScore, ImageQuality, SsimAnalysis
 from comparison.image_quality import assess_quality, compare_by_features, compare_by_ssim, measure_features
 from comparison.image_sets import ImageSets, load_image_sets
-from comparison.image_warnings import COLLAPSE_RATIO
+from comparison.warnings import COLLAPSE_RATIO
 from data_loader import ImageSet
 from dataset.records import load_dataset
 from dataset.splits import TRAIN, load_or_create_splits, select
 from fake_pictures import pictures
 from fake_results import write_synthetic
-from image_metrics.feature_spaces import thumbnail_features
+from image_metrics.feature_spaces import Space, thumbnail_features
 from phantom.dataset import make_phantom_dataset
 from report import image_figures
 from report.image_steps import closest_neighbours
@@ -67,8 +66,8 @@ class Thumbnails:
         return thumbnail_features(images.pixels[rows], 6).astype(np.float32)
 
 
-def extractor(name: str = "classifier", features=None) -> Extractor:
-    return Extractor(name, f"{name} of a test", "long words", "", features or Thumbnails())
+def extractor(name: str = "classifier", features=None) -> Space:
+    return Space(name, features or Thumbnails(), None, 36)
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +260,7 @@ class TestDistancesOfRealImages:
 
     @pytest.fixture
     def counted(self, monkeypatch) -> list[int]:
-        from image_metrics import equal_draws
+        from image_metrics import distances as equal_draws
 
         calls, distance = [], equal_draws.frechet_distance_of_features
         monkeypatch.setattr(

@@ -3,7 +3,7 @@
 import pytest
 
 from arms.result_files import Arm
-from comparison.image_warnings import analysed_others, synthetic_flags
+from comparison.warnings import analysed_others, synthetic_flags
 
 A, B = "a" * 64, "b" * 64
 

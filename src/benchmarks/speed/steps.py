@@ -29,7 +29,7 @@ from gan.losses import Objective, PerceptualLoss, perceptual_every
 from gan.networks import GAN, build_gan
 from gan.step import TERMS, image_noise, step_noise, train_step
 from image_metrics.distances import frechet_distance_of_features, kernel_distance_of_subsets
-from image_metrics.neighbourhoods import NEIGHBOURS, neighbourhood_scores
+from image_metrics.fidelity import NEIGHBOURS, neighbourhood_scores
 from networks.vgg16 import untrained_vgg16
 from utils import autocast, derive_seed, set_seed
 
