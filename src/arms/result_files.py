@@ -99,7 +99,7 @@ def select_arms(arms: dict[str, Arm], names: Sequence[str]) -> dict[str, Arm]:
     Raises ``UserError`` for unknown names.
     """
     if unknown := [name for name in names if name not in arms]:
-        raise UserError(f"--arms: there is no {', '.join(unknown)}; there is {', '.join(arms)}")
+        raise UserError(f"--arms: there is no {', '.join(unknown)}; choose from {', '.join(arms)}")
     return {name: arm for name, arm in arms.items() if name in names}
 
 

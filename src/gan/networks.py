@@ -29,7 +29,7 @@ Discriminator = dcgan.Discriminator | resnet.Discriminator
 class GAN:
     """G, D, the moving average G_ema, their optimizers, and the number of steps taken.
 
-    ``seed``: of all that is random in a step besides its noise.
+    ``seed``: seed of all that is random in a step besides its noise.
     """
 
     PARTS = ("G", "D", "G_ema", "optimizer_G", "optimizer_D")

@@ -53,7 +53,7 @@ def history_content(
 ) -> GanTrainingHistory:  # fmt: skip
     """Return the history of a run.
 
-    ``metrics``: what is evaluated when. ``final_metrics``: of an evaluation after the last epoch, if that had
+    ``metrics``: what is evaluated when. ``final_metrics``: metrics of an evaluation after the last epoch, if that had
     none by itself.
     """
     best = progress.best

@@ -36,7 +36,7 @@ OR_ALLOW = "or use --allow-unverified-synthetic, which puts a red flag into ever
 class Seen:
     """Training images that a list names, all fields sorted and without repeats.
 
-    ``ids``: as the dataset spells them where it has them; ``patients``: of all ids whose patient is known;
+    ``ids``: as the dataset spells them where it has them; ``patients``: patients of all ids whose patient is known;
     ``nih``: ids that are NIH file names, which tell the patient only; ``unknown``: ids that tell nothing.
     """
 

@@ -61,7 +61,7 @@ def test_arms_come_in_the_fixed_order(tmp_path):
     arms = find_arms(tmp_path)
     assert list(arms) == ordered
     assert list(select_arms(arms, ["mine", "baseline"])) == ["baseline", "mine"]
-    with pytest.raises(UserError, match="there is no other; there is baseline, augmented, control_dupl"):
+    with pytest.raises(UserError, match="there is no other; choose from baseline, augmented, control_dupl"):
         select_arms(arms, ["baseline", "other"])
     result = compare_arms(select_arms(arms, ["zeta", "augmented", "baseline"]), n_resamples=50)
     assert [(pair["a"], pair["b"]) for pair in result["pairs"]] == [
