@@ -53,8 +53,8 @@ def history_content(
 ) -> GanTrainingHistory:  # fmt: skip
     """Return the history of a run.
 
-    ``metrics``: what is evaluated when. ``final_metrics``: metrics of an evaluation after the last epoch, if that had
-    none by itself.
+    ``metrics``: what is evaluated when. ``final_metrics``: metrics of an evaluation after the last epoch,
+    if that had none by itself.
     """
     best = progress.best
     content = {

@@ -48,7 +48,8 @@ NOT_FINITE = (
 class Trainer:
     """A run: what is trained, on what, and what has been found so far.
 
-    ``progress``: progress of an earlier part of the run, whose networks are in ``gan``; None at the beginning.
+    ``progress``: progress of an earlier part of the run, whose networks are in ``gan``; None at the
+    beginning.
     """
 
     def __init__(

@@ -30,9 +30,9 @@ class TrainingSet:
     """Training images ``pixels`` uint8 [N, S, S] on the device.
 
     ``origin``: what a checkpoint says about its images. ``red_flags``: what every user of the generator must
-    know. ``patients``: patient of each image; () makes each image a patient of its own. ``labels``: classes int64 [N]
-    on the device, for a conditional GAN. ``images``: where the pixels came from, for caches. ``holdout``:
-    uint8 [M, S, S] of patients that are not trained on, ``holdout_labels``: their classes.
+    know. ``patients``: patient of each image; () makes each image a patient of its own. ``labels``: classes
+    int64 [N] on the device, for a conditional GAN. ``images``: where the pixels came from, for caches.
+    ``holdout``: uint8 [M, S, S] of patients that are not trained on, ``holdout_labels``: their classes.
     """
 
     pixels: Tensor

@@ -36,8 +36,9 @@ OR_ALLOW = "or use --allow-unverified-synthetic, which puts a red flag into ever
 class Seen:
     """Training images that a list names, all fields sorted and without repeats.
 
-    ``ids``: as the dataset spells them where it has them; ``patients``: patients of all ids whose patient is known;
-    ``nih``: ids that are NIH file names, which tell the patient only; ``unknown``: ids that tell nothing.
+    ``ids``: as the dataset spells them where it has them; ``patients``: patients of all ids whose patient
+    is known; ``nih``: ids that are NIH file names, which tell the patient only; ``unknown``: ids that tell
+    nothing.
     """
 
     ids: list[str]
