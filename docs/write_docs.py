@@ -32,9 +32,7 @@ def read_help(script: Path) -> str:
     """Return what ``script --help`` prints, 100 columns wide. Raises CalledProcessError if it fails."""
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
     command = [sys.executable, str(script), "--help"]
-    return subprocess.run(
-        command, stdout=subprocess.PIPE, encoding="utf-8", env=environment, check=True
-    ).stdout
+    return subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", env=environment, check=True).stdout
 
 
 def help_pages() -> dict[str, str]:
@@ -78,9 +76,7 @@ def format_page() -> dict[str, str]:
     """Return the page of result files, from their types."""
     sys.path.insert(0, str(SRC))
     describe_format = importlib.import_module("common.file_formats").describe_format
-    kinds = [
-        getattr(importlib.import_module(name), kind) for name, kinds in FORMATS.items() for kind in kinds
-    ]
+    kinds = [getattr(importlib.import_module(name), kind) for name, kinds in FORMATS.items() for kind in kinds]
     columns = importlib.import_module("arms.file_formats").CV_COLUMNS
     rows = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in columns.items())
     described: set[type] = set()

@@ -112,9 +112,7 @@ def main(argv: list[str] | None = None) -> None:
         "weights": usable_weights(args.weights), "workers": args.workers, "seed": args.seed,
     }  # fmt: skip
     machine: TimedMachine = {**machine_facts(device), "threads": torch.get_num_threads()}
-    results = SpeedResults(
-        benchmark_paths.benchmark_results(args.output_dir), machine, settings, must_fit=args.resume
-    )
+    results = SpeedResults(benchmark_paths.benchmark_results(args.output_dir), machine, settings, must_fit=args.resume)
     keep_run_log(results.file)
     bench = Bench(
         QUICK if args.quick else FULL, device, settings["precision"], settings["weights"], args.workers,

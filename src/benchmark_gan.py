@@ -166,8 +166,7 @@ def prepare(args: argparse.Namespace) -> tuple[RunSetup, Judge, GeneratorResults
     )  # fmt: skip
     if args.images < len(data.reference):
         raise UserError(
-            f"--images {args.images} is less than the {len(data.reference)} held-out positives; "
-            "give at least as many"
+            f"--images {args.images} is less than the {len(data.reference)} held-out positives; give at least as many"
         )
     header = {"machine": machine_facts(device), "data": data.summary(), "images": args.images}
     file = benchmark_paths.gan_benchmark_results(args.output_dir)

@@ -123,9 +123,7 @@ def _from_cache(
         return None
 
 
-def _into_memory(
-    files: Sequence[Path], image_size: int, workers: int, desc: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _into_memory(files: Sequence[Path], image_size: int, workers: int, desc: str) -> tuple[np.ndarray, np.ndarray]:
     """Return (pixels of the good images, bool [N]: which are good)."""
     import numpy as np
 
@@ -173,9 +171,7 @@ def to_classifier_range(pixels: torch.Tensor) -> torch.Tensor:
     return (gray - mean) / std
 
 
-def augment_light(
-    pixels: torch.Tensor, generator: torch.Generator | Sequence[torch.Generator]
-) -> torch.Tensor:
+def augment_light(pixels: torch.Tensor, generator: torch.Generator | Sequence[torch.Generator]) -> torch.Tensor:
     """Move, turn, scale, brighten and flatten training images a little; uint8 [N, S, S] in and out.
 
     Each image of [N, S, S] gets its own rotation (+-8 degrees), shift (+-6 % of the side), scale
@@ -282,9 +278,7 @@ OPTIONS = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return argument_parser(
-        "Check a processed dataset folder, freeze its split, and report what it holds.", OPTIONS
-    )
+    return argument_parser("Check a processed dataset folder, freeze its split, and report what it holds.", OPTIONS)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -309,9 +303,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{len(bad)} bad images would stop training; --skip-bad-images goes on without them")
     good = splits.images[~splits.images["image_id"].isin(bad)]
     if len(good.groupby(["role", "label"])) < 4:
-        raise UserError(
-            "without the bad images, training or test images are of one class only; restore some of them"
-        )
+        raise UserError("without the bad images, training or test images are of one class only; restore some of them")
     log.info("ready for training" + (f" without {len(bad)} bad images" if bad else ""))
 
 

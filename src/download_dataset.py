@@ -133,9 +133,7 @@ def is_there(dataset: str, data_dir: Path) -> bool:
         )
     found = downloaded_before(data_dir)
     if found is None:
-        log.info(
-            f"{data_dir} holds a dataset that this script did not download: it stays (--force replaces it)"
-        )
+        log.info(f"{data_dir} holds a dataset that this script did not download: it stays (--force replaces it)")
     elif found == dataset:
         log.info(f"{data_dir} holds {dataset} already: nothing to download (--force downloads it again)")
     else:

@@ -72,9 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 # --- the generator ---------------------------------------------------------------------------------
-def load_generator(
-    path: str, latent_dim: int | None, feature_maps: int | None
-) -> tuple[Generator, dict[str, Any]]:
+def load_generator(path: str, latent_dim: int | None, feature_maps: int | None) -> tuple[Generator, dict[str, Any]]:
     """Load (generator, its checkpoint); raises ``UserError`` if a flag contradicts the checkpoint."""
     from gan.networks import generator_from_checkpoint
     from utils import load_checkpoint
@@ -90,9 +88,7 @@ def load_generator(
     return generator, checkpoint
 
 
-def class_to_make(
-    generator: Generator, checkpoint: dict[str, Any], path: str, label: str | None
-) -> int | None:
+def class_to_make(generator: Generator, checkpoint: dict[str, Any], path: str, label: str | None) -> int | None:
     """Return the number of the class that ``label`` names, for a generator that takes one; else None.
 
     Raises ``UserError`` if it takes one and none is given, or takes none and has not learned from that
@@ -114,9 +110,7 @@ def class_to_make(
 
 
 # --- the folder ------------------------------------------------------------------------------------
-def describe_images(
-    checkpoint: dict[str, Any], class_number: int | None, args: argparse.Namespace
-) -> dict[str, Any]:
+def describe_images(checkpoint: dict[str, Any], class_number: int | None, args: argparse.Namespace) -> dict[str, Any]:
     """Make the manifest; ``class_number``: for a conditional generator, whose images have its label."""
     from utils import public_path, sha256_file
 
@@ -164,9 +158,7 @@ def make_images(args: argparse.Namespace) -> None:
     manifest = describe_images(checkpoint, class_number, args)
     folder = paths.synthetic_fold(args.output_dir, manifest["fold"])
     if manifest["fold"] is not None:
-        log.info(
-            f"a generator trained without fold {manifest['fold']} of {manifest['k_folds']}: into {folder}"
-        )
+        log.info(f"a generator trained without fold {manifest['fold']} of {manifest['k_folds']}: into {folder}")
     if args.estimate:
         if is_main():
             n = args.num_images

@@ -35,9 +35,7 @@ OPTIONS = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return argument_parser(
-        "Make a dataset of procedural chest phantoms, in the layout of the RSNA set.", OPTIONS
-    )
+    return argument_parser("Make a dataset of procedural chest phantoms, in the layout of the RSNA set.", OPTIONS)
 
 
 def main(argv: list[str] | None = None) -> None:

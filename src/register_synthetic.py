@@ -67,9 +67,7 @@ OPTIONS = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return argument_parser(
-        "Register images that another generator made, so that training accepts them.", OPTIONS
-    )
+    return argument_parser("Register images that another generator made, so that training accepts them.", OPTIONS)
 
 
 def parse_checked(argv: list[str] | None) -> argparse.Namespace:

@@ -61,9 +61,7 @@ DEMO = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return argument_parser(
-        "Run all steps of the comparison, as the commands a user would type.", PIPELINE_OPTIONS
-    )
+    return argument_parser("Run all steps of the comparison, as the commands a user would type.", PIPELINE_OPTIONS)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -142,9 +140,7 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
     """Plan what the options ask for; the dataset is downloaded first if it is not there."""
     if args.demo:
         return demo_plan()
-    folders = Folders(
-        *(Path(p) for p in (args.data_dir, args.synthetic_dir, args.model_dir, args.output_dir))
-    )
+    folders = Folders(*(Path(p) for p in (args.data_dir, args.synthetic_dir, args.model_dir, args.output_dir)))
     cpu = ["--cpu"] if args.cpu else []
     seed = ["--seed", str(args.seed)]
     size = ["--image-size", str(args.image_size)]

@@ -106,9 +106,7 @@ def log_file_of(args: argparse.Namespace, part: Part) -> Path:
 def all_due(args: argparse.Namespace, parts: Sequence[Part]) -> list[tuple[Part, Step]]:
     """List the steps of all fractions that are not finished."""
     return [
-        (part, step)
-        for part in parts
-        for step in steps_due(study_steps(args, part), read_log(log_file_of(args, part)))
+        (part, step) for part in parts for step in steps_due(study_steps(args, part), read_log(log_file_of(args, part)))
     ]
 
 

@@ -147,9 +147,7 @@ def recipe_of(args: argparse.Namespace, precision: str) -> Recipe:
     """Return how to fit."""
     from arms.fitting import Recipe
 
-    return Recipe(
-        args.epochs, args.batch_size, args.lr, args.weight_decay, args.schedule, precision, args.compile
-    )
+    return Recipe(args.epochs, args.batch_size, args.lr, args.weight_decay, args.schedule, precision, args.compile)
 
 
 def network_of(args: argparse.Namespace) -> Network:

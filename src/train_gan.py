@@ -100,8 +100,7 @@ def describe_training(plan: Plan, gan: GAN, n_images: int, device: torch.device)
         f"{plan.gan.arch} {gan.G.image_size} px, generator {of_g:.2f} M, discriminator {of_d:.2f} M "
         f"parameters; perceptual loss {plan.perceptual}; {device.type}, {plan.precision}; "
         f"{schedule.epochs:,} epochs of {n_images // schedule.batch_size:,} steps, "
-        f"batch size {schedule.batch_size}"
-        + (f" in all of {process_count()} processes" if process_count() > 1 else "")
+        f"batch size {schedule.batch_size}" + (f" in all of {process_count()} processes" if process_count() > 1 else "")
     )
 
 

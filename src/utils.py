@@ -34,9 +34,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.05  # between two looks at a lock
 TEMPORARY_PATTERN = ".*.tmp"  # of files being written, by ``atomic_path``
 # Folders from the root (or a drive) and a file name; not the inside of an URL or of a relative path.
-ABSOLUTE_PATH = re.compile(
-    r"""(?<![\w.:/\\~-])(?:[A-Za-z]:)?[\\/](?:[^\s;,()'"`]*[\\/])?([^\s;,()'"`\\/]+)"""
-)
+ABSOLUTE_PATH = re.compile(r"""(?<![\w.:/\\~-])(?:[A-Za-z]:)?[\\/](?:[^\s;,()'"`]*[\\/])?([^\s;,()'"`\\/]+)""")
 
 
 # --- errors, and text without folders of this machine ----------------------------------------------
@@ -289,9 +287,7 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
     except RuntimeError as error:  # torch raises it for a write that failed, on a full disk for example
-        raise UserError(
-            f"{path} could not be written ({error}); free some disk space or write elsewhere"
-        ) from None
+        raise UserError(f"{path} could not be written ({error}); free some disk space or write elsewhere") from None
 
 
 def load_checkpoint(path: str | Path, made_by: str = "") -> dict[str, Any]:

@@ -126,9 +126,7 @@ def _subgroup(group: str, value: str, rng: np.random.Generator) -> dict[str, Any
     return row
 
 
-def _pair(
-    a: str, b: str, arms: dict[str, Any], verdicts: Sequence[str], rng: np.random.Generator
-) -> dict[str, Any]:
+def _pair(a: str, b: str, arms: dict[str, Any], verdicts: Sequence[str], rng: np.random.Generator) -> dict[str, Any]:
     accuracy = arms[b]["accuracy"] - arms[a]["accuracy"]
     auroc = arms[b]["auroc"] - arms[a]["auroc"]
     return {

@@ -38,9 +38,7 @@ def save_generator(path: Path, seed: int = 0, n_classes: int = 0, **changes) -> 
     """The checkpoint of a small random generator of 32 px, conditional with ``n_classes``; ``changes``
     replace entries of it."""
     torch.manual_seed(seed)
-    generator = dcgan.Generator(
-        image_size=32, num_channels=3, latent_dim=5, feature_maps=4, n_classes=n_classes
-    )
+    generator = dcgan.Generator(image_size=32, num_channels=3, latent_dim=5, feature_maps=4, n_classes=n_classes)
     for parameter in generator.parameters():  # livelier than an untrained start: images differ clearly
         torch.nn.init.normal_(parameter, 0.0, 0.3)
     content = {

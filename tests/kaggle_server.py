@@ -120,9 +120,7 @@ def _handler(state: KaggleServer) -> type[BaseHTTPRequestHandler]:
             drop = state.drop_after.pop(0) if state.drop_after else None
             self.send_body(206 if start else 200, body[start:], headers, drop)
 
-        def send_body(
-            self, status: int, body: bytes, headers: dict[str, str], drop: int | None = None
-        ) -> None:
+        def send_body(self, status: int, body: bytes, headers: dict[str, str], drop: int | None = None) -> None:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)

@@ -138,9 +138,7 @@ def test_report_states_the_numbers_of_the_files(analysed, finished):
     assert f"calling every image negative accuracy {negative:.1f} %" in flat
     n = f"{metrics['n_images']} images of {metrics['n_patients']} patients"
     assert n in flat and metrics["split_sha256"][:12] in flat and "NIH patient" in flat
-    assert (
-        "thumbnails of 16 x 16 pixels AUROC 0.700" in flat and "view, sex and age alone AUROC 0.620" in flat
-    )
+    assert "thumbnails of 16 x 16 pixels AUROC 0.700" in flat and "view, sex and age alone AUROC 0.620" in flat
     assert "leave out the variance between training seeds (baseline: 1 run, augmented: 1 run)" in flat
     assert "augmented trained on 24 synthetic images" in flat
     assert "baseline trained on" not in flat
@@ -494,9 +492,7 @@ def test_no_real_images_leaves_the_heat_maps_out_and_the_neighbours_alone(finish
 
     asked = []
     draw = plots_images.nearest_neighbours
-    monkeypatch.setattr(
-        plots_images, "nearest_neighbours", lambda **given: asked.append(given) or draw(**given)
-    )
+    monkeypatch.setattr(plots_images, "nearest_neighbours", lambda **given: asked.append(given) or draw(**given))
     main([*flags(finished, analysis_dir=tmp_path), "--no-real-images", "--skip-ssim"])
     assert not paths.analysis_figure(tmp_path, "gradcam").exists()
     assert [given["no_real_images"] for given in asked] == [True]

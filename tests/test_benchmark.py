@@ -75,9 +75,7 @@ def test_an_interruption_keeps_the_rows_before_it(fake_measurements, tmp_path, m
     monkeypatch.setattr(results, "measured_or_reason", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "--quick")
-    states = {
-        row["id"]: row["status"] for row in load_json(benchmark_paths.benchmark_results(tmp_path))["rows"]
-    }
+    states = {row["id"]: row["status"] for row in load_json(benchmark_paths.benchmark_results(tmp_path))["rows"]}
     assert states["unfreeze_step"] == "measured" and states["gan_step"] == "not_measured"
 
 

@@ -57,18 +57,12 @@ class TestFrozenBackbone:
         torch.manual_seed(0)
         model = PneumoniaClassifier(frozen=True).eval()
         head = ClassifierHead().eval()
-        head.load_state_dict(
-            {key: value for key, value in model.state_dict().items() if key.startswith("head.")}
-        )
+        head.load_state_dict({key: value for key, value in model.state_dict().items() if key.startswith("head.")})
         features = FeatureExtractor(model, CPU)(pixels)
         assert features.shape == (6, 2048) and features.dtype == np.float32
         rows = np.arange(6)
-        whole = predict_batches(
-            model, InputPipeline(torch.from_numpy(pixels)), rows, batch_size=6, precision="fp32"
-        )
-        cached = predict_batches(
-            head, InputPipeline(torch.from_numpy(features)), rows, batch_size=6, precision="fp32"
-        )
+        whole = predict_batches(model, InputPipeline(torch.from_numpy(pixels)), rows, batch_size=6, precision="fp32")
+        cached = predict_batches(head, InputPipeline(torch.from_numpy(features)), rows, batch_size=6, precision="fp32")
         assert torch.allclose(whole, cached, atol=1e-3)
 
 
@@ -86,9 +80,7 @@ class TestWeights:
         torch.manual_seed(1)
         state = resnet50(num_classes=7).state_dict()
         save_checkpoint(tmp_path / "plain.pth", state)
-        save_checkpoint(
-            tmp_path / "wrapped.pth", {"state_dict": {f"module.{k}": v for k, v in state.items()}}
-        )
+        save_checkpoint(tmp_path / "wrapped.pth", {"state_dict": {f"module.{k}": v for k, v in state.items()}})
         for name in ("plain.pth", "wrapped.pth"):
             model = build_classifier(str(tmp_path / name), frozen=True)
             for key, value in model.backbone.state_dict().items():

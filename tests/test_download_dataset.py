@@ -329,9 +329,7 @@ def damaged(archive: bytes) -> bytes:
     return archive[:position] + bytes([archive[position] ^ 1]) + archive[position + 1 :]
 
 
-@pytest.mark.parametrize(
-    "body", [BROKEN, b"<html>please log in</html>", damaged(ARCHIVE)], ids=["cut", "html", "bit"]
-)
+@pytest.mark.parametrize("body", [BROKEN, b"<html>please log in</html>", damaged(ARCHIVE)], ids=["cut", "html", "bit"])
 def test_a_broken_archive_is_fetched_once_more(kaggle, capsys, body):
     kaggle.archives = [body, ARCHIVE]
     download(kaggle)
@@ -426,9 +424,7 @@ def project_file(name: str, content: str) -> None:
 def test_no_credentials(kaggle, monkeypatch, capsys):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     message = error_of(kaggle)
-    assert message.startswith(
-        "there are no Kaggle credentials; make a token on https://www.kaggle.com/settings"
-    )
+    assert message.startswith("there are no Kaggle credentials; make a token on https://www.kaggle.com/settings")
     assert "./.kaggle/access_token" in message
     assert capsys.readouterr().out == ""
     assert kaggle.requests == []
@@ -564,9 +560,7 @@ def test_no_network(kaggle, monkeypatch):
 
 
 # --- the patient mapping ---------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    "body", [None, b"", b"<html>", b"{}", b"[]", b"[1]", b'[{"img_id": "00000001_000.png"}]']
-)
+@pytest.mark.parametrize("body", [None, b"", b"<html>", b"{}", b"[]", b"[1]", b'[{"img_id": "00000001_000.png"}]'])
 def test_without_a_usable_mapping_the_user_is_told_how_to_get_it(kaggle, capsys, body):
     kaggle.mapping = body
     download(kaggle)
@@ -599,9 +593,7 @@ def test_help_is_instant_and_offline():
         "except SystemExit as end: print(end.code, {'torch', 'kaggle', 'requests'} & set(sys.modules))"
     )
     environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent)}
-    said = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
-    ).stdout
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout
     assert said.splitlines()[-1] == "0 set()"
     assert said.count("(default:") == 6
 

@@ -241,9 +241,7 @@ class TestClasses:
         with Image.open(paths.synthetic_image(tmp_path / "out", 5)) as image:
             np.testing.assert_allclose(np.asarray(image), (gray + 1) / 2 * 255, atol=0.51)
 
-    def test_an_image_of_a_class_depends_on_seed_and_number_alone_and_classes_differ(
-        self, conditional, tmp_path
-    ):
+    def test_an_image_of_a_class_depends_on_seed_and_number_alone_and_classes_differ(self, conditional, tmp_path):
         for name, label, flags in (
             ("normal", "normal", []), ("again", "normal", ["--batch-size", "2"]), ("ill", "lung_opacity", []),
         ):  # fmt: skip
@@ -289,9 +287,7 @@ class TestClasses:
 
 
 @pytest.mark.parametrize(("flag", "given", "trained"), [("--latent-dim", 6, 5), ("--feature-maps-g", 8, 4)])
-def test_flags_that_contradict_the_checkpoint_are_refused_with_both_numbers(
-    generator, tmp_path, flag, given, trained
-):
+def test_flags_that_contradict_the_checkpoint_are_refused_with_both_numbers(generator, tmp_path, flag, given, trained):
     generate(generator, tmp_path / "same", flag, str(trained))
     with pytest.raises(UserError, match=rf"{flag} {given} contradicts .*has {trained}"):
         generate(generator, tmp_path / "out", flag, str(given))

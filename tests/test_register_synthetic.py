@@ -32,8 +32,7 @@ def data_dir(tmp_path_factory) -> Path:
     rows = [metadata_row(name, kind) for name, kind in zip(names, kinds, strict=True)]
     write_csv(folder / paths.TRAIN_METADATA, rows, COLUMNS)
     mapping = [
-        {"subset_img_id": name, "img_id": f"{index // 2:08d}_{index % 2:03d}.png"}
-        for index, name in enumerate(names)
+        {"subset_img_id": name, "img_id": f"{index // 2:08d}_{index % 2:03d}.png"} for index, name in enumerate(names)
     ]
     (folder / paths.PATIENT_MAP).write_text(json.dumps(mapping))
     load_or_create_splits(load_dataset(folder))
@@ -134,9 +133,7 @@ def test_values_of_gray_stay_and_16_bits_are_scaled(data_dir, source, good_list,
     np.testing.assert_allclose(made[3], colour, atol=1)
 
 
-def test_interrupted_registration_goes_on_and_ends_the_same(
-    data_dir, source, good_list, tmp_path, monkeypatch
-):
+def test_interrupted_registration_goes_on_and_ends_the_same(data_dir, source, good_list, tmp_path, monkeypatch):
     flags = ["--trained-on", str(good_list)]
     register(data_dir, source, tmp_path / "whole", *flags)
     original, saved = image_import.save_png, []
@@ -239,10 +236,7 @@ def test_nih_names_are_compared_with_the_images_whose_patient_is_known(data_dir,
     refused(folder, source, tmp_path, [f"{tested}_017.png"], "patients of the test set")
     names = write_list(tmp_path / "nih.csv", [f"{90000000 + index}_000.png" for index in range(40)])
     register(folder, source, tmp_path / "out", "--trained-on", str(names))
-    assert (
-        "the NIH patient of 1 of the dataset's images is unknown"
-        in read(folder, tmp_path / "out").red_flags[0]
-    )
+    assert "the NIH patient of 1 of the dataset's images is unknown" in read(folder, tmp_path / "out").red_flags[0]
 
 
 def test_unlabelled_official_images_are_known_with_their_patients(data_dir, source, tmp_path):
@@ -283,9 +277,7 @@ def test_other_spellings_are_written_down_as_the_dataset_spells_them(data_dir, s
 def test_unknown_ids_are_refused_or_flagged(data_dir, source, tmp_path, capsys):
     ids = training_ids(data_dir)
     lines = [*ids, "patient00042/study1/view1_frontal.jpg"]
-    refused(
-        data_dir, source, tmp_path, lines, r"1 image \(patient00042/study1/view1_frontal\) that .* not have"
-    )
+    refused(data_dir, source, tmp_path, lines, r"1 image \(patient00042/study1/view1_frontal\) that .* not have")
     flags = ["--trained-on", str(write_list(tmp_path / "list.csv", lines)), "--trained-elsewhere", "CheXpert"]
     register(data_dir, source, tmp_path / "out", *flags)
     synthetic = read(data_dir, tmp_path / "out")
@@ -341,9 +333,7 @@ def test_unusable_folders_are_refused(data_dir, source, good_list, tmp_path):
         register(data_dir, tmp_path / "out", tmp_path / "laundered", *flags)
 
 
-def test_unreadable_images_stop_before_anything_is_written_or_are_left_out(
-    data_dir, source, good_list, tmp_path
-):
+def test_unreadable_images_stop_before_anything_is_written_or_are_left_out(data_dir, source, good_list, tmp_path):
     broken = source / "b_rgb.PNG"
     broken.write_bytes(broken.read_bytes()[:-300])
     flags = ["--trained-on", str(good_list)]

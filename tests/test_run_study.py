@@ -233,9 +233,7 @@ def test_fractions_and_arms_can_be_added(study):
         *(f"0.5 {what}" for what in [*SEQUENCE, "control_weight"]), "1 augmented", "1 control_duplicate"
     ]  # fmt: skip
     points = load_json(paths.learning_curve_results(STUDY))["points"]
-    assert [(point["fraction"], point["arm"]) for point in points] == list(
-        itertools.product([0.5, 1.0], study_arms())
-    )
+    assert [(point["fraction"], point["arm"]) for point in points] == list(itertools.product([0.5, 1.0], study_arms()))
 
 
 def test_a_longer_gan_reruns_what_builds_on_it(study):
@@ -279,9 +277,7 @@ def test_the_work_is_measured_as_the_options_say():
     )
     assert gan.num_channels == 1 and gan.schedule.batch_size == small.batch_size == 4
     assert (small.image_size, gan.images.image_size, small.features_once) == (32, 32, False)
-    views, penalised = works(
-        "--classifier-args", "--augment light --feature-views 4", "--gan-args", "--preset cpu"
-    )
+    views, penalised = works("--classifier-args", "--augment light --feature-views 4", "--gan-args", "--preset cpu")
     assert views.features_once and views.views == 4
     assert penalised.gan.r1 == 1 and penalised.images.image_size == 32
 

@@ -317,9 +317,7 @@ class TestWithoutFolds:
         assert (METRICS / "baseline_cv_predictions.csv").read_text() == folds
         assert load_json(METRICS / "baseline_training_history.json")["folds"] == curves and len(curves) == 2
 
-    def test_one_validation_tenth_chooses_the_epoch_and_folds_of_other_options_go(
-        self, make_dataset, in_tmp, capsys
-    ):
+    def test_one_validation_tenth_chooses_the_epoch_and_folds_of_other_options_go(self, make_dataset, in_tmp, capsys):
         make_dataset()
         run(*frozen(in_tmp), "--k-folds", "2")
         assert (METRICS / "baseline_cv_summary.json").is_file()

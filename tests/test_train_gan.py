@@ -325,9 +325,7 @@ def test_same_flags_same_numbers_and_another_seed_others(finished, data_dir, tmp
 
 
 # --- resume ----------------------------------------------------------------------------------------
-def test_interrupted_and_resumed_is_bit_identical_to_uninterrupted(
-    finished, data_dir, tmp_path, monkeypatch, capsys
-):
+def test_interrupted_and_resumed_is_bit_identical_to_uninterrupted(finished, data_dir, tmp_path, monkeypatch, capsys):
     original, flags = trainer.train_step, ["--perceptual", "off", "--checkpoint-interval", "2"]
 
     def interrupted(gan, *rest):
@@ -636,9 +634,7 @@ def test_kimg_is_rounded_up_to_whole_epochs():
     assert replace(schedule, kimg=0.096).fitted(100, 32).epochs == 1
 
 
-def test_non_finite_loss_stops_with_its_step_and_keeps_the_last_good_checkpoint(
-    data_dir, tmp_path, monkeypatch
-):
+def test_non_finite_loss_stops_with_its_step_and_keeps_the_last_good_checkpoint(data_dir, tmp_path, monkeypatch):
     original = trainer.train_step
 
     def breaks(gan, real, z, *rest):

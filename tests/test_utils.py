@@ -135,9 +135,7 @@ class TestSeedsAndDevices:
         cpu = utils.select_device(cpu=True)
         assert cpu.type == "cpu"
         monkeypatch.setattr(utils, "fast_bf16", lambda _: False)
-        assert (
-            utils.resolve_precision("auto", cpu) == "fp32" and utils.resolve_precision("bf16", cpu) == "bf16"
-        )
+        assert utils.resolve_precision("auto", cpu) == "fp32" and utils.resolve_precision("bf16", cpu) == "bf16"
         monkeypatch.setattr(utils, "fast_bf16", lambda _: True)
         assert utils.resolve_precision("auto", cpu) == "bf16"
         with utils.autocast(cpu, "bf16"):

@@ -192,9 +192,7 @@ def load_arm_data(options: DataOptions, use: SyntheticUse) -> ArmData:
     train, test = decode(train_records, "training images"), decode(test_records, "test images")
     for images, what in ((train, "training"), (test, "test")):
         if images.records["label"].nunique() < 2:
-            raise UserError(
-                f"the readable {what} images are of one class only; add images of the other class"
-            )
+            raise UserError(f"the readable {what} images are of one class only; add images of the other class")
     unlabelled = None
     if official is not None and not official.labelled:
         log.info(f"official test images are unlabelled ({official.why}): predicted, never scored")
@@ -216,9 +214,7 @@ def _test_records(
         return select(dataset, splits, TEST)
     if official is None or not official.labelled:
         why = official.why if official else f"{paths.TEST_METADATA} is not there"
-        raise UserError(
-            f"--test-set official: the official test images have no labels ({why}); use --test-set split"
-        )
+        raise UserError(f"--test-set official: the official test images have no labels ({why}); use --test-set split")
     shared = official.images["patient"].isin(train["patient"])
     if shared.any():
         names = name_some(list(official.images.loc[shared, "image_id"]), 3)
@@ -247,9 +243,7 @@ def _checked_synthetic(
     return {fold: replace(images, red_flags=[]) for fold, images in found.items()}
 
 
-def _sets_of_folder(
-    folder: Path, k_folds: int, load: Callable[[Path], SyntheticSet]
-) -> dict[int, SyntheticSet]:
+def _sets_of_folder(folder: Path, k_folds: int, load: Callable[[Path], SyntheticSet]) -> dict[int, SyntheticSet]:
     """Load the images of ``folder`` (key 0) and of those of its fold folders that are there."""
     folders = {fold: paths.synthetic_fold(folder, fold) for fold in range(1, k_folds + 1)}
     there = {fold: place for fold, place in folders.items() if paths.synthetic_manifest(place).is_file()}

@@ -47,8 +47,7 @@ else:
     # The metrics and their intervals are those of the registry of metrics.
     Scores = TypedDict(
         "Scores",
-        value_fields()
-        | {"confusion_matrix": Annotated[list[list[int]], "[[tn, fp], [fn, tp]], images, at 0.5"]},
+        value_fields() | {"confusion_matrix": Annotated[list[list[int]], "[[tn, fp], [fn, tp]], images, at 0.5"]},
     )
     Intervals = TypedDict(
         "Intervals",

@@ -39,9 +39,7 @@ def share_schedule(text: str) -> tuple[tuple[int, float], ...]:
     From so many finished epochs on, that share of the images drawn is synthetic.
     """
     try:
-        schedule = tuple(
-            (int(done), float(share)) for done, share in (part.split(":") for part in text.split(","))
-        )
+        schedule = tuple((int(done), float(share)) for done, share in (part.split(":") for part in text.split(",")))
     except ValueError:
         raise argparse.ArgumentTypeError(f"must look like 0:0,5:0.25,10:0.5, got {text!r}") from None
     epochs = [done for done, _ in schedule]
@@ -198,9 +196,7 @@ def _prefix_of_another_arm(options: Mapping[str, Any]) -> str | None:
     return f"--prefix {prefix[:-1]} names another arm than these options train ({own.name})"
 
 
-def differing_options(
-    own: Mapping[str, Any], baseline: Mapping[str, Any], what: Affects = COMPARISON
-) -> list[str]:
+def differing_options(own: Mapping[str, Any], baseline: Mapping[str, Any], what: Affects = COMPARISON) -> list[str]:
     """Return a sentence for each option that affects all of ``what`` and differs between two runs' "config".
 
     Options that only one of them names are not compared.

@@ -265,9 +265,7 @@ def _unlike_baseline(known: Mapping[str, FinalMetrics]) -> list[str]:
     for name, metrics in known.items():
         sentences = differing_options(metrics["config"], baseline["config"])
         if metrics["precision"] != baseline["precision"]:
-            sentences.append(
-                f"precision was {metrics['precision']} here and {baseline['precision']} in the baseline"
-            )
+            sentences.append(f"precision was {metrics['precision']} here and {baseline['precision']} in the baseline")
         flags += [f"{name}: {sentence}" for sentence in sentences if sentence not in metrics["red_flags"]]
     return flags
 

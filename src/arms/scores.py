@@ -82,9 +82,7 @@ def summarise_folds(
         "folds": rows,
         "mean": mean,
         "std": std,
-        "out_of_fold": classification_metrics(
-            out_of_fold["label"].to_numpy(), out_of_fold["probability"].to_numpy()
-        ),
+        "out_of_fold": classification_metrics(out_of_fold["label"].to_numpy(), out_of_fold["probability"].to_numpy()),
     }
 
 
@@ -201,9 +199,7 @@ def reference_summary(
     }
 
 
-def reference_results(
-    data: ArmData, probabilities: np.ndarray, out_of_fold: pd.DataFrame | None
-) -> References:
+def reference_results(data: ArmData, probabilities: np.ndarray, out_of_fold: pd.DataFrame | None) -> References:
     """Score the reference predictors on the test images, and out of fold where folds were trained.
 
     ``probabilities`` [N]: the arm's probabilities of the test images.

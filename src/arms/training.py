@@ -363,9 +363,7 @@ def median_epoch(best_epochs: Iterable[int]) -> int:
 
 
 # --- an interrupted run ----------------------------------------------------------------------------
-def identity_of_run(
-    origin: Origin, epochs_final: int | None, precision: str, processes: int
-) -> dict[str, Any]:
+def identity_of_run(origin: Origin, epochs_final: int | None, precision: str, processes: int) -> dict[str, Any]:
     """Return everything that a resumed run must share with the interrupted one to end in its numbers."""
     return {
         **values_affecting(arm_options.TRAIN_OPTIONS, Affects.RUN, origin["config"]),

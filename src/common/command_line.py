@@ -113,9 +113,7 @@ def argument_parser(description: str, options: Sequence[Option] = ()) -> Argumen
     output = parser.add_argument_group("console").add_mutually_exclusive_group()
     output.add_argument("--quiet", action="store_true", help="print warnings and errors only")
     output.add_argument("--verbose", action="store_true", help="also print details for finding faults")
-    parser.add_argument(
-        "--version", action="version", version=f"%(prog)s {VERSION}", help="print the version"
-    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}", help="print the version")
     return parser
 
 

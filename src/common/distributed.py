@@ -64,9 +64,7 @@ def _choose_device(cpu: bool) -> str:
     gpus, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", 0))
     if local >= gpus:
         more = f"--nproc-per-node {gpus}" if gpus else "one process"
-        raise UserError(
-            f"there are more processes than NVIDIA GPUs ({gpus}), and each needs one: use {more}, or --cpu"
-        )
+        raise UserError(f"there are more processes than NVIDIA GPUs ({gpus}), and each needs one: use {more}, or --cpu")
     torch.cuda.set_device(local)
     return "cpu:gloo,cuda:nccl"
 

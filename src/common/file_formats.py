@@ -81,9 +81,7 @@ def _required(kind: Any) -> set[str]:
 def _is_a(content: Any, kind: Any) -> bool:
     if kind in (int, float):
         return isinstance(content, int if kind is int else int | float) and not isinstance(content, bool)
-    return (
-        content is None if kind is None else isinstance(content, kind if isinstance(kind, type) else object)
-    )
+    return content is None if kind is None else isinstance(content, kind if isinstance(kind, type) else object)
 
 
 def _short(content: Any) -> str:

@@ -69,9 +69,7 @@ class Announcement:
 
     AFTER = 5.0  # seconds
 
-    def __init__(
-        self, to_go: int, unit: str, hint: str, say: Callable[[str], object], warm_up: int = 0
-    ) -> None:
+    def __init__(self, to_go: int, unit: str, hint: str, say: Callable[[str], object], warm_up: int = 0) -> None:
         self.to_go, self.unit, self.hint, self.say, self.warm_up = to_go, unit, hint, say, warm_up
         self.done, self.started, self.pending = 0, time.monotonic(), True
 

@@ -81,9 +81,7 @@ def compare_arms(
         raise UserError(f"no arm has predictions of the test images; `{TRAIN_COMMAND}` writes them")
     resampled = {name: _resample(arm, n_resamples, seed) for name, arm in scored.items()}
     baseline = arms.get(BASELINE) or left_out.get(BASELINE)
-    rows = {
-        name: _arm_result(arm, baseline, resampled[name], prevalence, seed) for name, arm in scored.items()
-    }
+    rows = {name: _arm_result(arm, baseline, resampled[name], prevalence, seed) for name, arm in scored.items()}
     pairs, not_compared = _pair_results(arms, resampled, margin, seed)
     first = next(iter(rows.values()))
     goals: dict[str, GoalOfArm] = {}

@@ -134,9 +134,7 @@ def measure_features(
         features[name] = made.astype(np.float32)
     patients = list(images.training.records["patient"].iloc[rows["training"]])
     heldout = features["heldout"] if len(features["heldout"]) else None
-    sets = equal_draws(
-        features["training"], patients, features["synthetic"], heldout, max_images=num_fid, seed=seed
-    )
+    sets = equal_draws(features["training"], patients, features["synthetic"], heldout, max_images=num_fid, seed=seed)
     reals = [(images.parts[name].row_keys, rows[name]) for name in REAL]
     keys = [[keys[row] for row in chosen] if len(keys) else [] for keys, chosen in reals]
     # The number of synthetic images matters: they are drawn before the held-out ones.
@@ -285,15 +283,11 @@ def _memorisation(
     training_patients: np.ndarray, heldout_patients: np.ndarray, seed: int,
 ) -> Memorisation:  # fmt: skip
     ranked = np.random.default_rng(seed).permutation(len(to_training))[:MOST_RANKED]
-    closer = closer_to_training(
-        to_training[ranked], to_heldout[ranked], training_patients, heldout_patients, seed=seed
-    )
+    closer = closer_to_training(to_training[ranked], to_heldout[ranked], training_patients, heldout_patients, seed=seed)
     return {"copies": near_copies(to_training, yardstick), "closer": closer}
 
 
-def _closest_pairs(
-    to_training: np.ndarray, to_heldout: np.ndarray, names: dict[str, np.ndarray]
-) -> list[ClosestPair]:
+def _closest_pairs(to_training: np.ndarray, to_heldout: np.ndarray, names: dict[str, np.ndarray]) -> list[ClosestPair]:
     """List the synthetic images closest to a training image, closest first, with the nearest real ones."""
     pairs: list[ClosestPair] = []
     for row in np.argsort(to_training.min(axis=1), kind="stable")[:LISTED_PAIRS]:

@@ -61,10 +61,7 @@ def _unstated(arms: Sequence[Arm]) -> list[str]:
             flags.append(f"{arm.name}: its synthetic images are UNVERIFIED: {unknown}")
         if skipped and "--skip-bad-images" not in stated:
             flags.append(f"{arm.name}: {skipped} missing or unreadable images were left out")
-        if (
-            metrics.get("grouped_by") == GROUPED_BY_IMAGE
-            and grouping_sentence(GROUPED_BY_IMAGE) not in stated
-        ):
+        if metrics.get("grouped_by") == GROUPED_BY_IMAGE and grouping_sentence(GROUPED_BY_IMAGE) not in stated:
             flags.append(f"{arm.name}: {grouping_sentence(GROUPED_BY_IMAGE)}")
     return flags
 
@@ -108,19 +105,14 @@ def _too_many_pairs(pairs: Sequence[PairResult], n_resamples: int) -> list[str]:
     """The smallest p of a bootstrap is 2 / (n + 1); adjusted for many pairs it cannot fall below .05."""
     if 2 * len(pairs) / (n_resamples + 1) < ALPHA:
         return []
-    return [
-        f"{len(pairs)} pairs are too many for {n_resamples:,} resamples: "
-        f"no adjusted p can fall below {ALPHA:g}"
-    ]
+    return [f"{len(pairs)} pairs are too many for {n_resamples:,} resamples: no adjusted p can fall below {ALPHA:g}"]
 
 
 def _numbers_of_runs(rows: Mapping[str, ArmResult]) -> list[str]:
     flags = []
     single = [name for name, row in rows.items() if not row["per_repeat"]]
     if single:
-        flags.append(
-            f"{', '.join(single)}: one training run, so the intervals leave out the variance between seeds"
-        )
+        flags.append(f"{', '.join(single)}: one training run, so the intervals leave out the variance between seeds")
     runs = {name: row["repeats"] for name, row in rows.items()}
     if len(set(runs.values())) > 1:
         shown = ", ".join(f"{name} {count}" for name, count in runs.items())

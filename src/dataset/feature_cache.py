@@ -79,9 +79,7 @@ class FeatureCache:
         self.folder = Path(cache_dir) / "features" / self.key[:20] if cache_dir is not None else None
         self.hint, self.remedy = hint, remedy
 
-    def features(
-        self, images: ImageSet, rows: np.ndarray | None = None, desc: str = "features"
-    ) -> np.ndarray:
+    def features(self, images: ImageSet, rows: np.ndarray | None = None, desc: str = "features") -> np.ndarray:
         """Return float16 [N, dim] for ``rows`` of ``images`` (default: all rows).
 
         Raises ``FeaturesOverflowError`` if they do not fit into float16.

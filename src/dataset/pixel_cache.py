@@ -141,9 +141,7 @@ def load_pixels(
         if rows is None:
             rows = _build(file, job, desc)
             size = f"{file.pixels.stat().st_size / 1e9:.2f} GB"
-            log.info(
-                f"{_good(rows).sum():,} decoded images ({size}) are kept in {cache_dir}, which may be deleted"
-            )
+            log.info(f"{_good(rows).sum():,} decoded images ({size}) are kept in {cache_dir}, which may be deleted")
     return _map(file, rows)
 
 

@@ -220,9 +220,7 @@ def read_metadata(path: Path) -> pd.DataFrame:
     rows = rows.apply(lambda column: column.str.strip())
     bad = rows.loc[~rows["patientId"].map(lambda name: bool(SAFE_ID.fullmatch(name))), "patientId"]
     if not bad.empty:
-        raise UserError(
-            f"{path.name}: patientId {bad.iloc[0]!r} is not a plain file name without folders; correct it"
-        )
+        raise UserError(f"{path.name}: patientId {bad.iloc[0]!r} is not a plain file name without folders; correct it")
     return rows
 
 
@@ -273,8 +271,7 @@ def _canonical_classes(rows: pd.DataFrame, source: str) -> pd.Series:
     if classes.isna().any():
         row = rows.loc[classes.isna()].iloc[0]
         raise UserError(
-            f"{source}: image {row['patientId']} has class {row['class']!r}; "
-            f"allowed are {', '.join(LABEL_OF_CLASS)}"
+            f"{source}: image {row['patientId']} has class {row['class']!r}; allowed are {', '.join(LABEL_OF_CLASS)}"
         )
     return classes
 

@@ -123,9 +123,7 @@ def reduce_training(splits: Splits, fraction: float) -> Splits:
                 f"training); use at least {enough:g}"
             )
         kept += list(np.random.default_rng(splits.seed).permutation(patients)[:n])
-    role = splits.images["role"].where(
-        (splits.images["role"] != TRAIN) | splits.images["patient"].isin(kept), UNUSED
-    )
+    role = splits.images["role"].where((splits.images["role"] != TRAIN) | splits.images["patient"].isin(kept), UNUSED)
     return replace(splits, images=splits.images.assign(role=role))
 
 
@@ -172,9 +170,7 @@ def _stratified_group_folds(images: pd.DataFrame, k: int, seed: int, what: str) 
     for label, group in images.groupby("label"):
         if (patients := group["patient"].nunique()) < k:
             kind = "positive" if label else "negative"
-            raise UserError(
-                f"{patients} patients with {kind} images are too few for {what}: at least {k} are needed"
-            )
+            raise UserError(f"{patients} patients with {kind} images are too few for {what}: at least {k} are needed")
     folds = [0] * len(images)
     splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
     parts = splitter.split(images["image_id"], images["label"], images["patient"])

@@ -83,9 +83,7 @@ def network_checkpoint(
     return cast(NetworkCheckpoint, content)
 
 
-def save_networks(
-    files: tuple[Path, Path], gan: GAN, plan: Plan, data: TrainingSet, progress: Progress
-) -> None:
+def save_networks(files: tuple[Path, Path], gan: GAN, plan: Plan, data: TrainingSet, progress: Progress) -> None:
     """Save the averaged generator and the discriminator as ``files``."""
     for file, network in zip(files, (gan.G_ema, gan.D), strict=True):
         save_checkpoint(file, dict(network_checkpoint(network, plan, data, progress, gan.step)))

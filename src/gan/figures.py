@@ -51,9 +51,7 @@ def gan_losses(epochs: Sequence[EpochLine], title: str, stats: Sequence[StatsLin
     ``gan_stats.jsonl``, for the share that each term has of the gradient at G's output.
     """
     values = {key: [epoch.get(key) for epoch in epochs] for _, _, terms in LOSS_PANELS for key in terms}
-    parts = [
-        part for part in LOSS_PANELS if any(value is not None for key in part[2] for value in values[key])
-    ]
+    parts = [part for part in LOSS_PANELS if any(value is not None for key in part[2] for value in values[key])]
     probed = [line for line in stats if len(line["shares"] or ()) > 1]  # one term has all of it
     rows = len(parts) + bool(probed)
     figure = new_figure(9.0, 2.2 * rows + 0.8)
@@ -123,9 +121,7 @@ def gan_quality(
     figure = new_figure(9.5, 2.9 * len(spaces) + 0.5)
     axes = panels(figure, len(spaces), 2, sharex=True)
     for row, name in enumerate(spaces):
-        points = [
-            (seen / 1000, found["spaces"][name]) for seen, found in evaluations if name in found["spaces"]
-        ]
+        points = [(seen / 1000, found["spaces"][name]) for seen, found in evaluations if name in found["spaces"]]
         left, right = axes[2 * row : 2 * row + 2]
         _kid(left, points, name, floors.get(name), best if best and best["space"] == name else None)
         _scores(right, points, name, floors.get(name))

@@ -38,9 +38,7 @@ class ImageMaker:
     class of all images, a number, for a generator that was trained with --conditional and for no other.
     """
 
-    def __init__(
-        self, generator: Generator, seed: int, device: torch.device, label: int | None = None
-    ) -> None:
+    def __init__(self, generator: Generator, seed: int, device: torch.device, label: int | None = None) -> None:
         if label is None and generator.n_classes:
             raise UserError(
                 "this generator was trained with --conditional and makes images of three classes: say which "

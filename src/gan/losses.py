@@ -60,9 +60,7 @@ def discriminator_losses(
     return _cross_entropy(real, 1 - smoothing), _cross_entropy(fake, 0.0)
 
 
-def generator_adversarial_loss(
-    fake_logits: Tensor, kind: str = "bce", real_logits: Tensor | None = None
-) -> Tensor:
+def generator_adversarial_loss(fake_logits: Tensor, kind: str = "bce", real_logits: Tensor | None = None) -> Tensor:
     """Return G's adversarial loss for D's outputs f [N] for fakes.
 
     "bce": -log sigmoid(f) (nats), which does not saturate, without smoothing; "hinge" and "wgan-gp": -E f;
@@ -260,18 +258,14 @@ def perceptual_every(device: torch.device) -> int:
     return PERCEPTUAL_EVERY["cpu" if device.type == "cpu" else "gpu"]
 
 
-def fit_perceptual_loss(
-    network: nn.Module, pixels: Tensor, num_channels: int, precision: str
-) -> PerceptualLoss:
+def fit_perceptual_loss(network: nn.Module, pixels: Tensor, num_channels: int, precision: str) -> PerceptualLoss:
     """Compute the moments of the features of all training images ``pixels`` uint8 [N, S, S]."""
     batches = progress_bar(pixels.split(32), desc="VGG16 features of the reals", unit="batch")
     with autocast(pixels.device, precision):
         return PerceptualLoss(network, (to_gan_range(batch, num_channels) for batch in batches))
 
 
-def build_objective(
-    weights: LossWeights, pixels: Tensor, num_channels: int, precision: str
-) -> tuple[Objective, str]:
+def build_objective(weights: LossWeights, pixels: Tensor, num_channels: int, precision: str) -> tuple[Objective, str]:
     """Build G's loss; returns it and whether it has a perceptual term: "on", "off" or "unavailable".
 
     Raises ``WeightsUnavailableError`` if VGG16's weights are not available and G needs them.

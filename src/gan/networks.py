@@ -137,9 +137,7 @@ def build_networks(
             resnet.Generator(image_size, num_channels, latent_dim, feature_maps[0], **for_g),
             resnet.Discriminator(image_size, num_channels, feature_maps[1], **for_d),
         )
-    G = dcgan.Generator(
-        image_size, num_channels, latent_dim, feature_maps[0], upsample=options.upsample, **for_g
-    )
+    G = dcgan.Generator(image_size, num_channels, latent_dim, feature_maps[0], upsample=options.upsample, **for_g)
     D = dcgan.Discriminator(image_size, num_channels, feature_maps[1], d_norm=options.d_norm, **for_d)
     dcgan.initialise(G)
     dcgan.initialise(D)
@@ -164,8 +162,7 @@ def generator_from_checkpoint(checkpoint: dict[str, Any], name: str) -> Generato
         generator.load_state_dict(checkpoint["state_dict"])
     except (KeyError, TypeError, ValueError, RuntimeError):
         raise UserError(
-            f"{name} is damaged: its weights do not fit its architecture; "
-            "python src/train_gan.py makes it again"
+            f"{name} is damaged: its weights do not fit its architecture; python src/train_gan.py makes it again"
         ) from None
     return generator.eval()
 

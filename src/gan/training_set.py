@@ -54,9 +54,7 @@ def training_part_of(choice: ImageChoice) -> tuple[Dataset, Splits]:
     return dataset, training_part(splits, choice.train_fraction, choice.fold, choice.k_folds)
 
 
-def records_to_learn_from(
-    choice: ImageChoice, dataset: Dataset, splits: Splits
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def records_to_learn_from(choice: ImageChoice, dataset: Dataset, splits: Splits) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return (records to train on, records set aside for metrics) of ``training_part_of``.
 
     Raises ``UserError`` if there are fewer than two to train on, classes are asked for that the metadata
@@ -101,9 +99,7 @@ def check_chooser(choice: ImageChoice, splits: Splits) -> None:
     config, part = checkpoint["config"], (choice.fold, choice.k_folds)
     name = f"--metrics-features {choice.metrics_features}"
     if checkpoint["split_sha256"] != splits.sha256:
-        raise UserError(
-            f"{name} was trained on another split and may have seen the test patients: leave it out"
-        )
+        raise UserError(f"{name} was trained on another split and may have seen the test patients: leave it out")
     if config["train_fraction"] > choice.train_fraction:
         raise UserError(
             f"{name} has learned from patients beyond --train-fraction {choice.train_fraction:g}: give a "
@@ -173,9 +169,7 @@ def class_numbers(records: pd.DataFrame) -> Tensor:
     return torch.tensor([CLASS_NAMES.index(name) for name in records["class"]])
 
 
-def describe_origin(
-    choice: ImageChoice, records: pd.DataFrame, dataset: Dataset, splits: Splits
-) -> dict[str, Any]:
+def describe_origin(choice: ImageChoice, records: pd.DataFrame, dataset: Dataset, splits: Splits) -> dict[str, Any]:
     """Say whose images a generator has seen: later steps keep it away from test patients by that."""
     return {
         "classes": choice.classes,
@@ -199,8 +193,6 @@ def fit_schedule(schedule: Schedule, n_images: int) -> Schedule:
     batch_size = schedule.batch_size
     if batch_size > n_images:
         batch_size = n_images // process_count() * process_count()
-        log.info(
-            f"--batch-size {schedule.batch_size} is larger than the training set: reduced to {batch_size}"
-        )
+        log.info(f"--batch-size {schedule.batch_size} is larger than the training set: reduced to {batch_size}")
     check_batch_size(batch_size)
     return schedule.fitted(n_images, batch_size)

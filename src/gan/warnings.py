@@ -37,9 +37,7 @@ QUIET_STEPS = 2000  # that a warning must have been gone for, to be given again
 LOST = {"bce": 0.05, "hinge": 0.25}
 
 
-def active_warnings(
-    lines: Sequence[StatsLine], options: GANOptions, primary: str, precision: str
-) -> dict[str, str]:
+def active_warnings(lines: Sequence[StatsLine], options: GANOptions, primary: str, precision: str) -> dict[str, str]:
     """Return the rules that hold at the last of ``lines`` (name -> what it says).
 
     ``primary``: the space of features in which generators are chosen; ``precision``: fp32 or bf16.

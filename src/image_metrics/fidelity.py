@@ -142,9 +142,7 @@ def _mean_scores(rows: np.ndarray) -> MeanScores:
 
 
 # --- separability ----------------------------------------------------------------------------------
-def separability(
-    a: np.ndarray, groups_a: Groups, b: np.ndarray, groups_b: Groups, *, n: int, seed: int
-) -> Probe:
+def separability(a: np.ndarray, groups_a: Groups, b: np.ndarray, groups_b: Groups, *, n: int, seed: int) -> Probe:
     """Measure how well a linear probe tells features [N, D] from features [M, D], by cross-validated AUROC.
 
     ``n`` rows of each side are drawn. Folds keep groups (patients) whole; the same name on either side is the

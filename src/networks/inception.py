@@ -30,7 +30,9 @@ from dataset.feature_cache import FeatureCache, sha256_weights
 from networks.weights import hub_weights, weights_file
 from utils import UserError, as_tensor
 
-WEIGHTS_URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+WEIGHTS_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+)
 CLASSES = 1008  # of TensorFlow's graph
 INPUT_SIZE = 299
 EXTRACTOR = "whole network in float32, version 1"
@@ -89,8 +91,7 @@ def load_inception() -> nn.Module:
     if wrong:
         file = weights_file(WEIGHTS_URL).name
         raise UserError(
-            f"{file} in torch's cache is not FID's Inception network ({wrong[0]} does not fit); "
-            f"delete it, or {REMEDY}"
+            f"{file} in torch's cache is not FID's Inception network ({wrong[0]} does not fit); delete it, or {REMEDY}"
         )
     network.load_state_dict(state, strict=False)
     network.fc = nn.Identity()
@@ -115,9 +116,7 @@ def inception_features(
     return torch.cat([network(to_inception_range(batch.to(device))).cpu() for batch in batches]).numpy()
 
 
-def inception_cache(
-    network: nn.Module, cache_dir: str | Path | None, *, device: torch.device
-) -> FeatureCache:
+def inception_cache(network: nn.Module, cache_dir: str | Path | None, *, device: torch.device) -> FeatureCache:
     """Cache of the features of ``load_inception``'s network below ``cache_dir`` (None: nothing is kept)."""
     network = network.to(device)
     facts = {

@@ -83,9 +83,7 @@ def render(scene: Scene, image_size: int, rng: np.random.Generator) -> np.ndarra
         findings.add_findings(chest, findings.COMPANIONS, rng)
     elif record.label_class != NORMAL:
         findings.add_findings(chest, findings.MIMICS, rng)
-    total += 0.25 * findings.draw_devices(
-        rng, scene.anatomy, scene.pose, size, 0.4 if record.view == "AP" else 0.04
-    )
+    total += 0.25 * findings.draw_devices(rng, scene.anatomy, scene.pose, size, 0.4 if record.view == "AP" else 0.04)
     total += 0.03 * smooth_noise(rng, 6, size) * (total > 0.05)  # uneven exposure
     if size != image_size:
         resampling = Image.Resampling.BOX if image_size < size else Image.Resampling.BICUBIC
@@ -145,9 +143,7 @@ def make_phantom_dataset(
     folder = Path(output_dir)
     num_test_images = num_images // 4 if num_test_images is None else num_test_images
     if num_images < 1 or num_test_images < 0:
-        raise UserError(
-            f"{num_images} images and {num_test_images} test images cannot be made; give at least 1 and 0"
-        )
+        raise UserError(f"{num_images} images and {num_test_images} test images cannot be made; give at least 1 and 0")
     if not SMALLEST_SIZE <= image_size <= LARGEST_SIZE:
         raise UserError(f"image size {image_size} must be {SMALLEST_SIZE} to {LARGEST_SIZE} pixels")
     settings: PhantomMarker = {

@@ -59,9 +59,7 @@ def draw_patch(rng: np.random.Generator, anatomy: Anatomy, side: int, size: floa
 
 
 # --- opacities -------------------------------------------------------------------------------------
-def draw_opacities(
-    rng: np.random.Generator, anatomy: Anatomy, pose: Pose, count: int
-) -> tuple[list[Patch], list[Box]]:
+def draw_opacities(rng: np.random.Generator, anatomy: Anatomy, pose: Pose, count: int) -> tuple[list[Patch], list[Box]]:
     """Draw ``count`` opacities, in both lungs if there are several, and the boxes around them."""
     lungs = lung_fields(anatomy, *pose.body_grid(BOX_GRID))
     side = draw_side(rng)
@@ -166,9 +164,7 @@ def add_findings(chest: Chest, frequencies: dict[Finding, float], rng: np.random
 
 
 # --- devices, markers, collimation -----------------------------------------------------------------
-def draw_devices(
-    rng: np.random.Generator, anatomy: Anatomy, pose: Pose, size: int, frequency: float
-) -> np.ndarray:
+def draw_devices(rng: np.random.Generator, anatomy: Anatomy, pose: Pose, size: int, frequency: float) -> np.ndarray:
     """Electrode leads, a central line, a tube in the windpipe: coverage in [0, 1], [size, size]."""
     lines: list[tuple[np.ndarray, float]] = []
     t = np.linspace(0, 1, 24)

@@ -73,7 +73,5 @@ def draw_lines(lines: list[tuple[np.ndarray, float]], pose: Pose, size: int, blu
         brush.line(pose.to_pixels(points, VECTOR_SIZE), fill=255, width=pixels, joint="curve")
     canvas = canvas.filter(ImageFilter.GaussianBlur(blur))
     if size != VECTOR_SIZE:
-        canvas = canvas.resize(
-            (size, size), Image.Resampling.BOX if size < VECTOR_SIZE else Image.Resampling.BICUBIC
-        )
+        canvas = canvas.resize((size, size), Image.Resampling.BOX if size < VECTOR_SIZE else Image.Resampling.BICUBIC)
     return np.asarray(canvas, dtype=np.float32) / 255

@@ -70,9 +70,7 @@ def signed(value: float, digits: int) -> str:
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
-def interval(
-    bounds: Sequence[float | None] | None, scale: float = 1.0, digits: int = 3, sign: bool = False
-) -> str:
+def interval(bounds: Sequence[float | None] | None, scale: float = 1.0, digits: int = 3, sign: bool = False) -> str:
     """Write an interval: "low to high", or "undefined"."""
     values = [scale * bound for bound in bounds or [] if bound is not None and math.isfinite(bound)]
     if len(values) < 2:

@@ -94,9 +94,7 @@ def _difference_panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
     ax.axvline(0, color=INK, linewidth=1, zorder=1)
     reach = 1.6 * margin
     for row, pair in enumerate(pairs):
-        difference, ci, verdict = (
-            metric_entry(pair, metric, what) for what in ("difference", "ci95", "verdict")
-        )
+        difference, ci, verdict = (metric_entry(pair, metric, what) for what in ("difference", "ci95", "verdict"))
         # A white strip behind the words: neither margin nor grid runs through them.
         ax.axhspan(row - 0.66, row - 0.2, color="white", linewidth=0, zorder=1.5)
         _row_text(ax, row, 0.0, "left", f"{pair['b']} − {pair['a']}", fontweight="bold")
@@ -189,16 +187,12 @@ def calibration(comparison: Comparison) -> Figure:
     return figure
 
 
-def _reliability(
-    top: Axes, bottom: Axes, name: str, content: Calibration, colour: tuple[float, float, float]
-) -> None:
+def _reliability(top: Axes, bottom: Axes, name: str, content: Calibration, colour: tuple[float, float, float]) -> None:
     """Draw one arm: the curves above, the number of images of each bin below."""
     top.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
     words = [name, f"ECE {content['before']['ece']:.3f} as trained"]
     # Wide and hollow, so that the second histogram can stand in front.
-    series: list[tuple[list[ReliabilityBin], float, Any, str]] = [
-        (content["bins_before"], 0.06, "white", "--")
-    ]
+    series: list[tuple[list[ReliabilityBin], float, Any, str]] = [(content["bins_before"], 0.06, "white", "--")]
     if content["bins_after"] and content["after"]:
         series.append((content["bins_after"], 0.02, colour, "-"))
         words.append(f"ECE {content['after']['ece']:.3f} temperature {content['temperature']:.2f}")

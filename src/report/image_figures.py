@@ -96,9 +96,7 @@ def _section_height(section: ImageSection, columns: int, tile: int, gap: int) ->
     return (30 if section.heading else 0) + rows * (tile + gap + (LABEL_HEIGHT if section.labels else 0))
 
 
-def _draw_section(
-    ax: Axes, section: ImageSection, corner: tuple[int, int], columns: int, tile: int, gap: int
-) -> None:
+def _draw_section(ax: Axes, section: ImageSection, corner: tuple[int, int], columns: int, tile: int, gap: int) -> None:
     left, top = corner
     view = {"xlim": ax.get_xlim(), "ylim": ax.get_ylim()}
     if section.heading:

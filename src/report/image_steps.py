@@ -108,9 +108,7 @@ def look_at_images(options: ImageOptions, arms: Mapping[str, Arm], outcome: Outc
 
 
 # --- loading ---------------------------------------------------------------------------------------
-def _load_synthetic(
-    options: ImageOptions, dataset: Dataset, splits: Splits, outcome: Outcome
-) -> SyntheticSet | None:
+def _load_synthetic(options: ImageOptions, dataset: Dataset, splits: Splits, outcome: Outcome) -> SyntheticSet | None:
     """Load the synthetic images; None, with the reason in ``outcome``, if there are none to compare."""
     patient_of = known_patients(dataset, load_official_test(options.data_dir, options.patient_map))
     test_images = {image_id: patient_of[image_id] for image_id in select(dataset, splits, TEST)["image_id"]}
@@ -125,9 +123,7 @@ def _load_synthetic(
     return synthetic
 
 
-def _load_baseline(
-    options: ImageOptions, arms: Mapping[str, Arm], splits: Splits, outcome: Outcome
-) -> Baseline:
+def _load_baseline(options: ImageOptions, arms: Mapping[str, Arm], splits: Splits, outcome: Outcome) -> Baseline:
     """Load the baseline classifier; note why it cannot be read, and results that rest on another split."""
     baseline = load_baseline(options.model_dir, arms)
     if baseline.problem:
@@ -137,8 +133,7 @@ def _load_baseline(
         used[paths.classifier_model(options.model_dir, BASELINE_PREFIX).name] = baseline.split_sha256
     if others := [name for name, sha256 in used.items() if sha256 != splits.sha256]:
         outcome.warnings.append(
-            f"comparison of images: it uses split {splits.sha256[:12]}, which is NOT the split of "
-            f"{', '.join(others)}"
+            f"comparison of images: it uses split {splits.sha256[:12]}, which is NOT the split of {', '.join(others)}"
         )
     return baseline
 
@@ -259,9 +254,7 @@ def draw_neighbours(images: ImageSets, quality: ImageQuality, outcome: Outcome, 
     outcome.picture(paths.analysis_figure(outcome.folder, "nearest_neighbours"), figure, what, SECTION)
 
 
-def closest_neighbours(
-    images: ImageSets, quality: ImageQuality, n_pairs: int = PICTURE_PAIRS
-) -> dict[str, Any]:
+def closest_neighbours(images: ImageSets, quality: ImageQuality, n_pairs: int = PICTURE_PAIRS) -> dict[str, Any]:
     """Arguments of ``image_figures.nearest_neighbours``: the closest pairs with captions and a title."""
     found = quality["memorisation"]
     pairs: Sequence[Mapping[str, Any]] = found["closest"][:n_pairs]
@@ -286,9 +279,7 @@ def closest_neighbours(
 
 
 # --- heat maps -------------------------------------------------------------------------------------
-def draw_heat_maps(
-    options: ImageOptions, arms: Mapping[str, Arm], dataset: Dataset, outcome: Outcome
-) -> None:
+def draw_heat_maps(options: ImageOptions, arms: Mapping[str, Arm], dataset: Dataset, outcome: Outcome) -> None:
     """Draw gradcam.png: the same right and wrong test images under the model of each arm."""
     path = paths.analysis_figure(outcome.folder, "gradcam")
     if options.no_real_images:

@@ -203,9 +203,7 @@ def _moved_prior(arms: Mapping[str, ArmResult]) -> list[Block]:
 # --- differences -----------------------------------------------------------------------------------
 def _differences(content: Comparison) -> list[Block]:
     pairs = content["pairs"]
-    blocks: list[Block] = [
-        Facts(f"{pair['b']} minus {pair['a']}", _pair_rows(pair, content)) for pair in pairs
-    ]
+    blocks: list[Block] = [Facts(f"{pair['b']} minus {pair['a']}", _pair_rows(pair, content)) for pair in pairs]
     if pairs:
         s = content["settings"]
         blocks.append(
@@ -231,9 +229,7 @@ def _pair_rows(pair: PairResult, content: Comparison) -> list[tuple[str, str]]:
         )
         numbers = f"{change(metric, difference, bounds)}; {p_value(p)}, after Holm {p_value(p_holm)}"
         rows += [(metric.title, numbers), (f"verdict, {metric.title}", verdict)]
-    right = (
-        f"only {pair['a']} was right on {pair['mcnemar_b']} images, only {pair['b']} on {pair['mcnemar_c']}"
-    )
+    right = f"only {pair['a']} was right on {pair['mcnemar_b']} images, only {pair['b']} on {pair['mcnemar_c']}"
     smallest = smallest_differences(pair)
     return [
         *rows,
@@ -269,9 +265,7 @@ def _heat_maps(pictures: Sequence[Picture]) -> list[Block]:
 
 
 def _commands(rows: Sequence[tuple[str, str]]) -> list[Block]:
-    note = (
-        "Run these commands in the folder of the project. A path outside it is given by its last part only."
-    )
+    note = "Run these commands in the folder of the project. A path outside it is given by its last part only."
     return [Commands(rows), note] if rows else []
 
 

@@ -139,9 +139,7 @@ def _command_of_another_arm(names: Iterable[str]) -> str:
     return f"`{training_command_of(name)}` trains another"
 
 
-def note_missing(
-    arms: Mapping[str, Arm], left_out: Mapping[str, Arm], metrics_dir: str, outcome: Outcome
-) -> None:
+def note_missing(arms: Mapping[str, Arm], left_out: Mapping[str, Arm], metrics_dir: str, outcome: Outcome) -> None:
     """Note the result files that are missing, and the command that writes them; not of ``left_out``."""
     for name in (BASELINE, AUGMENTED):
         if name not in arms and name not in left_out:
@@ -150,14 +148,10 @@ def note_missing(
     for arm in arms.values():
         if arm.predictions is None:
             file = paths.test_predictions(metrics_dir, arm.prefix).name
-            outcome.without(
-                f"{file}: without it, {arm.name} takes no part in the comparison", PREDICTIONS_REMEDY
-            )
+            outcome.without(f"{file}: without it, {arm.name} takes no part in the comparison", PREDICTIONS_REMEDY)
         elif arm.metrics is None:
             file = paths.final_metrics(metrics_dir, arm.prefix).name
-            outcome.without(
-                f"{file}: without it, nothing says how {arm.name} was trained", PREDICTIONS_REMEDY
-            )
+            outcome.without(f"{file}: without it, nothing says how {arm.name} was trained", PREDICTIONS_REMEDY)
 
 
 def remove_reports(folder: Path) -> None:

@@ -45,13 +45,10 @@ def _turned(pair: PairResult) -> PairResult:
     opposite = {BETTER: WORSE, WORSE: BETTER}
     turned: dict[str, Any] = {**pair, "a": pair["b"], "b": pair["a"]}
     for metric in compared_metrics():
-        value, bounds, verdict = (
-            metric_entry(pair, metric, what) for what in ("difference", "ci95", "verdict")
-        )
+        value, bounds, verdict = (metric_entry(pair, metric, what) for what in ("difference", "ci95", "verdict"))
         turned |= {
             metric_key(metric, "difference"): None if value is None else -value,
-            metric_key(metric, "ci95"): bounds
-            and [None if bound is None else -bound for bound in bounds[::-1]],
+            metric_key(metric, "ci95"): bounds and [None if bound is None else -bound for bound in bounds[::-1]],
             metric_key(metric, "verdict"): opposite.get(verdict, verdict),
         }
     return cast(PairResult, turned)
@@ -64,9 +61,7 @@ def verdict_sentence(pair: PairResult) -> str:
     for metric in compared_metrics():
         verdict, *numbers = (metric_entry(pair, metric, what) for what in ("verdict", "difference", "ci95"))
         verb = "shows " if verdict == NO_EVIDENCE else "is "
-        verdicts.append(
-            f"{'' if verb == said else verb}{verdict} in {metric.title} ({change(metric, *numbers)})"
-        )
+        verdicts.append(f"{'' if verb == said else verb}{verdict} in {metric.title} ({change(metric, *numbers)})")
         said = verb
     return f"Compared with {pair['a']}, {pair['b']} {' and '.join(verdicts)}, on {n}."
 
@@ -109,14 +104,10 @@ def smallest_differences(pair: PairResult, joined_by: str = " and ") -> str:
 
 def _goal_sentence(content: Comparison) -> str:
     """Write which arms met the goal, and by how much."""
-    gaps = {
-        name: (item["met"], abs(100 * item["difference"])) for name, item in content["goal"]["arms"].items()
-    }
+    gaps = {name: (item["met"], abs(100 * item["difference"])) for name, item in content["goal"]["arms"].items()}
     met = [f"{name} (by {gap:.1f} points)" for name, (reached, gap) in gaps.items() if reached]
     missed = [f"{name} ({gap:.1f} points short)" for name, (reached, gap) in gaps.items() if not reached]
-    parts = [
-        f"{verb} {', '.join(names)}" for verb, names in (("met by", met), ("not met by", missed)) if names
-    ]
+    parts = [f"{verb} {', '.join(names)}" for verb, names in (("met by", met), ("not met by", missed)) if names]
     return f"The goal of {percent(content['goal']['accuracy'], 0)} accuracy is {' and '.join(parts)}."
 
 

@@ -189,9 +189,7 @@ class ResampledScore:
         return [max(0.0, low), min(1.0, high)] if low < high else None
 
 
-def resample_score(
-    draws: PatientDraws, metric: Metric, labels: np.ndarray, runs: np.ndarray
-) -> ResampledScore:
+def resample_score(draws: PatientDraws, metric: Metric, labels: np.ndarray, runs: np.ndarray) -> ResampledScore:
     """Score an arm on every draw of patients; ``runs`` are the probabilities [R, N] of R training runs.
 
     The variance under other seeds is that of the delete-d jackknife over the runs with d = R // 2 (Shao and
@@ -257,9 +255,7 @@ class ScoreDifference:
         return float(norm.ppf(1 - ALPHA / (2 * n_pairs)) + norm.ppf(POWER)) * self.error
 
 
-def bootstrap_test(
-    a: ResampledScore, b: ResampledScore, n_patients: int, same: bool, seed: int
-) -> ScoreDifference:
+def bootstrap_test(a: ResampledScore, b: ResampledScore, n_patients: int, same: bool, seed: int) -> ScoreDifference:
     """Test b minus a by the paired bootstrap; ``same``: both gave the same probabilities throughout.
 
     Where no resample differs from another (no patient whose images tell a from b), the interval is that of a
@@ -270,9 +266,7 @@ def bootstrap_test(
     if not len(values) or not math.isfinite(both.score):
         return ScoreDifference(None, None, None, None)
     if both.standard_error > 1e-12:
-        return ScoreDifference(
-            both.score, percentile_interval(values), two_sided_p(values), both.standard_error
-        )
+        return ScoreDifference(both.score, percentile_interval(values), two_sided_p(values), both.standard_error)
     reach = 0.0 if same else 1.0 - ((1 - CONFIDENCE) / 2) ** (1 / n_patients)
     low, high = max(-1.0, both.score - reach), min(1.0, both.score + reach)
     p = 1.0 if low <= 0 <= high else two_sided_p(values)

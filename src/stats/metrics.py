@@ -107,9 +107,7 @@ def reliability_bins(
     ]
 
 
-def expected_calibration_error(
-    labels: np.ndarray, probabilities: np.ndarray, n_bins: int = CALIBRATION_BINS
-) -> float:
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, n_bins: int = CALIBRATION_BINS) -> float:
     """Mean distance between predicted probability and share of positives over the reliability bins.
 
     Bins are weighted by their size (ECE: Naeini et al. 2015, on the probability of the positive class).

@@ -136,9 +136,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def decide_verdict(
-    difference: float | None, ci95: Sequence[float] | None, p_holm: float | None, margin: float
-) -> str:
+def decide_verdict(difference: float | None, ci95: Sequence[float] | None, p_holm: float | None, margin: float) -> str:
     """Choose one of four wordings for b against a, by a rule that was fixed before any result was seen.
 
     In this order: the interval lies inside +-``margin`` (a fraction) -> equivalent; adjusted p below .05 ->

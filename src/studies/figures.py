@@ -133,9 +133,7 @@ def _finish_differences(ax: Axes, metric: Metric, margin: float) -> None:
     ax.axhline(0, color=INK, linewidth=1, zorder=1)
     unit = " (points)" if metric.percent else ""
     ax.set_title(f"Difference in {metric.title}{unit}", fontweight="bold")
-    ax.yaxis.set_major_formatter(
-        lambda value, _: f"{value:+.10g}".replace("-", "−") if abs(value) > 1e-9 else "0"
-    )
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:+.10g}".replace("-", "−") if abs(value) > 1e-9 else "0")
 
 
 def _patient_axis(ax: Axes, points: Sequence[CurvePoint]) -> None:
@@ -169,8 +167,7 @@ def _legend(
     margin: float,
 ) -> None:
     handles: list[Artist] = [
-        Line2D([], [], color=colours[arm], marker=MARKERS[i % len(MARKERS)], label=arm)
-        for i, arm in enumerate(arms)
+        Line2D([], [], color=colours[arm], marker=MARKERS[i % len(MARKERS)], label=arm) for i, arm in enumerate(arms)
     ]
     handles += [Line2D([], [], label=f"{b} − {a}", **_pair_style((a, b), pairs, colours)) for a, b in pairs]
     if pairs:

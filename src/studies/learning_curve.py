@@ -120,10 +120,7 @@ def build_learning_curve(
     labels, patients = first.predictions["label"].to_numpy(), list(first.predictions["patient"])
     draws = PatientDraws(patients, n_resamples, seed)
     resampled = [
-        {
-            metric.name: resample_score(draws, metric, labels, runs_of(point.arm))
-            for metric in compared_metrics()
-        }
+        {metric.name: resample_score(draws, metric, labels, runs_of(point.arm)) for metric in compared_metrics()}
         for point in points
     ]
     rows = [_point_row(point, scores, seed) for point, scores in zip(points, resampled, strict=True)]
@@ -259,9 +256,7 @@ def _notes(rows: Sequence[CurvePoint], n_images: int, n_patients: int) -> list[s
     ]
 
 
-def _flags(
-    points: Sequence[Point], rows: Sequence[CurvePoint], missing: Sequence[tuple[float, str]]
-) -> list[str]:
+def _flags(points: Sequence[Point], rows: Sequence[CurvePoint], missing: Sequence[tuple[float, str]]) -> list[str]:
     """Warn of few positives, unequal training and missing arms, and repeat the arms' own red flags."""
     few = {row["fraction"]: row["n_train_positive"] for row in rows if row["few_positives"]}
     flags = [few_positives_sentence(fraction, n or 0) for fraction, n in few.items()]

@@ -26,20 +26,14 @@ def chosen_arms(text: str) -> list[str]:
     """Read an argparse value: names of ``study_arms`` with the baseline -> the same in training order."""
     names, known = text.split(","), study_arms()
     if unknown := [name for name in names if name not in known]:
-        raise argparse.ArgumentTypeError(
-            f"{', '.join(unknown)!r} is not an arm; choose from {', '.join(known)}"
-        )
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)!r} is not an arm; choose from {', '.join(known)}")
     if BASELINE not in names:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} lacks the baseline, against which arms are measured; add it"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} lacks the baseline, against which arms are measured; add it")
     return [name for name in known if name in names]
 
 
 _IMAGE_SIZE = Option("--image-size", "pixels per side", type=number(int, 32, 1024), default=224, metavar="N")
-_SEED = Option(
-    "--seed", "seed of training and generation", type=number(int, 0, 2**32 - 1), default=42, metavar="N"
-)
+_SEED = Option("--seed", "seed of training and generation", type=number(int, 0, 2**32 - 1), default=42, metavar="N")
 _CPU = Option("--cpu", "use the CPU even if a GPU is available", switch=True)
 _PASSED_ON = (
     Option("--classifier-args",

@@ -93,9 +93,7 @@ def plan_parts(
 def folders_of_fraction(study_dir: str | Path, data_dir: str | Path, fraction: float) -> Folders:
     """Name the folders of a fraction, its own below ``study_dir`` for models and synthetic images too."""
     base = paths.study_fraction(study_dir, fraction)
-    return Folders(
-        Path(data_dir), base / Path(paths.SYNTHETIC_DIR).name, base / Path(paths.MODEL_DIR).name, base
-    )
+    return Folders(Path(data_dir), base / Path(paths.SYNTHETIC_DIR).name, base / Path(paths.MODEL_DIR).name, base)
 
 
 def arm_step_name(arm: str) -> str:

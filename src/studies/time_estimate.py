@@ -299,9 +299,7 @@ def describe_estimate(seconds: float, basis: str, shorter: Mapping[str, float]) 
 
 
 # --- the low-data study ----------------------------------------------------------------------------
-def study_speeds(
-    classifier: ClassifierWork, gan: Settings | None, images: Sequence[Path], cpu: bool
-) -> Speeds:
+def study_speeds(classifier: ClassifierWork, gan: Settings | None, images: Sequence[Path], cpu: bool) -> Speeds:
     """Time each kind of work of a study; ``gan`` None: it trains none."""
     from gan.generation import ImageMaker
     from gan.networks import gan_as_set

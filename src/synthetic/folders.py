@@ -96,9 +96,7 @@ def load_synthetic(
     manifest_file = paths.synthetic_manifest(folder)
     files = existing_images(folder)
     if not files:
-        raise UserError(
-            f"{folder} holds no synthetic images; make them with `python src/generate_synthetic.py`"
-        )
+        raise UserError(f"{folder} holds no synthetic images; make them with `python src/generate_synthetic.py`")
     if not manifest_file.is_file():
         flag = unknown_origin_flag(folder, "is missing", allow_unverified)
         return SyntheticSet(_records(files, label=1), 1, False, None, red_flags=[flag])

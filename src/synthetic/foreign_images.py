@@ -112,8 +112,7 @@ def read_ids(path: str | Path) -> list[str]:
         rows = rows[1:]
     elif len(names) > 1:
         raise UserError(
-            f"{path} has no column image_id, patientId or Image Index; its first line is "
-            f"{', '.join(names[:5])}"
+            f"{path} has no column image_id, patientId or Image Index; its first line is {', '.join(names[:5])}"
         )
     cells = [row[column or 0].strip() if len(row) > (column or 0) else "" for row in rows]
     if "" in cells:

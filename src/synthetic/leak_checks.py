@@ -203,9 +203,7 @@ def _leak_flag(folder: Path, leaked: list[str], allow: bool) -> str:
     )
 
 
-def extra_patients_flag(
-    folder: Path, generator_patients: set[str] | None, train_patients: set[str]
-) -> str | None:
+def extra_patients_flag(folder: Path, generator_patients: set[str] | None, train_patients: set[str]) -> str | None:
     """Return a red flag if the generator saw more real patients than the classifier may, else None."""
     more = len((generator_patients or set()) - train_patients)
     if not more:

@@ -81,9 +81,7 @@ class TestEqualSteps:
         data, labels = separable
         counted = []
         step = torch.optim.AdamW.step
-        monkeypatch.setattr(
-            torch.optim.AdamW, "step", lambda self, *a: (counted.append(1), step(self, *a))[1]
-        )
+        monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *a: (counted.append(1), step(self, *a))[1])
         for pool in (pool_of(100), pool_of(100, 100), pool_of(100, 100, (1, 0.0), (3, 0.5))):
             counted.clear()
             result = fit(task_of(pool), data, labels, RECIPE)
@@ -101,9 +99,7 @@ class TestFit:
         assert result.best_epoch == int(np.argmin(losses)) + 1
         kept = {key: value.clone() for key, value in result.state_dict.items()}
         head.head.weight.data.zero_()
-        assert torch.equal(result.state_dict["head.weight"], kept["head.weight"]), (
-            "not a view of the live weights"
-        )
+        assert torch.equal(result.state_dict["head.weight"], kept["head.weight"]), "not a view of the live weights"
         restored = ClassifierHead()
         restored.load_state_dict(kept)
         logits = restored(data.inputs[torch.from_numpy(val)])
@@ -131,9 +127,7 @@ class TestFit:
         options = {"pool": pool_of(150), "val_rows": np.arange(150, 200)}
         whole = fit(task_of(**options), data, labels, RECIPE)
         state = tmp_path / "state.pth"
-        fit(
-            task_of(**options), data, labels, RECIPE, stop_after=4, state_file=state
-        )  # its last state is epoch 3
+        fit(task_of(**options), data, labels, RECIPE, stop_after=4, state_file=state)  # its last state is epoch 3
         other = task_of(**options, module=ClassifierHead())
         resumed = fit(other, data, labels, RECIPE, state_file=state, resume=True)
         assert resumed.history == whole.history
@@ -144,9 +138,7 @@ class TestFit:
     def test_a_loss_that_is_not_finite_stops_the_run(self, separable):
         data, labels = separable
         data.inputs[7] = float("nan")
-        with pytest.raises(
-            UserError, match=r"fold 3, epoch 1: the loss is not finite at step \d+ of the epoch"
-        ):
+        with pytest.raises(UserError, match=r"fold 3, epoch 1: the loss is not finite at step \d+ of the epoch"):
             fit(task_of(pool_of(16), name="fold 3"), data, labels, RECIPE)
 
 

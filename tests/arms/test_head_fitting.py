@@ -35,9 +35,7 @@ def tasks_of(validate: bool = True, **changes) -> list[FitTask]:
     for number in range(4):
         torch.manual_seed(number)
         extra = np.arange(N, N + EXTRA) if number == 1 else np.arange(0)
-        pool = Pool(
-            np.flatnonzero(fold != number), extra, ((1, None), (3, 0.2)) if number == 1 else ((1, None),)
-        )
+        pool = Pool(np.flatnonzero(fold != number), extra, ((1, None), (3, 0.2)) if number == 1 else ((1, None),))
         val_rows = np.flatnonzero(fold == number) if validate else None
         weights = (0.5, 2.0) if number == 2 else None
         task = {"pool": pool, "seed": 7 + number, "val_rows": val_rows, "class_weights": weights, **changes}
@@ -81,9 +79,7 @@ def test_tasks_of_unequal_steps_are_not_mixed():
     assert [[task.name for task in group] for group in groups] == [
         ["fold 1", "fold 3", "fold 4"], ["fold 2"]
     ]  # fmt: skip
-    assert len(equal_steps(tasks_of(), 500)) == 4, (
-        "a batch of all real images is of another size in each fold"
-    )
+    assert len(equal_steps(tasks_of(), 500)) == 4, "a batch of all real images is of another size in each fold"
 
 
 @pytest.mark.parametrize("recipe", [PLAIN, ONECYCLE], ids=["constant", "onecycle"])

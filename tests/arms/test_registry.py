@@ -75,10 +75,7 @@ class TestEntries:
     def test_each_arm_is_the_one_that_its_own_options_select(self):
         for kind in ARMS.values():
             chosen = {"synthetic_schedule": ((0, 0.5),), "pretrain_synthetic": 3}
-            options = {
-                name: chosen[name] if value is CHOSEN_BY_USER else value
-                for name, value in kind.options.items()
-            }
+            options = {name: chosen[name] if value is CHOSEN_BY_USER else value for name, value in kind.options.items()}
             assert treatment_of(options).kind is kind
 
     def test_a_study_trains_the_arms_that_need_no_value(self):
@@ -89,9 +86,7 @@ class TestEntries:
             "import sys; import arms.registry; "
             "print([m for m in ('torch', 'numpy', 'pandas', 'matplotlib', 'sklearn') if m in sys.modules])"
         )
-        found = subprocess.run(
-            [sys.executable, "-c", code], cwd=SRC, capture_output=True, text=True, check=True
-        )
+        found = subprocess.run([sys.executable, "-c", code], cwd=SRC, capture_output=True, text=True, check=True)
         assert found.stdout.strip() == "[]"
 
 
@@ -122,9 +117,7 @@ class TestToyArm:
         text = str(training(fake_comparison(("baseline", "toy")), {}))
         assert "toy (every other real image twice): trained on" in text
 
-    def test_it_trains_and_resuming_it_as_another_arm_is_refused(
-        self, toy, make_dataset, in_tmp, monkeypatch
-    ):
+    def test_it_trains_and_resuming_it_as_another_arm_is_refused(self, toy, make_dataset, in_tmp, monkeypatch):
         from arms import training as arm_training
 
         positives = training_positives_of(make_dataset)

@@ -73,9 +73,7 @@ def test_out_of_fold_means_not_having_seen_it():
     """Labels of pure noise: whoever saw an image could remember it, who did not scores about 0.5."""
     rng = np.random.default_rng(5)
     n = 400
-    records = pd.DataFrame(
-        {"label": rng.integers(0, 2, n), "view": "AP", "sex": "M", "age": rng.integers(20, 80, n)}
-    )
+    records = pd.DataFrame({"label": rng.integers(0, 2, n), "view": "AP", "sex": "M", "age": rng.integers(20, 80, n)})
     pixels = rng.integers(0, 255, (n, 16, 16), dtype=np.uint8)
     references = ReferencePredictors(records, pixels)
     folds = rng.integers(1, 6, n)

@@ -28,9 +28,7 @@ def data_dir(make_dataset, in_tmp) -> Path:
 
 
 class TestControls:
-    def test_duplicates_are_as_many_real_positives_as_there_are_synthetic_images(
-        self, data_dir, in_tmp, monkeypatch
-    ):
+    def test_duplicates_are_as_many_real_positives_as_there_are_synthetic_images(self, data_dir, in_tmp, monkeypatch):
         from arms import training as arm_training
 
         pools, fit = [], arm_training.fit_heads
@@ -61,9 +59,7 @@ class TestControls:
         )
         assert metrics["n_duplicated"] == metrics["n_synthetic"] == 0
 
-    def test_a_control_never_trains_on_synthetic_images_so_their_origin_does_not_matter(
-        self, data_dir, in_tmp
-    ):
+    def test_a_control_never_trains_on_synthetic_images_so_their_origin_does_not_matter(self, data_dir, in_tmp):
         paths.synthetic_manifest("data/synthetic").unlink()
         run(*frozen(in_tmp), "--k-folds", "2", "--control", "duplicate-positives")
         assert metrics_of("control_duplicate")["red_flags"] == []
@@ -150,16 +146,12 @@ class TestLabels:
         assert metrics_of("augmented")["synthetic"]["label"] == 0
         assert metrics_of("control_duplicate")["n_extra_positive"] == 0
 
-    def test_a_generator_that_saw_negatives_of_a_fold_or_of_the_test_set_is_found_out(
-        self, both, data_dir, in_tmp
-    ):
+    def test_a_generator_that_saw_negatives_of_a_fold_or_of_the_test_set_is_found_out(self, both, data_dir, in_tmp):
         run(*frozen(in_tmp), "--k-folds", "2", "--use-synthetic", *self.BOTH)
         assert load_json(METRICS / "augmented_cv_summary.json")["contaminated_folds"] == [1, 2]
         images = pd.DataFrame(load_json(data_dir / paths.SPLITS)["images"])
         unseen = images[(images["role"] == "test") & (images["label"] == 0)].iloc[0]
-        make_synthetic(
-            Path("data/normal"), 24, [*both["image_id"], unseen["image_id"]], list(both["patient"]), label=0
-        )
+        make_synthetic(Path("data/normal"), 24, [*both["image_id"], unseen["image_id"]], list(both["patient"]), label=0)
         with pytest.raises(UserError, match=r"normal: its generator was trained on patients of the test set"):
             run(*frozen(in_tmp), "--k-folds", "0", "--use-synthetic", *self.BOTH)
 
@@ -231,9 +223,7 @@ class TestRepeats:
         assert not list(METRICS.glob("baseline_r?_*")) and not list(Path("models").glob("baseline_r?_*"))
         assert metrics_of("baseline")["repeats"] == 1
 
-    def test_resumed_runs_do_not_train_finished_repeats_again(
-        self, make_dataset, in_tmp, monkeypatch, capsys
-    ):
+    def test_resumed_runs_do_not_train_finished_repeats_again(self, make_dataset, in_tmp, monkeypatch, capsys):
         from arms import training as arm_training
 
         make_dataset()
@@ -261,9 +251,7 @@ class TestRepeats:
 
 
 class TestCleanFolds:
-    def test_fold_folders_make_the_folds_clean_and_the_main_folder_the_final_model(
-        self, data_dir, in_tmp, monkeypatch
-    ):
+    def test_fold_folders_make_the_folds_clean_and_the_main_folder_the_final_model(self, data_dir, in_tmp, monkeypatch):
         from arms import training as arm_training
         from dataset.records import load_dataset
 

@@ -85,9 +85,7 @@ def run_and_fail(folder: Path, before: str = "") -> subprocess.CompletedProcess:
         "run_script(main)"
     )
     environment = os.environ | {"PYTHONPATH": str(SRC)}
-    return subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, env=environment
-    )
+    return subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, env=environment)
 
 
 def test_a_bug_ends_in_one_line_and_its_traceback_is_in_the_log_file(tmp_path):
@@ -95,8 +93,7 @@ def test_a_bug_ends_in_one_line_and_its_traceback_is_in_the_log_file(tmp_path):
     (file,) = (tmp_path / "results" / "logs").glob("train_x-*.log")
     assert done.returncode == 1
     assert done.stderr == (
-        "error: unexpected ZeroDivisionError: division by zero; the traceback is in "
-        f"results/logs/{file.name}\n"
+        f"error: unexpected ZeroDivisionError: division by zero; the traceback is in results/logs/{file.name}\n"
     )
     text = file.read_text()
     assert text.startswith("python train_x.py --data-dir data\nPython 3.") and "torch" in text.splitlines()[1]

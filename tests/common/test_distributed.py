@@ -51,9 +51,7 @@ def two_processes(code: str) -> list[tuple[int, str]]:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    imports = (
-        "from common.command_line import run_script\nfrom common.distributed import *\nfrom utils import *"
-    )
+    imports = "from common.command_line import run_script\nfrom common.distributed import *\nfrom utils import *"
     code = f"{imports}\n{code}\nrun_script(main)"
     started = [python("-c", code, RANK=str(rank), LOCAL_RANK=str(rank), **both) for rank in (0, 1)]
     return [(process.returncode, err) for process in started for _, err in [process.communicate(timeout=300)]]

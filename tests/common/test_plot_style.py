@@ -79,9 +79,7 @@ def test_grid_with_labels_boxes_and_a_long_title():
 def test_real_images_are_left_out_when_told():
     rng = np.random.default_rng(0)
     real, synthetic = (rng.integers(0, 256, (8, 32, 32), dtype=np.uint8) for _ in range(2))
-    both = image_figures.real_vs_synthetic(
-        real, synthetic, "t", (synthetic[:2], real[:2], ["r = 0.9", "r = 0.8"])
-    )
+    both = image_figures.real_vs_synthetic(real, synthetic, "t", (synthetic[:2], real[:2], ["r = 0.9", "r = 0.8"]))
     assert len(both.axes[0].images) == 8 + 8 + 2 + 2
     alone = image_figures.real_vs_synthetic(None, synthetic, "t")
     shown = [image.get_array() for image in alone.axes[0].images]

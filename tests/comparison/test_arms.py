@@ -429,8 +429,7 @@ def test_too_few_images_for_the_margin(two):
     assert "with 120 images" in flag and f"is {points:.1f} points; the margin is 1 point" in flag
     assert not any("TOO FEW" in flag for flag in compared(two, margin=0.5)["flags"])
     assert any(
-        "one training run, so the intervals leave out the variance between seeds" in flag
-        for flag in result["flags"]
+        "one training run, so the intervals leave out the variance between seeds" in flag for flag in result["flags"]
     )
 
 

@@ -363,8 +363,6 @@ def test_copies_of_other_kinds_are_said_not_to_be_looked_for(fresh, real):
 
 def test_pictures_name_the_kind_of_real_images(phantoms, tmp_path):
     images = loaded(phantoms, tmp_path / "synthetic", label=0, **{"class": "normal"})
-    figure = image_figures.real_vs_synthetic(
-        images.training.pixels[:8], images.synthetic.pixels, "t", kind=images.kind
-    )
+    figure = image_figures.real_vs_synthetic(images.training.pixels[:8], images.synthetic.pixels, "t", kind=images.kind)
     written = [item.get_text() for item in figure.findobj(lambda item: hasattr(item, "get_text"))]
     assert "Real: training negatives of class Normal, drawn at random" in written

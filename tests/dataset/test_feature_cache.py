@@ -87,10 +87,7 @@ class TestLookUp:
         cache(tmp_path / "c").features(images)
         backwards = load_images(records.iloc[::-2].reset_index(drop=True), SIDE)
         part = cache(tmp_path / "c")
-        assert (
-            np.array_equal(part.features(backwards), cache(None).features(backwards))
-            and part.compute.seen == []
-        )
+        assert np.array_equal(part.features(backwards), cache(None).features(backwards)) and part.compute.seen == []
         rows = np.array([7, 2])
         assert np.array_equal(part.features(images, rows), cache(None).features(images)[rows])
 
@@ -112,9 +109,7 @@ class TestLookUp:
         if what == "content":
             Image.fromarray(np.zeros((SIDE, SIDE), np.uint8)).save(records["path"][3])
         changed = load_images(records, SIDE if what == "content" else 2 * SIDE)
-        again = FeatureCache(
-            tmp_path / "c", {"network": "means"}, lambda p, i: Counting()(p[:, :SIDE, :SIDE], i), SIDE
-        )
+        again = FeatureCache(tmp_path / "c", {"network": "means"}, lambda p, i: Counting()(p[:, :SIDE, :SIDE], i), SIDE)
         features = again.features(changed)
         assert np.allclose(features, changed.pixels[:, :SIDE, :SIDE].mean(axis=2) / 7, rtol=1e-3)
 
@@ -136,17 +131,13 @@ class TestLookUp:
 
         watched = Watched()
         features = cache(None).features(ImageSet(images.records, watched, []))
-        assert (
-            np.array_equal(features, cache(None).features(images)) and watched.longest == feature_cache.BLOCK
-        )
+        assert np.array_equal(features, cache(None).features(images)) and watched.longest == feature_cache.BLOCK
 
     def test_a_memory_map_that_was_let_go_is_read_again(self, images, tmp_path):
         np.save(tmp_path / "pixels.npy", images.pixels)
         mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
         features = cache(None).features(ImageSet(images.records, mapped[:], []))
-        assert np.array_equal(features, cache(None).features(images)) and np.array_equal(
-            mapped, images.pixels
-        )
+        assert np.array_equal(features, cache(None).features(images)) and np.array_equal(mapped, images.pixels)
 
 
 class TestDamage:
@@ -353,9 +344,7 @@ class TestParity:
 
 
 class TestClassifierCache:
-    def test_the_space_depends_on_all_that_features_do_but_not_on_the_head(
-        self, model, tmp_path, monkeypatch
-    ):
+    def test_the_space_depends_on_all_that_features_do_but_not_on_the_head(self, model, tmp_path, monkeypatch):
         def key(of: PneumoniaClassifier = model, precision: str = "fp32", view: int = 0) -> str:
             caches = classifier.feature_caches(of, tmp_path, device=CPU, precision=precision, views=view + 1)
             return caches[view].key

@@ -449,8 +449,7 @@ class TestTogether:
         """Three processes at once: each gets the pixels, and every image is decoded by one of them alone."""
         command = loading_process(records, cache, "time.sleep(0.02); print('DECODED')")
         processes = [
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            for _ in range(3)
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in range(3)
         ]
         out = [process.communicate(timeout=60)[0] for process in processes]
         assert sum(text.count("DECODED") for text in out) == 12

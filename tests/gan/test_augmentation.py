@@ -23,9 +23,7 @@ def test_shifts_are_by_whole_pixels_up_to_an_eighth_and_filled_with_the_backgrou
     given = images(4, channels)  # 16 px: at most 2
     numbers = torch.tensor([[0.0, 0.0], [0.9999, 0.9999], [0.5, 0.9999], [0.25, 0.65]])
     moved = gan_augment.shifted(given, numbers).numpy()
-    for image, before, (down, right) in zip(
-        moved, given.numpy(), [(-2, -2), (2, 2), (0, 2), (-1, 1)], strict=True
-    ):
+    for image, before, (down, right) in zip(moved, given.numpy(), [(-2, -2), (2, 2), (0, 2), (-1, 1)], strict=True):
         expected = np.full_like(before, -1.0)
         for y in range(16):
             for x in range(16):

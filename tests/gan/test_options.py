@@ -166,9 +166,7 @@ def test_help_says_what_each_preset_makes_of_a_flag():
     assert text["mbstd"] == "(default: off)"
 
 
-def test_an_option_in_the_table_is_in_help_recorded_and_compared_on_resume(
-    data_dir, tmp_path, monkeypatch, capsys
-):
+def test_an_option_in_the_table_is_in_help_recorded_and_compared_on_resume(data_dir, tmp_path, monkeypatch, capsys):
     toy = Option("--toy", "a toy", Affects.RUN, type=int, default=3, metavar="N", set_by_study=True)
     monkeypatch.setattr(gan_options, "OPTIONS", (*gan_options.OPTIONS, toy))
     with pytest.raises(SystemExit):

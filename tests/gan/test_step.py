@@ -248,9 +248,7 @@ def test_lazy_penalties_come_every_so_many_steps_with_that_weight(monkeypatch):
     total = sum(torch.autograd.grad(gan.D(real)[i], real)[0][i].square().sum() for i in range(4)) / 4
     assert line["r1"] == pytest.approx(total.item(), rel=1e-4)
     penalty = gan_losses.zero_gradient_penalty(real, gan.D(real))
-    by_hand = torch.autograd.grad(
-        penalty, list(gan.D.parameters()), allow_unused=True, materialize_grads=True
-    )
+    by_hand = torch.autograd.grad(penalty, list(gan.D.parameters()), allow_unused=True, materialize_grads=True)
     torch.testing.assert_close(once - none, torch.cat([g.flatten() for g in by_hand]), rtol=1e-3, atol=1e-5)
 
 

@@ -169,9 +169,7 @@ def test_a_collapse_that_only_the_end_finds_is_an_error_too(data_dir, tmp_path, 
     assert paths.generator_final(tmp_path / "models").is_file()
 
 
-def test_the_summary_names_the_best_generator_that_is_kept(
-    data_dir, tmp_path, at_any_cost, monkeypatch, capsys
-):
+def test_the_summary_names_the_best_generator_that_is_kept(data_dir, tmp_path, at_any_cost, monkeypatch, capsys):
     """Also where the evaluation after the last epoch found it."""
     kids = iter([0.3, 0.1])
     original = evaluation.Monitor.in_space
@@ -279,9 +277,7 @@ def test_a_collapse_is_told_everywhere_and_ends_the_run_on_request(
 
 
 def test_a_generator_of_training_images_is_told_of(data_dir, tmp_path, at_any_cost, monkeypatch):
-    monkeypatch.setattr(
-        trainer.Trainer, "sample", lambda run, z, label: run.data.pixels[: len(z)].cpu().numpy()
-    )
+    monkeypatch.setattr(trainer.Trainer, "sample", lambda run, z, label: run.data.pixels[: len(z)].cpu().numpy())
     train(data_dir, tmp_path, "--epochs", "1", "--metrics-interval", "1")
     assert [line["rule"] for line in history(tmp_path)["warnings"]] == ["copying"]
 
@@ -366,9 +362,7 @@ def test_a_dry_run_says_what_there_would_be_and_writes_nothing(data_dir, tmp_pat
     assert "ABOUT" in text
 
 
-def test_previewed_augmentations_are_real_images_and_only_shown_on_request(
-    data_dir, tmp_path, capsys, monkeypatch
-):
+def test_previewed_augmentations_are_real_images_and_only_shown_on_request(data_dir, tmp_path, capsys, monkeypatch):
     """Networks, VGG16 and the other images are left alone."""
     decoded, original = [], data_loader.read_image
     monkeypatch.setattr(data_loader, "read_image", lambda *a, **k: decoded.append(a) or original(*a, **k))

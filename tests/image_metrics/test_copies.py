@@ -34,9 +34,7 @@ def yardstick(world) -> np.ndarray:
     return detail_distances(world["heldout"], world["training"])
 
 
-@pytest.mark.parametrize(
-    "kind", ["exact", "brighter", "moved by 1 pixel", "moved by 2 pixels", "blurred", "noisy"]
-)
+@pytest.mark.parametrize("kind", ["exact", "brighter", "moved by 1 pixel", "moved by 2 pixels", "blurred", "noisy"])
 def test_planted_copies_are_flagged_and_traced_to_their_originals(world, yardstick, kind):
     distances = detail_distances(world[kind], world["training"])
     found = near_copies(distances, yardstick)
@@ -109,9 +107,7 @@ def test_a_generator_that_follows_its_training_images_is_outside_chance():
     patients = np.arange(90) // 2, 1000 + np.arange(40)
 
     def closer(made: np.ndarray) -> dict:
-        return closer_to_training(
-            euclid(made, training), euclid(made, heldout), *patients, seed=2, permutations=200
-        )
+        return closer_to_training(euclid(made, training), euclid(made, heldout), *patients, seed=2, permutations=200)
 
     honest = closer(rng.normal(size=(300, 6)))
     low, high = honest["chance95"]

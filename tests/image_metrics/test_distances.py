@@ -108,9 +108,7 @@ def test_every_distance_uses_the_same_n_and_the_floor_is_below_a_real_shift(rng)
 def test_draws_never_mix_patients_and_can_be_read_twice(rng):
     training = np.arange(40.0)[:, None]  # the feature is the row
     patients = np.arange(40) // 4
-    sets = equal_draws(
-        training, patients, 100 + training, 200 + training[:19], max_images=99, seed=1, draws=3
-    )
+    sets = equal_draws(training, patients, 100 + training, 200 + training[:19], max_images=99, seed=1, draws=3)
     assert sets.n == 19 and sets.draws == 3
     draws = list(sets)
     assert len(draws) == 3

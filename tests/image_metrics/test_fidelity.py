@@ -162,9 +162,7 @@ def test_summary_counts_pairs_and_images():
 
 def test_relative_diversity_is_one_for_equal_spread_and_nothing_for_one_image():
     def ratio(mean, sd, n_pairs):
-        return fidelity.relative_diversity({"ssim": mean, "ssim_sd": sd, "n_pairs": n_pairs}, real)[
-            "ssim_diversity"
-        ]
+        return fidelity.relative_diversity({"ssim": mean, "ssim_sd": sd, "n_pairs": n_pairs}, real)["ssim_diversity"]
 
     real = {"ssim": 0.4, "ssim_sd": 0.1, "n_pairs": 100}
     same = fidelity.relative_diversity(real, real)

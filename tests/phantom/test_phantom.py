@@ -40,9 +40,7 @@ def digests(folder: Path) -> dict[str, str]:
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 training and 6 test images, made by the command that a user types."""
     folder = tmp_path_factory.mktemp("phantoms") / "data"
-    script.main(
-        f"--output-dir {folder} --num-images 40 --num-test-images 6 --image-size {SIZE} --seed 3".split()
-    )
+    script.main(f"--output-dir {folder} --num-images 40 --num-test-images 6 --image-size {SIZE} --seed 3".split())
     return folder
 
 
@@ -201,9 +199,7 @@ def test_training_table_has_the_real_layout(dataset: Path):
     assert all(re.fullmatch(f"{negative}|{positive}", line) for line in lines[1:])
     table = pd.read_csv(dataset / paths.TRAIN_METADATA)
     assert table["patientId"].nunique() == 40
-    boxes = {
-        record.image_id: draw_scene(record, 3).boxes for record in phantom_records(40, 3) if record.target
-    }
+    boxes = {record.image_id: draw_scene(record, 3).boxes for record in phantom_records(40, 3) if record.target}
     assert len(boxes) > 0
     positives = table[table["Target"] == 1].astype(dict.fromkeys(["x", "y", "width", "height"], int))
     for image_id, rows in positives.groupby("patientId"):

@@ -22,9 +22,7 @@ def texts(figure: Figure) -> str:
 
 def segments(ax) -> list[tuple[list[float], list[float]]]:
     """(x, y) of the lines of two points: intervals, and lines across the whole axes."""
-    return [
-        (list(line.get_xdata()), list(line.get_ydata())) for line in ax.lines if len(line.get_xdata()) == 2
-    ]
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in ax.lines if len(line.get_xdata()) == 2]
 
 
 def small() -> dict:
@@ -41,9 +39,7 @@ def test_differences_draws_every_pair_with_its_interval_margin_and_verdict():
         drawn = [x for x, y in segments(ax) if y[0] == y[1]]
         wanted = [[scale * bound for bound in pair[f"{metric}_ci95"]] for pair in content["pairs"]]
         np.testing.assert_allclose(drawn, wanted)
-        points = [
-            (line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if len(line.get_xdata()) == 1
-        ]
+        points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if len(line.get_xdata()) == 1]
         values = [scale * pair[f"{metric}_difference"] for pair in content["pairs"]]
         np.testing.assert_allclose(points, list(zip(values, range(6), strict=True)))
         low, high = ax.get_xlim()
@@ -86,9 +82,7 @@ def test_curves_are_those_given_and_the_legend_states_the_areas():
     figure = figures.roc_pr(curves, content)
     roc, pr = figure.axes
     assert sum(len(line.get_xdata()) == 20 for line in roc.lines) == 4
-    styles = {
-        (to_rgb(line.get_color()), line.get_linestyle()) for line in roc.lines if len(line.get_xdata()) == 20
-    }
+    styles = {(to_rgb(line.get_color()), line.get_linestyle()) for line in roc.lines if len(line.get_xdata()) == 20}
     assert len(styles) == 4
     prevalence = content["test_set"]["prevalence"]
     assert any(np.allclose(y, prevalence) for _, y in segments(pr))

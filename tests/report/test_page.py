@@ -83,14 +83,10 @@ def test_the_page_begins_with_the_verdict_then_the_warnings_then_the_contents(fi
     page = Page(content)
     assert page.open == []
     verdict = " ".join(page.text["verdict"].split())
-    assert verdict.startswith(
-        "VerdictCompared with baseline, augmented shows no evidence of a difference in acc"
-    )
+    assert verdict.startswith("VerdictCompared with baseline, augmented shows no evidence of a difference in acc")
     assert "Compared with control_duplicate, augmented" in verdict
     body = content[content.index("<body>") :]
-    places = [
-        body.index(mark) for mark in ('id="verdict"', 'id="warnings"', "<nav", 'id="test-set"', "<table")
-    ]
+    places = [body.index(mark) for mark in ('id="verdict"', 'id="warnings"', "<nav", 'id="test-set"', "<table")]
     assert places == sorted(places)
     assert "Back to the verdict" not in page.text["verdict"]
     del findings.flags[:]
@@ -134,9 +130,7 @@ def test_pictures_stand_in_their_sections_as_they_are(findings, tmp_path):
 
 
 def test_a_section_of_pictures_alone_is_there(findings, tmp_path):
-    assert findings.quality is None and "Synthetic images beside real ones" in compose_page(
-        findings, tmp_path
-    )
+    assert findings.quality is None and "Synthetic images beside real ones" in compose_page(findings, tmp_path)
 
 
 def test_words_from_files_are_escaped_and_commands_in_them_marked(findings, tmp_path):

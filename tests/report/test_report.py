@@ -167,10 +167,7 @@ def test_goal_is_met_or_not_and_by_how_much():
         "baseline": {"met": True, "difference": 0.0123}, "augmented": {"met": False, "difference": -0.05}
     }  # fmt: skip
     text = one_line(compose(full(content)))
-    assert (
-        "85 % accuracy is met by baseline (by 1.2 points) and not met by augmented (5.0 points short)."
-        in text
-    )
+    assert "85 % accuracy is met by baseline (by 1.2 points) and not met by augmented (5.0 points short)." in text
 
 
 def test_moved_prior_is_said_of_the_arms_that_have_more_positives():

@@ -65,9 +65,7 @@ class TestClusterBootstrap:
         probabilities = np.clip(labels * 0.3 + rng.random(100) * 0.7, 0, 1)
         single = bs.bootstrap_interval(labels, probabilities, np.arange(100), "accuracy")
         patients = np.repeat(np.arange(100), 9)
-        repeated = bs.bootstrap_interval(
-            np.repeat(labels, 9), np.repeat(probabilities, 9), patients, "accuracy"
-        )
+        repeated = bs.bootstrap_interval(np.repeat(labels, 9), np.repeat(probabilities, 9), patients, "accuracy")
         assert repeated == pytest.approx(single, abs=1e-9)
 
     def test_paired_difference(self):

@@ -39,9 +39,7 @@ def test_delong_agrees_with_all_pairs(ties):
         assert areas == pytest.approx(expected_areas)
         assert areas == pytest.approx([roc_auc_score(labels, row) for row in scores])
         assert covariance == pytest.approx(expected)
-        z = (expected_areas[1] - expected_areas[0]) / np.sqrt(
-            expected[0, 0] + expected[1, 1] - 2 * expected[0, 1]
-        )
+        z = (expected_areas[1] - expected_areas[0]) / np.sqrt(expected[0, 0] + expected[1, 1] - 2 * expected[0, 1])
         assert pt.delong_p(labels, *scores) == pytest.approx(2 * norm.cdf(-abs(z)))
 
 
@@ -91,9 +89,7 @@ def test_nadeau_bengio_by_hand():
     result = pt.nadeau_bengio([0.01, 0.02, 0.03, 0.02, 0.02], [180] * 5)
     assert result["difference"] == pytest.approx(0.02)
     assert result["p"] == pytest.approx(0.013517, abs=1e-6)
-    assert result["ci95"] == pytest.approx(
-        [0.02 - 2.776445 * 0.00474342, 0.02 + 2.776445 * 0.00474342], abs=1e-7
-    )
+    assert result["ci95"] == pytest.approx([0.02 - 2.776445 * 0.00474342, 0.02 + 2.776445 * 0.00474342], abs=1e-7)
     rng = np.random.default_rng(1)
     a, b = rng.random(5), rng.random(5)
     naive = ttest_rel(b, a)

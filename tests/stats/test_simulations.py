@@ -81,9 +81,7 @@ def one_test(study: Study, number: int, statistic: str) -> tuple[ResampledScore,
     rng = np.random.default_rng([number, study.n_runs, study.n_images])
     patients, labels, seen = study.people(rng)
     draws = PatientDraws(patients, RESAMPLES, seed=number)
-    a, b = (
-        resample_score(draws, METRICS[statistic], labels, study.runs(rng, labels, seen)) for _ in range(2)
-    )
+    a, b = (resample_score(draws, METRICS[statistic], labels, study.runs(rng, labels, seen)) for _ in range(2))
     return a, b, draws.n_patients
 
 
@@ -116,9 +114,7 @@ def test_ignoring_patients_would_fail():
         patients, labels, seen = study.people(rng)
         runs = study.runs(rng, labels, seen)
         for unit, groups in (("patients", patients), ("images", np.arange(len(labels)))):
-            arm = resample_score(
-                PatientDraws(groups, RESAMPLES, seed=number), METRICS["accuracy"], labels, runs
-            )
+            arm = resample_score(PatientDraws(groups, RESAMPLES, seed=number), METRICS["accuracy"], labels, runs)
             low, high = percentile_interval(arm.patients)
             held[unit] += low <= truth <= high
     assert held["images"] < 0.92 * 300 < held["patients"]

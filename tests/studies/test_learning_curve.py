@@ -38,9 +38,7 @@ def test_points_agree_with_the_comparison_of_their_fraction(points):
                 assert point["accuracy"] == pytest.approx(own["accuracy"])
                 assert point["auroc_ci95"] == own["auroc_ci95"]
                 assert point["accuracy_ci95"] == own["accuracy_ci95"]
-                assert [row["auroc"] for row in point["per_repeat"]] == [
-                    row["auroc"] for row in own["per_repeat"]
-                ]
+                assert [row["auroc"] for row in point["per_repeat"]] == [row["auroc"] for row in own["per_repeat"]]
     assert curve["points"][0]["optimizer_steps"] == 501 and curve["points"][-1]["seeds"] == [42, 43, 44]
 
 
@@ -63,9 +61,7 @@ def test_differences_are_paired_and_adjusted_over_the_whole_study(points):
 
 
 def test_with_one_run_the_interval_is_the_paired_bootstrap(points):
-    single = [
-        dataclasses.replace(point, arm=dataclasses.replace(point.arm, repeats=())) for point in points[:2]
-    ]
+    single = [dataclasses.replace(point, arm=dataclasses.replace(point.arm, repeats=())) for point in points[:2]]
     curve = learning_curve.build_learning_curve(single, n_resamples=300, seed=5)
     a, b = (point.arm.predictions for point in single)
     for name in ("accuracy", "auroc"):
@@ -102,9 +98,7 @@ def test_unequal_training_and_stale_files_are_flagged(points):
 
 def test_points_on_other_test_images_are_refused(points, tmp_path):
 
-    write_arm(
-        paths.study_fraction(tmp_path, 0.5) / "metrics", "baseline", fake_records(100), train_fraction=0.5
-    )
+    write_arm(paths.study_fraction(tmp_path, 0.5) / "metrics", "baseline", fake_records(100), train_fraction=0.5)
     found = learning_curve.find_points(tmp_path)
     with pytest.raises(UserError, match=r"baseline at 0.5, which cannot stand .* different images"):
         learning_curve.check_points(found, tmp_path)

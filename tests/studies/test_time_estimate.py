@@ -192,9 +192,7 @@ def steps_of(part: Part) -> list[tuple[Part, Step]]:
     ]
 
 
-def beyond_start(
-    due: list[tuple[Part, Step]], work: ClassifierWork = STUDY_WORK, **options: Any
-) -> list[float]:
+def beyond_start(due: list[tuple[Part, Step]], work: ClassifierWork = STUDY_WORK, **options: Any) -> list[float]:
     how = {"n_scored": 30, "cached": True} | options
     return [s - SCRIPT_SECONDS for s in time_estimate.study_seconds(due, work, STUDY_GAN, SPEEDS, **how)]
 
@@ -205,9 +203,7 @@ class TestStudy:
     def test_real_images_are_decoded_and_their_features_computed_once(self):
         seconds = beyond_start(steps_of(SMALL) + steps_of(ALL))
         new = self.NEW
-        assert seconds == pytest.approx(
-            [130 * new, 2.0, 0.04, 40 * new, 0.0, 100 * new, 2.0, 0.08, 80 * new, 0.0]
-        )
+        assert seconds == pytest.approx([130 * new, 2.0, 0.04, 40 * new, 0.0, 100 * new, 2.0, 0.08, 80 * new, 0.0])
 
     def test_without_a_cache_every_step_computes_them_anew(self):
         expected = [130 * self.NEW, 2.0 + 20 * 0.003, 0.04, 170 * self.NEW, 130 * self.NEW]

@@ -115,9 +115,7 @@ def read_made(file: Path) -> MadeImages | None:
     """Read the images and facts that a run left; None if they are missing or damaged."""
     try:
         with np.load(file, allow_pickle=False) as content:
-            images: dict[str, np.ndarray] = {
-                name: content[name] for name in (RAW, AVERAGED) if name in content
-            }
+            images: dict[str, np.ndarray] = {name: content[name] for name in (RAW, AVERAGED) if name in content}
             facts = json.loads(str(content["facts"]))
         cost = benchmark_paths.unit_cost(file.parent)
         return MadeImages(images, facts | (load_json(cost) if cost.is_file() else {}))
@@ -202,9 +200,7 @@ def sample_ours(folder: Path, seed: int, setup: RunSetup) -> tuple[dict[str, np.
     for name, weights in ((RAW, state["G"]), (AVERAGED, averaged["state_dict"])):
         generator = generator_from_checkpoint(averaged | {"state_dict": weights}, name)
         make = ImageMaker(generator, seed, torch.device(setup.device))
-        images[name] = np.concatenate(
-            [make(numbers[start : start + 50]) for start in range(0, setup.count, 50)]
-        )
+        images[name] = np.concatenate([make(numbers[start : start + 50]) for start in range(0, setup.count, 50)])
     history = load_json(paths.gan_history(folder / "out" / "metrics", fold))
     d_parameters = sum(value.numel() for name, value in state["D"].items() if "running" not in name)
     facts = {

@@ -73,9 +73,7 @@ def option_contender(text: str) -> Contender:
     """
     name, given, flags = text.partition("=")
     if not given and name not in OPTION_SETS:
-        raise UserError(
-            f"--set {name}: no such set of options; use NAME=FLAGS or one of {', '.join(OPTION_SETS)}"
-        )
+        raise UserError(f"--set {name}: no such set of options; use NAME=FLAGS or one of {', '.join(OPTION_SETS)}")
     return Contender(name.strip(), tuple(shlex.split(flags if given else OPTION_SETS[name])))
 
 

@@ -98,9 +98,7 @@ def load_benchmark_data(
     frozen = load_or_create_splits(dataset, splits)
     parts = training_part(frozen, 1.0, fold, K_FOLDS)
     learned, heldout = (
-        load_images(
-            select(dataset, parts, role), image_size, workers=workers, skip_bad=skip_bad, cache_dir=cache_dir
-        )
+        load_images(select(dataset, parts, role), image_size, workers=workers, skip_bad=skip_bad, cache_dir=cache_dir)
         for role in (TRAIN, VALIDATION)
     )
     origin: Origin = {

@@ -53,9 +53,7 @@ def contenders_figure(content: GeneratorBenchmark, summaries: Summaries) -> Figu
                 _draw_intervals(ax, summaries, names, budgets, space)
             for row in rows:
                 place = _place(row["contender"], row["budget"], names, budgets)
-                _draw_point(
-                    ax, row, place, MARKERS[budgets.index(row["budget"]) % len(MARKERS)], space, score
-                )
+                _draw_point(ax, row, place, MARKERS[budgets.index(row["budget"]) % len(MARKERS)], space, score)
             for number, control in enumerate(content["controls"].values(), len(names)):
                 ax.plot(control["spaces"][space][score], number, "x", color=INK, markersize=6)
             _set_axes(ax, order, space if row_of_axes == 0 else None, score)
@@ -71,9 +69,7 @@ def contenders_figure(content: GeneratorBenchmark, summaries: Summaries) -> Figu
     return figure
 
 
-def _draw_intervals(
-    ax: Axes, summaries: Summaries, names: Sequence[str], budgets: Sequence[str], space: str
-) -> None:
+def _draw_intervals(ax: Axes, summaries: Summaries, names: Sequence[str], budgets: Sequence[str], space: str) -> None:
     for (budget, contender), one in summaries.items():
         if one.finished:
             found, place = one.spaces[space], _place(contender, budget, names, budgets)

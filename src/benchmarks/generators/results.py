@@ -107,9 +107,7 @@ def read_results(file: Path) -> GeneratorBenchmark:
     """Read a result file; raises ``UserError`` if it is missing or of another format."""
     content = load_json(file, "`python src/benchmark_gan.py`")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(
-            f"{public_path(file)} is no {FORMAT} file; give another --output-dir, or move it away"
-        )
+        raise UserError(f"{public_path(file)} is no {FORMAT} file; give another --output-dir, or move it away")
     return cast(GeneratorBenchmark, content)
 
 

@@ -40,10 +40,7 @@ class Scorer:
         """Compute features, float32 [N, 512], of images uint8 [N, S, S]."""
         parts = as_tensor(np.ascontiguousarray(pixels)).split(64)
         return torch.cat(
-            [
-                pooled_features(self.network, to_classifier_range(part.to(self.device))).float().cpu()
-                for part in parts
-            ]
+            [pooled_features(self.network, to_classifier_range(part.to(self.device))).float().cpu() for part in parts]
         ).numpy()
 
 
@@ -109,9 +106,7 @@ def pooled_features(network: ResNet, images: torch.Tensor) -> torch.Tensor:
     return trunk(images).flatten(1)
 
 
-def train_scorer(
-    images: ImageSet, image_size: int, device: torch.device, precision: str, epochs: int
-) -> ResNet:
+def train_scorer(images: ImageSet, image_size: int, device: torch.device, precision: str, epochs: int) -> ResNet:
     """Train with AdamW, one cycle of the learning rate, light augmentation, and positives weighted up."""
     torch.manual_seed(derive_seed(SEED, "scorer"))
     network = build_scorer(image_size).to(device).train()

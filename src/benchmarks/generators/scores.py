@@ -68,12 +68,10 @@ class Judge:
             "resnet18": resnet18, "hog": hog_features, "pixels": thumbnail_features
         }  # fmt: skip
         self.real = {
-            space: (features(self.training), features(self.reference))
-            for space, features in self.features.items()
+            space: (features(self.training), features(self.reference)) for space, features in self.features.items()
         }
         self.kernels = {
-            space: KernelReference(reference, data.reference_patients)
-            for space, (_, reference) in self.real.items()
+            space: KernelReference(reference, data.reference_patients) for space, (_, reference) in self.real.items()
         }
         self.spread = {space: mean_distance(training) for space, (training, _) in self.real.items()}
         self.yardstick = detail_distances(self.reference, self.training)
@@ -200,9 +198,7 @@ def nearest_generator(scored: Mapping[str, ImageScores]) -> Literal["raw", "aver
     """
     if AVERAGED not in scored or RAW not in scored:
         return shipped_generator(scored)
-    kids = {
-        name: [score["spaces"][space]["kid_learned"] for space in SPACES] for name, score in scored.items()
-    }
+    kids = {name: [score["spaces"][space]["kid_learned"] for space in SPACES] for name, score in scored.items()}
     wins = sum(averaged <= raw for averaged, raw in zip(kids[AVERAGED], kids[RAW], strict=True))
     return AVERAGED if 2 * wins > len(SPACES) else RAW
 

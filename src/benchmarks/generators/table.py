@@ -125,10 +125,7 @@ def quality_table(content: GeneratorBenchmark, what: str) -> list[str]:
         *aligned_columns(lines, left=(0, 1)),
         "KID with 95 % intervals over held-out patients; = cannot be told from the best of its budget; rank: "
         "mean over the spaces",
-        *(
-            f"{row['contender']}, {row['budget']}, seed {row['seed']}: {scores_in_words(row)}"
-            for row in failures
-        ),
+        *(f"{row['contender']}, {row['budget']}, seed {row['seed']}: {scores_in_words(row)}" for row in failures),
     ]
 
 

@@ -197,14 +197,10 @@ def measure_first_pass(bench: Bench) -> SpeedRow:
     )  # fmt: skip
 
 
-def note_of_same_features(
-    bench: Bench, plain: PlainBaseline, pixels: np.ndarray, features: np.ndarray
-) -> str:
+def note_of_same_features(bench: Bench, plain: PlainBaseline, pixels: np.ndarray, features: np.ndarray) -> str:
     """Check that both paths give the same ``pixels`` [N, S, S] and ``features`` [N, 2048]."""
     theirs = np.concatenate([plain_path.gray_levels(images) for images, _ in plain.loader(plain.records)])
-    same_pixels = note_of_agreement(
-        "pixels (gray levels)", float(np.abs(theirs - pixels).max()), PIXEL_TOLERANCE
-    )
+    same_pixels = note_of_agreement("pixels (gray levels)", float(np.abs(theirs - pixels).max()), PIXEL_TOLERANCE)
     expected = plain.features(plain.records)
     gap = float(np.linalg.norm(features - expected) / np.linalg.norm(expected))
     tolerance = FEATURE_TOLERANCE[bench.precision]
@@ -260,10 +256,7 @@ def measure_growth(bench: Bench) -> SpeedRow:
     """Measure by how many per cent the cost of more images differs from proportion to their number."""
     sizes = bench.sizes
     data = [phantom_folder(bench, count, sizes.small_side) for count in sizes.growth]
-    times = [
-        [run_cold(bench, folder, "growth")[0].seconds for folder in data]
-        for _ in range(sizes.command_repeats)
-    ]
+    times = [[run_cold(bench, folder, "growth")[0].seconds for folder in data] for _ in range(sizes.command_repeats)]
     medians = [statistics.median(column) for column in zip(*times, strict=True)]
     _, one, two, four = medians
     if two <= one:

@@ -107,18 +107,14 @@ def plain_features(model: PneumoniaClassifier, loader: DataLoader, device: torch
 class PlainGAN:
     """G, D and their Adam optimizers; ``vgg`` gives three feature maps of images, or is None."""
 
-    def __init__(
-        self, G: Generator, D: Discriminator, lr: float, beta1: float, vgg: nn.Module | None
-    ) -> None:
+    def __init__(self, G: Generator, D: Discriminator, lr: float, beta1: float, vgg: nn.Module | None) -> None:
         self.G, self.D, self.vgg = G, D, vgg
         self.optimizer_G = torch.optim.Adam(G.parameters(), lr=lr, betas=(beta1, 0.999))
         self.optimizer_D = torch.optim.Adam(D.parameters(), lr=lr, betas=(beta1, 0.999))
         self.cross_entropy = nn.BCEWithLogitsLoss()
 
 
-def plain_gan_step(
-    gan: PlainGAN, real: Tensor, z: Tensor, perceptual: float, matching: float
-) -> dict[str, float]:
+def plain_gan_step(gan: PlainGAN, real: Tensor, z: Tensor, perceptual: float, matching: float) -> dict[str, float]:
     """Update D, then G, once; ``real`` [B, C, S, S] in [-1, 1].
 
     Returns the losses: adversarial ones in nats, the others without their weights.

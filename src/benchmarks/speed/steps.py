@@ -66,9 +66,7 @@ def measure_unfreeze_step(bench: Bench) -> SpeedRow:
         return plain_path.plain_classifier_step(plain_model, images, labels, plain_optimizer)
 
     def ours() -> float:
-        line = train_one_epoch(
-            our_model, data, labels, rows, optimizer, precision=bench.precision, seed=bench.seed
-        )
+        line = train_one_epoch(our_model, data, labels, rows, optimizer, precision=bench.precision, seed=bench.seed)
         return line["loss"]
 
     gap = abs(plain() - ours())
@@ -141,9 +139,7 @@ def _gan_row(bench: Bench, row_id: str, with_vgg: bool) -> SpeedRow:
         return step_noise(bench.seed, gan.step, sizes.batch, LATENT_DIM).to(device)
 
     def plain() -> dict[str, float]:
-        return plain_path.plain_gan_step(
-            plain_gan, real, noise(), objective.perceptual, objective.feature_matching
-        )
+        return plain_path.plain_gan_step(plain_gan, real, noise(), objective.perceptual, objective.feature_matching)
 
     def ours() -> Tensor:
         for _ in range(cycle):
@@ -195,14 +191,10 @@ def measure_generation(bench: Bench) -> SpeedRow:
     make = ImageMaker(generator, bench.seed, device)
 
     def plain(count: int = sizes.generated) -> None:
-        plain_path.write_images_one_by_one(
-            plain_generator, z[:count].to(device), folders["plain"], GENERATED_BATCH
-        )
+        plain_path.write_images_one_by_one(plain_generator, z[:count].to(device), folders["plain"], GENERATED_BATCH)
 
     def ours(count: int = sizes.generated) -> None:
-        write_images(
-            folders["ours"], numbers[:count], make, batch_size=GENERATED_BATCH, workers=bench.workers
-        )
+        write_images(folders["ours"], numbers[:count], make, batch_size=GENERATED_BATCH, workers=bench.workers)
 
     few = min(16, sizes.generated)
     plain(few)

@@ -66,9 +66,7 @@ def test_images_of_an_earlier_time_are_scored_without_training_again(setup, judg
     [(Budget(minutes=10), ["--max-minutes 10", "--epochs 1000000"], "--resume"),
      (Budget(kimg=64), ["--kimg 64", "--resume"], "--max-minutes")],
 )  # fmt: skip
-def test_ours_are_trained_by_a_command_that_train_gan_understands(
-    budget, wanted, unwanted, setup, monkeypatch
-):
+def test_ours_are_trained_by_a_command_that_train_gan_understands(budget, wanted, unwanted, setup, monkeypatch):
     import train_gan
 
     commands = []

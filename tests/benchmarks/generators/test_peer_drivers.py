@@ -98,9 +98,7 @@ def test_an_average_begins_with_the_training(drivers):
     network, average = (torch.nn.BatchNorm1d(1, affine=True) for _ in range(2))
     moving = drivers("protocol").Average([network], [average], 0.5)
     mean, calls = 1.0, []
-    gan = SimpleNamespace(
-        EMA=lambda: calls.append("EMA"), reset_parameter_averaging=lambda: calls.append("reset")
-    )
+    gan = SimpleNamespace(EMA=lambda: calls.append("EMA"), reset_parameter_averaging=lambda: calls.append("reset"))
     assert "from step 0" in moving.take_over(gan)
     for step in range(1, 30):
         torch.nn.init.constant_(network.weight, value := 1.0 + step)

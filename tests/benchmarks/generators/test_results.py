@@ -20,9 +20,7 @@ from utils import UserError, load_json
 RESULTS = Path(__file__).resolve().parents[3] / "results"
 
 
-def test_finished_rows_are_kept_and_failures_tried_again(
-    results, setup, judge, tmp_path, monkeypatch, capsys
-):
+def test_finished_rows_are_kept_and_failures_tried_again(results, setup, judge, tmp_path, monkeypatch, capsys):
     units = [unit(tmp_path, "noise"), unit(tmp_path, "fails")]
     measure_units(units, setup, judge, results, "peers", again=False)
     made = []
@@ -117,9 +115,7 @@ def test_a_file_of_another_scorer_is_refused(results, setup, judge, tmp_path):
     measure_units([here], setup, judge, results, "peers", again=False)
     assert results.has(here)
     with pytest.raises(UserError, match="other scorer"):
-        GeneratorResults(
-            results.file, results.header | {"scorer": SCORER | {"weights_digest": "another"}}, judge
-        )
+        GeneratorResults(results.file, results.header | {"scorer": SCORER | {"weights_digest": "another"}}, judge)
 
 
 def test_a_preset_that_was_changed_is_measured_anew_and_replaces_its_row(results, judge, monkeypatch):

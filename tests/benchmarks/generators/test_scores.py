@@ -12,8 +12,7 @@ from fake_contenders import COUNT, SIDE, unit
 
 def test_copies_noise_and_collapse_are_told_apart(data, judge, setup, tmp_path):
     rows = {
-        name: measure_unit(unit(tmp_path, name), setup, judge, "peers")
-        for name in ("noise", "copies", "one image")
+        name: measure_unit(unit(tmp_path, name), setup, judge, "peers") for name in ("noise", "copies", "one image")
     }
     noise, copies, one = (rows[name]["scores"]["raw"] for name in rows)
     for space in noise["spaces"]:
@@ -87,9 +86,7 @@ def test_of_options_the_average_counts_whatever_it_scores(setup, judge, tmp_path
      (1.0, 0.0, 1.2, False)],  # the last is noise, which surrounds the reals without being near any
 )  # fmt: skip
 @pytest.mark.parametrize("where", SPACES)
-def test_trained_means_recall_precision_and_diversity_in_every_space(
-    recall, precision, diversity, trained, where
-):
+def test_trained_means_recall_precision_and_diversity_in_every_space(recall, precision, diversity, trained, where):
     spaces = {space: {"recall": 0.9, "precision": 0.9, "diversity": 0.9} for space in SPACES}
     spaces[where] = {"recall": recall, "precision": precision, "diversity": diversity}
     assert is_trained({"spaces": spaces}) is trained

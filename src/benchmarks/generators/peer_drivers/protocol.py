@@ -47,9 +47,7 @@ Build = Callable[..., Peer]
 DEFAULT, SMALL = VARIANTS = ("default", "small")
 
 
-def main(
-    build: Build, package: str | None = None, argv: list[str] | None = None, variants: bool = False
-) -> None:
+def main(build: Build, package: str | None = None, argv: list[str] | None = None, variants: bool = False) -> None:
     """Train, sample, save. ``package``: the contender's name in the package index; ``variants``: whether it
     has a small one."""
     args = parser(VARIANTS if variants else (DEFAULT,)).parse_args(argv)
@@ -134,9 +132,7 @@ class Average:
     network as it was after two steps.
     """
 
-    def __init__(
-        self, networks: list[torch.nn.Module], averages: list[torch.nn.Module], decay: float
-    ) -> None:
+    def __init__(self, networks: list[torch.nn.Module], averages: list[torch.nn.Module], decay: float) -> None:
         self.pairs, self.decay, self.steps = list(zip(networks, averages)), decay, 0  # noqa: B905
 
     @torch.no_grad()
@@ -162,8 +158,7 @@ def enlarged(reals: torch.Tensor) -> torch.Tensor:
     if side == reals.shape[-1]:
         return reals
     larger = [
-        torch.nn.functional.interpolate(part, side, mode="bilinear", align_corners=False)
-        for part in reals.split(256)
+        torch.nn.functional.interpolate(part, side, mode="bilinear", align_corners=False) for part in reals.split(256)
     ]
     return torch.cat(larger)
 
