@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -61,6 +61,16 @@ class Arm:
     predictions: pd.DataFrame | None = None
     cv_predictions: pd.DataFrame | None = None
     repeats: tuple[RepeatPredictions, ...] = ()
+
+    @property
+    def recorded(self) -> Mapping[str, Any]:
+        """The content of its ``metrics``, empty without that file."""
+        return cast("Mapping[str, Any]", self.metrics or {})
+
+    @property
+    def fold_record(self) -> Mapping[str, Any]:
+        """The content of its ``cv``, empty without that file."""
+        return cast("Mapping[str, Any]", self.cv or {})
 
     @property
     def tested(self) -> pd.DataFrame:

@@ -111,7 +111,7 @@ def compare_arms(
 
 def _recorded(arms: dict[str, Arm], key: str) -> Any:
     """Return what the first arm with a metrics file recorded under ``key``."""
-    return next((arm.metrics[key] for arm in arms.values() if arm.metrics), None)
+    return next((arm.recorded[key] for arm in arms.values() if arm.metrics), None)
 
 
 def _references(arms: dict[str, Arm], first: ArmResult) -> ReferenceScores:
@@ -139,7 +139,7 @@ def _arm_result(
     table = _predictions(arm)
     labels, probabilities = _columns(table)
     scores = classification_metrics(labels, probabilities)
-    recorded, runs = arm.metrics or {}, probabilities_of_runs(arm)
+    recorded, runs = arm.recorded, probabilities_of_runs(arm)
     folds = choose_folds(arm, baseline)
     row: dict[str, Any] = {
         "prefix": arm.prefix,

@@ -89,7 +89,7 @@ def why_no_fold_test(a: Arm, b: Arm) -> str | None:
             return f"{arm.name} has no folds (--k-folds)"
         if arm.cv["contaminated"]:
             return f"the folds of {arm.name} are contaminated"
-    first, second = a.cv or {}, b.cv or {}
+    first, second = a.fold_record, b.fold_record
     # Only what arms share: what they differ in by design is none of the options compared.
     ours, theirs = second.get("config") or {}, first.get("config") or {}
     if differ := differing_options(ours, theirs, Affects.COMPARISON | Affects.FOLDS):

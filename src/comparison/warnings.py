@@ -52,7 +52,7 @@ def _unstated(arms: Sequence[Arm]) -> list[str]:
     """Return the flags that an arm's metrics call for and its own red flags lack."""
     flags = []
     for arm in arms:
-        metrics = arm.metrics or {}
+        metrics = arm.recorded
         stated = " ".join(metrics.get("red_flags", []))
         synthetic = metrics.get("synthetic") or {}
         skipped = (metrics.get("skipped_images") or {}).get("count")
@@ -148,7 +148,7 @@ def synthetic_flags(arms: Sequence[Arm]) -> list[str]:
 
 def _manifests(arm: Arm) -> dict[str, str | None]:
     """Fold -> sha256 of a manifest, None for a folder without one; empty for arms without a folder."""
-    return (arm.metrics or {}).get("manifest_sha256") or {}
+    return arm.recorded.get("manifest_sha256") or {}
 
 
 def _unlike_folds(arm: Arm, reference: Arm) -> list[str]:
@@ -171,7 +171,7 @@ def _manifest_words(sha256: str | None) -> str:
 
 
 def _synthetic(arm: Arm) -> dict[str, Any]:
-    return (arm.metrics or {}).get("synthetic") or {}
+    return arm.recorded.get("synthetic") or {}
 
 
 def _unlike_numbers(users: Sequence[Arm]) -> list[str]:
@@ -187,12 +187,12 @@ def _unlike_numbers(users: Sequence[Arm]) -> list[str]:
 
 
 def _n_extra(arm: Arm) -> int | None:
-    metrics, used = arm.metrics or {}, _synthetic(arm).get("n_used")
+    metrics, used = arm.recorded, _synthetic(arm).get("n_used")
     return used if used is not None else metrics.get("n_synthetic") or metrics.get("n_duplicated")
 
 
 def _ratio(arm: Arm) -> str:
-    ratio = ((arm.metrics or {}).get("config") or {}).get("synthetic_ratio")
+    ratio = (arm.recorded.get("config") or {}).get("synthetic_ratio")
     return "" if ratio is None else f" (--synthetic-ratio {ratio:g})"
 
 
@@ -202,7 +202,7 @@ def analysed_others(arms: Iterable[Arm], manifest_sha256: str | None) -> str | N
 
     Without an augmented arm any other arm counts. None if they are the same or nobody can tell.
     """
-    trained = [arm for arm in arms if MAIN in _manifests(arm) and (arm.metrics or {}).get("n_synthetic")]
+    trained = [arm for arm in arms if MAIN in _manifests(arm) and arm.recorded.get("n_synthetic")]
     wanted = [arm for arm in trained if arm.name == AUGMENTED] or trained
     if not wanted or manifest_sha256 in [_manifests(arm)[MAIN] for arm in wanted]:
         return None

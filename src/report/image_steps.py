@@ -128,7 +128,7 @@ def _load_baseline(options: ImageOptions, arms: Mapping[str, Arm], splits: Split
     baseline = load_baseline(options.model_dir, arms)
     if baseline.problem:
         outcome.without(f"the baseline classifier's features: {baseline.problem}")
-    used = {name: arm.metrics["split_sha256"] for name, arm in arms.items() if arm.metrics}
+    used: dict[str, str | None] = {name: arm.metrics["split_sha256"] for name, arm in arms.items() if arm.metrics}
     if baseline.model is not None:
         used[paths.classifier_model(options.model_dir, BASELINE_PREFIX).name] = baseline.split_sha256
     if others := [name for name, sha256 in used.items() if sha256 != splits.sha256]:

@@ -227,5 +227,5 @@ def _made_by(manifest: Mapping[str, Any] | None, config: Mapping[str, Any]) -> b
 
 def _folds_command(arm: Arm, own_command: str | None) -> list[tuple[str, str]]:
     """List the run that trained the arm's folds, unless it is the one that trained its final model."""
-    command = training_command((arm.cv or {}).get("config"))
+    command = training_command(arm.fold_record.get("config"))
     return [(f"Train the folds of the arm {arm.name}", command)] if command not in (None, own_command) else []
