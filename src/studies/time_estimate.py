@@ -248,11 +248,12 @@ def estimate_classifier(work: ClassifierWork, images: Sequence[Path], device: to
     quarter = replace(speeds, step=speeds.step / 4, prediction=speeds.prediction / 4)
     half = max(1, work.epochs // 2)
     shorter = {
-        f"--image-size {work.image_size // 2}": work.seconds(quarter),
         "--k-folds 0": replace(work, k_folds=0).seconds(speeds),
         "--repeats 1": replace(work, repeats=1).seconds(speeds),
         f"--epochs {half}": replace(work, epochs=half).seconds(speeds),
     }
+    if work.image_size >= 64:  # half of less is not allowed
+        shorter[f"--image-size {work.image_size // 2}"] = work.seconds(quarter)
     if work.features_once:
         basis = f"features of {1 / speeds.prediction:,.0f} images/s; those in the cache cost nothing"
     else:
