@@ -14,6 +14,15 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NotRequired, Required, Union, get_args, get_origin, get_type_hints
 
 
+# --- making ----------------------------------------------------------------------------------------
+def with_fields(kind: Any, fields: Mapping[str, Any]) -> Any:
+    """Make a copy of ``kind``, a ``TypedDict``, with more ``fields`` (key -> type) after its own."""
+    hints = {**get_type_hints(kind, include_extras=True), **fields}
+    made = typing.TypedDict(kind.__name__, hints)  # type: ignore[misc]  # keys known at run time only
+    made.__doc__ = kind.__doc__
+    return made
+
+
 # --- checking --------------------------------------------------------------------------------------
 def format_problems(content: Any, kind: Any, place: str = "") -> list[str]:
     """Say where ``content`` (read from JSON) differs from ``kind``, a ``TypedDict``; [] if nowhere.

@@ -9,8 +9,9 @@ images against the other half, with no patient in both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
+from common.file_formats import with_fields
 from dataset.file_formats import SkippedImages
 from image_metrics.copies import CloserToTraining, NearCopies
 from image_metrics.distances import EqualDistances, MeanDistances, SubsetDistance
@@ -339,7 +340,8 @@ def _fields_of_arms() -> dict[str, Any]:
     return fields
 
 
-def _fields_of_pairs() -> dict[str, Any]:
+def fields_of_pairs() -> dict[str, Any]:
+    """List key -> type of what is said about each compared metric of a pair of arms."""
     fields: dict[str, Any] = {}
     for metric in compared_metrics():
         for what, kind in {
@@ -355,14 +357,7 @@ def _fields_of_pairs() -> dict[str, Any]:
 
 
 if not TYPE_CHECKING:  # type checkers know the fixed keys; ``metric_entry`` reads the others
-
-    def _with_fields(kind: Any, fields: Mapping[str, Any]) -> Any:
-        """``kind``, a TypedDict, with ``fields`` after its own."""
-        made = TypedDict(kind.__name__, {**get_type_hints(kind, include_extras=True), **fields})
-        made.__doc__ = kind.__doc__
-        return made
-
-    RunScores = _with_fields(RunScores, {metric.name: float for metric in compared_metrics()})
-    FoldComparison = _with_fields(FoldComparison, {m.name: FoldTest | None for m in compared_metrics()})
-    ArmResult = _with_fields(ArmResult, _fields_of_arms())
-    PairResult = _with_fields(PairResult, _fields_of_pairs())
+    RunScores = with_fields(RunScores, {metric.name: float for metric in compared_metrics()})
+    FoldComparison = with_fields(FoldComparison, {m.name: FoldTest | None for m in compared_metrics()})
+    ArmResult = with_fields(ArmResult, _fields_of_arms())
+    PairResult = with_fields(PairResult, fields_of_pairs())

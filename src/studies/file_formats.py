@@ -5,13 +5,13 @@ The keys of each compared metric come from ``stats.metric_registry``: an entry t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
+from common.file_formats import with_fields
+from comparison.file_formats import Ci95, RunScores, fields_of_pairs, metric_key
 from stats.metric_registry import compared_metrics
 
 LEARNING_CURVE_FORMAT = "learning-curve-1"
-Interval = list[float | None] | None  # [low, high]
 
 
 # --- the log of a sequence -------------------------------------------------------------------------
@@ -50,11 +50,13 @@ class CurveTestSet(TypedDict):
     split_sha256: str
 
 
-class CurveRun(TypedDict):
-    """One training run of a point: number, seed, and the score of each compared metric."""
-
-    repeat: Annotated[int, "from 1"]
-    seed: int | None
+def scores_with_intervals() -> dict[str, Any]:
+    """List key -> type of the score of each compared metric and of its interval."""
+    fields: dict[str, Any] = {}
+    for metric in compared_metrics():
+        fields[metric.name] = Annotated[float | None, metric.meaning]
+        fields[metric_key(metric, "ci95")] = Annotated[Ci95 | None, "95 % interval by patient and run"]
+    return fields
 
 
 class CurvePoint(TypedDict):
@@ -62,18 +64,18 @@ class CurvePoint(TypedDict):
 
     fraction: Annotated[float, "of the training patients, 0 to 1"]
     arm: str
-    n_train_images: int | None
-    n_train_patients: int | None
-    n_train_positive: int | None
-    few_positives: Annotated[bool | None, "fewer than 32 positive training images"]
-    n_synthetic: Annotated[int | None, "synthetic images trained on"]
-    n_duplicated: Annotated[int | None, "real images drawn again, by a control"]
+    n_train_images: int
+    n_train_patients: int
+    n_train_positive: int
+    few_positives: Annotated[bool, "fewer than 32 positive training images"]
+    n_synthetic: Annotated[int, "synthetic images trained on"]
+    n_duplicated: Annotated[int, "real images drawn again, by a control"]
     class_weights: Annotated[list[float] | None, "factors of the loss of negatives and positives"]
-    epochs: Annotated[int | None, "of the final models"]
+    epochs: Annotated[int, "of the final models"]
     optimizer_steps: int
     repeats: Annotated[int, "training runs, of which the mean probability is scored"]
     seeds: list[int]
-    per_repeat: list[CurveRun]
+    per_repeat: Annotated[list[RunScores], "empty with one run"]
     red_flags: list[str]
     command: Annotated[str | None, "that trained the arm"]
 
@@ -91,11 +93,11 @@ class CurveGAN(TypedDict):
     """How long the GAN of a fraction was trained, and on what."""
 
     fraction: Annotated[float, "of the training patients, 0 to 1"]
-    n_images: int | None
-    n_patients: int | None
-    batch_size: int | None
-    steps: int | None
-    images_seen: Annotated[int | None, "images shown to the GAN, with repetitions"]
+    n_images: int
+    n_patients: int
+    batch_size: int
+    steps: int
+    images_seen: Annotated[int, "images shown to the GAN, with repetitions"]
 
 
 class MissingArm(TypedDict):
@@ -122,37 +124,6 @@ class LearningCurve(TypedDict):
     flags: Annotated[list[str], "what a reader must be wary of"]
 
 
-# --- keys of the metrics ---------------------------------------------------------------------------
-def _keys_of_points() -> dict[str, Any]:
-    keys: dict[str, Any] = {}
-    for metric in compared_metrics():
-        keys[metric.name] = Annotated[float | None, metric.meaning]
-        keys[f"{metric.name}_ci95"] = Annotated[Interval, "by patients and training runs"]
-    return keys
-
-
-def _keys_of_differences() -> dict[str, Any]:
-    keys: dict[str, Any] = {}
-    for name in (metric.name for metric in compared_metrics()):
-        keys |= {
-            f"{name}_difference": Annotated[float | None, "of b minus a"],
-            f"{name}_ci95": Annotated[Interval, "of the difference, by patients and training runs"],
-            f"{name}_p": Annotated[float | None, "two-sided, not adjusted"],
-            f"{name}_minimum_detectable_difference": Annotated[float | None, "found with a power of 80 %"],
-            f"{name}_p_holm": Annotated[float | None, "adjusted for all differences of the study"],
-            f"{name}_verdict": Annotated[str, "in words"],
-        }
-    return keys
-
-
 if not TYPE_CHECKING:  # type checkers know the fixed keys
-
-    def _extended(kind: Any, keys: Mapping[str, Any]) -> Any:
-        """Make a copy of ``kind``, a TypedDict, with more ``keys``."""
-        made = TypedDict(kind.__name__, get_type_hints(kind, include_extras=True) | keys)
-        made.__doc__ = kind.__doc__
-        return made
-
-    CurveRun = _extended(CurveRun, {metric.name: float | None for metric in compared_metrics()})
-    CurvePoint = _extended(CurvePoint, _keys_of_points())
-    CurveDifference = _extended(CurveDifference, _keys_of_differences())
+    CurvePoint = with_fields(CurvePoint, scores_with_intervals())
+    CurveDifference = with_fields(CurveDifference, fields_of_pairs())

@@ -6,13 +6,14 @@ an unfinished study can be looked at, too. Rates are fractions; a difference is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 
+from arms.file_formats import FinalMetrics
 from arms.options import differing_options
 from arms.registry import ARMS, BASELINE
 from arms.result_files import (
@@ -63,14 +64,13 @@ class Point:
         return f"{self.arm.name} at {self.fraction:g}"
 
     @property
-    def metrics(self) -> Mapping[str, Any]:
+    def metrics(self) -> FinalMetrics:
         assert self.arm.metrics is not None  # the arm is finished
         return self.arm.metrics
 
     @property
     def predictions(self) -> pd.DataFrame:
-        assert self.arm.predictions is not None  # the arm is finished
-        return self.arm.predictions
+        return self.arm.tested
 
 
 # --- finding ---------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def find_points(study_dir: str | Path, leave_out: Collection[tuple[float, str]] 
         for arm in find_arms(metrics).values():
             if arm.metrics is None or arm.predictions is None:
                 continue
-            fraction = float(arm.metrics.get("train_fraction", 1.0))
+            fraction = float(arm.metrics["train_fraction"])
             if (fraction, arm.name) not in leave_out:
                 points.append(Point(fraction, arm, metrics))
     return sorted(points, key=lambda point: point.fraction)  # the arms of a fraction keep their order
@@ -149,27 +149,29 @@ def build_learning_curve(
 
 
 def _point_row(point: Point, resampled: dict[str, ResampledScore], seed: int) -> CurvePoint:
-    metrics = point.metrics
-    n_positive = metrics.get("n_train_positive")
-    row = {
+    metrics, runs = point.metrics, runs_of(point.arm)
+    row: dict[str, Any] = {
         "fraction": point.fraction,
         "arm": point.arm.name,
-        **{key: metrics.get(key) for key in ("n_train_images", "n_train_patients", "n_train_positive")},
-        "few_positives": None if n_positive is None else n_positive < FEW_POSITIVES,
-        **{key: metrics.get(key) for key in ("n_synthetic", "n_duplicated", "class_weights")},
-        "epochs": metrics.get("epochs_final"),
+        "n_train_images": metrics["n_train_images"],
+        "n_train_patients": metrics["n_train_patients"],
+        "n_train_positive": metrics["n_train_positive"],
+        "few_positives": metrics["n_train_positive"] < FEW_POSITIVES,
+        "n_synthetic": metrics["n_synthetic"],
+        "n_duplicated": metrics["n_duplicated"],
+        "class_weights": metrics["class_weights"],
+        "epochs": metrics["epochs_final"],
         "optimizer_steps": metrics["optimizer_steps"],
-        "repeats": len(runs_of(point.arm)),
-        "seeds": metrics.get("seeds") or [metrics["seed"]],
+        "repeats": len(runs),
+        "seeds": metrics["seeds"],
     }
     for name, scores in resampled.items():
         row[name] = scores.score
         row[f"{name}_ci95"] = scores.interval(derive_seed(seed, "runs"))
-    labels = point.predictions["label"].to_numpy()
     row |= {
-        "per_repeat": scores_of_runs(point.arm, labels, runs_of(point.arm)),
-        "red_flags": metrics.get("red_flags", []),
-        "command": training_command(metrics.get("config")),
+        "per_repeat": scores_of_runs(point.arm, point.predictions["label"].to_numpy(), runs),
+        "red_flags": metrics["red_flags"],
+        "command": training_command(metrics["config"]),
     }
     return cast(CurvePoint, row)
 
@@ -226,7 +228,7 @@ def _gans(points: Sequence[Point]) -> list[CurveGAN]:
         if file.is_file():
             history = load_json(file)
             facts = ("n_images", "n_patients", "batch_size", "steps", "images_seen")
-            rows.append({"fraction": fraction, **{key: history.get(key) for key in facts}})
+            rows.append({"fraction": fraction, **{key: history[key] for key in facts}})
     return cast(list[CurveGAN], rows)
 
 
@@ -259,7 +261,7 @@ def _notes(rows: Sequence[CurvePoint], n_images: int, n_patients: int) -> list[s
 def _flags(points: Sequence[Point], rows: Sequence[CurvePoint], missing: Sequence[tuple[float, str]]) -> list[str]:
     """Warn of few positives, unequal training and missing arms, and repeat the arms' own red flags."""
     few = {row["fraction"]: row["n_train_positive"] for row in rows if row["few_positives"]}
-    flags = [few_positives_sentence(fraction, n or 0) for fraction, n in few.items()]
+    flags = [few_positives_sentence(fraction, n) for fraction, n in few.items()]
     steps = [row["optimizer_steps"] for row in rows]
     if max(steps) - min(steps) > UNEQUAL_STEPS * sum(steps) / len(steps):
         flags.append(f"the points took UNEQUAL NUMBERS OF STEPS: {min(steps):,} to {max(steps):,}")
@@ -275,7 +277,7 @@ def _flags(points: Sequence[Point], rows: Sequence[CurvePoint], missing: Sequenc
             flags.append(f"{point.name}: predictions and metrics DO NOT BELONG TO THE SAME RUN")
     raised: dict[str, list[str]] = {}
     for point in points:
-        for flag in point.metrics.get("red_flags", []):
+        for flag in point.metrics["red_flags"]:
             raised.setdefault(flag, []).append(point.name)
     return list(dict.fromkeys(flags)) + [f"{', '.join(names)}: {flag}" for flag, names in raised.items()]
 
@@ -286,7 +288,7 @@ def few_positives_sentence(fraction: float, n: int) -> str:
 
 def _unlike(first: Point, other: Point) -> list[str]:
     """Name the options that all points should share and these two do not."""
-    config = other.metrics.get("config") or {}
+    config = other.metrics["config"]
     own = {name: value for name, value in config.items() if name not in DIFFERENT_BY_DESIGN}
-    sentences = differing_options(own, first.metrics.get("config") or {})
+    sentences = differing_options(own, first.metrics["config"])
     return [f"{other.name}: {sentence.replace('the baseline', first.name)}" for sentence in sentences]
