@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     return argument_parser("Run all steps of the comparison, as the commands a user would type.", PIPELINE_OPTIONS)
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
+def parse_pipeline_args(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.k_folds == 1:
@@ -178,7 +178,7 @@ def log_where_results_are(folders: Folders, minutes: float) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
+    args = parse_pipeline_args(argv)
     start = time.monotonic()
     folders, steps = plan(args)
     check_options(steps)

@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
+def parse_study_args(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.k_folds == 1:
@@ -200,7 +200,7 @@ def draw(study_dir: str, seed: int, missing: Sequence[tuple[float, str]] = ()) -
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
+    args = parse_study_args(argv)
     results = Path(args.study_dir) / Path(paths.METRICS_DIR).name
     if args.draw_only:
         keep_run_log(results)

@@ -184,11 +184,11 @@ def test_the_commands_share_all_but_the_fraction_and_its_epochs(study):
 
 
 def test_the_scripts_take_the_commands(in_tmp, make_dataset):
-    args = run_study.parse_args([*OPTIONS, "--arms", ",".join(study_arms())])
+    args = run_study.parse_study_args([*OPTIONS, "--arms", ",".join(study_arms())])
     splits = load_or_create_splits(load_dataset(make_dataset()))
     (part,) = plan_parts(splits, [0.5], epochs=6, batch_size=32, k_folds=0, synthetic_per_real=1)
     pipeline_steps.check_options(run_study.study_steps(args, part))  # ends with exit code 2 if not
-    conditional = run_study.parse_args([*OPTIONS, "--gan-args=--conditional"])
+    conditional = run_study.parse_study_args([*OPTIONS, "--gan-args=--conditional"])
     commands = [" ".join(step.command()) for step in run_study.study_steps(conditional, part)]
     (generation,) = [command for command in commands if "generate_synthetic" in command]
     assert "--label lung_opacity" in generation
@@ -269,7 +269,7 @@ def test_the_estimate_alone_trains_nothing(study, in_tmp, capsys):
 
 def test_the_work_is_measured_as_the_options_say():
     def works(*argv: str) -> tuple[ClassifierWork, Settings]:
-        args = run_study.parse_args([*OPTIONS, *argv])
+        args = run_study.parse_study_args([*OPTIONS, *argv])
         return run_study.classifier_work(args), run_study.gan_settings(args)
 
     small, gan = works(
