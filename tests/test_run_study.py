@@ -44,7 +44,7 @@ class Runner:
         self.fail_at: str | None = None
         self.records, self.split = held_out_records(data_dir)
 
-    def __call__(self, step: pipeline_steps.Step, extra: list[str]) -> float:
+    def __call__(self, step: pipeline_steps.Step, extra: list[str], logs: Path) -> float:
         command = [*step.command(), *extra]
         self.commands.append(command)
         if self.fail_at and self.fail_at in self.names()[-1]:

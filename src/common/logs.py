@@ -22,6 +22,7 @@ from common.paths import LOGS, SRC
 from common.progress import hide_progress
 from utils import atomic_path, without_folders
 
+LOGS_VARIABLE = "RUN_LOGS_DIR"  # environment variable: folder of the logs of a sequence of scripts
 LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pillow", "scikit-learn", "scipy")
 
 
@@ -118,10 +119,12 @@ def begin_run_log() -> None:
 def keep_run_log(results_dir: str | Path) -> None:
     """Write the log file of this run beside ``results_dir``: ./results/metrics -> ./results/logs/.
 
-    Does nothing outside ``run_script``, and in all but the main one of several processes.
+    A step of a sequence writes it to the sequence's folder, which ``LOGS_VARIABLE`` names. Does nothing
+    outside ``run_script``, and in all but the main one of several processes.
     """
+    folder = os.environ.get(LOGS_VARIABLE) or Path(results_dir).parent / LOGS
     if _run_log is not None and int(os.environ.get("RANK") or 0) == 0:
-        _run_log.open(Path(results_dir).parent / LOGS, Path(sys.argv[0]).stem)
+        _run_log.open(Path(folder), Path(sys.argv[0]).stem)
 
 
 def record_traceback(error: Exception) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import multiprocessing
+import os
 import shlex
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from common import paths
+from common.logs import LOGS_VARIABLE
 from common.paths import SRC
 from utils import UserError, load_json, save_json
 
@@ -129,7 +131,7 @@ def run_steps(steps: list[Step], log_file: Path) -> None:
         log.info(f"\n== {title}\n$ python {shlex.join([*step.command(), *extra])}")
         steps_log[step.name] = started
         save_json(log_file, steps_log)
-        seconds = run_step(step, extra)
+        seconds = run_step(step, extra, log_file.parent / paths.LOGS)
         steps_log[step.name] = {"command": step.command(), "state": FINISHED, "seconds": round(seconds, 1)}
         save_json(log_file, steps_log)
         log.info(f"== {step.name}: done in {seconds / 60:.1f} min")
@@ -190,10 +192,16 @@ def in_process_of_its_own(function: Callable[..., T], *arguments: Any) -> T:
         return pool.submit(function, *arguments).result()
 
 
-def run_step(step: Step, extra: list[str]) -> float:
-    """Run one step to its end and return its seconds; raises ``UserError`` if it fails or makes nothing."""
+def run_step(step: Step, extra: list[str], logs: Path) -> float:
+    """Run one step to its end, with its log file in ``logs``, and return its seconds.
+
+    Raises ``UserError`` if it fails or makes nothing.
+    """
     start = time.monotonic()
-    process = subprocess.Popen([sys.executable, str(SRC / f"{step.script}.py"), *step.options, *extra])
+    process = subprocess.Popen(
+        [sys.executable, str(SRC / f"{step.script}.py"), *step.options, *extra],
+        env=os.environ | {LOGS_VARIABLE: str(logs)},
+    )
     try:
         code = process.wait()
     except KeyboardInterrupt:

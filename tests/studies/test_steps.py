@@ -54,6 +54,13 @@ def test_steps_run_in_order_and_are_printed_as_typed(stubs, capfd):
     assert {entry["state"] for entry in load_json(LOG).values()} == {"finished"}
 
 
+def test_logs_of_all_steps_lie_beside_the_results_of_the_sequence(stubs):
+    script = "import os, pathlib; pathlib.Path('a.txt').write_text(os.environ['RUN_LOGS_DIR'])"
+    (stubs / "src" / "one.py").write_text(script)
+    run_steps(steps()[:1], LOG)
+    assert Path("a.txt").read_text() == str(Path("results/logs"))
+
+
 def test_finished_steps_are_skipped(stubs, capfd):
     run_steps(steps(), LOG)
     run_steps(steps(), LOG)
