@@ -157,7 +157,7 @@ def test_more_images_extend_the_folder_and_a_damaged_one_is_made_again(generator
 
 def test_fewer_images_than_there_are_is_refused_with_both_numbers(generator, tmp_path):
     generate(generator, tmp_path / "out")
-    with pytest.raises(UserError, match=r"holds 9 images, --num-images 3 .*--overwrite"):
+    with pytest.raises(UserError, match=r"holds 9 images, but --num-images 3 .*--overwrite"):
         generate(generator, tmp_path / "out", "--num-images", "3")
     assert len(contents(tmp_path / "out")) == 9
 
@@ -308,7 +308,7 @@ def test_documented_defaults_and_help_without_torch():
     assert {name: value for name, value in parsed.items() if name not in NOT_RECORDED} == {
         "model_path": "g.pth", "output_dir": "./data/synthetic", "num_images": 5000, "latent_dim": None,
         "feature_maps_g": None, "batch_size": 64, "seed": 42, "workers": 4,
-        "overwrite": False, "cpu": False, "estimate": False, "label": None, "quiet": False, "verbose": False,
+        "overwrite": False, "cpu": False, "estimate": False, "label": None,
     }  # fmt: skip
     code = "import sys; sys.modules['torch'] = None; import generate_synthetic as g; g.main(['--help'])"
     folder = Path(generate_synthetic.__file__).parent

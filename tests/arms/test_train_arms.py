@@ -290,7 +290,7 @@ class TestCleanFolds:
         assert summary["contaminated_folds"] == [2]
         assert "come from the baseline's folds" in summary["note"]
 
-    def test_fold_folders_of_another_class_are_refused(self, tmp_path, monkeypatch):
+    def test_fold_folders_of_another_class_are_refused(self, tmp_path):
         """Both are negatives, but the final model and the folds would learn from different ones."""
         from arms import data as arm_data
 
@@ -299,15 +299,14 @@ class TestCleanFolds:
         fold.touch()
         classes = {tmp_path: "normal", fold.parent: "not_normal"}
 
-        def load(place, *_):
+        def load(place):
             facts = {"label": 0, "class_flag": classes[place], "red_flags": [], "generator_patients": set()}
             return types.SimpleNamespace(**facts)
 
-        monkeypatch.setattr(arm_data, "load_synthetic", load)
         with pytest.raises(UserError, match="other labels or classes"):
-            arm_data._sets_of_folder(tmp_path, {}, set(), {}, 1, False)
+            arm_data._sets_of_folder(tmp_path, 1, load)
         classes[tmp_path] = "not_normal"
-        assert list(arm_data._sets_of_folder(tmp_path, {}, set(), {}, 1, False)) == [0, 1]
+        assert list(arm_data._sets_of_folder(tmp_path, 1, load)) == [0, 1]
 
 
 class TestTrainFraction:
