@@ -1,6 +1,7 @@
 """The one reader and the one writer of image files: gray uint8 pixels from PNG or JPEG, and to PNG.
 
-A further image format is accepted here. Whoever changes pixels raises ``DECODING``: caches depend on it.
+Whoever accepts another format, or changes pixels, raises ``DECODING``: caches depend on it. Which files are
+looked for: ``IMAGE_SUFFIXES`` for images made elsewhere; those of a dataset are PNG files (``records``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 DECODING = 1  # version of ``read_image``
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 # How to compress. The grain of X-rays does not shrink: more effort takes longer and saves next to nothing.
 RUNS_ONLY = {"compress_type": zlib.Z_RLE}  # three times as fast as the search for repetitions
 LOW_EFFORT = {"compress_level": 1}

@@ -57,6 +57,8 @@ def discriminator_losses(
         return half, half
     if kind == "wgan-gp":
         return -real.mean(), fake.mean()
+    if kind != "bce":
+        raise ValueError(f"adversarial loss {kind!r} has no formula here")
     return _cross_entropy(real, 1 - smoothing), _cross_entropy(fake, 0.0)
 
 

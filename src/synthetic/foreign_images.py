@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import paths
-from dataset.images import is_whole, read_gray, save_png
+from dataset.images import IMAGE_SUFFIXES, is_whole, read_gray, save_png
 from dataset.records import name_some
 from synthetic.leak_checks import without_ending
 from utils import UserError
 
 ID_COLUMNS = ("image_id", "patientid", "image index")  # ours, RSNA's (which names an image), NIH's
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 NEARLY_BLACK = 16  # of 255: 12-bit values in a 16-bit file reach 4095 / 257 = 15.9 at most
 
 
