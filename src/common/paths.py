@@ -148,10 +148,11 @@ gan_interpolation = _of_gan("gan_images", "interpolation.gif")
 # --- synthetic images ------------------------------------------------------------------------------
 def synthetic_image(synthetic_dir: str | Path, index: int) -> Path:
     """Return the file of image ``index``, counted from 1."""
-    return Path(synthetic_dir) / f"synthetic_{index:05d}.png"
+    return Path(synthetic_dir) / (SYNTHETIC_NAME % index)
 
 
 SYNTHETIC_PATTERN = "synthetic_*.png"
+SYNTHETIC_NAME = "synthetic_%05d.png"  # as manifests state it, too
 
 
 def synthetic_fold(synthetic_dir: str | Path, fold: int | None) -> Path:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MANIFEST_FORMAT = "synthetic-manifest-1"
-FILES = "synthetic_%05d.png"
 FEW_IMAGES = 32  # of fewer a generator learns little more than the images themselves
 # What checking needs, whoever wrote the manifest.
 REQUIRED_KEYS = ("label", "count", "train_image_ids", "train_patients", "generator_sha256", "split_sha256")
@@ -239,7 +238,7 @@ def make_manifest(origin: Mapping[str, Any], count: int, created_by: str, **imag
     ``origin`` has the keys of ``Origin``, as a generator's checkpoint does; ``images``: the others.
     """
     from_origin = {key: origin[key] for key in Origin.__annotations__}
-    how = {"files": FILES, "count": count, "complete": False, "created_by": created_by}
+    how = {"files": paths.SYNTHETIC_NAME, "count": count, "complete": False, "created_by": created_by}
     return {"format": MANIFEST_FORMAT, **images, **from_origin, **how}
 
 
