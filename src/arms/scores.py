@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from arms.data import ArmData
 from arms.file_formats import PERSON_COLUMNS, Interval, References, ReferenceScores, TestScores
-from image_metrics.feature_spaces import thumbnail_features
+from dataset.near_copies import thumbnail_features
 from stats.bootstrap import PatientDraws, bootstrap_difference, percentile_interval
 from stats.metric_registry import METRICS, classification_metrics, mean_and_std
 from stats.metrics import THRESHOLD, auroc

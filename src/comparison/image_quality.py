@@ -28,7 +28,8 @@ from comparison.file_formats import (
 from comparison.image_sets import ImageSets
 from comparison.quality_table import SPACE_WORDS, quality_rows
 from comparison.warnings import quality_flags
-from image_metrics.copies import closer_to_training, detail_distances, near_copies
+from dataset.near_copies import detail_distances
+from image_metrics.copies import closer_to_training, near_copies
 from image_metrics.distances import (
     KID_SUBSET_SIZE,
     EqualDistances,

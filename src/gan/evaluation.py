@@ -18,6 +18,7 @@ from torch import Tensor
 
 from common.distributed import single_process
 from data_loader import to_gan_range
+from dataset.near_copies import DETAIL_SIDE, detail_distances
 from gan.file_formats import (
     BestInState,
     CopyScores,
@@ -33,7 +34,6 @@ from gan.settings import Plan
 from gan.step import image_noise
 from gan.timetable import COPY_IMAGES, Costs, Timetable
 from gan.training_set import TrainingSet
-from image_metrics.copies import DETAIL_SIDE, detail_distances
 from image_metrics.distances import frechet_distance_of_features, halve_by_group, kernel_distance
 from image_metrics.feature_spaces import Space, build_spaces, grain, hog_space, small_images
 from image_metrics.fidelity import NEIGHBOURS, neighbourhood_scores

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dataset.near_copies import DETAIL_SIDE
 from gan.networks import GAN, in_eval_mode
-from image_metrics.copies import DETAIL_SIDE
 from image_metrics.feature_spaces import Space
 
 COPY_IMAGES = 128  # generated, compared with every training image

@@ -9,23 +9,17 @@ measure takes them for copies, the second does not.
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, TypedDict
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 from scipy.special import gammaln
 
+from dataset.near_copies import DETAIL_SIDE, thumbnail_features, unit_rows
 from image_metrics.distances import Groups
-from image_metrics.feature_spaces import thumbnail_features
 from stats.metrics import wilson_interval
 
-DETAIL_SIDE = 32  # cells; the finest grid on which a copy moved by 2 % is still aligned to half a cell
-DETAIL_SIGMA = 3.0  # cells; smoother structures are left out
-DETAIL_SHIFT = 1  # cells in either direction, 3 % of the image's side
 CLOSEST_SHARE = 0.01  # of the held-out images lie below the threshold for a near-copy
 PERMUTATIONS = 500
-CHUNK = 512  # rows of a distance matrix computed at once
 
 
 class ImagesSearched(TypedDict):
@@ -57,52 +51,14 @@ class CloserToTraining(ImagesSearched):
     candidates: Annotated[int, "real images on each side after the larger side is reduced"]
 
 
-# --- distances in pixels ---------------------------------------------------------------------------
-def detail_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """1 - r of the details of images uint8 [N, S, S] and [M, S, S] at the best shift: float32 [N, M].
-
-    Details are the 32 x 32 area averages minus their Gaussian blur. Brightness, contrast, a gradient of light
-    and the common shape of a chest do not count; ribs, heart border, devices and opacities do. r is Pearson's
-    correlation of the inner 30 x 30 cells of ``a`` with each window of ``b``, the largest over shifts of up
-    to one cell. 0: the same image, even if it is brighter, blurred or moved by 3 % of its side; 1: nothing in
-    common.
-    """
-    inner = DETAIL_SIDE - 2 * DETAIL_SHIFT
-    details_a, details_b = _details(a), _details(b)
-    centre = slice(DETAIL_SHIFT, DETAIL_SHIFT + inner)
-    rows = _unit_rows(details_a[:, centre, centre])
-    offsets = range(2 * DETAIL_SHIFT + 1)
-    windows = [_unit_rows(details_b[:, y : y + inner, x : x + inner]) for y in offsets for x in offsets]
-    distances = np.empty((len(a), len(b)), dtype=np.float32)
-    for start in range(0, len(a), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        best = np.full((len(chunk), len(b)), -1.0, dtype=np.float32)
-        for window in windows:
-            np.maximum(best, chunk @ window.T, out=best)
-        distances[start : start + CHUNK] = 1.0 - best
-    return distances.clip(min=0.0)  # rounding can leave an exact copy a hair below zero
-
-
-def _details(pixels: np.ndarray) -> np.ndarray:
-    """Reduce images uint8 [N, S, S] to 32 x 32 cells and leave out smooth structures: float32 [N, 32, 32]."""
-    small = thumbnail_features(pixels, DETAIL_SIDE).reshape(-1, DETAIL_SIDE, DETAIL_SIDE)
-    return (small - gaussian_filter(small, (0, DETAIL_SIGMA, DETAIL_SIGMA))).astype(np.float32)
-
-
-def _unit_rows(images: np.ndarray) -> np.ndarray:
-    """Flatten [N, ...] to rows of mean 0 and length 1: products are correlations (constant row: 0)."""
-    rows = images.reshape(len(images), math.prod(images.shape[1:]))
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(min=1e-6)
-
-
+# --- pairs -----------------------------------------------------------------------------------------
 def closest_pairs(a: np.ndarray, b: np.ndarray, n_pairs: int) -> tuple[np.ndarray, np.ndarray]:
     """The rows of ``a`` most like some row of ``b``, best first: pairs int [P, 2] and correlations [P].
 
     Images uint8 [N, S, S] and [M, S, S]; likeness is Pearson's r of the 32 x 32 area averages,
     blind to brightness and contrast. Each row of ``a`` appears once, with its closest row of ``b``.
     """
-    rows_a, rows_b = (_unit_rows(thumbnail_features(part, DETAIL_SIDE)) for part in (a, b))
+    rows_a, rows_b = (unit_rows(thumbnail_features(part, DETAIL_SIDE)) for part in (a, b))
     r = rows_a @ rows_b.T  # [N, M]
     closest = r.argmax(axis=1)
     best = r[np.arange(len(a)), closest]

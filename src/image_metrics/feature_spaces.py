@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from utils import UserError, public_path, release_memory_map, sha256_file
+from dataset.near_copies import thumbnail_features
+from utils import UserError, public_path, sha256_file
 
 if TYPE_CHECKING:
     from data_loader import ImageSet
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-THUMBNAIL_SIDE = 16
 # At 64 pixels a side gradients are mostly grain: noise of SD 4 on real X-rays costs them nearly all of their
 # recall; at 32 hardly any, while images upside down still have none.
 HOG_SIDE = 32  # at most
@@ -35,16 +35,6 @@ RESNET_OPERATIONS, INCEPTION_OPERATIONS = 8.2e9, 11.4e9
 
 
 # --- without a network -----------------------------------------------------------------------------
-def thumbnail_features(pixels: np.ndarray, side: int = THUMBNAIL_SIDE) -> np.ndarray:
-    """Reduce images uint8 [N, S, S] to area averages float32 [N, side * side] in [0, 1]."""
-    small = []
-    for chunk in np.array_split(pixels, max(1, len(pixels) // 256)):
-        images = torch.from_numpy(chunk.astype(np.float32))[:, None]
-        small.append(torch.nn.functional.adaptive_avg_pool2d(images, side))
-        release_memory_map(pixels)
-    return torch.cat(small).flatten(1).numpy() / 255.0
-
-
 def small_images(pixels: torch.Tensor, side: int, chunk: int = 512) -> np.ndarray:
     """Reduce images uint8 [N, S, S] on any device to rounded area averages uint8 [N, side, side]."""
     pool = torch.nn.functional.adaptive_avg_pool2d

@@ -18,11 +18,12 @@ from comparison.image_quality import assess_quality, compare_by_features, compar
 from comparison.image_sets import ImageSets, load_image_sets
 from comparison.warnings import COLLAPSE_RATIO
 from data_loader import ImageSet
+from dataset.near_copies import thumbnail_features
 from dataset.records import load_dataset
 from dataset.splits import TRAIN, load_or_create_splits, select
 from fake_pictures import pictures
 from fake_results import write_synthetic
-from image_metrics.feature_spaces import Space, thumbnail_features
+from image_metrics.feature_spaces import Space
 from phantom.dataset import make_phantom_dataset
 from report import image_figures
 from report.image_steps import closest_neighbours

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, shift
 
+from dataset.near_copies import detail_distances
 from fake_pictures import SIZE, pictures
-from image_metrics.copies import closer_to_training, closest_pairs, detail_distances, near_copies
+from image_metrics.copies import closer_to_training, closest_pairs, near_copies
 
 
 @pytest.fixture(scope="module")

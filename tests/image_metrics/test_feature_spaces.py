@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from image_metrics.feature_spaces import hog_dim, hog_features, small_images, thumbnail_features
+from dataset.near_copies import thumbnail_features
+from image_metrics.feature_spaces import hog_dim, hog_features, small_images
 
 
 def test_thumbnails_are_area_means():

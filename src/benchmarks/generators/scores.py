@@ -28,10 +28,11 @@ from benchmarks.file_formats import (
 )
 from benchmarks.generators.data import BenchmarkData
 from benchmarks.generators.kid import KernelReference, written_weights
+from dataset.near_copies import THUMBNAIL_SIDE, detail_distances, thumbnail_features
 from gan.evaluation import mean_distance
-from image_metrics.copies import closer_to_training, detail_distances, near_copies
+from image_metrics.copies import closer_to_training, near_copies
 from image_metrics.distances import frechet_distance_of_features, halve_by_group, kernel_distance
-from image_metrics.feature_spaces import THUMBNAIL_SIDE, grain, hog_features, thumbnail_features
+from image_metrics.feature_spaces import grain, hog_features
 from image_metrics.fidelity import NEIGHBOURS, SCORES, neighbourhood_scores
 from utils import derive_seed
 
