@@ -291,6 +291,7 @@ def main(argv: list[str] | None = None) -> None:
     splits = load_or_create_splits(dataset, args.splits)
     log.info(describe_splits(splits))
 
+    dataset.log_findings()
     bad = report_images(dataset.images, args.workers, "checking training images")
     if official is None:
         log.info(f"official test set: {paths.TEST_METADATA} is not there")

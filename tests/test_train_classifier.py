@@ -1,6 +1,7 @@
 """The classifier's script as users run it: flags in, files out."""
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from arms import data as arms_data
 from classifier_runs import METRICS, QUICK, frozen, make_synthetic, run, training_positives
 from common import paths
 from conftest import write_csv
@@ -390,6 +392,16 @@ class TestBadData:
         metrics = load_json(METRICS / "baseline_final_metrics.json")
         assert metrics["grouped_by"] == "image_id"
         assert any("grouped by image id" in flag for flag in metrics["red_flags"])
+
+    def test_red_flags_of_the_data_reach_the_results(self, make_dataset, in_tmp, monkeypatch, capsys):
+        make_dataset()
+        load = arms_data.load_dataset
+        findings = {"notes": ["sex: Male -> M"], "red_flags": ["half of the images are black"]}
+        monkeypatch.setattr(arms_data, "load_dataset", lambda *given: replace(load(*given), **findings))
+        run(*frozen(in_tmp), "--k-folds", "0")
+        assert load_json(METRICS / "baseline_final_metrics.json")["red_flags"] == findings["red_flags"]
+        printed = capsys.readouterr().out
+        assert "note: sex: Male -> M" in printed and "RED FLAG: half of the images are black" in printed
 
     def test_a_placeholder_test_csv_is_never_scored(self, make_dataset, in_tmp):
         make_dataset()

@@ -491,6 +491,15 @@ def test_resume_refuses_the_state_of_another_part(finished, data_dir, tmp_path, 
         train(data_dir, tmp_path, "--epochs", "4", "--perceptual", "off", "--resume", state, *part)
 
 
+def test_red_flags_of_the_data_reach_history_and_checkpoint(data_dir, tmp_path, monkeypatch):
+    load = gan_training_set.load_dataset
+    flag = "half of the images are black"
+    monkeypatch.setattr(gan_training_set, "load_dataset", lambda *given: replace(load(*given), red_flags=[flag]))
+    train(data_dir, tmp_path, "--epochs", "1", "--perceptual", "off")
+    checkpoint = load_checkpoint(paths.generator_final(tmp_path / "models"))
+    assert flag in checkpoint["red_flags"] and flag in history(tmp_path)["red_flags"]
+
+
 def test_few_images_are_a_red_flag_and_enough(finished, data_dir, tmp_path, capsys):
     n = history(finished)["n_images"]
     assert f"the generator learned from {n} images, fewer than 32" in history(finished)["red_flags"][0]

@@ -175,6 +175,7 @@ def load_arm_data(options: DataOptions, use: SyntheticUse) -> ArmData:
     if options.train_fraction < 1:
         splits = reduce_training(splits, options.train_fraction)
     log.info(describe_splits(splits))
+    dataset.log_findings()
     official = load_official_test(options.data_dir, options.patient_map)
     train_records = select(dataset, splits, TRAIN)
     test_records = _test_records(options.test_set, dataset, splits, official, train_records)
@@ -289,7 +290,8 @@ def weight_flags(weights: str, split_sha256: str) -> list[str]:
 
 def data_flags(data: ArmData, config: dict[str, Any], baseline: FinalMetrics | None) -> list[str]:
     """Return the red flags of an arm's images and options, also against the ``baseline`` of another arm."""
-    flags = list({flag: None for images in data.synthetic.values() for flag in images.red_flags})
+    from_manifests = [flag for images in data.synthetic.values() for flag in images.red_flags]
+    flags = list(dict.fromkeys([*data.dataset.red_flags, *from_manifests]))  # a manifest repeats the data's own
     if data.splits.grouped_by == GROUPED_BY_IMAGE:
         flags.append(grouping_sentence(GROUPED_BY_IMAGE))
     if (count := data.skipped()["count"]) > 0:

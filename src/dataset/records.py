@@ -5,8 +5,9 @@ In the metadata tables ``patientId`` names an image, not a person, and an image 
 
 from __future__ import annotations
 
+import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from utils import UserError, load_json, sha256_file
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 POSITIVE_CLASS = "Lung Opacity"
 LABEL_OF_CLASS = {"Normal": 0, "No Lung Opacity / Not Normal": 0, POSITIVE_CLASS: 1}
@@ -33,7 +36,9 @@ class Dataset:
 
     ``images``: image_id, patient, label (0/1), class, view, sex, age (years, NaN if unknown or
     implausible), n_boxes, path; sorted by image_id. ``rows``: metadata rows (boxes) they came from.
-    ``unmapped``: images that the patient mapping lacks, each a group of its own.
+    ``unmapped``: images that the patient mapping lacks, each a group of its own. ``notes``: what was
+    understood from unusual tables or images; ``red_flags``: what every reader of a result must know of the
+    data. Both are sentences.
     """
 
     data_dir: Path
@@ -42,6 +47,15 @@ class Dataset:
     data_sha256: str
     rows: int
     unmapped: int
+    notes: list[str] = field(default_factory=list)
+    red_flags: list[str] = field(default_factory=list)
+
+    def log_findings(self) -> None:
+        """Log the notes, and the red flags as warnings."""
+        for note in self.notes:
+            log.info(f"note: {note}")
+        for flag in self.red_flags:
+            log.warning(f"RED FLAG: {flag}")
 
 
 @dataclass(frozen=True)

@@ -144,11 +144,12 @@ def load_training_set(choice: ImageChoice, device: torch.device) -> TrainingSet:
         f"training on {_count(choice, len(images.records))} of {len(origin['train_patients']):,} patients or "
         f"groups; {grouping_sentence(dataset.grouped_by)}"
     )
-    flags = few_images_flags(len(images.records))
-    for flag in flags:
+    dataset.log_findings()
+    few = few_images_flags(len(images.records))
+    for flag in few:
         log.warning(f"RED FLAG: {flag}")
     return TrainingSet(
-        as_tensor(images.pixels).to(device), origin, images.skipped, flags,
+        as_tensor(images.pixels).to(device), origin, images.skipped, [*dataset.red_flags, *few],
         patients=[str(name) for name in images.records["patient"]],
         labels=class_numbers(images.records).to(device) if choice.conditional else None,
         images=images,

@@ -100,6 +100,8 @@ def look_at_images(options: ImageOptions, arms: Mapping[str, Arm], outcome: Outc
         return ImageResults()
     dataset = load_dataset(options.data_dir, options.patient_map)
     splits = load_or_create_splits(dataset, options.splits)
+    stated = {flag for arm in arms.values() if arm.metrics for flag in arm.metrics["red_flags"]}
+    outcome.warnings += [f"data: {flag}" for flag in dataset.red_flags if flag not in stated]
     draw_heat_maps(options, arms, dataset, outcome)
     synthetic = _load_synthetic(options, dataset, splits, outcome)
     if synthetic is None:
@@ -119,7 +121,8 @@ def _load_synthetic(options: ImageOptions, dataset: Dataset, splits: Splits, out
         reason = str(error).replace(str(Path(options.synthetic_dir)), public_path(options.synthetic_dir))
         outcome.without(f"comparison of synthetic with real images: {reason}")
         return None
-    outcome.warnings += [f"comparison of images: {flag}" for flag in synthetic.red_flags]
+    own = [flag for flag in synthetic.red_flags if flag not in dataset.red_flags]  # a manifest repeats the data's
+    outcome.warnings += [f"comparison of images: {flag}" for flag in own]
     return synthetic
 
 
