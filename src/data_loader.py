@@ -21,9 +21,9 @@ from common import paths
 from common.command_line import argument_parser, number, run_script
 from common.logs import keep_run_log
 from common.options import Option
-from dataset.images import decoder_version, read_image
+from dataset.images import decoder_version, read_image, read_reduced
 from dataset.options import DATA_OPTIONS
-from dataset.pixel_cache import ImageList, count_missing, list_images, load_pixels
+from dataset.pixel_cache import Decode, ImageList, count_missing, list_images, load_pixels
 from dataset.records import (
     CHECK_COMMAND,
     GROUPED_BY_PATIENT,
@@ -74,19 +74,27 @@ def load_images(
     skip_bad: bool = False,
     desc: str = "decoding images",
     cache_dir: str | Path | None = None,
+    through: int | None = None,
 ) -> ImageSet:
     """Decode ``records`` (columns image_id, path). An image takes image_size**2 bytes.
+
+    ``through``: side in pixels that images are reduced to before they are brought to ``image_size``; None:
+    they are decoded directly (see ``dataset.images.read_reduced``).
 
     With ``cache_dir``, images are decoded once and kept there (see ``dataset/pixel_cache.py``). Without it,
     or if that folder cannot be used, they lie in memory. The pixels are the same. Raises ``UserError`` naming
     the missing or unreadable images. With ``skip_bad`` these are instead left out of ``records`` and
     ``pixels`` and named in ``skipped``. A bad image never becomes a black one.
     """
-    images = list_images(list(records["path"]), image_size, decoder_version())
+    images = list_images(list(records["path"]), image_size, decoder_version(through))
+
+    def decode(path: Path) -> np.ndarray:
+        return read_reduced(path, image_size, through)
+
     cached = None
     if cache_dir is not None and len(records):
-        cached = _from_cache(images, cache_dir, workers, desc)
-    pixels, good = cached or _into_memory(list(records["path"]), image_size, workers, desc)
+        cached = _from_cache(images, cache_dir, decode, workers, desc)
+    pixels, good = cached or _into_memory(list(records["path"]), image_size, decode, workers, desc)
     skipped = list(records.loc[~good, "image_id"]) if not good.all() else []
     if skipped and not skip_bad:
         raise UserError(
@@ -99,19 +107,17 @@ def load_images(
     return ImageSet(records.reset_index(drop=True), pixels, skipped, kept.key, kept.row_keys())
 
 
-def count_undecoded(records: pd.DataFrame, image_size: int, cache_dir: str | Path | None) -> int:
+def count_undecoded(
+    records: pd.DataFrame, image_size: int, cache_dir: str | Path | None, through: int | None = None
+) -> int:
     """Count those of ``records`` that ``load_images`` would have to decode."""
-    return count_missing(list_images(list(records["path"]), image_size, decoder_version()), cache_dir)
+    return count_missing(list_images(list(records["path"]), image_size, decoder_version(through)), cache_dir)
 
 
 def _from_cache(
-    images: ImageList, cache_dir: str | Path, workers: int, desc: str
+    images: ImageList, cache_dir: str | Path, decode: Decode, workers: int, desc: str
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return (pixels of the good images, bool [N]: which are good); None if the cache cannot be used."""
-
-    def decode(path: Path) -> np.ndarray:
-        return read_image(path, images.image_size)
-
     try:
         return load_pixels(images, cache_dir, decode, workers=workers, desc=desc)
     except OSError as error:
@@ -123,7 +129,9 @@ def _from_cache(
         return None
 
 
-def _into_memory(files: Sequence[Path], image_size: int, workers: int, desc: str) -> tuple[np.ndarray, np.ndarray]:
+def _into_memory(
+    files: Sequence[Path], image_size: int, decode: Decode, workers: int, desc: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (pixels of the good images, bool [N]: which are good)."""
     import numpy as np
 
@@ -131,15 +139,15 @@ def _into_memory(files: Sequence[Path], image_size: int, workers: int, desc: str
 
     pixels = np.empty((len(files), image_size, image_size), dtype=np.uint8)
 
-    def decode(position: int) -> bool:
+    def fill(position: int) -> bool:
         try:
-            pixels[position] = read_image(files[position], image_size)
+            pixels[position] = decode(files[position])
         except OSError:
             return False
         return True
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        results = pool.map(decode, range(len(files)))
+        results = pool.map(fill, range(len(files)))
         bar = progress_bar(results, total=len(files), desc=desc, unit="img", disable=not files)
         good = np.fromiter(bar, dtype=bool, count=len(files))
     return (pixels if good.all() else pixels[good]), good

@@ -41,7 +41,7 @@ from dataset.splits import (
     reduce_training,
     select,
 )
-from synthetic.folders import SyntheticSet, join_folders, load_synthetic
+from synthetic.folders import SyntheticSet, join_folders, load_synthetic, resolution_flag
 from synthetic.leak_checks import extra_patients_flag, known_patients
 from utils import UserError, public_path
 
@@ -53,7 +53,8 @@ class DataOptions:
     """Which images are read, and how; the fields are options of train_classifier.py.
 
     ``splits`` and ``patient_map``: None for the files in ``data_dir``. ``k_folds``: 0 for one validation
-    tenth. ``cache_dir``: folder of decoded images and features, None for no cache.
+    tenth. ``match_resolution``: side in pixels that every image is reduced to first, None for no reduction.
+    ``cache_dir``: folder of decoded images and features, None for no cache.
     """
 
     data_dir: str
@@ -63,6 +64,7 @@ class DataOptions:
     train_fraction: float
     k_folds: int
     image_size: int
+    match_resolution: int | None
     workers: int
     skip_bad_images: bool
     cache_dir: str | None
@@ -182,13 +184,16 @@ def load_arm_data(options: DataOptions, use: SyntheticUse) -> ArmData:
     synthetic = {}
     if use.folders:
         patient_of = known_patients(dataset, official)
-        synthetic = _checked_synthetic(use, patient_of, train_records, test_records, options.k_folds)
+        synthetic = _checked_synthetic(use, options, patient_of, train_records, test_records)
     folds = assign_folds(splits, options.k_folds) if options.k_folds else assign_validation_part(splits)
 
     def decode(records: pd.DataFrame, what: str, skip: bool = options.skip_bad_images) -> ImageSet:
         size, workers, cache_dir = options.image_size, options.workers, options.cache_dir
         desc = f"decoding {what}"
-        return load_images(records, size, workers=workers, skip_bad=skip, desc=desc, cache_dir=cache_dir)
+        return load_images(
+            records, size, workers=workers, skip_bad=skip, desc=desc, cache_dir=cache_dir,
+            through=options.match_resolution,
+        )  # fmt: skip
 
     train, test = decode(train_records, "training images"), decode(test_records, "test images")
     for images, what in ((train, "training"), (test, "test")):
@@ -224,7 +229,7 @@ def _test_records(
 
 
 def _checked_synthetic(
-    use: SyntheticUse, patient_of: dict[str, str], train: pd.DataFrame, test: pd.DataFrame, k_folds: int
+    use: SyntheticUse, options: DataOptions, patient_of: dict[str, str], train: pd.DataFrame, test: pd.DataFrame
 ) -> dict[int, SyntheticSet]:
     """Load the images of all folders together (key 0) and those of their fold folders."""
     allow_unverified = use.allow_unverified or not use.trained_on  # counting does no harm
@@ -236,7 +241,10 @@ def _checked_synthetic(
             images.red_flags.append(flag)
         return images
 
-    found = join_folders([_sets_of_folder(Path(folder), k_folds, load) for folder in use.folders])
+    found = join_folders([_sets_of_folder(Path(folder), options.k_folds, load) for folder in use.folders])
+    for images in found.values():
+        if flag := resolution_flag(images, list(train["path"]), options.image_size, options.match_resolution):
+            images.red_flags.append(flag)
     for flag in {flag: None for images in found.values() for flag in images.red_flags}:
         log.warning(f"RED FLAG: {flag}")
     if use.trained_on:
@@ -349,6 +357,7 @@ def _describe_synthetic(data: ArmData) -> SyntheticImages | None:
         "verified": images.verified,
         "generator_sha256": generators.pop() if len(generators) == 1 else None,
         "manifest_sha256": images.manifest_sha256,
+        "side": images.smallest_side(),
         "dir": places[0] if len(places) == 1 else places,
         "folders": folders,
         "folds_of_their_own": sorted(fold for fold in data.synthetic if fold),

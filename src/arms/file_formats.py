@@ -90,6 +90,7 @@ class SyntheticImages(TypedDict):
     verified: Annotated[bool, "the origin of all is known and does not touch the test set"]
     generator_sha256: Annotated[str | None, "SHA-256 of their generator; null for several or none"]
     manifest_sha256: Annotated[str | None, "SHA-256 of their manifest, or of those of all folders"]
+    side: NotRequired[Annotated[int | None, "smallest side in pixels; null: no file could be read"]]
     dir: Annotated[str | list[str], "the folder, or the folders"]
     folders: list[SyntheticFolder]
     folds_of_their_own: Annotated[list[int], "folds with images of a generator that never saw them"]

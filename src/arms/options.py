@@ -93,6 +93,10 @@ _TRAINING = (
            SHARED, type=number(int, 1, 64), default=1, metavar="V"),
     Option("--image-size", "pixels per side", SHARED, type=number(int, 32, 1024), default=224, metavar="N",
            set_by_study=True),
+    Option("--match-resolution",
+           "reduce every image, real ones of all arms included, to N pixels per side before it is brought to "
+           "--image-size, so that blur cannot tell synthetic images of N pixels from real ones (default: not)",
+           SHARED, type=number(int, 8, 1023), metavar="N"),
     Option("--seed", "of everything but the split", FIT | COMPARISON, type=number(int, 0, 2**32 - 1),
            default=42, metavar="N", set_by_study=True),
     Option("--repeats",
@@ -179,6 +183,8 @@ def wrong_combination(options: Mapping[str, Any]) -> str | None:
         "--compile needs --unfreeze: a frozen backbone sees every image once only": (
             options["compile"] and not unfreeze
         ),
+        f"--match-resolution {options['match_resolution']} reduces nothing: give fewer pixels than --image-size "
+        f"{options['image_size']}, or leave it out": (options["match_resolution"] or 0) >= options["image_size"],
         "--epochs-final lies beyond --epochs, where --schedule ends": (
             options["schedule"] != "none" and (options["epochs_final"] or 0) > options["epochs"]
         ),

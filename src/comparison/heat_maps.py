@@ -112,21 +112,23 @@ def explain_arms(
     model_files: dict[str, Path], records: pd.DataFrame, *, device: torch.device, precision: str = "fp32",
     workers: int = 4,
 ) -> Explained:  # fmt: skip
-    """Compute maps and probabilities of ``records`` (image_id, path) by every arm's model, at its own size.
+    """Compute maps and probabilities of ``records`` (image_id, path) by every arm's model.
 
-    The X-rays are returned at the largest of these sizes. Raises ``UserError`` if a file is no classifier
-    or an image cannot be read.
+    Each model sees them at its own size and, with --match-resolution, as blurred as in training. The X-rays
+    are returned at the largest of these sizes. Raises ``UserError`` if a file is no classifier or an image
+    cannot be read.
     """
-    pixels: dict[int, np.ndarray] = {}
+    pixels: dict[tuple[int, int], np.ndarray] = {}  # by size and sharpness
     heats, probabilities = {}, {}
     for arm, file in model_files.items():
         model, checkpoint = load_classifier(file)
-        size = checkpoint["image_size"]
-        if size not in pixels:
+        size, through = checkpoint["image_size"], checkpoint.get("config", {}).get("match_resolution")
+        key = size, through or size
+        if key not in pixels:
             desc = f"decoding explained images, {size} pixels"
-            pixels[size] = load_images(records, size, workers=workers, desc=desc).pixels
-        heats[arm] = gradcam_maps(model, pixels[size], device=device, precision=precision)
-        inputs = InputPipeline(torch.from_numpy(pixels[size]).to(device))
+            pixels[key] = load_images(records, size, workers=workers, desc=desc, through=through).pixels
+        heats[arm] = gradcam_maps(model, pixels[key], device=device, precision=precision)
+        inputs = InputPipeline(torch.from_numpy(pixels[key]).to(device))
         rows = np.arange(len(records))
         logits = predict_batches(model, inputs, rows, batch_size=16, precision=precision)
         probabilities[arm] = torch.sigmoid(logits).numpy()

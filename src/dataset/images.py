@@ -38,6 +38,32 @@ def read_image(path: str | Path, image_size: int) -> np.ndarray:
     return np.asarray(resized).round().astype(np.uint8)
 
 
+def read_reduced(path: str | Path, image_size: int, side: int | None) -> np.ndarray:
+    """Decode an image as ``read_image`` does, through a square of ``side`` pixels first (None: directly).
+
+    A real image then has gone the way of a synthetic one of ``side`` pixels: reduced for its generator,
+    rounded to uint8, and brought to ``image_size`` by the classifier's reader.
+    """
+    import numpy as np
+    from PIL import Image
+
+    if side is None:
+        return read_image(path, image_size)
+    small = Image.fromarray(read_image(path, side))
+    return np.asarray(small.resize((image_size, image_size), Image.Resampling.BILINEAR))
+
+
+def read_side(path: str | Path) -> int | None:
+    """Return the smaller side of an image file in pixels, from its header alone; None if it is unreadable."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return min(image.size)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
 def read_gray(path: str | Path) -> np.ndarray:
     """Decode 8- or 16-bit gray, RGB(A) or palette PNG, or JPEG, to gray uint8 [H, W].
 
@@ -65,11 +91,15 @@ def _open_gray(path: str | Path) -> Image.Image:
         raise OSError(f"not a readable image: {error}") from None
 
 
-def decoder_version() -> str:
-    """Name what pixels depend on besides the file and the size: this code and the library that it calls."""
+def decoder_version(side: int | None = None) -> str:
+    """Name what pixels depend on besides the file and the size: this code and the library that it calls.
+
+    ``side``: see ``read_reduced``.
+    """
     import PIL
 
-    return f"gray, antialiased bilinear, version {DECODING}, Pillow {PIL.__version__}"
+    reduced = "" if side is None else f", through {side} pixels"
+    return f"gray, antialiased bilinear{reduced}, version {DECODING}, Pillow {PIL.__version__}"
 
 
 def save_png(path: Path, pixels: np.ndarray, compression: Mapping[str, int] = RUNS_ONLY) -> None:

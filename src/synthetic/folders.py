@@ -11,18 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from common import paths
+from dataset.images import read_side
 from dataset.records import name_some
 from synthetic.file_formats import Origin
 from synthetic.leak_checks import check_origin, unknown_origin_flag
-from utils import UserError, load_json, sha256_file
+from utils import UserError, load_json, public_path, sha256_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MANIFEST_FORMAT = "synthetic-manifest-1"
+SIZED = 50  # real images whose size is looked at
 FEW_IMAGES = 32  # of fewer a generator learns little more than the images themselves
 # What checking needs, whoever wrote the manifest.
 REQUIRED_KEYS = ("label", "count", "train_image_ids", "train_patients", "generator_sha256", "split_sha256")
@@ -55,6 +58,14 @@ class SyntheticSet:
     def folders(self) -> tuple[SyntheticSet, ...]:
         """The sets of single folders that it consists of."""
         return self.parts or (self,)
+
+    def smallest_side(self) -> int | None:
+        """Return the smallest side of the images in pixels, from manifests or else files; None: unreadable."""
+        sides: list[int | None] = []
+        for folder in self.folders:
+            side = folder.manifest.get("image_size")
+            sides += [side] if side else [read_side(path) for path in folder.records["path"]]
+        return min((side for side in sides if side), default=None)
 
     @property
     def class_flag(self) -> str | None:
@@ -199,6 +210,33 @@ def _same_images(one: SyntheticSet, other: SyntheticSet) -> bool:
     if not any(one.manifest.get(key) for key in ("generator_sha256", "images_sha256")):
         return False
     return difference_in_making(one.manifest, other.manifest) is None
+
+
+# --- resolution ------------------------------------------------------------------------------------
+def resolution_flag(
+    synthetic: SyntheticSet, real_files: Sequence[Path], image_size: int, match_resolution: int | None
+) -> str | None:
+    """Return a red flag if synthetic images are enlarged more than real ones, so that blur tells them apart.
+
+    Raises ``UserError`` if ``match_resolution`` leaves them the blurrier ones. A few of ``real_files`` say
+    how many pixels real images have, which may be no more.
+    """
+    side = synthetic.smallest_side()
+    real_sides = [found for file in real_files[:SIZED] if (found := read_side(file))]
+    seen = min(match_resolution or image_size, int(median(real_sides)) if real_sides else image_size)
+    if side is None or side >= seen:
+        return None
+    where, remedy = public_path(_folder(synthetic)), f"--match-resolution {side}"
+    if match_resolution:
+        raise UserError(
+            f"--match-resolution {match_resolution} leaves the synthetic images of {where} the blurrier ones, as "
+            f"they have {side} pixels; give {remedy} in every arm, the baseline included"
+        )
+    kind = {1: "positives", 0: "negatives"}.get(-1 if synthetic.label is None else synthetic.label, "images")
+    return (
+        f"synthetic images have {side} px, the classifier sees real ones at {seen} px: they are blurry {kind}, "
+        f"and blur may pass for the label; {remedy} in every arm, the baseline included, takes that away"
+    )
 
 
 # --- filling a folder ------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from classifier_runs import METRICS, frozen, make_synthetic, run, training_positives
 from common import paths
@@ -25,6 +26,41 @@ def data_dir(make_dataset, in_tmp) -> Path:
     positives = training_positives(data_dir)
     make_synthetic(Path("data/synthetic"), 40, list(positives["image_id"]), list(positives["patient"]))
     return data_dir
+
+
+class TestResolution:
+    """Synthetic images of 16 pixels in a classifier of 32."""
+
+    @pytest.fixture
+    def coarse(self, data_dir) -> Path:
+        folder = Path("data/synthetic")
+        for file in folder.glob(paths.SYNTHETIC_PATTERN):
+            with Image.open(file) as image:
+                image.resize((16, 16)).save(file)
+        return folder
+
+    def test_blurry_positives_are_flagged_and_reducing_all_images_takes_that_away(self, coarse, in_tmp):
+        quick = [*frozen(in_tmp), "--k-folds", "0"]
+        run(*quick, "--use-synthetic")
+        metrics = metrics_of("augmented")
+        assert any("blurry positives" in flag for flag in metrics["red_flags"])
+        assert metrics["synthetic"]["side"] == 16 and metrics["config"]["match_resolution"] is None
+        run(*quick, "--use-synthetic", "--match-resolution", "16")
+        flags = metrics_of("augmented")["red_flags"]
+        assert flags == ["--match-resolution was 16 here and None in the baseline"]
+        before = pd.read_csv(METRICS / "baseline_test_predictions.csv")["probability"]
+        run(*quick, "--match-resolution", "16")
+        after = pd.read_csv(METRICS / "baseline_test_predictions.csv")["probability"]
+        assert not np.allclose(before, after), "the baseline saw reduced images"
+
+    def test_images_that_would_stay_blurrier_are_refused(self, coarse, in_tmp):
+        with pytest.raises(UserError, match="give --match-resolution 16 in every arm"):
+            run(*frozen(in_tmp), "--k-folds", "0", "--use-synthetic", "--match-resolution", "20")
+
+    def test_a_reduction_to_no_fewer_pixels_is_wrong_usage(self, in_tmp, capsys):
+        with pytest.raises(SystemExit):
+            run("--image-size", "64", "--match-resolution", "64")
+        assert "--match-resolution 64 reduces nothing: give fewer pixels than" in capsys.readouterr().err
 
 
 class TestControls:

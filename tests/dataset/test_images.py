@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.images import LOW_EFFORT, RUNS_ONLY, is_whole, read_gray, read_image, save_png
+from dataset.images import (
+    LOW_EFFORT,
+    RUNS_ONLY,
+    decoder_version,
+    is_whole,
+    read_gray,
+    read_image,
+    read_reduced,
+    read_side,
+    save_png,
+)
 
 RAMP = np.tile(np.linspace(0, 255, 32), (24, 1)).astype(np.uint8)  # not square
 
@@ -41,6 +51,21 @@ def test_the_size_of_the_file_is_kept_where_none_is_asked_for(tmp_path):
     assert np.array_equal(read_gray(tmp_path / "gray.png"), RAMP)
     assert np.array_equal(read_gray(tmp_path / "deep.png"), (deep / 257.0).round().astype(np.uint8))
     assert np.abs(read_gray(tmp_path / "colour.jpg").astype(int) - RAMP).max() <= 8
+
+
+@pytest.mark.parametrize("mode", ["L", "16-bit"])
+def test_a_reduced_image_has_gone_the_way_of_a_synthetic_one(tmp_path, mode):
+    """Reduced for the generator, written as PNG by it, and enlarged by the classifier's reader."""
+    noise = np.random.default_rng(0).integers(0, 255, (50, 40)).astype(np.uint8)
+    Image.fromarray(noise.astype(np.uint16) * 257 if mode == "16-bit" else noise).save(tmp_path / "real.png")
+    save_png(tmp_path / "as_synthetic.png", read_image(tmp_path / "real.png", 16))
+    reduced = read_reduced(tmp_path / "real.png", 32, 16)
+    assert np.array_equal(reduced, read_image(tmp_path / "as_synthetic.png", 32))
+    assert np.array_equal(read_reduced(tmp_path / "as_synthetic.png", 32, 16), reduced), "twice changes nothing"
+    assert not np.array_equal(reduced, read_image(tmp_path / "real.png", 32))
+    assert np.array_equal(read_reduced(tmp_path / "real.png", 32, None), read_image(tmp_path / "real.png", 32))
+    assert decoder_version(16) != decoder_version() != decoder_version(24), "caches keep them apart"
+    assert read_side(tmp_path / "real.png") == 40 and read_side(tmp_path / "absent.png") is None
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + bytes(30)])

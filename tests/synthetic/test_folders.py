@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from common import paths
-from synthetic.folders import clear, existing_images, load_synthetic
+from synthetic.folders import clear, existing_images, load_synthetic, resolution_flag
 from utils import UserError
 
 PATIENT_OF = {"train-1": "p1", "train-2": "p2", "test-1": "p9", "test-2": "p2x"}
@@ -47,6 +47,37 @@ def test_fold_fraction_and_confessed_flags_are_read_from_the_manifest(folder):
     synthetic = load(folder)
     assert (synthetic.fold, synthetic.k_folds, synthetic.train_fraction) == (2, 5, 0.25)
     assert synthetic.red_flags == ["few images"] and synthetic.verified
+
+
+@pytest.mark.parametrize(
+    ("made", "real", "size", "match", "expected"),
+    [
+        (16, 64, 32, None, "have 16 px, the classifier sees real ones at 32 px: they are blurry positives"),
+        (32, 64, 32, None, None),
+        (48, 64, 32, None, None),
+        (16, 16, 32, None, None),  # real ones are as coarse
+        (16, 24, 32, None, "real ones at 24 px"),
+        (16, 64, 32, 16, None),
+        (24, 64, 32, 16, None),  # reduced to 16, like the real ones
+        (16, 64, 32, 24, "--match-resolution 16"),
+    ],
+)
+@pytest.mark.parametrize("recorded", [True, False])
+def test_images_that_are_blurrier_than_real_ones_are_named(
+    folder, tmp_path, made, real, size, match, expected, recorded
+):  # fmt: skip
+    for file in existing_images(folder):
+        Image.fromarray(np.zeros((made, made + 8), np.uint8)).save(file)
+    write_manifest(folder, **({"image_size": made} if recorded else {"image_size": None}))
+    Image.fromarray(np.zeros((real, real), np.uint8)).save(tmp_path / "real.png")
+    what = load(folder), [tmp_path / "real.png", tmp_path / "absent.png"], size, match
+    if match and expected:
+        with pytest.raises(UserError, match=f"{expected} in every arm"):
+            resolution_flag(*what)
+    elif expected is None:
+        assert resolution_flag(*what) is None
+    else:
+        assert expected in (resolution_flag(*what) or "") and "--match-resolution 16" in (resolution_flag(*what) or "")
 
 
 def test_images_of_fold_subfolders_belong_to_them_alone(folder):
