@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import paths
+from dataset.known_datasets import overlap_reason
 from dataset.records import GROUPED_BY_PATIENT, name_some
 from utils import UserError
 
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
 
 NIH_NAME = re.compile(r"(\d{8})_\d{3}")  # <patient>_<number>, of which RSNA's images are a part
 FILE_ENDINGS = re.compile(r"(\.(png|jpe?g|dcm|dicom|tiff?|bmp|gif|webp|npy))+$", re.IGNORECASE)
-# Data sets that are NIH ChestX-ray14, are drawn from it as RSNA's challenge is, or contain RSNA's images.
-OVERLAPPING = re.compile(
-    r"(?<![a-z])nih(?![a-z])|rsna|chest.?x.?ray.?(8|14)|cxr.?(8|14)|siim.?acr|chest.?x.?det|covidx"
-    r"|covid.?19.?radiography",
-    re.IGNORECASE,
-)
 OR_ALLOW = "or use --allow-unverified-synthetic, which puts a red flag into every result file"
 
 
@@ -217,11 +212,10 @@ def extra_patients_flag(folder: Path, generator_patients: set[str] | None, train
 # --- images made elsewhere, before they get a manifest ---------------------------------------------
 def refuse_overlapping(name: str | None) -> None:
     """Raise ``UserError`` if the data set ``name`` is known to share patients with RSNA's."""
-    if name and OVERLAPPING.search(name):
+    if name and (reason := overlap_reason(name)):
         raise UserError(
-            f"--trained-elsewhere {name!r}: RSNA's images are a part of NIH ChestX-ray14, so such data may "
-            "hold the test patients; list what the generator has seen with --trained-on, by RSNA's image ids "
-            "or NIH's file names"
+            f"--trained-elsewhere {name!r}: {reason}, so such data may hold the test patients; list what the "
+            "generator has seen with --trained-on, by RSNA's image ids or NIH's file names"
         )
 
 
