@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common import paths
 from common.command_line import argument_parser, command_line, public_config, run_script
@@ -19,6 +19,9 @@ from common.logs import keep_run_log
 from comparison.options import ANALYSIS_OPTIONS
 from dataset.options import cache_folder
 from utils import load_json, save_text
+
+if TYPE_CHECKING:
+    from comparison.shortcuts import Sources
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,15 @@ def changed_options_command(options: Mapping[str, Any]) -> str:
     return command_line("analyze_results", given)
 
 
+def shortcut_sources(args: argparse.Namespace) -> Sources:
+    """Say where the shortcut test finds images and models."""
+    from comparison.shortcuts import Sources
+    from utils import select_device
+
+    cache_dir, device = cache_folder(args.no_cache, args.cache_dir), select_device(args.cpu)
+    return Sources(args.data_dir, args.patient_map, args.model_dir, cache_dir, args.workers, args.seed, device)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Compare the arms, then the images; write the numbers, the figures and the reports."""
     args = build_parser().parse_args(argv)
@@ -47,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         arms = select_arms(found, [name.strip() for name in args.arms.split(",") if name.strip()])
     # After the arms: a wrong folder is told at once.
     from comparison.arms import compare_arms
+    from comparison.shortcuts import find_shortcuts, shortcut_flags
     from report.image_steps import ImageOptions, look_at_images
     from report.page import compose_page
     from report.sections import Findings
@@ -68,6 +81,8 @@ def main(argv: list[str] | None = None) -> None:
     content = compare_arms(
         arms, margin=args.margin / 100, prevalence=args.prevalence, seed=args.seed, left_out=left_out
     )
+    tests = find_shortcuts(arms, shortcut_sources(args))
+    content["shortcut_tests"], content["flags"] = tests, [*shortcut_flags(tests), *content["flags"]]
     remove_reports(outcome.folder)
     outcome.numbers(file, content, "every arm and every pair in numbers, as fractions")
     comparison = load_json(file)  # what is written below holds for the file, not for what was in memory

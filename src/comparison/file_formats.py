@@ -159,6 +159,37 @@ class NotCompared(TypedDict):
     reason: str
 
 
+class SyntheticNegatives(TypedDict):
+    """Synthetic negatives under an arm trained on synthetic positives, beside its real test negatives."""
+
+    source: Annotated[str, "folder that they lie in, or generator that made them for this"]
+    n_images: int
+    logit: Annotated[float, "mean logit of pneumonia"]
+    logit_real: Annotated[float, "mean logit of the real test negatives"]
+    logit_real_reduced: Annotated[float, "the same, reduced to the pixels of the synthetic images"]
+
+
+class ShortcutTest(TypedDict):
+    """Whether an arm takes the blur of its synthetic images for their label. Real test images of the other
+    label are reduced to the pixels of the synthetic ones and enlarged again; changes are towards the label of
+    the synthetic images, on the logit scale, means over images and training runs."""
+
+    arm: str
+    reference: Annotated[str | None, "arm without synthetic images that it is compared with"]
+    state: Annotated[str, "flagged, not flagged, cannot say, not needed, not tested"]
+    why: Annotated[str, "the same in words"]
+    side: Annotated[int | None, "smallest side of the synthetic images in pixels"]
+    image_size: Annotated[int | None, "pixels per side that the classifier sees"]
+    label: Annotated[int | None, "label of the synthetic images; null where nothing was scored"]
+    n_images: Annotated[int | None, "real test images of the other label"]
+    n_patients: int | None
+    change: Annotated[float | None, "logit(reduced) - logit(original) under the arm"]
+    change_in_reference: Annotated[float | None, "the same under the reference"]
+    difference: Annotated[float | None, "change - change_in_reference"]
+    ci95: Annotated[Ci95 | None, "95 % interval of the difference by patient; flagged if all above 0"]
+    synthetic_negatives: SyntheticNegatives | None
+
+
 class ReferenceScores(TypedDict):
     """Predictors that ignore the lungs, on the test images."""
 
@@ -180,6 +211,7 @@ class Comparison(TypedDict):
     left_out: Annotated[list[str], "arms that are there but were not asked for (--arms)"]
     references: ReferenceScores
     flags: Annotated[list[str], "warnings, the gravest first"]
+    shortcut_tests: NotRequired[Annotated[list[ShortcutTest], "of each arm trained on synthetic images"]]
 
 
 # --- what all files about images say ---------------------------------------------------------------

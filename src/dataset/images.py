@@ -7,7 +7,7 @@ looked for: ``IMAGE_SUFFIXES`` for images made elsewhere; those of a dataset are
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+SIZED = 50  # files whose size is looked at, to say how large images typically are
 DECODING = 1  # version of ``read_image``
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 # How to compress. The grain of X-rays does not shrink: more effort takes longer and saves next to nothing.
@@ -44,13 +45,15 @@ def read_reduced(path: str | Path, image_size: int, side: int | None) -> np.ndar
     A real image then has gone the way of a synthetic one of ``side`` pixels: reduced for its generator,
     rounded to uint8, and brought to ``image_size`` by the classifier's reader.
     """
+    return read_image(path, image_size) if side is None else enlarged(read_image(path, side), image_size)
+
+
+def enlarged(pixels: np.ndarray, image_size: int) -> np.ndarray:
+    """Bring gray pixels uint8 [H, W] to [image_size, image_size] as ``read_image`` would those of a file."""
     import numpy as np
     from PIL import Image
 
-    if side is None:
-        return read_image(path, image_size)
-    small = Image.fromarray(read_image(path, side))
-    return np.asarray(small.resize((image_size, image_size), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(pixels).resize((image_size, image_size), Image.Resampling.BILINEAR))
 
 
 def read_side(path: str | Path) -> int | None:
@@ -62,6 +65,14 @@ def read_side(path: str | Path) -> int | None:
             return min(image.size)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
+
+
+def typical_side(files: Sequence[str | Path]) -> int | None:
+    """Return the median of the smaller sides of the first ``SIZED`` files; None if none is readable."""
+    from statistics import median
+
+    sides = [side for file in files[:SIZED] if (side := read_side(file))]
+    return int(median(sides)) if sides else None
 
 
 def read_gray(path: str | Path) -> np.ndarray:

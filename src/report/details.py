@@ -7,7 +7,18 @@ from typing import Any
 
 from arms.registry import ARMS
 from comparison.file_formats import ArmResult, Comparison, metric_entry
-from report.blocks import Block, Bullets, Table, count, decimal, percent, with_interval
+from report.blocks import (
+    Block,
+    Bullets,
+    Facts,
+    Table,
+    count,
+    decimal,
+    interval,
+    percent,
+    signed,
+    with_interval,
+)
 from stats.metric_registry import Shown, compared_metrics, metrics_shown
 from stats.subgroups import SubgroupRow
 
@@ -44,6 +55,35 @@ def _notes(notes: Mapping[str, str]) -> list[str]:
     for name, note in notes.items():
         names.setdefault(note, []).append(name)
     return [f"{', '.join(arms)}: {note}." for note, arms in names.items() if note]
+
+
+def shortcut(content: Comparison) -> list[Block]:
+    """Write what the shortcut test of each arm trained on synthetic images says; nothing without such arms."""
+    tests = content.get("shortcut_tests", [])
+    said = [f"{test['arm']}: {test['state']}: {test['why']}." for test in tests]
+    blocks: list[Block] = [Bullets(said)] if said else []
+    for test in tests:
+        if test["difference"] is None:
+            continue
+        kind = "negatives" if test["label"] else "positives"
+        rows = [
+            (f"change under {test['arm']}", signed(test["change"] or 0.0, 2)),
+            (f"change under {test['reference']}", signed(test["change_in_reference"] or 0.0, 2)),
+            ("difference", f"{signed(test['difference'], 2)}, 95 % CI {interval(test['ci95'], 1.0, 2, sign=True)}"),
+        ]
+        if made := test["synthetic_negatives"]:
+            rows.append((
+                "synthetic negatives",
+                f"mean logit {signed(made['logit'], 2)} ({count(made['n_images'], 'image')}, {made['source']}); real "
+                f"ones {signed(made['logit_real'], 2)}, reduced {signed(made['logit_real_reduced'], 2)}",
+            ))  # fmt: skip
+        blocks.append(Facts(f"{test['arm']}: real test {kind}, reduced to {test['side']} px, logit scale", rows))
+    if len(blocks) > 1:
+        blocks.append(
+            "Reducing an image moves the logit of any classifier. What counts is how much more it moves towards "
+            "the label of the synthetic images in the arm that has seen these. The interval is by patient."
+        )
+    return blocks
 
 
 def calibration(content: Comparison) -> list[Block]:

@@ -78,6 +78,7 @@ def sections(findings: Findings) -> list[Section]:
         ("test-set", "Test set and references", _test_set(content)),
         ("arms", "Each arm on the test images", _arms(content)),
         ("differences", "Differences between arms", _differences(content)),
+        ("shortcut", "Shortcut test: does blur pass for the label?", details.shortcut(content)),
         ("thresholds", "Thresholds", details.thresholds(content)),
         ("calibration", "Calibration", details.calibration(content)),
         ("subgroups", "Subgroups", details.subgroups(content)),

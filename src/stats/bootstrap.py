@@ -110,6 +110,15 @@ def bootstrap_difference(
     return {"difference": difference, "ci95": percentile_interval(differences)}
 
 
+def bootstrap_mean(
+    values: np.ndarray, patients: Sequence[Any], *, n_resamples: int = RESAMPLES, seed: int = 42
+) -> PairedDifference:
+    """Return the mean of ``values`` [N], differences of single images, with its interval by patient."""
+    draws = PatientDraws(patients, n_resamples, seed)
+    means = draws.values(lambda weights: weights @ values / weights.sum(axis=1))
+    return {"difference": float(values.mean()), "ci95": percentile_interval(means)}
+
+
 # --- patients and training runs --------------------------------------------------------------------
 @dataclass(frozen=True)
 class ResampledScore:

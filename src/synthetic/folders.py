@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from common import paths
-from dataset.images import read_side
+from dataset.images import read_side, typical_side
 from dataset.records import name_some
 from synthetic.file_formats import Origin
 from synthetic.leak_checks import check_origin, unknown_origin_flag
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MANIFEST_FORMAT = "synthetic-manifest-1"
-SIZED = 50  # real images whose size is looked at
 FEW_IMAGES = 32  # of fewer a generator learns little more than the images themselves
 # What checking needs, whoever wrote the manifest.
 REQUIRED_KEYS = ("label", "count", "train_image_ids", "train_patients", "generator_sha256", "split_sha256")
@@ -221,9 +219,8 @@ def resolution_flag(
     Raises ``UserError`` if ``match_resolution`` leaves them the blurrier ones. A few of ``real_files`` say
     how many pixels real images have, which may be no more.
     """
-    side = synthetic.smallest_side()
-    real_sides = [found for file in real_files[:SIZED] if (found := read_side(file))]
-    seen = min(match_resolution or image_size, int(median(real_sides)) if real_sides else image_size)
+    side, real = synthetic.smallest_side(), typical_side(real_files)
+    seen = min(match_resolution or image_size, real or image_size)
     if side is None or side >= seen:
         return None
     where, remedy = public_path(_folder(synthetic)), f"--match-resolution {side}"

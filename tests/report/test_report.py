@@ -132,6 +132,21 @@ def test_order_of_the_sections():
     assert "warnings" not in [section.key for section in sections(full(fake_comparison(), flags=[]))]
 
 
+def test_the_shortcut_test_stands_in_a_section_of_its_own():
+    needless = {"arm": "augmented", "state": "not needed", "why": "64 px beside 64 px", "difference": None}
+    (section,) = (s for s in sections(full(fake_comparison(shortcut_tests=[needless]))) if s.key == "shortcut")
+    assert len(section.blocks) == 1
+    beside = {"source": "data/normal", "n_images": 5, "logit": 1.5, "logit_real": -1.0, "logit_real_reduced": -0.25}
+    found = needless | {
+        "state": "flagged", "why": "blur", "label": 1, "side": 64, "reference": "baseline", "change": 0.9,
+        "change_in_reference": 0.1, "difference": 0.8, "ci95": [0.6, 1.0], "synthetic_negatives": beside,
+    }  # fmt: skip
+    text = one_line(compose(full(fake_comparison(shortcut_tests=[found]))))
+    for words in ("augmented: flagged: blur.", "difference +0.80, 95 % CI +0.60 to +1.00", "real test negatives",
+                  "mean logit +1.50 (5 images, data/normal); real ones −1.00, reduced −0.25"):  # fmt: skip
+        assert words in text
+
+
 def test_numbers_of_each_part_are_stated():
     content = fake_comparison()
     text = compose(full(content))
