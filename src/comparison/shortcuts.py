@@ -136,7 +136,7 @@ def _measure(arm: Arm, reference: Arm, result: ShortcutTest, sources: Sources) -
         records, size, workers=sources.workers, desc=f"reducing test images to {side} pixels",
         cache_dir=sources.cache_dir, through=side,
     )  # fmt: skip
-    before = {name: each.recorded_logits(records["image_id"]) for name, each in models.items()}
+    before = {name: each.recorded_logits(list(records["image_id"])) for name, each in models.items()}
     after = {name: each.mean_logits(reduced) for name, each in models.items()}
     towards = 1 if label else -1
     changes = {name: towards * (after[name] - before[name]) for name in models}
