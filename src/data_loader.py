@@ -89,7 +89,7 @@ def load_images(
     images = list_images(list(records["path"]), image_size, decoder_version(through))
 
     def decode(path: Path) -> np.ndarray:
-        return read_reduced(path, image_size, through)
+        return read_image(path, image_size) if through is None else read_reduced(path, image_size, through)
 
     cached = None
     if cache_dir is not None and len(records):

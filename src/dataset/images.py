@@ -39,13 +39,13 @@ def read_image(path: str | Path, image_size: int) -> np.ndarray:
     return np.asarray(resized).round().astype(np.uint8)
 
 
-def read_reduced(path: str | Path, image_size: int, side: int | None) -> np.ndarray:
-    """Decode an image as ``read_image`` does, through a square of ``side`` pixels first (None: directly).
+def read_reduced(path: str | Path, image_size: int, side: int) -> np.ndarray:
+    """Decode an image as ``read_image`` does, through a square of ``side`` pixels first.
 
     A real image then has gone the way of a synthetic one of ``side`` pixels: reduced for its generator,
     rounded to uint8, and brought to ``image_size`` by the classifier's reader.
     """
-    return read_image(path, image_size) if side is None else enlarged(read_image(path, side), image_size)
+    return enlarged(read_image(path, side), image_size)
 
 
 def enlarged(pixels: np.ndarray, image_size: int) -> np.ndarray:

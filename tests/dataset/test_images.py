@@ -63,7 +63,6 @@ def test_a_reduced_image_has_gone_the_way_of_a_synthetic_one(tmp_path, mode):
     assert np.array_equal(reduced, read_image(tmp_path / "as_synthetic.png", 32))
     assert np.array_equal(read_reduced(tmp_path / "as_synthetic.png", 32, 16), reduced), "twice changes nothing"
     assert not np.array_equal(reduced, read_image(tmp_path / "real.png", 32))
-    assert np.array_equal(read_reduced(tmp_path / "real.png", 32, None), read_image(tmp_path / "real.png", 32))
     assert decoder_version(16) != decoder_version() != decoder_version(24), "caches keep them apart"
     assert read_side(tmp_path / "real.png") == 40 and read_side(tmp_path / "absent.png") is None
 
