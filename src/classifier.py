@@ -22,6 +22,7 @@ from torchvision.models import ResNet50_Weights, resnet50
 
 from data_loader import PREPARED, augment_light, to_classifier_range
 from dataset.feature_cache import FeatureCache, sha256_weights
+from networks.weight_files import find_resnet, read_weight_file
 from networks.weights import hub_weights
 from utils import UserError, as_tensor, autocast, derive_seed, load_checkpoint
 
@@ -48,6 +49,7 @@ class ClassifierCheckpoint(TypedDict):
     seed: Annotated[int, "seed of the fit"]
     fold: NotRequired[Annotated[int, "the fold that it did not see, in best_overall_..."]]
     repeat: NotRequired[Annotated[int, "number of the training run, from 1, in the others"]]
+    weights_flags: NotRequired[Annotated[list[str], "red flags of the initial weights, if there are any"]]
     state_dict: Annotated[dict[str, Any], "weights, named as in ``PneumoniaClassifier``"]
 
 
@@ -98,40 +100,27 @@ def logits_in_full_precision(head: nn.Linear, features: torch.Tensor) -> torch.T
 
 # --- building, saving, loading ---------------------------------------------------------------------
 def build_classifier(weights: str, frozen: bool) -> PneumoniaClassifier:
-    """Build a fresh classifier; ``weights``: "imagenet", "none" or a file with a ResNet-50 state dict.
+    """Build a fresh classifier; ``weights``: "imagenet", "none" or a file that holds a ResNet-50.
 
     Raises ``UserError`` if weights are not available or do not fit.
     """
     model = PneumoniaClassifier(frozen)
     if weights == "imagenet":
         remedy = "use --weights PATH (a ResNet-50 state dict) or --weights none --unfreeze (from scratch)"
-        _load_backbone(model, hub_weights(IMAGENET_URL, "ImageNet weights of ResNet-50", remedy), weights)
+        load_backbone(model, hub_weights(IMAGENET_URL, "ImageNet weights of ResNet-50", remedy), weights)
     elif weights != "none":
-        _load_backbone(model, load_checkpoint(weights), weights)
+        load_backbone(model, read_weight_file(weights), weights)
     return model
 
 
-def _load_backbone(model: PneumoniaClassifier, state: dict[str, Any], source: str) -> None:
-    """Load torchvision's ResNet-50 names, or those of our own checkpoints; any last layer is left out."""
-    state = state.get("state_dict", state)
-    state = {key.removeprefix("module.").removeprefix("backbone."): value for key, value in state.items()}
-    state = {key: value for key, value in state.items() if not key.startswith(("fc.", "head."))}
-    own = model.backbone.state_dict()
-    if missing := [key for key in own if key not in state and not key.endswith("num_batches_tracked")]:
-        raise UserError(f"{source} is not a ResNet-50 state dict: it lacks {missing[0]}; give another file")
-    for key, value in own.items():
-        if key in state and (found := state[key].shape) != value.shape:
-            shapes = f"{key} is {[*found]}, not {[*value.shape]}"
-            raise UserError(f"{source} does not fit ResNet-50: {shapes}; give another file")
-    model.backbone.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
+def load_backbone(model: PneumoniaClassifier, content: dict[Any, Any], source: str) -> str:
+    """Load the ResNet-50 that the ``content`` of a file holds in any usual wrapping; returns where it was.
 
-
-def split_of_weights(weights: str) -> str | None:
-    """Return the SHA-256 of the split that ``weights`` have seen; None if they are no checkpoint of ours."""
-    if weights in ("imagenet", "none"):
-        return None
-    checkpoint = load_checkpoint(weights)
-    return checkpoint["split_sha256"] if checkpoint.get("format") == CHECKPOINT_FORMAT else None
+    Any last layer is left out. Raises ``UserError`` if there is none or it does not fit.
+    """
+    state, place = find_resnet(content, model.backbone.state_dict(), source)
+    model.backbone.load_state_dict(state, strict=False)  # BatchNorm's counters may be missing
+    return place
 
 
 def load_classifier(path: str | Path) -> tuple[PneumoniaClassifier, ClassifierCheckpoint]:
@@ -139,8 +128,13 @@ def load_classifier(path: str | Path) -> tuple[PneumoniaClassifier, ClassifierCh
     checkpoint = cast(ClassifierCheckpoint, load_checkpoint(path, "`python src/train_classifier.py`"))
     if checkpoint.get("format") != CHECKPOINT_FORMAT:
         raise UserError(f"{path} is not a classifier that `python src/train_classifier.py` wrote")
-    model = PneumoniaClassifier(checkpoint["frozen"])
-    model.load_state_dict(checkpoint["state_dict"])
+    try:
+        model = PneumoniaClassifier(checkpoint["frozen"])
+        model.load_state_dict(checkpoint["state_dict"])
+    except (KeyError, TypeError, AttributeError, RuntimeError):
+        raise UserError(
+            f"{path} is damaged: its weights do not fit ResNet-50; `python src/train_classifier.py` makes it again"
+        ) from None
     return model.eval(), checkpoint
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from arms.data import ArmData
     from arms.file_formats import FinalMetrics, Interval
     from arms.fitting import Recipe
+    from arms.initial_weights import InitialWeights
     from arms.output import ArmOutput
     from arms.training import ArmTrainer, Network
 
@@ -74,15 +75,19 @@ def synthetic_folders(args: argparse.Namespace) -> list[str]:
 # --- training --------------------------------------------------------------------------------------
 def train_arm(args: argparse.Namespace, treatment: Treatment) -> None:
     """Train the arm, score it and write its files."""
+    from arms.initial_weights import check_weights
     from arms.output import TrainedArm, save_results
     from arms.training import median_epoch, planned_epochs
 
     device = select_device(args.cpu)
     recipe = recipe_of(args, resolve_precision(args.precision, device))
     prepare_arithmetic(device, recipe.precision, args.compile)
+    with main_first():  # unavailable or leaky weights end here, before images are decoded
+        weights = check_weights(args.weights, args.weights_trained_on, args.allow_unverified_weights, not args.unfreeze)
     with main_first():
-        data = read_data(args, treatment)
-    out, weights_saw_folds = prepare_output(args, data)
+        data = read_data(args, treatment, weights)
+    weights = weights.for_split(data.splits.sha256)
+    out = prepare_output(args, data, weights)
     epochs_final, epochs_from = planned_epochs(treatment, out)
     require_same("data or options", [out.origin, epochs_final, recipe.precision])
     trainer = prepare_trainer(args, data, recipe, out, epochs_final)
@@ -100,13 +105,13 @@ def train_arm(args: argparse.Namespace, treatment: Treatment) -> None:
         "epochs_final_from": epochs_from,
     }
     if is_main():
-        metrics = save_results(out, TrainedArm(trainer, folds, repeats, training, weights_saw_folds))
+        metrics = save_results(out, TrainedArm(trainer, folds, repeats, training, weights))
         shutil.rmtree(trainer.state_folder, ignore_errors=True)
         log_outcome(metrics, args.results_dir)
 
 
-def read_data(args: argparse.Namespace, treatment: Treatment) -> ArmData:
-    """Read the images of the arm."""
+def read_data(args: argparse.Namespace, treatment: Treatment, weights: InitialWeights) -> ArmData:
+    """Read the images of the arm; the ``weights`` must not have seen its test patients."""
     from arms.data import DataOptions, SyntheticUse, load_arm_data
 
     options = DataOptions(
@@ -124,24 +129,25 @@ def read_data(args: argparse.Namespace, treatment: Treatment) -> ArmData:
     )
     folders = [] if treatment.kind.synthetic is Synthetic.UNUSED else synthetic_folders(args)
     use = SyntheticUse(treatment, tuple(folders), args.synthetic_ratio, args.allow_unverified_synthetic)
-    return load_arm_data(options, use)
+    return load_arm_data(options, use, weights.for_split)
 
 
-def prepare_output(args: argparse.Namespace, data: ArmData) -> tuple[ArmOutput, bool]:
-    """Return where the arm's files go, and whether its initial weights had seen the training images."""
-    from arms.data import data_flags, origin_of_results, weight_flags
+def prepare_output(args: argparse.Namespace, data: ArmData, weights: InitialWeights) -> ArmOutput:
+    """Return where the arm's files go, and what they say about their origin."""
+    from arms.data import data_flags, origin_of_results
     from arms.file_formats import FinalMetrics
     from arms.output import ArmOutput, warn_of_folds
     from arms.result_files import read_result
 
-    config, from_weights = recorded_options(args), weight_flags(args.weights, data.splits.sha256)
+    config = recorded_options(args)
     file, kind = paths.final_metrics(args.results_dir, BASELINE_PREFIX), data.use.treatment.kind
     baseline = None if kind.name == BASELINE else read_result(file, FinalMetrics)
-    origin = origin_of_results(config, data, from_weights + data_flags(data, config, baseline))
+    flags = [*weights.red_flags, *data_flags(data, config, baseline)]
+    origin = origin_of_results(config, data, flags, weights.sha256)
     out = ArmOutput(args.prefix or kind.prefix, args.model_dir, args.results_dir, args.figures_dir, origin)
     if not args.k_folds:
         warn_of_folds(out)
-    return out, bool(from_weights)
+    return out
 
 
 def recipe_of(args: argparse.Namespace, precision: str) -> Recipe:
@@ -164,11 +170,8 @@ def prepare_trainer(
     """Make the trainer, say what it is going to do, and empty or check the folder of an interrupted run."""
     from arms.data import training_images_in_words
     from arms.training import ArmTrainer, identity_of_run, prepare_state_folder
-    from classifier import build_classifier
 
     network, device = network_of(args), select_device(args.cpu)
-    with main_first():
-        build_classifier(network.weights, network.frozen)  # unavailable weights end here
     layers = "last layer only" if network.frozen else "all layers"
     images = training_images_in_words(data, data.final_addition(args.seed))
     log.info(

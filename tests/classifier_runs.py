@@ -30,7 +30,8 @@ def frozen(tmp_path: Path) -> list[str]:
 
     torch.manual_seed(0)
     torch.save(resnet50().state_dict(), tmp_path / "weights.pth")
-    return ["--weights", "weights.pth", "--image-size", "32", "--batch-size", "8", "--epochs", "3"]
+    weights = ["--weights", "weights.pth", "--weights-trained-on", "ImageNet"]
+    return [*weights, "--image-size", "32", "--batch-size", "8", "--epochs", "3"]
 
 
 def make_synthetic(folder: Path, n: int, train_ids: list[str], patients: list[str], **changes) -> None:

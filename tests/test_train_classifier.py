@@ -302,6 +302,59 @@ class TestInitialWeights:
         summary = load_json("second/baseline_cv_summary.json")
         assert summary["contaminated"] is True
         assert any("had learned from these training images" in flag for flag in summary["red_flags"])
+        with pytest.raises(UserError, match="models/baseline_resnet50.pth says itself that it is a checkpoint"):
+            run(*own, "--weights-trained-on", "ImageNet")
+        checkpoint = load_checkpoint("second/baseline_resnet50.pth")
+        assert checkpoint["weights_flags"] == summary["red_flags"][:1]
+        assert "weights_flags" not in load_checkpoint("models/baseline_resnet50.pth")
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [([], "nobody knows what it was trained on.*--weights-trained-on NAME"),
+         (["--weights-trained-on", "NIH + CheXpert"], "RSNA's images are a part of NIH ChestX-ray14.*--allow-unver")],
+    )  # fmt: skip
+    def test_foreign_ones_end_before_an_image_is_decoded(self, make_dataset, in_tmp, monkeypatch, more, message):
+        make_dataset()
+        monkeypatch.setattr("arms.data.load_images", lambda *_, **__: pytest.fail("an image was decoded"))
+        quick = frozen(in_tmp)
+        del quick[2:4]
+        with pytest.raises(UserError, match=message):
+            run(*quick, *more)
+        torch.save({"state_dict": None}, in_tmp / "weights.pth")
+        with pytest.raises(UserError, match="weights.pth holds no ResNet-50.*'state_dict': NoneType"):
+            run(*quick, "--weights-trained-on", "ImageNet")
+
+    def test_allowed_ones_flag_every_result_and_what_is_trained_from_them(self, make_dataset, in_tmp):
+        make_dataset()
+        quick = [*frozen(in_tmp), "--k-folds", "2", "--epochs", "1", "--allow-unverified-weights"]
+        quick[3] = "NIH"
+        run(*quick)
+        flag = ("--weights weights.pth was trained on NIH, says its user: RSNA's images are a part of NIH "
+                "ChestX-ray14, so it may have seen the test patients")  # fmt: skip
+        for name in ("final_metrics", "cv_summary", "training_history"):
+            content = load_json(METRICS / f"baseline_{name}.json")
+            assert content["red_flags"] == [flag], name
+            assert content["config"]["weights_trained_on"] == "NIH" and len(content["weights_sha256"]) == 64
+        assert load_json(METRICS / "baseline_cv_summary.json")["contaminated"] is True
+        own = ["--weights", "models/baseline_resnet50.pth", "--image-size", "32", "--epochs", "1", "--k-folds", "0"]
+        with pytest.raises(UserError, match="of its own initial weights, --weights weights.pth was trained on NIH"):
+            run(*own)
+        run(*own, "--allow-unverified-weights", "--prefix", "second")
+        assert flag in load_json(METRICS / "second_final_metrics.json")["red_flags"]
+
+    def test_another_file_of_the_same_name_is_noticed(self, make_dataset, in_tmp):
+        from arms.result_files import find_arms, warnings_of
+
+        data_dir = make_dataset()
+        quick = [*frozen(in_tmp), "--k-folds", "0", "--epochs-final", "1"]
+        run(*quick)
+        positives = training_positives(data_dir)
+        make_synthetic(Path("data/synthetic"), 4, list(positives["image_id"]), list(positives["patient"]))
+        state = torch.load("weights.pth")
+        torch.save({"state_dict": state | {"fc.bias": torch.ones(1000)}}, "weights.pth")
+        run(*quick, "--use-synthetic")
+        said = [flag for flag in warnings_of(list(find_arms(METRICS).values())) if "WEIGHTS" in flag]
+        assert len(said) == 1 and said[0].startswith("the arms were trained from DIFFERENT FILES OF WEIGHTS: baseline ")
 
 
 class TestWithoutFolds:
@@ -452,7 +505,8 @@ class TestBadData:
          ["--use-synthetic", "--pretrain-synthetic", "2", "--synthetic-schedule", "0:0.5"],
          ["--prefix", "a/b"], ["--prefix", "gan_"], ["--prefix", "baseline_r1_"], ["--prefix", "_"],
          ["--prefix", "gan_fold_1"], ["--prefix", "augmented"], ["--use-synthetic", "--prefix", "baseline"],
-         ["--compile"]],
+         ["--compile"], ["--weights-trained-on", "ImageNet"], ["--allow-unverified-weights"],
+         ["--weights", "none", "--unfreeze", "--weights-trained-on", "NIH"]],
     )  # fmt: skip
     def test_wrong_usage_is_exit_code_2(self, argv):
         with pytest.raises(SystemExit) as stop:

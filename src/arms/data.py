@@ -18,7 +18,6 @@ import pandas as pd
 from arms.file_formats import FinalMetrics, Origin, SkippedImages, SyntheticFolder, SyntheticImages
 from arms.options import differing_options
 from arms.registry import Addition, FitImages, Synthetic, Treatment
-from classifier import split_of_weights
 from common import paths
 from data_loader import ImageSet, load_images
 from dataset.records import (
@@ -170,10 +169,15 @@ class ArmData:
         return {"count": len(ids), "image_ids": ids}
 
 
-def load_arm_data(options: DataOptions, use: SyntheticUse) -> ArmData:
-    """Read, check and decode the images. Raises ``UserError`` for what would make the training wrong."""
+def load_arm_data(options: DataOptions, use: SyntheticUse, check_split: Callable[[str], Any] | None = None) -> ArmData:
+    """Read, check and decode the images. Raises ``UserError`` for what would make the training wrong.
+
+    ``check_split`` is called with the SHA-256 of the split before anything is decoded.
+    """
     dataset = load_dataset(options.data_dir, options.patient_map)
     splits = load_or_create_splits(dataset, options.splits)
+    if check_split:
+        check_split(splits.sha256)
     if options.train_fraction < 1:
         splits = reduce_training(splits, options.train_fraction)
     log.info(describe_splits(splits))
@@ -268,9 +272,14 @@ def _sets_of_folder(folder: Path, k_folds: int, load: Callable[[Path], Synthetic
 
 
 # --- what result files say about the images --------------------------------------------------------
-def origin_of_results(config: dict[str, Any], data: ArmData, red_flags: list[str]) -> Origin:
-    """Return what every result file of the arm says about its origin; ``config``: the recorded options."""
-    return {
+def origin_of_results(
+    config: dict[str, Any], data: ArmData, red_flags: list[str], weights_sha256: str | None = None
+) -> Origin:
+    """Return what every result file of the arm says about its origin; ``config``: the recorded options.
+
+    ``weights_sha256``: SHA-256 of a file of initial weights.
+    """
+    origin: Origin = {
         "config": config,
         "split_sha256": data.splits.sha256,
         "data_sha256": data.dataset.data_sha256,
@@ -280,22 +289,10 @@ def origin_of_results(config: dict[str, Any], data: ArmData, red_flags: list[str
         "skipped_images": data.skipped(),
         "red_flags": red_flags,
     }
+    return origin if weights_sha256 is None else {**origin, "weights_sha256": weights_sha256}
 
 
 # --- red flags -------------------------------------------------------------------------------------
-def weight_flags(weights: str, split_sha256: str) -> list[str]:
-    """Return red flags of --weights. Raises ``UserError`` for one that may have seen test patients."""
-    split = split_of_weights(weights)
-    if split is None:
-        return []
-    if split != split_sha256:
-        raise UserError(
-            f"--weights {weights} was trained on another split ({split[:12]}, not {split_sha256[:12]}) "
-            "and may have seen the test patients; use imagenet, none, or a file of this split"
-        )
-    return [f"--weights {public_path(weights)} had learned from these training images before"]
-
-
 def data_flags(data: ArmData, config: dict[str, Any], baseline: FinalMetrics | None) -> list[str]:
     """Return the red flags of an arm's images and options, also against the ``baseline`` of another arm."""
     from_manifests = [flag for images in data.synthetic.values() for flag in images.red_flags]

@@ -28,6 +28,7 @@ class Origin(TypedDict):
         "fold (0: the main folder) -> SHA-256 of the manifest of its synthetic images; null without one",
     ]
     skipped_images: SkippedImages
+    weights_sha256: NotRequired[Annotated[str, "SHA-256 of the file of --weights, if that is one"]]
     red_flags: Annotated[list[str], "sentences that every reader of the results must see"]
 
 

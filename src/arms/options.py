@@ -82,8 +82,16 @@ _TRAINING = (
     Option("--schedule", "learning rate over --epochs", SHARED, choices=("none", "onecycle"),
            default="none"),
     Option("--unfreeze", "fine-tune all layers instead of the last one only", SHARED, switch=True),
-    Option("--weights", "initial weights; none (from scratch) makes sense with --unfreeze only", SHARED,
-           default="imagenet", metavar="{imagenet,none,PATH}"),
+    Option("--weights",
+           "initial weights; none (from scratch) makes sense with --unfreeze only; a file may hold a ResNet-50 in "
+           "any usual wrapping, PyTorch's or safetensors",
+           SHARED, default="imagenet", metavar="{imagenet,none,PATH}"),
+    Option("--weights-trained-on",
+           "data that a file of --weights has learned from, ImageNet for example; refused if these hold the test "
+           "patients; needless for checkpoints of this program (default: none)",
+           RUN | COMPARISON, metavar="NAME"),
+    Option("--allow-unverified-weights",
+           "use a file of --weights that may have seen the test patients, and flag every result", RUN, switch=True),
     Option("--augment", "light: small affine, brightness and contrast changes; never mirrored", SHARED,
            choices=("none", "light"), default="none"),
     Option("--feature-views",
@@ -168,6 +176,7 @@ TRAIN_OPTIONS: tuple[Option, ...] = (
 def wrong_combination(options: Mapping[str, Any]) -> str | None:
     """Say which of the parsed ``options`` (name -> value) do not go together; None if all do."""
     control, synthetic = options["control"], options["use_synthetic"]
+    no_file = options["weights"] in ("imagenet", "none")
     views, unfreeze = options["feature_views"], options["unfreeze"]
     problems = {
         "--k-folds 1 is not allowed: one fold cannot validate; use 0, or at least 2": options["k_folds"] == 1,
@@ -180,6 +189,12 @@ def wrong_combination(options: Mapping[str, Any]) -> str | None:
         ),
         f"--feature-views {views} needs a frozen backbone: leave --unfreeze out": views > 1 and unfreeze,
         f"--feature-views {views} needs --augment light": views > 1 and options["augment"] == "none",
+        f"--weights-trained-on is for a file: leave it out with --weights {options['weights']}": (
+            no_file and options["weights_trained_on"] is not None
+        ),
+        f"--allow-unverified-weights is for a file: leave it out with --weights {options['weights']}": (
+            no_file and options["allow_unverified_weights"]
+        ),
         "--compile needs --unfreeze: a frozen backbone sees every image once only": (
             options["compile"] and not unfreeze
         ),

@@ -32,6 +32,7 @@ from utils import UserError, save_checkpoint, save_csv, save_figure, save_json
 
 if TYPE_CHECKING:
     from arms.fitting import Fit
+    from arms.initial_weights import InitialWeights
     from arms.training import ArmTrainer, FoldFit, Repeat
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class TrainedArm:
     folds: list[FoldFit]
     repeats: list[Repeat]
     training: dict[str, Any]
-    weights_saw_folds: bool  # the initial weights had learned from the training images
+    weights: InitialWeights
 
 
 def save_results(out: ArmOutput, arm: TrainedArm) -> FinalMetrics:
@@ -72,7 +73,7 @@ def save_results(out: ArmOutput, arm: TrainedArm) -> FinalMetrics:
     remove_repeats(out)
     cv_predictions = None
     if any(item.fold for item in arm.folds):
-        cv_predictions = save_folds(out, data, arm.folds, arm.weights_saw_folds)
+        cv_predictions = save_folds(out, data, arm.folds, arm.weights.saw_images)
     elif earlier_folds(out) is not None:
         cv_predictions = load_folds(out)
     else:
@@ -147,9 +148,10 @@ def _why_other_folds(summary: CVSummary, origin: Origin) -> str | None:
 
 
 def images_of_run(origin: Origin) -> dict[str, Any]:
-    """Return what tells the images that a run used from those of another run."""
+    """Return what tells the images that a run used, and its file of weights, from those of another run."""
     facts = dict(origin)
-    return {key: facts[key] for key in ("split_sha256", "data_sha256", "manifest_sha256", "skipped_images")}
+    names = ("split_sha256", "data_sha256", "manifest_sha256", "skipped_images", "weights_sha256")
+    return {key: facts.get(key) for key in names}
 
 
 def load_folds(out: ArmOutput) -> pd.DataFrame:
@@ -177,10 +179,10 @@ def save_models(out: ArmOutput, arm: TrainedArm) -> None:
     folds = [item for item in arm.folds if item.fold]
     if folds:
         best = min(folds, key=lambda item: min(item.fit.history["val_loss"]))
-        content = _checkpoint(out, trainer, best.fit, trainer.seed, fold=best.fold)
+        content = _checkpoint(out, arm, best.fit, trainer.seed, fold=best.fold)
         save_checkpoint(paths.best_fold_model(out.model_dir, out.prefix), dict(content))
     for repeat in repeats:
-        content = _checkpoint(out, trainer, repeat.fit, repeat.seed, repeat=repeat.number)
+        content = _checkpoint(out, arm, repeat.fit, repeat.seed, repeat=repeat.number)
         if len(repeats) > 1:
             file = paths.classifier_model(out.model_dir, out.prefix_of_run(repeat.number))
             save_checkpoint(file, dict(content))
@@ -190,13 +192,14 @@ def save_models(out: ArmOutput, arm: TrainedArm) -> None:
 
 def _checkpoint(
     out: ArmOutput,
-    trainer: ArmTrainer,
+    arm: TrainedArm,
     fit: Fit,
     seed: int,
     fold: int | None = None,
     repeat: int | None = None,
 ) -> ClassifierCheckpoint:
     """Return the content of a model file: of a ``fold``, or of a final model, number ``repeat``."""
+    trainer = arm.trainer
     content: ClassifierCheckpoint = {
         "format": CHECKPOINT_FORMAT,
         "prefix": out.prefix,
@@ -208,6 +211,8 @@ def _checkpoint(
         "seed": seed,
         "state_dict": trainer.full_state(fit),
     }
+    if arm.weights.red_flags:
+        content["weights_flags"] = list(arm.weights.red_flags)
     if fold is not None:
         content["fold"] = fold
     if repeat is not None:

@@ -257,9 +257,10 @@ def warnings_of(arms: Sequence[Arm]) -> list[str]:
         "optimizer_steps": "trained for DIFFERENT NUMBERS OF STEPS",
         "test_set": "scored on DIFFERENT TEST SETS",
         "n_train_images": "trained on DIFFERENT NUMBERS OF REAL IMAGES",
+        "weights_sha256": "trained from DIFFERENT FILES OF WEIGHTS",
     }
     for key, what in compared.items():
-        values = {name: dict(metrics)[key] for name, metrics in known.items()}
+        values = {name: dict(metrics).get(key) for name, metrics in known.items()}
         if len(set(values.values())) > 1:
             shown = ", ".join(f"{name} {_short(value)}" for name, value in values.items())
             flags.append(f"the arms were {what}: {shown}")

@@ -210,7 +210,7 @@ DATA_SETS: tuple[KnownDataSet, ...] = (
 _NEUTRAL_WORDS = (
     "all and by chest cxr data dataset datasets database dicom fine finetuned first for from frontal full images "
     "jpg large lateral model net network official only part partial plus png pre pretrained pretraining release "
-    "res resized sample set sets small split subset test the train trained training tuned using valid validation "
+    "res resized sample set sets small split subset test the then train trained training tuned using valid validation "
     "version weights with xray xrays densenet resnet"
 )
 _NEUTRAL = frozenset(_NEUTRAL_WORDS.split())
