@@ -169,9 +169,12 @@ def estimate_training(settings: Settings) -> str:
 def check_features(file: str | None) -> None:
     """Raise ``UserError`` if --metrics-features is no classifier, before images are decoded."""
     if file is not None:
-        from classifier import load_classifier
+        from classifier import ClassifierCheckpoint, load_classifier
+        from common.file_formats import format_problems
 
-        load_classifier(file)
+        _, checkpoint = load_classifier(file)
+        if problems := format_problems(checkpoint, ClassifierCheckpoint):
+            raise UserError(f"--metrics-features {file} is damaged: {problems[0]}; leave it out")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -251,7 +251,7 @@ def _existing(path: str | Path, made_by: str) -> tuple[Path, str]:
     """Return (the file, what errors say about who writes it); ``UserError`` if it is missing."""
     hint = f"; {made_by} writes it" if made_by else ""
     if not Path(path).is_file():
-        raise UserError(f"{path} is missing{hint}")
+        raise UserError(f"{path} is {'a folder, not a file' if Path(path).is_dir() else 'missing'}{hint}")
     return Path(path), hint
 
 

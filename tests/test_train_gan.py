@@ -445,6 +445,9 @@ def test_a_classifier_that_chooses_the_generator_has_seen_nobody_that_the_gan_ma
     gan_training_set.check_chooser(SimpleNamespace(metrics_features=None), splits)
     with pytest.raises(UserError, match="another split and may have seen the test patients"):
         check(split_sha256="b" * 64)
+    began = {"train_fraction": 0.5, "k_folds": 5, "allow_unverified_weights": True}
+    with pytest.raises(UserError, match="began with NIH: give a classifier of other weights"):
+        check(config=began, weights_flags=["began with NIH"])
     with pytest.raises(UserError, match=r"patients beyond --train-fraction 0\.25"):
         check(fraction=0.25)
     with pytest.raises(UserError, match="images of fold 2 of 5"):

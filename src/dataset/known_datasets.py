@@ -298,7 +298,7 @@ def overlap_reason(text: str) -> str | None:
 def _path_to_ours(row: KnownDataSet) -> tuple[KnownDataSet, ...]:
     """Return the shortest chain of rows from ``row``, each in the one before, to one of ``OURS``; () for none."""
     by_name = {each.name: each for each in DATA_SETS}
-    paths = [(row,)]
+    paths: list[tuple[KnownDataSet, ...]] = [(row,)]
     while paths:
         if done := [path for path in paths if path[-1].name in OURS]:
             return done[0]

@@ -42,10 +42,10 @@ _ENDINGS = {
 COUNTER = "num_batches_tracked"  # of BatchNorm; it matters for nothing here, and other people leave it out
 _WEIGHT_ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar")
 # Plain values in other people's checkpoints that torch refuses by itself; none of them runs code.
+_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 _HARMLESS: list[Any] = [
-    argparse.Namespace, np.dtype, (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
-    *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")},
+    argparse.Namespace, np.dtype, *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")},
+    *((_NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]  # fmt: skip
 
 
