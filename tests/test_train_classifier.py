@@ -342,20 +342,6 @@ class TestInitialWeights:
         run(*own, "--allow-unverified-weights", "--prefix", "second")
         assert flag in load_json(METRICS / "second_final_metrics.json")["red_flags"]
 
-    def test_another_file_of_the_same_name_is_noticed(self, make_dataset, in_tmp):
-        from arms.result_files import find_arms, warnings_of
-
-        data_dir = make_dataset()
-        quick = [*frozen(in_tmp), "--k-folds", "0", "--epochs-final", "1"]
-        run(*quick)
-        positives = training_positives(data_dir)
-        make_synthetic(Path("data/synthetic"), 4, list(positives["image_id"]), list(positives["patient"]))
-        state = torch.load("weights.pth")
-        torch.save({"state_dict": state | {"fc.bias": torch.ones(1000)}}, "weights.pth")
-        run(*quick, "--use-synthetic")
-        said = [flag for flag in warnings_of(list(find_arms(METRICS).values())) if "WEIGHTS" in flag]
-        assert len(said) == 1 and said[0].startswith("the arms were trained from DIFFERENT FILES OF WEIGHTS: baseline ")
-
 
 class TestWithoutFolds:
     def test_folds_of_an_earlier_run_of_the_same_options_choose_the_epoch(self, make_dataset, in_tmp):

@@ -89,9 +89,9 @@ _TRAINING = (
     Option("--weights-trained-on",
            "data that a file of --weights has learned from, ImageNet for example; refused if these hold the test "
            "patients; needless for checkpoints of this program (default: none)",
-           RUN | COMPARISON, metavar="NAME"),
+           FIT | COMPARISON, metavar="NAME"),
     Option("--allow-unverified-weights",
-           "use a file of --weights that may have seen the test patients, and flag every result", RUN, switch=True),
+           "use a file of --weights that may have seen the test patients, and flag every result", FIT, switch=True),
     Option("--augment", "light: small affine, brightness and contrast changes; never mirrored", SHARED,
            choices=("none", "light"), default="none"),
     Option("--feature-views",

@@ -399,6 +399,7 @@ def flags_of(tmp_path, *arms: dict) -> str:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"weights_sha256": "f" * 64}, "DIFFERENT FILES OF WEIGHTS: baseline None, augmented ffffffffffff"),
         ({"optimizer_steps": 99}, "DIFFERENT NUMBERS OF STEPS: baseline 84, augmented 99"),
         ({"synthetic": {"verified": False}}, "augmented: its synthetic images are UNVERIFIED"),
         ({"skipped_images": {"count": 2, "image_ids": []}}, "augmented: 2 missing or unreadable images"),
