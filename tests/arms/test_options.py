@@ -34,7 +34,8 @@ class TestTable:
         }  # fmt: skip
 
     def test_arms_must_share_how_they_are_trained_but_not_what_they_are(self):
-        assert affecting(Affects.COMPARISON) == affecting(Affects.THRESHOLDS) | {"seed", "test_set", "weights_trained_on"}
+        more = {"seed", "test_set", "weights_trained_on"}
+        assert affecting(Affects.COMPARISON) == affecting(Affects.THRESHOLDS) | more
         assert not affecting(Affects.COMPARISON) & {"use_synthetic", "control", "synthetic_ratio"}
 
     def test_a_study_sets_what_makes_another_arm_itself(self):
