@@ -23,6 +23,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -33,6 +38,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05  # between two looks at a lock
 TEMPORARY_PATTERN = ".*.tmp"  # of files being written, by ``atomic_path``
+OWN_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?\.tmp")  # the same more exactly, with what mkstemp adds
 # Folders from the root (or a drive) and a file name; not the inside of an URL or of a relative path.
 ABSOLUTE_PATH = re.compile(r"""(?<![\w.:/\\~-])(?:[A-Za-z]:)?[\\/](?:[^\s;,()'"`]*[\\/])?([^\s;,()'"`\\/]+)""")
 
@@ -204,14 +210,13 @@ def atomic_path(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary sibling of ``path`` to write to; it replaces ``path`` only if the block succeeds.
 
     Parent folders are created. On any failure, Ctrl-C included, the temporary file is removed and ``path``
-    stays as it was. ``durable`` False does not wait for the disk (some 10 ms): for thousands of files that
-    can be made again.
+    stays as it was; the next process that writes into the folder removes that of a killed one. ``durable``
+    False does not wait for the disk (some 10 ms): for thousands of files that can be made again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix + ".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    _remove_abandoned(path.parent)
+    handle, temporary = _locked_temporary(path)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
@@ -221,6 +226,32 @@ def atomic_path(path: str | Path, durable: bool = True) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked_temporary(path: Path) -> tuple[int, Path]:
+    """Make a temporary sibling of ``path``, locked as long as its handle is open: (handle, file)."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix + ".tmp")
+        if fcntl is None:  # Windows renames no open file
+            os.close(handle)
+            return os.open(os.devnull, os.O_RDONLY), Path(name)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # another process took it for abandoned before it was locked
+
+
+@functools.cache
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in ``folder``: nobody holds their locks."""
+    for file in folder.glob(TEMPORARY_PATTERN) if fcntl else ():
+        if not OWN_TEMPORARY.fullmatch(file.name):
+            continue
+        with contextlib.suppress(OSError), file.open("rb") as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.unlink()
 
 
 def temporary_pattern(path: Path) -> str:

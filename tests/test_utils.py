@@ -43,7 +43,7 @@ class TestAtomicFiles:
         assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o666 & ~umask
 
     def test_a_killed_writer_leaves_the_old_file(self, tmp_path):
-        save_json(tmp_path / "a.json", "old")
+        (tmp_path / "a.json").write_text('"old"')
         code = (
             "import os, signal, sys; from pathlib import Path; from utils import atomic_path\n"
             "with atomic_path(sys.argv[1]) as temporary:\n"
@@ -53,6 +53,12 @@ class TestAtomicFiles:
         done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.json"], cwd=SRC)
         assert done.returncode == -signal.SIGKILL
         assert load_json(tmp_path / "a.json") == "old"
+        (tmp_path / ".notes.tmp").touch()  # of another program
+        with atomic_path(tmp_path / "b.json") as busy:  # the first file that this process writes here
+            assert sorted(tmp_path.glob(".*")) == sorted([busy, tmp_path / ".notes.tmp"])
+            utils._remove_abandoned.cache_clear()
+            save_json(tmp_path / "c.json", "another")
+            assert busy.exists(), "a file that is being written is not abandoned"
 
 
 class TestJson:
