@@ -93,6 +93,7 @@ def _open_gray(path: str | Path) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
+        _verify_checksums(path)
         with Image.open(path) as image:
             image.load()
             if image.mode.startswith("I"):  # 16-bit gray: PIL would clip it to 255
@@ -100,6 +101,17 @@ def _open_gray(path: str | Path) -> Image.Image:
             return image if image.mode == "L" else image.convert("RGB").convert("L")
     except (UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise OSError(f"not a readable image: {error}") from None
+
+
+def _verify_checksums(path: str | Path) -> None:
+    """Verify the checksums of a PNG's chunks; raises ``OSError``, ``SyntaxError`` or ``ValueError``.
+
+    Decoding does not: Pillow skips them, and stops before the checksum of the pixels once it has all rows.
+    """
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.verify()
 
 
 def decoder_version(side: int | None = None) -> str:
@@ -129,6 +141,7 @@ def is_whole(path: Path, size: tuple[int, int]) -> bool:
     from PIL import Image
 
     try:
+        _verify_checksums(path)
         with Image.open(path) as image:
             image.load()
             return image.mode == "L" and image.size == size
