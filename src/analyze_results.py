@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from common import paths
 from common.command_line import argument_parser, command_line, public_config, run_script
+from common.locks import claim
 from common.logs import keep_run_log
+from common.output_folders import check_folders
 from comparison.options import ANALYSIS_OPTIONS
 from dataset.options import cache_folder
 from utils import load_json, save_text
 
 if TYPE_CHECKING:
+    from arms.result_files import Arm
     from comparison.shortcuts import Sources
 
 log = logging.getLogger(__name__)
@@ -52,12 +55,19 @@ def shortcut_sources(args: argparse.Namespace) -> Sources:
 def main(argv: list[str] | None = None) -> None:
     """Compare the arms, then the images; write the numbers, the figures and the reports."""
     args = build_parser().parse_args(argv)
+    check_folders({"--analysis-dir": args.analysis_dir})
     from arms.result_files import find_arms, select_arms
 
     found = arms = find_arms(args.metrics_dir)
     if args.arms:
         arms = select_arms(found, [name.strip() for name in args.arms.split(",") if name.strip()])
     # After the arms: a wrong folder is told at once.
+    with claim([args.analysis_dir], "analysis", "analyze_results.py"):
+        write_analysis(args, found, arms)
+
+
+def write_analysis(args: argparse.Namespace, found: dict[str, Arm], arms: dict[str, Arm]) -> None:
+    """Compare the chosen ``arms``, of all that were ``found``, then the images; write numbers, figures, reports."""
     from comparison.arms import compare_arms
     from comparison.shortcuts import find_shortcuts, shortcut_flags
     from report.image_steps import ImageOptions, look_at_images

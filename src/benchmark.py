@@ -14,11 +14,13 @@ import logging
 from pathlib import Path
 from typing import Literal
 
+import common  # noqa: F401  first of all: refuses a Python that cannot run the rest
 from benchmarks import benchmark_paths
 from common import paths
 from common.command_line import argument_parser, number, run_script
 from common.logs import keep_run_log
 from common.options import Affects, Option
+from common.output_folders import check_folders
 from utils import resolve_precision, save_figure, select_device
 
 log = logging.getLogger(__name__)
@@ -98,6 +100,7 @@ def usable_weights(asked: str) -> Literal["imagenet", "none"]:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
+    check_folders({"--output-dir": args.output_dir, "--work-dir": args.work_dir})
     import torch
 
     from benchmarks.file_formats import SpeedSettings, TimedMachine

@@ -18,11 +18,13 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import common  # noqa: F401  first of all: refuses a Python that cannot run the rest
 from benchmarks import benchmark_paths
 from common import paths
 from common.command_line import argument_parser, number, run_script
 from common.logs import keep_run_log
 from common.options import Affects, Option
+from common.output_folders import check_folders
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, cache_folder
 from utils import UserError, resolve_precision, save_figure, select_device
 
@@ -228,6 +230,7 @@ def main(argv: list[str] | None = None) -> None:
 
         install_peers(Path(args.peers_dir))
         return
+    check_folders({"--output-dir": args.output_dir, "--work-dir": args.work_dir})
     from benchmarks.generators.results import measure_units, read_results
 
     file = benchmark_paths.gan_benchmark_results(args.output_dir)

@@ -21,6 +21,7 @@ from common import paths
 from common.command_line import argument_parser, number, run_script
 from common.logs import keep_run_log
 from common.options import Option
+from common.output_folders import check_folders
 from dataset.images import decoder_version, read_image, read_reduced
 from dataset.options import DATA_OPTIONS
 from dataset.pixel_cache import Decode, ImageList, count_missing, list_images, load_pixels
@@ -291,6 +292,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
+    check_folders({})  # it writes splits.json at most, beside the images
     dataset = load_dataset(args.data_dir, args.patient_map)
     official = load_official_test(args.data_dir, args.patient_map)
     keep_run_log(paths.METRICS_DIR)

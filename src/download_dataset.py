@@ -16,14 +16,15 @@ import logging
 import re
 import shlex
 import shutil
-import sys
 import urllib.request
 from pathlib import Path
 
 from common import paths
 from common.command_line import argument_parser, run_script
+from common.locks import claim
 from common.logs import keep_run_log
 from common.options import Option
+from common.output_folders import check_folders
 from dataset.download import (
     CREDENTIALS_HELP,
     BrokenArchiveError,
@@ -81,13 +82,15 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     data_dir = Path(args.data_dir)
+    check_folders({"--data-dir": data_dir})
     keep_run_log(paths.METRICS_DIR)
     try:
-        obtain_dataset(args.dataset, data_dir, args.force)
-        obtain_patient_map(args.mapping_url, data_dir / paths.PATIENT_MAP)
-    except KeyboardInterrupt:
-        log.error("interrupted: the same command goes on with what was downloaded so far")
-        sys.exit(130)
+        with claim([data_dir], "dataset", "download_dataset.py or make_phantom_dataset.py"):
+            obtain_dataset(args.dataset, data_dir, args.force)
+            obtain_patient_map(args.mapping_url, data_dir / paths.PATIENT_MAP)
+    except KeyboardInterrupt as stop:
+        stop.add_note("the same command goes on with what was downloaded so far")
+        raise
     print_summary(data_dir)
 
 

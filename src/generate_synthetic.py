@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 from common import paths
 from common.command_line import argument_parser, number, run_script
 from common.distributed import barrier, from_main, is_main, my_share, process_count, process_group
+from common.locks import claim
 from common.logs import keep_run_log
 from common.options import Option
+from common.output_folders import check_folders
 from common.progress import progress_bar
 from dataset.images import is_whole
 from gan.settings import CLASS_FLAGS, label_of_class
-from synthetic.folders import check_folder, clear, make_manifest
+from synthetic.folders import CLAIM, check_folder, clear, make_manifest
 from utils import UserError, save_json
 
 if TYPE_CHECKING:
@@ -167,12 +169,13 @@ def make_images(args: argparse.Namespace) -> None:
             mine = math.ceil(n / process_count())
             log.info(estimate_generation(make, mine, args.batch_size, args.workers))
         return
-    lacking = from_main(prepare_folder, folder, manifest, args.overwrite)
-    if kept := args.num_images - len(lacking):
-        log.info(f"{folder}: {kept:,} images of this generator and seed are there already")
-    write_with_progress(folder, lacking[my_share()], kept, make, args.batch_size, args.workers)
-    barrier()
-    from_main(save_json, paths.synthetic_manifest(folder), manifest | {"complete": True})
+    with claim([folder] if is_main() else [], *CLAIM):
+        lacking = from_main(prepare_folder, folder, manifest, args.overwrite)
+        if kept := args.num_images - len(lacking):
+            log.info(f"{folder}: {kept:,} images of this generator and seed are there already")
+        write_with_progress(folder, lacking[my_share()], kept, make, args.batch_size, args.workers)
+        barrier()
+        from_main(save_json, paths.synthetic_manifest(folder), manifest | {"complete": True})
     log.info(f"{folder}: {args.num_images:,} images of {generator.image_size} px, {describe_label(manifest)}")
 
 
@@ -205,6 +208,7 @@ def describe_label(manifest: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     if not args.estimate:
+        check_folders({"--output-dir": args.output_dir})
         keep_run_log(paths.METRICS_DIR)
     with process_group(args.cpu):
         make_images(args)

@@ -10,8 +10,10 @@ import logging
 
 from common import paths
 from common.command_line import argument_parser, number, run_script
+from common.locks import claim
 from common.logs import keep_run_log
 from common.options import Option
+from common.output_folders import check_folders
 
 log = logging.getLogger(__name__)
 
@@ -40,18 +42,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
+    check_folders({"--output-dir": args.output_dir})
     from phantom.dataset import make_phantom_dataset
 
     keep_run_log(paths.METRICS_DIR)
-    folder = make_phantom_dataset(
-        args.output_dir,
-        num_images=args.num_images,
-        image_size=args.image_size,
-        seed=args.seed,
-        num_test_images=args.num_test_images,
-        workers=args.workers,
-        progress=True,
-    )
+    with claim([args.output_dir], "dataset", "make_phantom_dataset.py or download_dataset.py"):
+        folder = make_phantom_dataset(
+            args.output_dir,
+            num_images=args.num_images,
+            image_size=args.image_size,
+            seed=args.seed,
+            num_test_images=args.num_test_images,
+            workers=args.workers,
+            progress=True,
+        )
     log.info(f"phantoms are in {folder}; look at them with: python src/data_loader.py --data-dir {folder}")
 
 

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from common import paths
 from common.command_line import argument_parser, number, run_script
+from common.locks import claim
 from common.logs import keep_run_log
 from common.options import Option
+from common.output_folders import check_folders
 from dataset.options import DATA_OPTIONS, PART_OPTIONS, fold_problem
 from utils import save_json
 
@@ -133,9 +135,10 @@ def read_back(folder: Path, dataset: Dataset, official: OfficialTest | None, spl
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_checked(argv)
+    check_folders({"--output-dir": args.output_dir})
     from dataset.records import load_dataset, load_official_test
     from dataset.splits import describe_splits, load_or_create_splits, training_part
-    from synthetic.folders import check_folder, clear, make_manifest
+    from synthetic.folders import CLAIM, check_folder, clear, make_manifest
     from synthetic.foreign_images import copy_images, find_images, read_ids, survey
 
     folder = paths.synthetic_fold(args.output_dir, args.fold)
@@ -170,12 +173,13 @@ def main(argv: list[str] | None = None) -> None:
         **describe_sources(sources, skipped),
     )  # fmt: skip
 
-    if args.overwrite:
-        clear(folder)
-    check_folder(folder, manifest)
-    save_json(paths.synthetic_manifest(folder), manifest)
-    copy_images(sources, folder)
-    save_json(paths.synthetic_manifest(folder), manifest | {"complete": True})
+    with claim([folder], *CLAIM):
+        if args.overwrite:
+            clear(folder)
+        check_folder(folder, manifest)
+        save_json(paths.synthetic_manifest(folder), manifest)
+        copy_images(sources, folder)
+        save_json(paths.synthetic_manifest(folder), manifest | {"complete": True})
 
     synthetic = read_back(folder, dataset, official, splits)
     for flag in synthetic.red_flags:

@@ -15,10 +15,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import common  # noqa: F401  first of all: refuses a Python that cannot run the rest
 from arms.registry import ARMS, AUGMENTED, BASELINE
 from common import paths
 from common.command_line import argument_parser, run_script
+from common.locks import claim
 from common.logs import keep_run_log
+from common.output_folders import check_folders
 from studies.commands import (
     MAKE_IMAGES,
     Folders,
@@ -181,9 +184,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_pipeline_args(argv)
     start = time.monotonic()
     folders, steps = plan(args)
+    check_folders({"--output-dir": folders.output})
     check_options(steps)
-    keep_run_log(folders.metrics)
-    run_steps(steps, paths.pipeline_log(folders.output))
+    with claim([folders.output], "run_pipeline", "run_pipeline.py"):
+        keep_run_log(folders.metrics)
+        run_steps(steps, paths.pipeline_log(folders.output))
     log_where_results_are(folders, (time.monotonic() - start) / 60)
 
 

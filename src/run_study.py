@@ -17,12 +17,15 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import common  # noqa: F401  first of all: refuses a Python that cannot run the rest
 from arms.options import TRAIN_OPTIONS
 from arms.registry import BASELINE
 from common import paths
 from common.command_line import ArgumentParser, argument_parser, run_script
+from common.locks import claim
 from common.logs import keep_run_log
 from common.options import add_options, flags_set_by_study
+from common.output_folders import check_folders
 from common.progress import duration_in_words
 from gan.options import OPTIONS as GAN_OPTIONS
 from gan.options import read_settings
@@ -86,12 +89,12 @@ def parse_study_args(argv: list[str] | None) -> argparse.Namespace:
 def study_steps(args: argparse.Namespace, part: Part) -> list[Step]:
     """List the commands of one fraction."""
     cpu = ["--cpu"] if args.cpu else []
-    common = ["--image-size", str(args.image_size), "--seed", str(args.seed), *cpu]
+    shared = ["--image-size", str(args.image_size), "--seed", str(args.seed), *cpu]
     runs = ["--repeats", str(args.repeats), "--k-folds", str(args.k_folds)]
     words = Words(
         data=data_words(args.splits, args.patient_map, args.skip_bad_images),
-        classifier=[*runs, *common, *args.classifier_args],
-        gan=[*common, "--no-real-images", *args.gan_args],
+        classifier=[*runs, *shared, *args.classifier_args],
+        gan=[*shared, "--no-real-images", *args.gan_args],
         generation=["--seed", str(args.seed), *cpu, *label_words(args.gan_args)],
         cache=cache_words(args.cache_dir, args.no_cache),
     )
@@ -202,6 +205,8 @@ def draw(study_dir: str, seed: int, missing: Sequence[tuple[float, str]] = ()) -
 def main(argv: list[str] | None = None) -> None:
     args = parse_study_args(argv)
     results = Path(args.study_dir) / Path(paths.METRICS_DIR).name
+    if not args.estimate:
+        check_folders({"--study-dir": args.study_dir})
     if args.draw_only:
         keep_run_log(results)
         draw(args.study_dir, args.seed)
@@ -232,11 +237,12 @@ def main(argv: list[str] | None = None) -> None:
     log_estimate(args, parts, list(dataset.images["path"]), n_scored)
     if args.estimate:
         return
-    keep_run_log(results)
-    for part, sentence in zip(parts, sentences, strict=True):
-        log.info(f"\n==== {sentence}")
-        run_steps(study_steps(args, part), log_file_of(args, part))
-        draw(args.study_dir, args.seed, due_arms(all_due(args, parts)))
+    with claim([args.study_dir], "run_study", "run_study.py"):
+        keep_run_log(results)
+        for part, sentence in zip(parts, sentences, strict=True):
+            log.info(f"\n==== {sentence}")
+            run_steps(study_steps(args, part), log_file_of(args, part))
+            draw(args.study_dir, args.seed, due_arms(all_due(args, parts)))
 
 
 if __name__ == "__main__":

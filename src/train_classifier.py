@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import common  # noqa: F401  first of all: refuses a Python that cannot run the rest
 from arms import options as arm_options
 from arms.options import features_computed_once, wrong_combination
 from arms.registry import BASELINE, BASELINE_PREFIX, Synthetic, Treatment, treatment_of
@@ -30,7 +31,9 @@ from common.distributed import (
     process_group,
     require_same,
 )
+from common.locks import claim
 from common.logs import keep_run_log
+from common.output_folders import check_folders
 from common.progress import Announcement
 from dataset.options import cache_folder
 from utils import environment, prepare_arithmetic, public_path, resolve_precision, select_device
@@ -282,6 +285,10 @@ def announce_steps(args: argparse.Namespace, n_real: int, epochs_final: int | No
 def main(argv: list[str] | None = None) -> None:
     args = parse_train_options(argv)
     treatment = treatment_of(vars(args))
+    if not args.estimate:
+        check_folders(
+            {"--model-dir": args.model_dir, "--results-dir": args.results_dir, "--figures-dir": args.figures_dir}
+        )
     with process_group(args.cpu):
         if not features_computed_once(not args.unfreeze, args.augment, args.feature_views):
             check_batch_size(args.batch_size)
@@ -289,9 +296,11 @@ def main(argv: list[str] | None = None) -> None:
             if is_main():
                 log.info(estimate_time(args, treatment))
             return
-        if is_main():
-            keep_run_log(args.results_dir)
-        train_arm(args, treatment)
+        prefix = args.prefix or treatment.kind.prefix
+        with claim([args.model_dir, args.results_dir] if is_main() else [], prefix, "train_classifier.py"):
+            if is_main():
+                keep_run_log(args.results_dir)
+            train_arm(args, treatment)
 
 
 if __name__ == "__main__":

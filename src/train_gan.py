@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 from common import paths
 from common.command_line import argument_parser, run_script
 from common.distributed import from_main, is_main, main_first, process_count, process_group, require_same
+from common.locks import claim
 from common.logs import keep_run_log
+from common.output_folders import check_folders
 from gan import options
 from gan.combinations import doubts
 from gan.settings import Plan, Settings
@@ -180,12 +182,20 @@ def check_features(file: str | None) -> None:
 def main(argv: list[str] | None = None) -> None:
     settings = parse_arguments(argv)
     asked = [name for name in ("dry_run", "preview_augmentations", "estimate") if settings.values[name]]
+    folders = settings.folders
     if not asked:
-        keep_run_log(settings.folders.results_dir)
+        check_folders({
+            "--model-dir": folders.model_dir, "--output-dir": folders.output_dir,
+            "--results-dir": folders.results_dir, "--figures-dir": folders.figures_dir,
+        })  # fmt: skip
+        keep_run_log(folders.results_dir)
     with process_group(settings.cpu):
         from_main(check_features, settings.images.metrics_features)
         if not asked:
-            run_training(settings)
+            name = "gan" if folders.fold is None else f"gan_fold_{folders.fold}"
+            ours = [folders.model_dir, folders.output_dir, folders.results_dir] if is_main() else []
+            with claim(ours, name, "train_gan.py"):
+                run_training(settings)
         elif is_main():
             if asked[0] == "estimate":
                 log.info(estimate_training(settings))

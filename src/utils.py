@@ -7,6 +7,7 @@ them, so that ``--help`` of every script is instant.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -17,11 +18,10 @@ import platform
 import random
 import re
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 try:
     import fcntl
@@ -36,11 +36,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.05  # between two looks at a lock
 TEMPORARY_PATTERN = ".*.tmp"  # of files being written, by ``atomic_path``
 OWN_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?\.tmp")  # the same more exactly, with what mkstemp adds
 # Folders from the root (or a drive) and a file name; not the inside of an URL or of a relative path.
 ABSOLUTE_PATH = re.compile(r"""(?<![\w.:/\\~-])(?:[A-Za-z]:)?[\\/](?:[^\s;,()'"`]*[\\/])?([^\s;,()'"`\\/]+)""")
+
+_NO_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory|[Cc]annot allocate memory")
+_HIDDEN_BYTES = re.compile("[\udc80-\udcff]+")  # of a file name, in Python's "surrogateescape"
 
 
 # --- errors, and text without folders of this machine ----------------------------------------------
@@ -59,6 +61,14 @@ class WeightsUnavailableError(UserError):
         self.short = short or message
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether ``error`` says that memory ran out, of the CPU or of a GPU."""
+    # torch.OutOfMemoryError is a RuntimeError, as is its CPU allocator's; torch need not be imported to tell.
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    said = isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
+    return named or said or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+
+
 def public_path(path: str | Path) -> str:
     """Return ``path`` relative to the working directory, or its last part if it lies elsewhere."""
     resolved = Path(path).resolve()
@@ -69,9 +79,23 @@ def public_path(path: str | Path) -> str:
 
 def without_folders(text: str) -> str:
     """Shorten every absolute path in ``text`` to its last part: results must not name this machine."""
-    # The home folder by itself first: a user's name can contain spaces.
-    text = text.replace(str(Path.home()) + os.sep, os.sep)
+    with contextlib.suppress(RuntimeError):  # a user without a home folder
+        # The home folder by itself first: a user's name can contain spaces.
+        text = text.replace(str(Path.home()) + os.sep, os.sep)
     return ABSOLUTE_PATH.sub(r"\1", text)
+
+
+def readable(text: str) -> str:
+    """Return ``text`` with what UTF-8 cannot hold made readable.
+
+    Where Python takes file names for ASCII (LC_ALL=POSIX), it hides their other bytes in surrogates: they
+    become the letters that they are in UTF-8, else escapes like \\xfc.
+    """
+
+    def letters(hidden: re.Match[str]) -> str:
+        return hidden[0].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+    return _HIDDEN_BYTES.sub(letters, text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 # --- seeding, device, precision --------------------------------------------------------------------
@@ -210,8 +234,9 @@ def atomic_path(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary sibling of ``path`` to write to; it replaces ``path`` only if the block succeeds.
 
     Parent folders are created. On any failure, Ctrl-C included, the temporary file is removed and ``path``
-    stays as it was; the next process that writes into the folder removes that of a killed one. ``durable``
-    False does not wait for the disk (some 10 ms): for thousands of files that can be made again.
+    stays as it was; an ``OSError`` (a full disk) names ``path``. The next process that writes into the folder
+    removes the temporary file of a killed one. ``durable`` False does not wait for the disk (some 10 ms): for
+    thousands of files that can be made again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,6 +249,10 @@ def atomic_path(path: str | Path, durable: bool = True) -> Iterator[Path]:
             with temporary.open("rb+") as written:
                 os.fsync(written.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
         os.close(handle)
@@ -270,7 +299,7 @@ def _umask() -> int:
 def save_text(path: str | Path, text: str) -> None:
     """Write ``text`` as UTF-8 with Unix line ends."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(readable(text), encoding="utf-8", newline="\n")
 
 
 def save_json(path: str | Path, content: Any) -> None:
@@ -301,7 +330,7 @@ def load_json(path: str | Path, made_by: str = "") -> Any:
 def save_csv(path: str | Path, table: pd.DataFrame) -> None:
     """Write ``table`` with full-precision numbers and no index column."""
     with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+        table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8", errors="backslashreplace")
 
 
 def save_figure(path: str | Path, figure: Figure) -> None:
@@ -318,6 +347,8 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
     except RuntimeError as error:  # torch raises it for a write that failed, on a full disk for example
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{path} could not be written ({error}); free some disk space or write elsewhere") from None
 
 
@@ -345,7 +376,9 @@ def load_checkpoint(path: str | Path, made_by: str = "") -> dict[str, Any]:
         ) from None
     except UserError:
         raise
-    except Exception:  # damaged bytes make torch and zipfile raise nearly anything
+    except Exception as error:  # damaged bytes make torch and zipfile raise nearly anything
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{path} is truncated or damaged; delete it and make it again{hint}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a checkpoint: it holds a {type(content).__name__}, not a dict")
@@ -379,49 +412,3 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # NumPy and torch scalars and arrays
         return plain(value.tolist())
     raise TypeError(f"{type(value).__name__} cannot be written into a result file")
-
-
-# --- locks: what one process is doing, no other begins ---------------------------------------------
-@contextlib.contextmanager
-def hold_lock(lock: Path, message: str = "") -> Iterator[None]:
-    """Hold the lock file ``lock`` during the block; wait for it first, and then log ``message`` once.
-
-    The system releases it when the process ends, killed or not; the empty file stays. The folder is created.
-    Raises ``OSError`` if the file cannot be written or its file system has no locks.
-    """
-    with _open_lock(lock) as file:
-        waiting = False
-        while not _locked_now(file):
-            if message and not waiting:
-                log.info(message)
-            waiting = True
-            time.sleep(POLL_SECONDS)
-        yield
-
-
-@contextlib.contextmanager
-def try_lock(lock: Path) -> Iterator[bool]:
-    """Hold the lock file ``lock`` during the block and yield True; False if another process holds it."""
-    with _open_lock(lock) as file:
-        yield _locked_now(file)
-
-
-def _open_lock(lock: Path) -> BinaryIO:
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    return lock.open("a+b")
-
-
-def _locked_now(file: BinaryIO) -> bool:
-    """Lock the open ``file``; closing it unlocks. False if another process has locked it."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # Windows only
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True

@@ -51,6 +51,10 @@ def test_the_plan_passes_options_on_and_downloads_what_is_missing(in_tmp):
         (["--gan-args=-h"], "--gan-args: -h cannot be passed on"),
         (["--k-folds", "1"], "--k-folds 1 is not allowed"),
         (["--seed", str(2**32)], "argument --seed"),
+        # What each script says when it has read all of its options:
+        (["--gan-args=--no-such-option"], "train_gan.py: error: unrecognized arguments: --no-such-option"),
+        (["--gan-args", "--fold 1"], "train_gan.py: error: "),
+        (["--classifier-args", "--k-folds 1"], "train_classifier.py: error: "),
     ],
 )
 def test_wrong_usage_is_exit_code_2(in_tmp, capsys, wrong, said):

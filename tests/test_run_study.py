@@ -397,7 +397,7 @@ def interrupt_in_the_gan(command: list[str]) -> str:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
+    assert process.returncode == 128 + signal.SIGTERM, output
     return output
 
 

@@ -7,6 +7,7 @@ and writes the traceback of an unexpected error to its log file.
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import math
 import os
@@ -17,64 +18,101 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from common import REMEDY
+from common.distributed import launched
 from common.logs import begin_run_log, record_traceback, start_console
 from common.options import Option, add_options
-from utils import UserError, plain, public_path
+from common.startup import (
+    EndingSignalError,
+    check_current_folder,
+    settle_home,
+    settle_streams,
+    signals_as_interrupts,
+)
+from utils import UserError, is_out_of_memory, plain, public_path, readable
 
 log = logging.getLogger(__name__)
 
 VERSION = "0.1.0"
 NOT_RECORDED = frozenset({"quiet", "verbose"})  # options that say nothing about a result
+_flags: set[str] = set()  # of the script that has parsed its options, for messages
 
 
 # --- running a script ------------------------------------------------------------------------------
 def run_script(main: Callable[[], None]) -> None:
     """Run ``main``; a ``UserError`` ends in one line and exit code 1, Ctrl-C in one line and 130.
 
-    SIGTERM is treated like Ctrl-C, so that temporary files are removed when a scheduler stops a job. An
-    unexpected error ends in one line that names the log file with its traceback.
+    SIGTERM and SIGHUP are treated like Ctrl-C (exit codes 143 and 129), so that temporary files are removed
+    when a scheduler stops a job or a terminal is closed. An unexpected error ends in one line that names the
+    log file with its traceback. No character and no closed stream makes output fail.
     """
+    settle_streams()
     code = _exit_code(main)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if launched() is not None:
         # Threads of gloo may still free tensors while the interpreter is torn down, which now and then
         # aborts a process that has done all its work (pytorch/pytorch#190489): end without tearing down.
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     if code:
         sys.exit(code)
 
 
 def _exit_code(main: Callable[[], None]) -> int:
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     start_console()
     begin_run_log()
     try:
-        main()
+        with signals_as_interrupts():
+            settle_home()
+            check_current_folder()
+            main()
     except UserError as error:
         log.error(f"error: {' '.join(str(error).split())}")
-        return 1
-    except KeyboardInterrupt:
-        log.error("interrupted: finished files are kept, unfinished removed")
-        return 130
-    except OSError as error:
-        # A full disk, a folder that cannot be written: the user's to mend, and the message says which.
-        where = f": {error.filename}" if error.filename else ""
-        log.error(f"error: {error.strerror or error}{where}")
-        return 1
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, EndingSignalError) else signal.SIGINT
+        log.error(_interrupted(number, getattr(error, "__notes__", [])))
+        return 128 + number
     except Exception as error:
-        # torch.OutOfMemoryError is a RuntimeError; torch must not be imported here to name it.
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-            log.error("error: out of memory; a smaller --batch-size or --image-size needs less")
+        if (sentence := _known_fault(error)) is not None:
+            log.error(f"error: {sentence}")
             return 1
         if (file := record_traceback(error)) is None:
             raise
         what = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
         log.error(f"error: unexpected {what}; the traceback is in {public_path(file)}")
-        return 1
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to be removed
-    return 0
+    else:
+        return 0
+    return 1
+
+
+def _interrupted(number: int, notes: Sequence[str]) -> str:
+    """Say that a signal ended the run, and how it goes on: in a script's own words (``notes``), if it has some."""
+    by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    kept = "finished files are kept, unfinished removed"
+    if "--resume" in _flags:
+        kept += "; --resume goes on from there"
+    return f"interrupted{by}: {'; '.join(notes) or kept}"
+
+
+
+def _known_fault(error: Exception) -> str | None:
+    """Say what is wrong if the machine is to blame, not this project; None else."""
+    if is_out_of_memory(error):
+        fewer = [flag for flag in ("--batch-size", "--image-size", "--workers") if flag in _flags]
+        remedy = f"a smaller {' or '.join(fewer)} needs less" if fewer else "close other programs"
+        return f"out of memory; {remedy}"
+    if isinstance(error, OSError):
+        # A full disk, a folder that cannot be written: the user's to mend, and the message says which.
+        where = f": {error.filename}" if error.filename else ""
+        kept = "; finished files are kept: make room, then give the same command again"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return f"{error.strerror or error}{where}{kept if full else ''}"
+    if isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":
+        text = readable(ascii(error.object))
+        return f"file names are limited to {error.encoding} here, which cannot write {text}: set PYTHONUTF8=1"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed for {sys.executable}: {REMEDY}"
+    return None
 
 
 # --- command lines ---------------------------------------------------------------------------------
@@ -103,6 +141,8 @@ class ArgumentParser(argparse.ArgumentParser):
         """Parse, and set up the console as --quiet and --verbose say."""
         parsed = super().parse_args(args, namespace)
         start_console(parsed.quiet, parsed.verbose)
+        _flags.clear()
+        _flags.update(self._option_string_actions)
         return parsed
 
 

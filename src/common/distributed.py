@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -23,13 +24,38 @@ from utils import UserError, WeightsUnavailableError
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
+NUMBERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")  # environment variables that torchrun sets
 TIMEOUT = datetime.timedelta(hours=2)  # the others may wait while one decodes a whole dataset
 _on_its_own = False  # True inside the block of single_process()
 
 
 # --- joining ---------------------------------------------------------------------------------------
+def launched() -> tuple[int, int] | None:
+    """Return (number of this process, their count) if torchrun started several; else None.
+
+    Variables that a job script or an earlier run left behind start nothing: torchrun sets all of them.
+    """
+    try:
+        rank, local, count, _ = (int(os.environ[name]) for name in NUMBERS)
+    except (KeyError, ValueError):
+        return None
+    whole = 0 <= rank < count and 0 <= local < count and bool(os.environ.get("MASTER_ADDR"))
+    return (rank, count) if whole and count > 1 else None
+
+
+def _warn_of_leftovers() -> None:
+    """Say that the environment speaks of several processes, but not as torchrun does."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count.strip() not in ("", "1"):
+        lacking = [name for name in (*NUMBERS, "MASTER_ADDR") if not os.environ.get(name)]
+        why = f"without {', '.join(lacking)}" if lacking else "with numbers that do not fit together"
+        log.warning(f"WORLD_SIZE={count} is set {why}, so it is ignored: one process works; torchrun starts several")
+
+
 @contextlib.contextmanager
 def process_group(cpu: bool) -> Iterator[None]:
     """Join the processes that torchrun started, and leave when all are done; does nothing without torchrun.
@@ -37,16 +63,20 @@ def process_group(cpu: bool) -> Iterator[None]:
     Processes exchange by gloo, GPU tensors by NCCL; each has the GPU of its local number. Raises
     ``UserError`` if there are fewer GPUs than processes.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if (started := launched()) is None:
+        _warn_of_leftovers()
         yield
         return
     import torch.distributed as dist
 
+    number, count = started
+    if number == 0:
+        log.info(f"waiting for all of {count} processes")
     backend = _choose_device(cpu)
     with _exchanging():
         dist.init_process_group(backend, timeout=TIMEOUT)
     with contextlib.ExitStack() as stack:
-        if int(os.environ.get("RANK", 0)) > 0:  # the main process prints; errors are printed outside
+        if number > 0:  # the main process prints; errors are printed outside
             nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
             stack.enter_context(contextlib.redirect_stderr(nowhere))

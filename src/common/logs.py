@@ -18,9 +18,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from common.distributed import launched
 from common.paths import LOGS, SRC
 from common.progress import hide_progress
-from utils import atomic_path, without_folders
+from utils import atomic_path, readable, without_folders
 
 LOGS_VARIABLE = "RUN_LOGS_DIR"  # environment variable: folder of the logs of a sequence of scripts
 LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pillow", "scikit-learn", "scipy")
@@ -36,7 +37,7 @@ class ConsoleHandler(logging.Handler):
             return
         try:
             with tqdm.external_write_mode(file=stream):  # lifts bars out of the way
-                stream.write(self.format(record) + "\n")
+                stream.write(readable(self.format(record)) + "\n")
                 stream.flush()
         except Exception:
             self.handleError(record)
@@ -57,14 +58,14 @@ class RunLog(logging.Handler):
         file = folder / f"{script}-{stamp}.log"
         try:
             with atomic_path(file) as temporary:
-                temporary.write_text("".join([_header(), *self.waiting]), encoding="utf-8", newline="\n")
+                temporary.write_text(readable("".join([_header(), *self.waiting])), encoding="utf-8", newline="\n")
         except OSError:
             return
         self.file, self.waiting = file, []
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append one record, its traceback included."""
-        text = without_folders(self.format(record)) + "\n"
+        text = readable(without_folders(self.format(record))) + "\n"
         if self.file is None:
             self.waiting.append(text)
             return
@@ -123,7 +124,8 @@ def keep_run_log(results_dir: str | Path) -> None:
     outside ``run_script``, and in all but the main one of several processes.
     """
     folder = os.environ.get(LOGS_VARIABLE) or Path(results_dir).parent / LOGS
-    if _run_log is not None and int(os.environ.get("RANK") or 0) == 0:
+    process = launched()
+    if _run_log is not None and (process is None or process[0] == 0):
         _run_log.open(Path(folder), Path(sys.argv[0]).stem)
 
 

@@ -29,7 +29,8 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from utils import hold_lock, sha256_json
+from common.locks import hold_lock
+from utils import sha256_json
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from PIL import Image
 
 from common import paths
 from common.progress import progress_bar
+from common.startup import leave_signals_to_parent
 from dataset.file_formats import PhantomMarker
 from dataset.images import LOW_EFFORT, save_png
 from dataset.records import PLACEHOLDER_PREDICTION
@@ -189,7 +189,7 @@ def _map(work: partial, records: list[Record], workers: int, progress: bool) -> 
     if workers == 1:
         return list(bar(map(work, records)))
     # Fresh processes ("spawn"), since a fork of a process in which torch has threads can hang.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), leave_signals_to_parent)
     try:
         return list(bar(pool.map(work, records, chunksize=8)))
     except BrokenProcessPool:
@@ -199,11 +199,6 @@ def _map(work: partial, records: list[Record], workers: int, progress: bool) -> 
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    """Ignore Ctrl-C, which reaches every process of the terminal: the main one answers it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_image(record: Record, folder: Path, image_size: int, seed: int) -> list[Box]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from common import paths
 from common.logs import LOGS_VARIABLE
+from common.output_folders import CHECK_ONLY
 from common.paths import SRC
 from utils import UserError, load_json, save_json
 
@@ -79,16 +80,14 @@ def passed_on_words(text: str) -> list[str]:
 
 
 def check_options(steps: list[Step]) -> None:
-    """Let every script read its options before hours are spent; wrong usage ends here, with exit code 2.
-
-    With ``--help`` last, a script checks the options before it and then does nothing.
-    """
+    """Let every script check its options and folders before hours are spent; what is wrong ends here."""
     for step in steps:
-        command = [sys.executable, str(SRC / f"{step.script}.py"), *step.options, *step.cache, "--help"]
-        checked = subprocess.run(command, capture_output=True, text=True)
+        command = [sys.executable, str(SRC / f"{step.script}.py"), *step.options, *step.cache]
+        environment = os.environ | {CHECK_ONLY: "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+        checked = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=environment)
         if checked.returncode != 0:
-            log.error(checked.stderr.strip().splitlines()[-1])
-            sys.exit(2)
+            log.error((checked.stderr.strip().splitlines() or [f"{step.script}.py cannot be started"])[-1])
+            sys.exit(checked.returncode if checked.returncode > 0 else 1)
 
 
 # --- running ---------------------------------------------------------------------------------------
@@ -204,11 +203,17 @@ def run_step(step: Step, extra: list[str], logs: Path) -> float:
     )
     try:
         code = process.wait()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"the same command goes on from step {step.name!r}")
         # At a terminal Ctrl-C has reached the step too; it cleans up after itself.
         process.terminate()
         process.wait()
         raise
+    if code == -9:  # SIGKILL, which Windows does not know
+        raise UserError(
+            f"step {step.name!r} was killed, perhaps because memory ran out; a smaller batch or image size needs "
+            "less. Run the same command again to go on from this step"
+        )
     if code != 0:
         raise UserError(
             f"step {step.name!r} ended with exit code {code}; its message stands above. "

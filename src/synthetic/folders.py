@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MANIFEST_FORMAT = "synthetic-manifest-1"
+CLAIM = ("synthetic", "generate_synthetic.py or register_synthetic.py")  # of who fills a folder, for ``locks.claim``
 FEW_IMAGES = 32  # of fewer a generator learns little more than the images themselves
 # What checking needs, whoever wrote the manifest.
 REQUIRED_KEYS = ("label", "count", "train_image_ids", "train_patients", "generator_sha256", "split_sha256")

@@ -48,11 +48,7 @@ def test_configuration_shows_no_absolute_path(tmp_path, monkeypatch):
     [
         ("raise UserError('the file\\nis bad')", 1, "error: the file is bad\n"),
         ("raise KeyboardInterrupt", 130, "interrupted: finished files are kept, unfinished removed\n"),
-        (
-            "raise MemoryError",
-            1,
-            "error: out of memory; a smaller --batch-size or --image-size needs less\n",
-        ),
+        ("raise MemoryError", 1, "error: out of memory; close other programs\n"),
         ("open('/none/such', 'w')", 1, "error: No such file or directory: /none/such\n"),
     ],
 )

@@ -11,8 +11,8 @@ from studies.steps import Step, run_steps
 from utils import UserError, load_json
 
 STUB = """
-import pathlib, sys
-if "--help" in sys.argv:
+import os, pathlib, sys
+if os.environ.get("CHECK_OPTIONS_ONLY"):
     if "--bad" in sys.argv:
         print("usage: ...\\none.py: error: unrecognized arguments: --bad", file=sys.stderr)
         sys.exit(2)

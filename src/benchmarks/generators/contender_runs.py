@@ -27,8 +27,9 @@ from benchmarks.generators.data import K_FOLDS, BenchmarkData
 from benchmarks.generators.scores import AVERAGED, RAW
 from benchmarks.measured_commands import CommandFailedError, run_measured
 from common import paths
+from common.locks import try_lock
 from common.paths import SRC
-from utils import UserError, atomic_path, load_json, save_json, try_lock
+from utils import UserError, atomic_path, load_json, save_json
 
 PACKAGES = ("torch", "torchvision", "numpy", "lightweight-gan", "stylegan2_pytorch", "diffusers")
 NEVER = str(10**6)  # epochs between files that are not wanted here, and epochs of a run that time ends

@@ -22,7 +22,8 @@ from benchmarks.generators.contender_runs import (
 )
 from benchmarks.generators.contenders import Unit
 from benchmarks.generators.scores import SPACES, Judge, is_trained, nearest_generator, shipped_generator
-from utils import UserError, hold_lock, load_json, public_path, save_json
+from common.locks import hold_lock
+from utils import UserError, load_json, public_path, save_json
 
 log = logging.getLogger(__name__)
 

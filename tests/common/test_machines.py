@@ -1,0 +1,216 @@
+"""Scripts on machines as they are: encodings, closed streams, no home folder, leftovers of job scripts."""
+
+import ast
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import common
+from common.paths import SRC
+from utils import readable
+
+SCRIPTS = sorted(file for file in SRC.glob("*.py") if "run_script(main)" in file.read_text(encoding="utf-8"))
+POSIX = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+BEGIN = "import logging, os, sys; from common.command_line import *; from utils import UserError; log = logging.getLogger('common')\n"
+BEGIN += "import common.logs; common.logs._is_ours = lambda record: True\n"
+
+
+def run(code: str, folder: Path, shell: str = "{}", **environment: str | None) -> subprocess.CompletedProcess:
+    """Run a script whose main() is ``code``; ``shell`` says what is done with it, None removes a variable."""
+    body = "\n    ".join(code.splitlines())
+    (folder / "script.py").write_text(f"{BEGIN}\ndef main():\n    {body}\nrun_script(main)\n", encoding="utf-8")
+    variables = {**os.environ, "PYTHONPATH": str(SRC), **environment}
+    variables = {name: value for name, value in variables.items() if value is not None}
+    command = shell.format(f"{sys.executable} script.py")
+    return subprocess.run(["bash", "-c", command], cwd=folder, env=variables, capture_output=True)
+
+
+# --- what is printed -------------------------------------------------------------------------------
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp932", "latin-1", "utf-8"])
+def test_help_of_every_script_in_every_encoding(encoding):
+    started = [
+        subprocess.Popen(
+            [sys.executable, script, "--help"],
+            env=os.environ | {"PYTHONIOENCODING": encoding}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for script in SCRIPTS
+    ]  # fmt: skip
+    for script, process in zip(SCRIPTS, started, strict=True):
+        out, err = process.communicate()
+        assert process.returncode == 0 and not err and b"--verbose" in out, script
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp932", "latin-1"])
+def test_the_report_can_be_printed_in_every_encoding(encoding, tmp_path):
+    text = "".join({char for file in SRC.rglob("*.py") for char in file.read_text(encoding="utf-8") if ord(char) > 127})
+    text += "".join({c for f in SRC.rglob("*.j2") for c in f.read_text(encoding="utf-8") if ord(c) > 127}) + "ü \u2265 \u00b1"
+    done = run(f"log.info({text!r}); log.error({text!r})", tmp_path, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0 and done.stdout.decode(encoding) and done.stdout == done.stderr
+
+
+def test_a_file_name_of_other_bytes_is_shown_and_logged_where_the_system_speaks_ascii(tmp_path):
+    code = "from common.logs import keep_run_log\nkeep_run_log('results/metrics')\nraise UserError(os.listdir('d')[0])"
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "Röntgen").touch()
+    done = run(code, tmp_path, **POSIX)
+    assert (done.returncode, done.stderr) == (1, rb"error: R\xf6ntgen" + b"\n")
+    (file,) = (tmp_path / "results" / "logs").glob("*.log")
+    assert "error: Röntgen" in file.read_text(encoding="utf-8")
+
+
+def test_hidden_bytes_become_letters_or_escapes():
+    assert readable(os.fsdecode("Röntgen".encode()) + os.fsdecode(b"\xfc") + "\ud800 ok") == "Röntgen\\xfc\\ud800 ok"
+    assert readable("R\udcc3\udcb6ntgen") == "Röntgen"
+
+
+@pytest.mark.parametrize(
+    ("shell", "out", "err"),
+    [
+        ("{} 2>&-", b"said\nerror: wrong\n", b""),
+        ("{} >&-", b"", b"error: wrong\n"),
+        ("{} >&- 2>&-", b"", b""),
+        ("{} <&- >&- 2>&-", b"", b""),
+        ("set -o pipefail; {} 2>&1 | true", b"", b""),
+        ("{} > /dev/full", b"", b"error: wrong\n"),
+    ],
+)
+def test_closed_and_full_streams(tmp_path, shell, out, err):
+    code = (
+        "from common.logs import keep_run_log\nkeep_run_log('results/metrics')\n"
+        "import time; time.sleep(0.1)\nlog.info('said')\nopen('made', 'w').write('1')\nraise UserError('wrong')"
+    )
+    done = run(code, tmp_path, shell)
+    assert (done.returncode, done.stdout, done.stderr) == (1, out, err)
+    assert (tmp_path / "made").read_text(encoding="ascii") == "1", "no output went into a file"
+    (file,) = (tmp_path / "results" / "logs").glob("*.log")
+    assert "error: wrong" in file.read_text(encoding="utf-8")
+
+
+# --- who and where ---------------------------------------------------------------------------------
+def test_no_home_and_no_entry_of_the_user(tmp_path):
+    code = (
+        "import getpass, pathlib, pwd\n"
+        "import matplotlib; matplotlib.get_cachedir()\n"
+        "print(pathlib.Path.home().is_dir(), getpass.getuser())"
+    )
+    nobody = "import pwd\ndef nobody(*_): raise KeyError\npwd.getpwuid = nobody\n"
+    (tmp_path / "sitecustomize.py").write_text(nobody, encoding="utf-8")
+    gone = dict.fromkeys(("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"))
+    done = run(code, tmp_path, PYTHONPATH=f"{tmp_path}:{SRC}", TMPDIR=str(tmp_path), **gone)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [b"True", f"user_{os.getuid()}".encode()]
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_current_folder_that_is_gone(tmp_path):
+    (tmp_path / "gone").mkdir()
+    done = run("pass", tmp_path, "cd gone; rmdir ../gone; PYTHONPATH=$PYTHONPATH " + sys.executable + " ../script.py; #{}")
+    code = f"{sys.executable} {tmp_path / 'script.py'}"
+    done = subprocess.run(
+        ["bash", "-c", f"mkdir gone; cd gone; rmdir ../gone; {code}"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: the current folder was removed")
+
+
+@pytest.mark.parametrize(
+    "leftover",
+    [
+        {"WORLD_SIZE": "4"},
+        {"WORLD_SIZE": "banana"},
+        {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost"},
+        {"WORLD_SIZE": "2", "RANK": "5", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
+        {"RANK": "x", "LOCAL_RANK": ""},
+    ],
+)
+def test_leftovers_of_a_job_script_start_no_processes(leftover, tmp_path, monkeypatch, caplog):
+    from common.distributed import launched, process_group
+
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in leftover.items():
+        monkeypatch.setenv(name, value)
+    with process_group(cpu=True):
+        assert launched() is None
+    assert ("is ignored" in caplog.text) == ("WORLD_SIZE" in leftover)
+
+
+# --- memory, disk, signals -------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ('RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can\'t allocate memory: you tried")',
+         "error: out of memory; a smaller --batch-size or --workers needs less\n"),
+        ("OSError(12, 'Cannot allocate memory')", "error: out of memory; a smaller --batch-size or --workers needs less\n"),
+        ("OSError(28, 'No space left on device', 'x.png')",
+         "error: No space left on device: x.png; finished files are kept: make room, then give the same command again\n"),
+        ("ModuleNotFoundError('No module', name='captum')", f"error: captum is not installed for {sys.executable}: {common.REMEDY}\n"),
+    ],
+)  # fmt: skip
+def test_faults_of_the_machine_are_one_line(error, said, tmp_path):
+    options = "(Option('--batch-size', 'x'), Option('--workers', 'x'))"
+    code = f"argument_parser('x', {options}).parse_args([])\nraise {error}"
+    done = run(code, tmp_path)
+    assert (done.returncode, done.stderr.decode()) == (1, said)
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    from utils import atomic_path
+
+    with pytest.raises(OSError) as stop, atomic_path(tmp_path / "x.json"):
+        raise OSError(28, "No space left on device")
+    assert stop.value.filename == str(tmp_path / "x.json") and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("number", "shell"), [(signal.SIGHUP, "{}"), (signal.SIGTERM, "{}"), (signal.SIGHUP, "nohup {}")])
+def test_a_signal_ends_a_run_like_ctrl_c(number, shell, tmp_path):
+    code = (
+        "from common.logs import keep_run_log; from utils import atomic_path\nkeep_run_log('results/metrics')\n"
+        "with atomic_path('x.pth') as temporary:\n"
+        f"    os.kill(os.getpid(), {int(number)}); import time; time.sleep(0.2); log.info('went on')"
+    )
+    done = run(code, tmp_path, shell)
+    (file,) = (tmp_path / "results" / "logs").glob("*.log")
+    if shell.startswith("nohup"):
+        assert done.returncode == 0 and b"went on" in done.stdout
+        return
+    said = f"interrupted by {number.name}: finished files are kept, unfinished removed"
+    assert (done.returncode, done.stderr.decode()) == (128 + number, said + "\n")
+    assert said in file.read_text(encoding="utf-8")
+    assert not list(tmp_path.glob("*.pth*")) and not list(tmp_path.glob(".*.tmp"))
+
+
+# --- the Python that is needed ---------------------------------------------------------------------
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda file: file.stem)
+def test_old_pythons_read_every_script_up_to_the_line_that_refuses_them(script):
+    tree = ast.parse(script.read_text(encoding="utf-8"), feature_version=(3, 8))
+    ours = {file.stem for file in SRC.iterdir()}
+    imported = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imported]
+    assert next(name for name in names if name.split(".")[0] in ours).split(".")[0] == "common"
+
+
+def test_an_unfit_python_is_refused_in_one_line(monkeypatch):
+    source = (SRC / "common" / "__init__.py").read_text(encoding="utf-8")
+    ast.parse(source, feature_version=(3, 8))
+    assert common.installation_problem() == ""
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2))
+    assert common.installation_problem().startswith("Python 3.9.2 is too old: `make setup` makes .venv with Python 3.11")
+
+
+def test_a_python_without_packages_is_refused_in_one_line(tmp_path):
+    command = [sys.executable, "-S", SRC / "train_gan.py", "--data-dir", "d"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert re.match(r"error: torch, .* not installed for .*: `make setup` makes .venv .*\.venv/bin/python", done.stderr)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda file: file.stem)
+def test_scripts_start_without_docstrings_and_asserts(script):
+    done = subprocess.run([sys.executable, "-OO", script, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
