@@ -26,10 +26,11 @@ ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if has
 
 # --- standard streams ------------------------------------------------------------------------------
 class _Lasting(io.RawIOBase):
-    """The unbuffered ``stream``; what cannot be written any more is dropped, and so is all that follows."""
+    """``stream`` without its buffer; what cannot be written any more is dropped, and so is all that follows."""
 
-    def __init__(self, stream: io.FileIO) -> None:
-        self.stream = stream
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self.whole = stream  # closes itself when nobody holds it
+        self.stream: Any = getattr(stream.buffer, "raw", stream.buffer)  # ``python -u`` has no buffer
 
     @property
     def name(self) -> Any:
@@ -39,14 +40,15 @@ class _Lasting(io.RawIOBase):
         return True
 
     def fileno(self) -> int:
-        return self.stream.fileno()
+        return int(self.stream.fileno())
 
     def isatty(self) -> bool:
-        return self.stream.isatty()
+        return bool(self.stream.isatty())
 
     def write(self, data: Any) -> int | None:
         try:
-            return self.stream.write(data)
+            written: int | None = self.stream.write(data)
+            return written
         except OSError:
             with contextlib.suppress(OSError):  # libraries and child processes write there, too
                 nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -62,9 +64,10 @@ def settle_streams() -> None:
     nowhere: else the next file that is opened would take their place. Streams that a test or a notebook has
     put in place stay.
     """
+    told = None
     if not _is_open(2) and _is_open(1):
         os.dup2(1, 2)
-        sys.stderr = open(2, "w", closefd=False, buffering=1, **_way_of_writing(sys.stdout))  # noqa: PTH123, SIM115
+        sys.stderr = told = open(2, "w", closefd=False, buffering=1, **_way_of_writing(sys.stdout))  # noqa: PTH123, SIM115
     nowhere = os.open(os.devnull, os.O_RDWR)
     while nowhere <= 2:
         nowhere = os.dup(nowhere)
@@ -73,11 +76,14 @@ def settle_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(number, "w", closefd=False, encoding="utf-8"))  # noqa: PTH123, SIM115
-        elif isinstance(stream, io.TextIOWrapper) and isinstance(getattr(stream.buffer, "raw", None), io.FileIO):
+        elif stream in (getattr(sys, f"__{name}__"), told) and isinstance(stream, io.TextIOWrapper):
             stream.flush()
-            lasting = io.BufferedWriter(_Lasting(stream.buffer.raw))  # type: ignore[attr-defined]
-            buffering = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
-            setattr(sys, name, io.TextIOWrapper(lasting, **_way_of_writing(stream), **buffering))
+            lasting = io.BufferedWriter(_Lasting(stream))
+            lines, at_once = stream.line_buffering, stream.write_through
+            text = io.TextIOWrapper(
+                lasting, line_buffering=lines, write_through=at_once, **_way_of_writing(stream)
+            )  # fmt: skip
+            setattr(sys, name, text)
 
 
 def _way_of_writing(stream: Any) -> dict[str, Any]:

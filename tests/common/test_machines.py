@@ -16,8 +16,15 @@ from utils import readable
 
 SCRIPTS = sorted(file for file in SRC.glob("*.py") if "run_script(main)" in file.read_text(encoding="utf-8"))
 POSIX = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-BEGIN = "import logging, os, sys; from common.command_line import *; from utils import UserError; log = logging.getLogger('common')\n"
-BEGIN += "import common.logs; common.logs._is_ours = lambda record: True\n"
+BEGIN = """
+import logging, os, sys
+import common.logs
+from common.command_line import *
+from utils import UserError
+common.logs._is_ours = lambda record: True
+log = logging.getLogger("x")
+"""
+
 
 
 def run(code: str, folder: Path, shell: str = "{}", **environment: str | None) -> subprocess.CompletedProcess:
@@ -47,8 +54,8 @@ def test_help_of_every_script_in_every_encoding(encoding):
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp932", "latin-1"])
 def test_the_report_can_be_printed_in_every_encoding(encoding, tmp_path):
-    text = "".join({char for file in SRC.rglob("*.py") for char in file.read_text(encoding="utf-8") if ord(char) > 127})
-    text += "".join({c for f in SRC.rglob("*.j2") for c in f.read_text(encoding="utf-8") if ord(c) > 127}) + "ü \u2265 \u00b1"
+    sources = [*SRC.rglob("*.py"), *SRC.rglob("*.j2")]
+    text = "ü" + "".join(sorted({c for file in sources for c in file.read_text(encoding="utf-8") if ord(c) > 127}))
     done = run(f"log.info({text!r}); log.error({text!r})", tmp_path, PYTHONIOENCODING=encoding)
     assert done.returncode == 0 and done.stdout.decode(encoding) and done.stdout == done.stderr
 
@@ -109,13 +116,8 @@ def test_no_home_and_no_entry_of_the_user(tmp_path):
 
 def test_a_current_folder_that_is_gone(tmp_path):
     (tmp_path / "gone").mkdir()
-    done = run("pass", tmp_path, "cd gone; rmdir ../gone; PYTHONPATH=$PYTHONPATH " + sys.executable + " ../script.py; #{}")
-    code = f"{sys.executable} {tmp_path / 'script.py'}"
-    done = subprocess.run(
-        ["bash", "-c", f"mkdir gone; cd gone; rmdir ../gone; {code}"],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: the current folder was removed")
+    done = run("os.chdir('gone'); os.rmdir(os.getcwd())\nrun_script(lambda: None)", tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith(b"error: the current folder was removed")
 
 
 @pytest.mark.parametrize(
@@ -141,22 +143,29 @@ def test_leftovers_of_a_job_script_start_no_processes(leftover, tmp_path, monkey
 
 
 # --- memory, disk, signals -------------------------------------------------------------------------
+SMALLER = "out of memory; a smaller --batch-size or --workers needs less"
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        ('RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can\'t allocate memory: you tried")',
-         "error: out of memory; a smaller --batch-size or --workers needs less\n"),
-        ("OSError(12, 'Cannot allocate memory')", "error: out of memory; a smaller --batch-size or --workers needs less\n"),
-        ("OSError(28, 'No space left on device', 'x.png')",
-         "error: No space left on device: x.png; finished files are kept: make room, then give the same command again\n"),
-        ("ModuleNotFoundError('No module', name='captum')", f"error: captum is not installed for {sys.executable}: {common.REMEDY}\n"),
+        ("RuntimeError(\"DefaultCPUAllocator: can't allocate memory: you tried to allocate\")", SMALLER),
+        ("OSError(12, 'Cannot allocate memory')", SMALLER),
+        (
+            "OSError(28, 'No space left on device', 'x.png')",
+            "No space left on device: x.png; finished files are kept: make room, then give the same command again",
+        ),
+        (
+            "ModuleNotFoundError('No module', name='captum')",
+            f"captum is not installed for {sys.executable}: {common.REMEDY}",
+        ),
     ],
-)  # fmt: skip
+)
 def test_faults_of_the_machine_are_one_line(error, said, tmp_path):
     options = "(Option('--batch-size', 'x'), Option('--workers', 'x'))"
     code = f"argument_parser('x', {options}).parse_args([])\nraise {error}"
     done = run(code, tmp_path)
-    assert (done.returncode, done.stderr.decode()) == (1, said)
+    assert (done.returncode, done.stderr.decode()) == (1, f"error: {said}\n")
 
 
 def test_a_full_disk_names_the_file(tmp_path):
@@ -167,19 +176,19 @@ def test_a_full_disk_names_the_file(tmp_path):
     assert stop.value.filename == str(tmp_path / "x.json") and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("number", "shell"), [(signal.SIGHUP, "{}"), (signal.SIGTERM, "{}"), (signal.SIGHUP, "nohup {}")])
+@pytest.mark.parametrize(("number", "shell"), [(1, "{}"), (15, "{}"), (1, "nohup {}")])
 def test_a_signal_ends_a_run_like_ctrl_c(number, shell, tmp_path):
     code = (
         "from common.logs import keep_run_log; from utils import atomic_path\nkeep_run_log('results/metrics')\n"
         "with atomic_path('x.pth') as temporary:\n"
-        f"    os.kill(os.getpid(), {int(number)}); import time; time.sleep(0.2); log.info('went on')"
+        f"    os.kill(os.getpid(), {number}); import time; time.sleep(0.2); log.info('went on')"
     )
     done = run(code, tmp_path, shell)
     (file,) = (tmp_path / "results" / "logs").glob("*.log")
     if shell.startswith("nohup"):
         assert done.returncode == 0 and b"went on" in done.stdout
         return
-    said = f"interrupted by {number.name}: finished files are kept, unfinished removed"
+    said = f"interrupted by {signal.Signals(number).name}: finished files are kept, unfinished removed"
     assert (done.returncode, done.stderr.decode()) == (128 + number, said + "\n")
     assert said in file.read_text(encoding="utf-8")
     assert not list(tmp_path.glob("*.pth*")) and not list(tmp_path.glob(".*.tmp"))
@@ -200,7 +209,7 @@ def test_an_unfit_python_is_refused_in_one_line(monkeypatch):
     ast.parse(source, feature_version=(3, 8))
     assert common.installation_problem() == ""
     monkeypatch.setattr(sys, "version_info", (3, 9, 2))
-    assert common.installation_problem().startswith("Python 3.9.2 is too old: `make setup` makes .venv with Python 3.11")
+    assert common.installation_problem().startswith("Python 3.9.2 is too old: `make setup` makes .venv with Python 3.")
 
 
 def test_a_python_without_packages_is_refused_in_one_line(tmp_path):
