@@ -214,20 +214,6 @@ def as_tensor(pixels: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(pixels)
 
 
-def release_memory_map(pixels: np.ndarray) -> None:
-    """Release the pages of a memory map that have been read; they count as this process's memory till then.
-
-    The map stays readable: the system fetches the file's pages again. Does nothing to other arrays.
-    """
-    import mmap
-
-    base: Any = pixels
-    while base is not None and not isinstance(base, mmap.mmap):
-        base = getattr(base, "base", None)
-    if base is not None and hasattr(mmap, "MADV_DONTNEED"):
-        base.madvise(mmap.MADV_DONTNEED)
-
-
 # --- files -----------------------------------------------------------------------------------------
 @contextlib.contextmanager
 def atomic_path(path: str | Path, durable: bool = True) -> Iterator[Path]:
@@ -317,10 +303,7 @@ def _existing(path: str | Path, made_by: str) -> tuple[Path, str]:
 
 def load_json(path: str | Path, made_by: str = "") -> Any:
     """Read JSON; raises ``UserError`` if it is missing or broken. ``made_by``: the command that writes it."""
-    path = Path(path)
-    hint = f"; {made_by} writes it" if made_by else ""
-    if not path.is_file():
-        raise UserError(f"{path} is missing{hint}")
+    path, hint = _existing(path, made_by)
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, UnicodeDecodeError) as error:

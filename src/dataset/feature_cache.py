@@ -26,7 +26,8 @@ import numpy as np
 
 from common.distributed import from_main, interleave, is_main, my_share
 from common.progress import Announcement, progress_bar
-from utils import UserError, atomic_path, release_memory_map, save_json, sha256_json
+from dataset.images import release_memory_map
+from utils import UserError, atomic_path, save_json, sha256_json
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from utils import atomic_path
 
@@ -147,3 +147,17 @@ def is_whole(path: Path, size: tuple[int, int]) -> bool:
             return image.mode == "L" and image.size == size
     except (OSError, SyntaxError, ValueError):  # PIL's, for all the ways a file can be damaged
         return False
+
+
+def release_memory_map(pixels: np.ndarray) -> None:
+    """Release the pages of a memory map that have been read; they count as this process's memory till then.
+
+    The map stays readable: the system fetches the file's pages again. Does nothing to other arrays.
+    """
+    import mmap
+
+    base: Any = pixels
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)

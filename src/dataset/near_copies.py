@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from utils import release_memory_map
+from dataset.images import release_memory_map
 
 THUMBNAIL_SIDE = 16
 DETAIL_SIDE = 32  # cells; the finest grid on which a copy moved by 2 % is still aligned to half a cell
