@@ -337,7 +337,7 @@ class TestInitialWeights:
             assert content["config"]["weights_trained_on"] == "NIH" and len(content["weights_sha256"]) == 64
         assert load_json(METRICS / "baseline_cv_summary.json")["contaminated"] is True
         own = ["--weights", "models/baseline_resnet50.pth", "--image-size", "32", "--epochs", "1", "--k-folds", "0"]
-        with pytest.raises(UserError, match="of its own initial weights, --weights weights.pth was trained on NIH"):
+        with pytest.raises(UserError, match="is of unverified origin: --weights weights.pth was trained on NIH"):
             run(*own)
         run(*own, "--allow-unverified-weights", "--prefix", "second")
         assert flag in load_json(METRICS / "second_final_metrics.json")["red_flags"]

@@ -446,8 +446,10 @@ def test_a_classifier_that_chooses_the_generator_has_seen_nobody_that_the_gan_ma
     with pytest.raises(UserError, match="another split and may have seen the test patients"):
         check(split_sha256="b" * 64)
     began = {"train_fraction": 0.5, "k_folds": 5, "allow_unverified_weights": True}
-    with pytest.raises(UserError, match="began with NIH: give a classifier of other weights"):
+    with pytest.raises(UserError, match=r"may have seen the test patients \(began with NIH\): give another"):
         check(config=began, weights_flags=["began with NIH"])
+    with pytest.raises(UserError, match=r"\(it was trained with --allow-unverified-synthetic\)"):
+        check(config=began | {"allow_unverified_weights": False, "allow_unverified_synthetic": True})
     with pytest.raises(UserError, match=r"patients beyond --train-fraction 0\.25"):
         check(fraction=0.25)
     with pytest.raises(UserError, match="images of fold 2 of 5"):

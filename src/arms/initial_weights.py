@@ -7,8 +7,10 @@ every result would be too good.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from classifier import CHECKPOINT_FORMAT, PneumoniaClassifier, build_classifier, load_backbone
 from dataset.known_datasets import NamedData, find_data_sets, overlap_reason
@@ -75,14 +77,27 @@ def check_weights(weights: str, trained_on: str | None, allow_unverified: bool, 
     if content.get("format") != CHECKPOINT_FORMAT:
         flags, saw_images = ((), False) if itself else _judge(weights, trained_on, allow_unverified)
         return InitialWeights(weights, flags, saw_images, sha256, None, allow_unverified)
-    flags = tuple(content.get("weights_flags", ()))
-    if flags and (content.get("config") or {}).get("allow_unverified_weights") and not allow_unverified:
-        raise UserError(f"--weights {weights}: of its own initial weights, {flags[0]}; use others, {OR_ALLOW}")
+    flags, unverified = _flags_of_checkpoint(content, public_path(weights))
+    if unverified and not allow_unverified:
+        raise UserError(f"--weights {weights} is of unverified origin: {flags[0]}; use others, {OR_ALLOW}")
     split = str(content.get("split_sha256", "unknown"))
     return InitialWeights(weights, flags, True, sha256, split, allow_unverified)
 
 
-def _says_itself(weights: str, content: dict[object, object], sha256: str) -> str | None:
+def _flags_of_checkpoint(content: Mapping[str, Any], name: str) -> tuple[tuple[str, ...], bool]:
+    """Return (red flags of a checkpoint of this program, whether it may know the test patients by them).
+
+    ``name``: of the file. Its initial weights or its synthetic images may have been of unverified origin.
+    """
+    flags, config = tuple(content.get("weights_flags", ())), content.get("config") or {}
+    unverified = bool(flags and config.get("allow_unverified_weights"))
+    if config.get("allow_unverified_synthetic"):
+        sentence = f"{name} may have learned from synthetic images of unverified origin (--allow-unverified-synthetic)"
+        return (sentence, *flags), True
+    return flags, unverified
+
+
+def _says_itself(weights: str, content: Mapping[Any, Any], sha256: str) -> str | None:
     """Say what the file is if its origin is known without its user; else None."""
     if content.get("format") == CHECKPOINT_FORMAT:
         return "a checkpoint of this program"

@@ -100,8 +100,10 @@ def check_chooser(choice: ImageChoice, splits: Splits) -> None:
     name = f"--metrics-features {choice.metrics_features}"
     if checkpoint["split_sha256"] != splits.sha256:
         raise UserError(f"{name} was trained on another split and may have seen the test patients: leave it out")
-    if config.get("allow_unverified_weights") and (flags := checkpoint.get("weights_flags")):
-        raise UserError(f"{name}: {flags[0]}: give a classifier of other weights, or leave it out")
+    began = config.get("allow_unverified_weights") and checkpoint.get("weights_flags")
+    if began or config.get("allow_unverified_synthetic"):
+        what = began[0] if began else "it was trained with --allow-unverified-synthetic"
+        raise UserError(f"{name} may have seen the test patients ({what}): give another classifier, or leave it out")
     if config["train_fraction"] > choice.train_fraction:
         raise UserError(
             f"{name} has learned from patients beyond --train-fraction {choice.train_fraction:g}: give a "

@@ -70,9 +70,13 @@ def test_flags_of_weights_pass_on_to_what_is_trained_from_them(file):
     content |= {"format": CHECKPOINT_FORMAT, "split_sha256": "s", "config": {}, "weights_flags": ["from CheXpert"]}
     assert check_weights(path, None, False, True).for_split("s").red_flags[1] == "from CheXpert"
     content |= {"config": {"allow_unverified_weights": True}, "weights_flags": ["from NIH"]}
-    with pytest.raises(UserError, match="of its own initial weights, from NIH; use others, or use --allow"):
+    with pytest.raises(UserError, match="w.pth is of unverified origin: from NIH; use others, or use --allow"):
         check_weights(path, None, False, True)
     assert "from NIH" in check_weights(path, None, True, True).for_split("s").red_flags
+    content |= {"config": {"allow_unverified_synthetic": True}, "weights_flags": []}
+    with pytest.raises(UserError, match="learned from synthetic images of unverified origin"):
+        check_weights(path, None, False, True)
+    assert "synthetic images" in check_weights(path, None, True, True).for_split("s").red_flags[1]
 
 
 def test_imagenet_and_none_bear_no_flag(monkeypatch):
