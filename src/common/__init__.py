@@ -20,7 +20,7 @@ def installation_problem() -> str:
     if sys.version_info < PYTHON:
         version = ".".join(str(number) for number in sys.version_info[:3])
         return f"Python {version} is too old: {REMEDY}"
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    missing = [name for name in PACKAGES if name not in sys.modules and importlib.util.find_spec(name) is None]
     return f"{', '.join(missing)} not installed for {sys.executable}: {REMEDY}" if missing else ""
 
 
