@@ -445,6 +445,18 @@ def test_a_key_in_the_folder_of_the_project_is_used(kaggle, monkeypatch):
     assert kaggle.count("IntrospectToken") == 0
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_key_file_with_a_byte_order_mark_and_other_line_ends_is_read(kaggle, monkeypatch, encoding):
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.setenv(name, "")  # set by the script: gone again after the test
+    project_file(KEY_FILE, "")
+    text = json.dumps({"username": USERNAME, "key": KEY}, indent=1).replace("\n", "\r\n")
+    Path(paths.KAGGLE_DIR, KEY_FILE).write_bytes(text.encode(encoding))
+    download(kaggle)
+    assert_installed()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 def test_the_warning_about_a_readable_key_is_passed_on(kaggle, monkeypatch, capsys):
     monkeypatch.delenv("KAGGLE_API_TOKEN")

@@ -8,9 +8,11 @@ inside functions, because it signs in while it is imported.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import io
+import json
 import logging
 import os
 import shutil
@@ -44,6 +46,7 @@ CREDENTIALS_HELP = (
     f"make a token on https://www.kaggle.com/settings/api and save it as {paths.KAGGLE_DIR}/{TOKEN_FILES[0]} "
     f"(or a kaggle.json as {paths.KAGGLE_DIR}/{KEY_FILE}), in ~/.kaggle, or in KAGGLE_API_TOKEN"
 )
+BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 KEY_VARIABLES = ("KAGGLE_USERNAME", "KAGGLE_KEY")
 # As KAGGLE_API_TOKEN: an empty token file. The client then looks for no other token and goes on to a key.
 NO_TOKEN = os.devnull
@@ -220,6 +223,7 @@ def sign_in() -> Any:
     import requests
 
     use_project_credentials(Path(paths.KAGGLE_DIR))
+    use_marked_key_file()
     said = io.StringIO()
     try:
         # Without credentials the package prints a page of help when it is imported, and exits when asked.
@@ -260,6 +264,28 @@ def use_project_credentials(folder: Path) -> None:
         environment["KAGGLE_API_TOKEN"] = str(token.resolve())
     elif key and environment["KAGGLE_CONFIG_DIR"] == str(folder.resolve()):
         environment["KAGGLE_API_TOKEN"] = NO_TOKEN
+
+
+def use_marked_key_file() -> None:
+    """Hand the key of a kaggle.json with a byte-order mark to the client, which cannot read one.
+
+    Editors and shells of Windows write the mark, as UTF-8 or UTF-16.
+    """
+    home = Path.home()
+    usual = [home / ".kaggle", Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"]
+    if not os.environ.get("KAGGLE_CONFIG_DIR") and not os.access(home, os.W_OK) and not any(map(Path.is_dir, usual)):
+        os.environ["KAGGLE_CONFIG_DIR"] = str(Path(paths.KAGGLE_DIR).resolve())  # the client makes one of them
+    config = os.environ.get("KAGGLE_CONFIG_DIR")
+    file = next((place / KEY_FILE for place in ([Path(config)] if config else usual) if place.is_dir()), None)
+    if file is None or not file.is_file() or all(os.environ.get(name) for name in KEY_VARIABLES):
+        return
+    content = file.read_bytes()
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
+    if encoding is None:
+        return
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):  # the client then says it is not valid
+        key = json.loads(content.decode(encoding))
+        os.environ["KAGGLE_USERNAME"], os.environ["KAGGLE_KEY"] = key["username"].strip(), key["key"].strip()
 
 
 def credentials_in_use() -> str:
