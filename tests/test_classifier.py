@@ -125,6 +125,24 @@ def test_own_checkpoints_are_loaded_and_others_refused(tmp_path):
         load_classifier(tmp_path / "other.pth")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"frozen": True}, {"frozen": True, "state_dict": None}, {"frozen": True, "state_dict": {}},
+     {"frozen": True, "state_dict": {"head.weight": 3}}, {"frozen": True, "state_dict": {0: torch.ones(1)}}],
+)  # fmt: skip
+def test_a_checkpoint_without_fitting_weights_is_damaged_in_one_line(tmp_path, content):
+    save_checkpoint(tmp_path / "own.pth", {"format": classifier.CHECKPOINT_FORMAT, **content})
+    with pytest.raises(UserError, match=r"own\.pth is damaged: its weights do not fit ResNet-50"):
+        load_classifier(tmp_path / "own.pth")
+
+
+@pytest.mark.parametrize("content", [{0: torch.ones(2)}, {"format": None}, {"format": 3}, {}])
+def test_other_dicts_are_no_checkpoint(tmp_path, content):
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="not a classifier"):
+        load_classifier(tmp_path / "other.pth")
+
+
 def test_evaluation_inputs_are_never_augmented(pixels):
     data = InputPipeline(torch.from_numpy(pixels), augment="light")
     rows = torch.arange(6)
