@@ -49,7 +49,9 @@ def shortcut_sources(args: argparse.Namespace) -> Sources:
     from utils import select_device
 
     cache_dir, device = cache_folder(args.no_cache, args.cache_dir), select_device(args.cpu)
-    return Sources(args.data_dir, args.patient_map, args.model_dir, cache_dir, args.workers, args.seed, device)
+    return Sources(
+        args.data_dir, args.patient_map, args.patient_column, args.model_dir, cache_dir, args.workers, args.seed, device
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

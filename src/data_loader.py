@@ -22,20 +22,13 @@ from common.command_line import argument_parser, number, run_script
 from common.logs import keep_run_log
 from common.options import Option
 from common.output_folders import check_folders
+from dataset.image_ids import name_some
 from dataset.images import decoder_version, read_image, read_reduced
+from dataset.labels import POSITIVE_CLASS
 from dataset.options import DATA_OPTIONS
+from dataset.patients import GROUPED_BY_IMAGE, GROUPED_BY_PATIENT, grouping_sentence
 from dataset.pixel_cache import Decode, ImageList, count_missing, list_images, load_pixels
-from dataset.records import (
-    CHECK_COMMAND,
-    GROUPED_BY_PATIENT,
-    PLAUSIBLE_AGE,
-    POSITIVE_CLASS,
-    Dataset,
-    grouping_sentence,
-    load_dataset,
-    load_official_test,
-    name_some,
-)
+from dataset.records import CHECK_COMMAND, PLAUSIBLE_AGE, Dataset, load_dataset, load_official_test
 from dataset.splits import describe_splits, load_or_create_splits
 from utils import UserError
 
@@ -251,8 +244,9 @@ def describe_dataset(dataset: Dataset) -> list[str]:
         f"{dataset.data_dir}: {dataset.rows:,} rows, {len(images):,} images, {groups:,} patients or groups",
         f"grouping: {grouping_sentence(dataset.grouped_by)}",
     ]
-    if dataset.grouped_by == GROUPED_BY_PATIENT and dataset.unmapped:
-        lines.append(f"images that the mapping lacks, each its own group: {dataset.unmapped:,}")
+    if dataset.grouped_by != GROUPED_BY_IMAGE and dataset.unmapped:
+        by = "mapping" if dataset.grouped_by == GROUPED_BY_PATIENT else "column"
+        lines.append(f"images whose patient the {by} lacks: {dataset.unmapped:,}")
     lines += [
         "classes: " + ", ".join(f"{name or 'not Lung Opacity'} {n:,}" for name, n in counts.items()),
         f"prevalence of {POSITIVE_CLASS}: {prevalence:.1%}",
@@ -293,8 +287,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     check_folders({})  # it writes splits.json at most, beside the images
-    dataset = load_dataset(args.data_dir, args.patient_map)
-    official = load_official_test(args.data_dir, args.patient_map)
+    dataset = load_dataset(args.data_dir, args.patient_map, args.patient_column)
+    official = load_official_test(args.data_dir, args.patient_map, args.patient_column)
     keep_run_log(paths.METRICS_DIR)
     log.info("\n".join(describe_dataset(dataset)))
 

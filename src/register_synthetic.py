@@ -87,7 +87,7 @@ def check_listed(
     listed: list[str], elsewhere: str | None, dataset: Dataset, official: OfficialTest | None, splits: Splits
 ) -> tuple[list[str], list[str], list[str]]:
     """Check the training images ``listed`` for leaks; returns (image ids, patients, red flags)."""
-    from dataset.records import grouping_sentence
+    from dataset.patients import grouping_sentence
     from synthetic.folders import few_images_flags
     from synthetic.leak_checks import find_seen, refuse_leaks, refuse_overlapping
 
@@ -124,13 +124,15 @@ def describe_sources(sources: Sequence[Source], skipped: list[str]) -> dict[str,
 
 def read_back(folder: Path, dataset: Dataset, official: OfficialTest | None, splits: Splits) -> SyntheticSet:
     """Read the folder as training will."""
+    from dataset.patients import GROUPED_BY_PATIENT
     from dataset.splits import TEST, select
     from synthetic.folders import load_synthetic
     from synthetic.leak_checks import known_patients
 
     test = select(dataset, splits, TEST)
     patient_of = known_patients(dataset, official)
-    return load_synthetic(folder, patient_of, dict(zip(test["image_id"], test["patient"], strict=True)))
+    test_images = dict(zip(test["image_id"], test["patient"], strict=True))
+    return load_synthetic(folder, patient_of, test_images, by_nih=dataset.grouped_by == GROUPED_BY_PATIENT)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -145,8 +147,8 @@ def main(argv: list[str] | None = None) -> None:
     files = find_images(Path(args.images), folder)
     keep_run_log(paths.METRICS_DIR)
 
-    dataset = load_dataset(args.data_dir, args.patient_map)
-    official = load_official_test(args.data_dir, args.patient_map)
+    dataset = load_dataset(args.data_dir, args.patient_map, args.patient_column)
+    official = load_official_test(args.data_dir, args.patient_map, args.patient_column)
     splits = load_or_create_splits(dataset, args.splits)
     splits = training_part(splits, args.train_fraction, args.fold, args.k_folds)
     log.info(describe_splits(splits))

@@ -92,7 +92,7 @@ def study_steps(args: argparse.Namespace, part: Part) -> list[Step]:
     shared = ["--image-size", str(args.image_size), "--seed", str(args.seed), *cpu]
     runs = ["--repeats", str(args.repeats), "--k-folds", str(args.k_folds)]
     words = Words(
-        data=data_words(args.splits, args.patient_map, args.skip_bad_images),
+        data=data_words(args.splits, args.patient_map, args.patient_column, args.skip_bad_images),
         classifier=[*runs, *shared, *args.classifier_args],
         gan=[*shared, "--no-real-images", *args.gan_args],
         generation=["--seed", str(args.seed), *cpu, *label_words(args.gan_args)],
@@ -215,7 +215,7 @@ def main(argv: list[str] | None = None) -> None:
     from dataset.splits import TEST, describe_splits, load_or_create_splits
     from studies.learning_curve import check_points, find_points
 
-    dataset = load_dataset(args.data_dir, args.patient_map)
+    dataset = load_dataset(args.data_dir, args.patient_map, args.patient_column)
     splits = load_or_create_splits(dataset, args.splits)
     log.info(describe_splits(splits))
     parts = plan_parts(
@@ -232,7 +232,7 @@ def main(argv: list[str] | None = None) -> None:
     sentences = [describe_part(part, any(map(uses_images, args.arms))) for part in parts]
     for sentence in sentences:
         log.info(sentence)
-    official = load_official_test(args.data_dir, args.patient_map)
+    official = load_official_test(args.data_dir, args.patient_map, args.patient_column)
     n_scored = int((splits.images["role"] == TEST).sum()) + (len(official.images) if official else 0)
     log_estimate(args, parts, list(dataset.images["path"]), n_scored)
     if args.estimate:

@@ -121,6 +121,7 @@ def read_data(args: argparse.Namespace, treatment: Treatment, weights: InitialWe
         args.data_dir,
         splits=args.splits,
         patient_map=args.patient_map,
+        patient_column=args.patient_column,
         test_set=args.test_set,
         train_fraction=args.train_fraction,
         k_folds=args.k_folds,
@@ -243,12 +244,12 @@ def estimate_time(args: argparse.Namespace, treatment: Treatment) -> str:
     from studies.time_estimate import ClassifierWork, estimate_classifier
     from synthetic.folders import existing_images
 
-    dataset = load_dataset(args.data_dir, args.patient_map)
+    dataset = load_dataset(args.data_dir, args.patient_map, args.patient_column)
     splits = load_or_create_splits(dataset, args.splits)
     if args.train_fraction < 1:
         splits = reduce_training(splits, args.train_fraction)
     train, scored = select(dataset, splits, TRAIN), [select(dataset, splits, TEST)]
-    if (official := load_official_test(args.data_dir, args.patient_map)) is not None:
+    if (official := load_official_test(args.data_dir, args.patient_map, args.patient_column)) is not None:
         scored.append(official.images)
     parts = [train, *scored]
     if treatment.kind.synthetic is Synthetic.TRAINED_ON:

@@ -85,7 +85,7 @@ class TestMetadata:
         write_csv(tmp_path / paths.TRAIN_METADATA, [{"patientId": "a"}])
         with pytest.raises(UserError, match="has no labels"):
             load_dataset(tmp_path)
-        (tmp_path / paths.TRAIN_METADATA).write_bytes(b"\xff\xfe\x00garbage")
+        (tmp_path / paths.TRAIN_METADATA).write_bytes(b"\xff\xfe\x00garbage!")
         with pytest.raises(UserError, match="not a readable CSV"):
             load_dataset(tmp_path)
 
@@ -131,7 +131,7 @@ class TestPatients:
             load_dataset(tmp_path, tmp_path / "absent.json")
 
 
-BOX, PLACEHOLDER = "0.9 1 2 3 4", "0.5 0 0 100 100"
+BOX, PREDICTED, PLACEHOLDER = "1 2 3 4", "0.9 1 2 3 4", "0.5 0 0 100 100"
 
 
 def predictions(first: str, second: str) -> list[dict]:
@@ -146,6 +146,7 @@ class TestOfficialTest:
             predictions("", ""),
             predictions(PLACEHOLDER, ""),
             predictions(BOX, BOX),
+            predictions(PREDICTED, ""),
             [{"patientId": "a", "Target": 0}, {"patientId": "b", "Target": 0}],
             [{"patientId": "a"}, {"patientId": "b"}],
             [{**row, "class": ""} for row in predictions(PLACEHOLDER, PLACEHOLDER)],

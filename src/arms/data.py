@@ -20,15 +20,9 @@ from arms.options import differing_options
 from arms.registry import Addition, FitImages, Synthetic, Treatment
 from common import paths
 from data_loader import ImageSet, load_images
-from dataset.records import (
-    GROUPED_BY_IMAGE,
-    Dataset,
-    OfficialTest,
-    grouping_sentence,
-    load_dataset,
-    load_official_test,
-    name_some,
-)
+from dataset.image_ids import name_some
+from dataset.patients import GROUPED_BY_IMAGE, GROUPED_BY_PATIENT, grouping_sentence
+from dataset.records import Dataset, OfficialTest, load_dataset, load_official_test
 from dataset.splits import (
     TEST,
     TRAIN,
@@ -59,6 +53,7 @@ class DataOptions:
     data_dir: str
     splits: str | None
     patient_map: str | None
+    patient_column: str | None
     test_set: str
     train_fraction: float
     k_folds: int
@@ -174,7 +169,7 @@ def load_arm_data(options: DataOptions, use: SyntheticUse, check_split: Callable
 
     ``check_split`` is called with the SHA-256 of the split before anything is decoded.
     """
-    dataset = load_dataset(options.data_dir, options.patient_map)
+    dataset = load_dataset(options.data_dir, options.patient_map, options.patient_column)
     splits = load_or_create_splits(dataset, options.splits)
     if check_split:
         check_split(splits.sha256)
@@ -182,13 +177,14 @@ def load_arm_data(options: DataOptions, use: SyntheticUse, check_split: Callable
         splits = reduce_training(splits, options.train_fraction)
     log.info(describe_splits(splits))
     dataset.log_findings()
-    official = load_official_test(options.data_dir, options.patient_map)
+    official = load_official_test(options.data_dir, options.patient_map, options.patient_column)
     train_records = select(dataset, splits, TRAIN)
     test_records = _test_records(options.test_set, dataset, splits, official, train_records)
     synthetic = {}
     if use.folders:
         patient_of = known_patients(dataset, official)
-        synthetic = _checked_synthetic(use, options, patient_of, train_records, test_records)
+        by_nih = dataset.grouped_by == GROUPED_BY_PATIENT
+        synthetic = _checked_synthetic(use, options, patient_of, by_nih, train_records, test_records)
     folds = assign_folds(splits, options.k_folds) if options.k_folds else assign_validation_part(splits)
 
     def decode(records: pd.DataFrame, what: str, skip: bool = options.skip_bad_images) -> ImageSet:
@@ -233,14 +229,15 @@ def _test_records(
 
 
 def _checked_synthetic(
-    use: SyntheticUse, options: DataOptions, patient_of: dict[str, str], train: pd.DataFrame, test: pd.DataFrame
+    use: SyntheticUse, options: DataOptions, patient_of: dict[str, str], by_nih: bool,
+    train: pd.DataFrame, test: pd.DataFrame,
 ) -> dict[int, SyntheticSet]:
     """Load the images of all folders together (key 0) and those of their fold folders."""
     allow_unverified = use.allow_unverified or not use.trained_on  # counting does no harm
     test_images = dict(zip(test["image_id"], test["patient"], strict=True))
 
     def load(place: Path) -> SyntheticSet:
-        images = load_synthetic(place, patient_of, test_images, allow_unverified)
+        images = load_synthetic(place, patient_of, test_images, allow_unverified, by_nih)
         if flag := extra_patients_flag(place, images.generator_patients, set(train["patient"])):
             images.red_flags.append(flag)
         return images

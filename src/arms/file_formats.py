@@ -22,7 +22,7 @@ class Origin(TypedDict):
     split_sha256: Annotated[str, "SHA-256 of the train/test split"]
     data_sha256: Annotated[str, "SHA-256 of the metadata file"]
     grouped_by: Annotated[str, "what tells the images of one person"]
-    unmapped_images: Annotated[int, "images that the patient map does not know"]
+    unmapped_images: Annotated[int, "images whose patient is unknown"]
     manifest_sha256: Annotated[
         dict[str, str | None],
         "fold (0: the main folder) -> SHA-256 of the manifest of its synthetic images; null without one",
@@ -239,8 +239,8 @@ TEST_COLUMNS = {
     "image_id": "id of the image",
     "patient": "id of the patient",
     "class": "class in the metadata",
-    "view": "AP or PA",
-    "sex": "F or M",
+    "view": "AP, PA or LATERAL; blank if unknown",
+    "sex": "F or M; blank if unknown",
     "age": "years, whole; blank if unknown",
     "label": "1 for pneumonia, 0 without",
     "probability": "of pneumonia, in full precision",

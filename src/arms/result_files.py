@@ -183,7 +183,7 @@ def _read_predictions(path: Path) -> pd.DataFrame | None:
         return None
     text = dict.fromkeys(("image_id", "patient", *WORD_COLUMNS), str)
     try:
-        table = pd.read_csv(path, dtype=text)
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])  # an id may be NA
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a readable CSV file ({error}); `{TRAIN_COMMAND}` writes it") from None
     if problem := _problem_of(table):

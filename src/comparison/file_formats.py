@@ -46,7 +46,7 @@ class ComparedTestSet(TypedDict):
     n_patients: int
     n_positive: Annotated[int, "images with pneumonia"]
     prevalence: Annotated[float, "share of positive images, 0 to 1"]
-    grouped_by: Annotated[str | None, "what tells patients apart: nih_patient or image_id"]
+    grouped_by: Annotated[str | None, "what tells patients apart: nih_patient, patient_column or image_id"]
     split_sha256: Annotated[str | None, "of the frozen split"]
 
 

@@ -66,6 +66,7 @@ class Sources:
 
     data_dir: str
     patient_map: str | None
+    patient_column: str | None
     model_dir: str
     cache_dir: str | None
     workers: int
@@ -182,9 +183,9 @@ def _test_images(arm: Arm, label: int, sources: Sources) -> pd.DataFrame:
     """Return at most ``MOST`` test images of ``label``: image_id, patient, path."""
     if not (Path(sources.data_dir) / paths.TRAIN_METADATA).is_file():
         raise UserError(f"it needs the test images: {public_path(sources.data_dir)} holds no dataset")
-    tables = [load_dataset(sources.data_dir, sources.patient_map).images]
+    tables = [load_dataset(sources.data_dir, sources.patient_map, sources.patient_column).images]
     if arm.recorded.get("test_set") == "official":
-        official = load_official_test(sources.data_dir, sources.patient_map)
+        official = load_official_test(sources.data_dir, sources.patient_map, sources.patient_column)
         tables = [official.images] if official else tables
     known = pd.concat(tables).set_index("image_id")["path"]
     wanted = arm.tested.loc[arm.tested["label"] == label, ["image_id", "patient"]]

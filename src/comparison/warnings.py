@@ -18,7 +18,7 @@ from comparison.file_formats import (
     PixelMemorisation,
     metric_entry,
 )
-from dataset.records import GROUPED_BY_IMAGE, grouping_sentence
+from dataset.patients import GROUPED_BY_IMAGE, grouping_sentence
 from image_metrics.fidelity import SsimDiversity
 from stats.metric_registry import compared_metrics
 from stats.paired_tests import ALPHA, points

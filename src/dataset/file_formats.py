@@ -7,7 +7,7 @@ SplitImage = TypedDict(
     "SplitImage",
     {
         "image_id": Annotated[str, "the metadata's patientId, which names an image"],
-        "patient": Annotated[str, "NIH patient, or the image id where the mapping lacks it"],
+        "patient": Annotated[str, "NIH patient, or the name in the patient column; the image id where it is unknown"],
         "label": Annotated[int, "1: pneumonia, 0: none"],
         "class": Annotated[str, "Normal, No Lung Opacity / Not Normal, Lung Opacity; empty if unknown"],
         "role": Annotated[Literal["train", "test"], "side of the split"],
@@ -22,7 +22,7 @@ class SplitsBody(TypedDict):
     version: Annotated[int, "version of this format"]
     seed: Annotated[int, "seed of the split and of its folds"]
     test_fraction: Annotated[float, "share of the labelled images in the test set"]
-    grouped_by: Annotated[str, "what counts as one patient: nih_patient or image_id"]
+    grouped_by: Annotated[str, "what counts as one patient: nih_patient, patient_column or image_id"]
     images: Annotated[list[SplitImage], "all labelled images, sorted by image_id"]
 
 

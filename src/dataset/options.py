@@ -23,6 +23,11 @@ DATA_OPTIONS = (
         Affects.RUN, metavar="PATH", set_by_study=True,
     ),
     Option(
+        "--patient-column",
+        "metadata column that names the person (default: Patient ID, patient_id, subject_id and the like, if there)",
+        Affects.RUN, metavar="NAME", set_by_study=True,
+    ),
+    Option(
         "--skip-bad-images",
         "go on without missing or unreadable images and record them, instead of stopping",
         Affects.RUN, switch=True, set_by_study=True,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from common import paths
 from dataset.file_formats import SplitsBody, SplitsFile
-from dataset.records import CHECK_COMMAND, Dataset, name_some
+from dataset.image_ids import name_some
+from dataset.records import CHECK_COMMAND, Dataset
 from utils import UserError, load_json, save_json, sha256_json
 
 if TYPE_CHECKING:
@@ -198,7 +199,9 @@ def _read_splits(path: Path) -> SplitsFile:
 
 def _check_fit(images: pd.DataFrame, grouped_by: str, dataset: Dataset, path: Path) -> None:
     """Raise ``UserError`` if the frozen split and the dataset differ, and say in what."""
-    remedy = "give the --splits and --patient-map that belong together, or delete the file for a new split"
+    remedy = (
+        "give the --splits, --patient-map and --patient-column that belong together, or delete the file for a new split"
+    )
     expected = dataset.images.set_index("image_id")
     frozen = images.set_index("image_id")
     differences = []

@@ -19,7 +19,7 @@ from common.distributed import process_count
 from common.file_formats import format_problems
 from data_loader import from_gan_range
 from dataset.images import save_png
-from dataset.records import GROUPED_BY_PATIENT
+from dataset.patients import GROUPED_BY_IMAGE
 from gan.checkpoints import Progress, list_red_flags
 from gan.figures import gan_losses, gan_quality, mosaic, moving
 from gan.file_formats import (
@@ -267,7 +267,7 @@ def save_figures(plan: Plan, history: GanTrainingHistory, stats: Sequence[StatsL
 def _title(what: str, history: GanTrainingHistory) -> str:
     """Say what a figure is about; patients are counted only where the dataset says who they are."""
     text = f"{what} on {history['n_images']:,} images"
-    if history["grouped_by"] == GROUPED_BY_PATIENT:
+    if history["grouped_by"] != GROUPED_BY_IMAGE:
         text += f" of {history['n_patients']:,} patients"
     fold, k_folds = history["fold"], history["k_folds"]
     return text if fold is None else f"{text}, without fold {fold} of {k_folds}"

@@ -85,6 +85,7 @@ class ImageChoice:
     data_dir: str
     splits: str | None
     patient_map: str | None
+    patient_column: str | None
     skip_bad_images: bool
     cache_dir: str
     no_cache: bool

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from common.distributed import check_batch_size, process_count
 from data_loader import ImageSet, load_images
-from dataset.records import Dataset, grouping_sentence, load_dataset
+from dataset.patients import grouping_sentence
+from dataset.records import Dataset, load_dataset
 from dataset.splits import TRAIN, Splits, describe_splits, load_or_create_splits, select, training_part
 from gan.settings import CLASS_NAMES, ImageChoice, Schedule
 from synthetic.folders import few_images_flags
@@ -49,7 +50,7 @@ class TrainingSet:
 # --- which images ----------------------------------------------------------------------------------
 def training_part_of(choice: ImageChoice) -> tuple[Dataset, Splits]:
     """Read the dataset, and its split with the training images that --train-fraction and --fold leave."""
-    dataset = load_dataset(choice.data_dir, choice.patient_map)
+    dataset = load_dataset(choice.data_dir, choice.patient_map, choice.patient_column)
     splits = load_or_create_splits(dataset, choice.splits)
     return dataset, training_part(splits, choice.train_fraction, choice.fold, choice.k_folds)
 

@@ -25,7 +25,7 @@ from common.progress import progress_bar
 from common.startup import leave_signals_to_parent
 from dataset.file_formats import PhantomMarker
 from dataset.images import LOW_EFFORT, save_png
-from dataset.records import PLACEHOLDER_PREDICTION
+from dataset.labels import PLACEHOLDER_PREDICTION
 from phantom import findings
 from phantom.anatomy import Anatomy, draw_anatomy, draw_chest, draw_pose, vary_by_view
 from phantom.findings import FRAME, Box, Patch

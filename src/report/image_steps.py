@@ -31,6 +31,7 @@ from comparison.image_sets import (
 from comparison.quality_table import SPACE_WORDS
 from comparison.warnings import analysed_others
 from dataset.feature_cache import FeaturesOverflowError
+from dataset.patients import GROUPED_BY_PATIENT
 from dataset.records import Dataset, load_dataset, load_official_test
 from dataset.splits import TEST, Splits, load_or_create_splits, select
 from image_metrics.copies import closest_pairs
@@ -59,6 +60,7 @@ class ImageOptions:
 
     data_dir: str
     patient_map: str | None
+    patient_column: str | None
     splits: str | None
     skip_bad_images: bool
     synthetic_dir: str
@@ -98,7 +100,7 @@ def look_at_images(options: ImageOptions, arms: Mapping[str, Arm], outcome: Outc
         what = "SSIM, FID, copies, heat maps and the pictures of X-rays"
         outcome.without(f"{what}: {public_path(options.data_dir)} holds no dataset", remedy)
         return ImageResults()
-    dataset = load_dataset(options.data_dir, options.patient_map)
+    dataset = load_dataset(options.data_dir, options.patient_map, options.patient_column)
     splits = load_or_create_splits(dataset, options.splits)
     stated = {flag for arm in arms.values() if arm.metrics for flag in arm.metrics["red_flags"]}
     outcome.warnings += [f"data: {flag}" for flag in dataset.red_flags if flag not in stated]
@@ -112,10 +114,13 @@ def look_at_images(options: ImageOptions, arms: Mapping[str, Arm], outcome: Outc
 # --- loading ---------------------------------------------------------------------------------------
 def _load_synthetic(options: ImageOptions, dataset: Dataset, splits: Splits, outcome: Outcome) -> SyntheticSet | None:
     """Load the synthetic images; None, with the reason in ``outcome``, if there are none to compare."""
-    patient_of = known_patients(dataset, load_official_test(options.data_dir, options.patient_map))
+    official = load_official_test(options.data_dir, options.patient_map, options.patient_column)
+    patient_of = known_patients(dataset, official)
     test_images = {image_id: patient_of[image_id] for image_id in select(dataset, splits, TEST)["image_id"]}
     try:
-        synthetic = load_synthetic(options.synthetic_dir, patient_of, test_images, allow_unverified=True)
+        synthetic = load_synthetic(
+            options.synthetic_dir, patient_of, test_images, True, dataset.grouped_by == GROUPED_BY_PATIENT
+        )
     except UserError as error:
         # The report must not say where on this machine the folder lies.
         reason = str(error).replace(str(Path(options.synthetic_dir)), public_path(options.synthetic_dir))

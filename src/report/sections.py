@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comparison.file_formats import ArmResult, Comparison, PairResult, metric_entry
-from dataset.records import grouping_sentence
+from dataset.patients import grouping_sentence
 from report import details
 from report.blocks import (
     Block,

@@ -51,11 +51,14 @@ class Words:
     cache: list[str] = field(default_factory=list)
 
 
-def data_words(splits: str | None, patient_map: str | None, skip_bad_images: bool) -> list[str]:
+def data_words(
+    splits: str | None, patient_map: str | None, patient_column: str | None, skip_bad_images: bool
+) -> list[str]:
     """Write the options of the dataset that were given, its folder left out."""
     return [
         *(["--splits", splits] if splits else []),
         *(["--patient-map", patient_map] if patient_map else []),
+        *(["--patient-column", patient_column] if patient_column else []),
         *(["--skip-bad-images"] if skip_bad_images else []),
     ]
 

@@ -11,7 +11,7 @@ class Origin(TypedDict):
 
     split_sha256: Annotated[str, "sha256 of the train/test split"]
     data_sha256: Annotated[str, "sha256 of the metadata CSV"]
-    grouped_by: Annotated[str, "what counts as one patient: nih_patient or image_id"]
+    grouped_by: Annotated[str, "what counts as one patient: nih_patient, patient_column or image_id"]
     classes: Annotated[str, "--classes or --label that the generator was trained for"]
     label: Annotated[int | None, "1: pneumonia, 0: none; null: trained on all classes as if they were one"]
     train_image_ids: Annotated[list[str], "images that the generator saw"]

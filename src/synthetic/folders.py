@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import paths
+from dataset.image_ids import name_some
 from dataset.images import read_side, typical_side
-from dataset.records import name_some
 from synthetic.file_formats import Origin
 from synthetic.leak_checks import check_origin, unknown_origin_flag
 from utils import UserError, load_json, public_path, sha256_file
@@ -93,11 +93,13 @@ def load_synthetic(
     patient_of: Mapping[str, str],
     test_images: Mapping[str, str],
     allow_unverified: bool = False,
+    by_nih: bool = True,
 ) -> SyntheticSet:
     """Read the synthetic images of ``folder`` and check their origin against a split.
 
     ``patient_of`` maps every image id whose patient is known (``leak_checks.known_patients``);
-    ``test_images`` does so for the images that the classifier will be scored on. Raises ``UserError`` if
+    ``test_images`` does so for the images that the classifier will be scored on; ``by_nih``: patients are NIH's,
+    whom NIH's file names tell. Raises ``UserError`` if
     there are no images, images are missing, their label is unknown (a generator of all classes), or
     ``leak_checks.check_origin`` refuses them.
     """
@@ -115,7 +117,7 @@ def load_synthetic(
             f"{folder}: these images have no label, because their generator was trained on all classes; "
             "train one on positives (`python src/train_gan.py --classes positive`), or with --conditional"
         )
-    origin = check_origin(folder, manifest, patient_of, test_images, allow_unverified)
+    origin = check_origin(folder, manifest, patient_of, test_images, allow_unverified, by_nih)
     label = int(manifest["label"])
     return SyntheticSet(
         _records(_listed_files(folder, manifest), label), label, origin.verified, origin.patients,

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import paths
+from dataset.image_ids import name_some, without_ending
 from dataset.images import IMAGE_SUFFIXES, is_whole, read_gray, save_png
-from dataset.records import name_some
-from synthetic.leak_checks import without_ending
 from utils import UserError
 
 ID_COLUMNS = ("image_id", "patientid", "image index")  # ours, RSNA's (which names an image), NIH's

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import paths
+from dataset.image_ids import name_some, without_ending
 from dataset.known_datasets import overlap_reason
-from dataset.records import GROUPED_BY_PATIENT, name_some
+from dataset.patients import GROUPED_BY_PATIENT
 from utils import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from dataset.splits import Splits
 
 NIH_NAME = re.compile(r"(\d{8})_\d{3}")  # <patient>_<number>, of which RSNA's images are a part
-FILE_ENDINGS = re.compile(r"(\.(png|jpe?g|dcm|dicom|tiff?|bmp|gif|webp|npy))+$", re.IGNORECASE)
 OR_ALLOW = "or use --allow-unverified-synthetic, which puts a red flag into every result file"
 
 
@@ -52,16 +52,17 @@ def known_patients(dataset: Dataset, official: OfficialTest | None) -> dict[str,
     }
 
 
-def match_ids(listed: Iterable[str], patient_of: Mapping[str, str]) -> Seen:
+def match_ids(listed: Iterable[str], patient_of: Mapping[str, str], by_nih: bool = True) -> Seen:
     """Find the images of ``patient_of`` (image id -> patient) that are ``listed``.
 
     Folders, endings of image files and upper or lower case make no difference; any part of a path may be the
-    id. NIH file names tell a patient only where patients are NIH's, not groups of one image.
+    id. NIH file names tell a patient only where patients are NIH's (``by_nih``), not groups of one image.
     """
     spelled: dict[str, list[str]] = {}
     for image_id in patient_of:
-        spelled.setdefault(image_id.casefold(), []).append(image_id)
-    by_patient = any(patient != image_id for image_id, patient in patient_of.items())
+        for spelling in {image_id.casefold(), without_ending(image_id).casefold()}:
+            spelled.setdefault(spelling, []).append(image_id)
+    by_patient = by_nih and any(patient != image_id for image_id, patient in patient_of.items())
     found: set[str] = set()
     nih: dict[str, str] = {}
     unknown: set[str] = set()
@@ -82,11 +83,6 @@ def nih_patient(name: str) -> str | None:
     """Return the patient in a file name of NIH ChestX-ray14, None for other names."""
     matches = (NIH_NAME.fullmatch(part) for part in _parts(name))
     return next((match[1] for match in matches if match), None)
-
-
-def without_ending(name: str) -> str:
-    """Remove the ending of an image file: "a/b.PNG" -> "a/b"; dots within an id stay."""
-    return FILE_ENDINGS.sub("", name.strip())
 
 
 def _parts(name: str) -> list[str]:
@@ -117,7 +113,7 @@ class OriginCheck:
 
 def check_origin(
     folder: Path, manifest: Mapping[str, Any], patient_of: Mapping[str, str],
-    test_images: Mapping[str, str], allow_unverified: bool,
+    test_images: Mapping[str, str], allow_unverified: bool, by_nih: bool = True,
 ) -> OriginCheck:  # fmt: skip
     """Compare what ``manifest`` names with this dataset (image id -> patient) and its test images.
 
@@ -127,7 +123,7 @@ def check_origin(
     """
     flags = list(manifest.get("red_flags", []))
     patient_of, elsewhere = {**patient_of, **test_images}, manifest.get("trained_elsewhere")
-    seen = match_ids(manifest["train_image_ids"], patient_of)
+    seen = match_ids(manifest["train_image_ids"], patient_of, by_nih)
     patients = set(manifest["train_patients"]) | set(seen.patients)
     lack = _missing_proof(seen, patients, set(patient_of.values()))
     known = bool(elsewhere) or lack is None
@@ -226,7 +222,7 @@ def find_seen(
 
     NIH ChestX-ray14 file names tell their patient, for images of the dataset whose NIH patient is known.
     """
-    seen = match_ids(ids, known_patients(dataset, official))
+    seen = match_ids(ids, known_patients(dataset, official), dataset.grouped_by == GROUPED_BY_PATIENT)
     nih = [name for name in seen.unknown if nih_patient(name)]
     if nih and dataset.grouped_by != GROUPED_BY_PATIENT:
         raise UserError(

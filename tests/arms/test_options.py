@@ -30,7 +30,7 @@ class TestTable:
         assert everything - affecting(Affects.FOLDS) == {
             "k_folds", "repeats", "epochs_final", "workers", "resume", "model_dir", "results_dir",
             "figures_dir", "synthetic_dir", "data_dir", "splits", "cpu", "cache_dir", "no_cache", "prefix",
-            "test_set", "patient_map", "skip_bad_images", "estimate",
+            "test_set", "patient_map", "patient_column", "skip_bad_images", "estimate",
         }  # fmt: skip
 
     def test_arms_must_share_how_they_are_trained_but_not_what_they_are(self):

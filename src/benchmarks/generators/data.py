@@ -90,11 +90,11 @@ def _positive(images: ImageSet) -> np.ndarray:
 
 
 def load_benchmark_data(
-    data_dir: str, splits: str | None, patient_map: str | None, image_size: int, *,
+    data_dir: str, splits: str | None, patient_map: str | None, image_size: int, *, patient_column: str | None,
     workers: int, skip_bad: bool, cache_dir: str | None, fold: int = 1,
 ) -> BenchmarkData:  # fmt: skip
     """Decode the images of the training split; raises ``UserError`` if too few are held out."""
-    dataset = load_dataset(data_dir, patient_map)
+    dataset = load_dataset(data_dir, patient_map, patient_column)
     frozen = load_or_create_splits(dataset, splits)
     parts = training_part(frozen, 1.0, fold, K_FOLDS)
     learned, heldout = (
