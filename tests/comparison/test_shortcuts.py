@@ -99,7 +99,8 @@ class Study:
     def sources(self, **changes) -> Sources:
         values = {
             "data_dir": str(self.data_dir), "patient_map": None, "patient_column": None,
-            "model_dir": "models", "cache_dir": None, "workers": 1, "seed": 42, "device": torch.device("cpu"), **changes,
+            "model_dir": "models", "cache_dir": None, "workers": 1, "seed": 42, "device": torch.device("cpu"),
+            **changes,
         }  # fmt: skip
         return Sources(**values)
 
