@@ -25,7 +25,7 @@ from common.logs import keep_run_log
 from common.output_folders import check_folders
 from gan import options
 from gan.combinations import doubts
-from gan.settings import Plan, Settings
+from gan.settings import Plan, Settings, describe_length
 from utils import UserError
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def run_training(settings: Settings) -> None:
     )  # fmt: skip
     require_same("data, weights or settings", plan.fixed)
     log.info(describe_training(plan, gan, len(data.pixels), device))
+    log.info(describe_length(schedule.images_shown(len(data.pixels)), len(data.pixels)))
     earlier = None
     if settings.resume:
         earlier = checkpoints.resume(plan, gan, settings.resume)

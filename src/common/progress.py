@@ -63,13 +63,16 @@ def duration_in_words(seconds: float) -> str:
 class Announcement:
     """Announces once, some seconds into a loop over ``to_go`` of ``unit``, how long the loop will take.
 
-    ``hint`` says what would shorten it. A loop that takes less than a minute is not announced. The clock
-    starts after ``warm_up`` calls of ``after``, which may be slower than the others.
+    ``hint`` says what would shorten it, or makes that sentence of the seconds of one ``unit``. A loop that
+    takes less than a minute is not announced. The clock starts after ``warm_up`` calls of ``after``, which
+    may be slower than the others.
     """
 
     AFTER = 5.0  # seconds
 
-    def __init__(self, to_go: int, unit: str, hint: str, say: Callable[[str], object], warm_up: int = 0) -> None:
+    def __init__(
+        self, to_go: int, unit: str, hint: str | Callable[[float], str], say: Callable[[str], object], warm_up: int = 0
+    ) -> None:
         self.to_go, self.unit, self.hint, self.say, self.warm_up = to_go, unit, hint, say, warm_up
         self.done, self.started, self.pending = 0, time.monotonic(), True
 
@@ -86,5 +89,6 @@ class Announcement:
         self.pending = False
         seconds = elapsed / self.done * self.to_go
         if seconds > WORTH_SAYING:
-            hint = f"; {self.hint}" if self.hint else ""
-            self.say(f"about {duration_in_words(seconds)} for {self.to_go:,} {self.unit}{hint}")
+            hint = self.hint if isinstance(self.hint, str) else self.hint(elapsed / self.done)
+            text = f"about {duration_in_words(seconds)} for {self.to_go:,} {self.unit}"
+            self.say(f"{text}; {hint}" if hint else text)

@@ -97,6 +97,16 @@ def save_best(file: Path, best: BestInState | None) -> None:
         save_checkpoint(file, dict(best["checkpoint"]))
 
 
+def flag_best(file: Path, progress: Progress) -> None:
+    """Save the best generator anew if the warnings at the end say that training was too short: so it was for it."""
+    message = progress.stats[-1]["warnings"].get("too_short")
+    if message is None or progress.best is None:
+        return
+    checkpoint, flag = progress.best["checkpoint"], f"GAN training: {message}"
+    if flag not in checkpoint["red_flags"]:
+        save_checkpoint(file, {**checkpoint, "red_flags": [*checkpoint["red_flags"], flag]})
+
+
 # --- state -----------------------------------------------------------------------------------------
 def fixed_facts(
     settings: Settings, data: TrainingSet, batch_size: int, precision: str, perceptual: str

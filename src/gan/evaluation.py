@@ -34,6 +34,7 @@ from gan.settings import Plan
 from gan.step import image_noise
 from gan.timetable import COPY_IMAGES, Costs, Timetable
 from gan.training_set import TrainingSet
+from gan.warnings import HOG
 from image_metrics.distances import frechet_distance_of_features, halve_by_group, kernel_distance
 from image_metrics.feature_spaces import Space, build_spaces, grain, hog_space, small_images
 from image_metrics.fidelity import NEIGHBOURS, neighbourhood_scores
@@ -145,7 +146,7 @@ class Monitor:
             first = max(table.first, table.interval)
             when = f"every {table.interval:,} epochs" if table.interval > 1 else "every epoch"
             if first > epochs:
-                once = table.due_at_end(epochs, SHARE / len(self.tables))
+                once = self._due_at_end(name, table, epochs)
                 when = "once, at the end" if once else f"from epoch {first:,} on, not in so short a run"
             lines.append(f"metrics in {name} features of {self.n:,} images: {when}")
         return lines
@@ -156,9 +157,16 @@ class Monitor:
         if self.n < FEWEST:
             return []
         if last:
-            share = SHARE / len(self.tables)
-            return [name for name, table in self.tables.items() if table.due_at_end(epoch, share)]
+            return [name for name, table in self.tables.items() if self._due_at_end(name, table, epoch)]
         return [name for name, table in self.tables.items() if table.due(epoch)]
+
+    def _due_at_end(self, name: str, table: Timetable, epoch: int) -> bool:
+        """Return whether a run that ends with ``epoch`` adds an evaluation.
+
+        In HOG always, as nothing else tells whether the training was long enough (``warnings.too_short``).
+        """
+        judged = name == HOG and table.interval > 0 and not table.due(epoch)
+        return judged or table.due_at_end(epoch, SHARE / len(self.tables))
 
     # --- what
     def evaluate(

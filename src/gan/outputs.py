@@ -34,7 +34,7 @@ from gan.file_formats import (
 from gan.networks import GAN
 from gan.settings import CLASS_NAMES, Plan
 from gan.training_set import TrainingSet
-from gan.warnings import new_warnings
+from gan.warnings import length_not_judged, new_warnings
 from image_metrics.feature_spaces import small_images
 from utils import UserError, atomic_path, load_json, plain, save_figure, save_text
 
@@ -113,8 +113,11 @@ def summary(plan: Plan, progress: Progress, final_metrics: Evaluation | None, ti
     if (best := progress.best) is not None:
         file = plan.folders.generator_best.name
         lines.append(f"{file}: step {best['step']:,}, KID {best['kid']:.4f} ({best['space']})")
-    for rule, message in (progress.stats[-1]["warnings"] if progress.stats else {}).items():
+    active = progress.stats[-1]["warnings"] if progress.stats else {}
+    for rule, message in active.items():
         lines.append(f"WARNING at the end, {rule}: {message}")
+    if progress.stats and (not_judged := length_not_judged(progress.stats)) and "too_short" not in active:
+        lines.append(not_judged)
     seconds, watching = time["seconds"], time["watching_seconds"]
     if watching > MOST_WATCHING * seconds and watching > WORTH_SAYING:
         lines.append(

@@ -21,8 +21,28 @@ CLASS_FLAGS = ("lung_opacity", "normal", "not_normal")
 POSITIVE, ALL = "positive", "all"  # values of --classes
 SMOOTHING = 0.1  # of D's target for reals alone, one-sided (Salimans et al. 2016, arXiv 1606.03498)
 METRICS_IMAGES = 256  # generated for an evaluation
+# What every preset and seed took on 180 real positives at 64 pixels, and the KID in HOG that it led to
+# (results/gan_benchmark.json; docs/generator-benchmark.md, "No seed fails").
+NEEDED_KIMG, NEEDED_KID = 64.0, "0.04 to 0.07"
 
 Group = TypeVar("Group")
+
+
+def in_kimg(images: float) -> str:
+    """Write a number of images in thousands, as --kimg takes them: "11.2 kimg"."""
+    return f"{images / 1000:.{1 if images >= 1000 else 3}f} kimg"
+
+
+def describe_length(images_shown: int, n_images: int) -> str:
+    """Say how many images a training shows, and what was needed where that was measured if it shows fewer."""
+    times = images_shown / max(1, n_images)
+    text = f"{images_shown:,} images will be shown ({in_kimg(images_shown)}), each of {n_images:,} {times:,.0f} times"
+    if images_shown >= 1000 * NEEDED_KIMG:
+        return text
+    return (
+        f"{text}. THAT IS LITTLE: on 180 real positives at 64 px the presets took {NEEDED_KIMG:g} kimg to a KID in HOG "
+        f"of {NEEDED_KID} (docs/generator-benchmark.md). --kimg {NEEDED_KIMG:g} shows as many"
+    )
 
 
 def label_of_class(flag: str) -> int:
@@ -148,6 +168,10 @@ class Schedule:
         if self.kimg is not None:
             epochs = math.ceil(self.kimg * 1000 / (n_images // batch_size * batch_size))
         return replace(self, epochs=epochs, kimg=None, batch_size=batch_size)
+
+    def images_shown(self, n_images: int) -> int:
+        """Return how many of ``n_images`` a ``fitted`` schedule shows, counted each time."""
+        return self.epochs * (n_images // self.batch_size) * self.batch_size
 
 
 @dataclass(frozen=True)

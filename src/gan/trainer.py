@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from common import paths
 from common.distributed import from_main, my_share, require_same_weights
-from common.progress import Announcement, progress_bar
+from common.progress import Announcement, duration_in_words, progress_bar
 from data_loader import to_gan_range
 from gan import checkpoints, outputs
 from gan.checkpoints import Progress, network_checkpoint
@@ -26,10 +26,10 @@ from gan.file_formats import BestInState, EpochLine, Evaluation, NetworkCheckpoi
 from gan.losses import Objective
 from gan.meters import Clock, LossMeter, peak_memory_mb
 from gan.networks import GAN
-from gan.settings import Plan
+from gan.settings import NEEDED_KIMG, Plan, in_kimg
 from gan.step import PERCEPTUAL_IMAGES, epoch_batches, gradient_shares, image_noise, step_noise, train_step
 from gan.training_set import TrainingSet
-from gan.warnings import active_warnings, new_warnings
+from gan.warnings import active_warnings, new_warnings, too_short
 from utils import UserError, save_json
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Trainer:
         epochs = self.plan.schedule.epochs
         total, done = epochs * self.steps_per_epoch, self.gan.step
         from_main(self.prepare)
-        announcement = Announcement(total - done, "steps", self.quicker_options(), log.info, WARM_UP_STEPS)
+        announcement = Announcement(total - done, "steps", self.time_hint, log.info, WARM_UP_STEPS)
         with progress_bar(total=total, initial=done, unit="step", smoothing=0.05) as bar:
             for epoch in range(len(self.progress.history) + 1, epochs + 1):
                 bar.set_description(f"epoch {epoch}/{epochs}")
@@ -109,8 +109,15 @@ class Trainer:
         if stop is not None and done < epochs:
             log.info(f"--max-minutes: stopped after epoch {done}; --resume goes on")
 
-    def quicker_options(self) -> str:
-        """Say which options make a training shorter."""
+    def time_hint(self, seconds: float) -> str:
+        """Say which options make a training shorter or, if it is little already, how long a sound one takes.
+
+        ``seconds``: of a step.
+        """
+        schedule = self.plan.schedule
+        if (shown := schedule.images_shown(len(self.data.pixels))) < 1000 * NEEDED_KIMG:
+            longer = duration_in_words(seconds * 1000 * NEEDED_KIMG / schedule.batch_size)
+            return f"that shows {in_kimg(shown)}, --kimg {NEEDED_KIMG:g} takes about {longer}"
         flags = ["--epochs or --kimg"]
         flags += ["--perceptual off"] if self.objective.perceptual_loss is not None else []
         flags += ["a smaller --image-size"] if self.gan.G.image_size >= 64 else []
@@ -310,9 +317,13 @@ class Trainer:
         plan, gan, folders = self.plan, self.gan, self.plan.folders
         progress, final = self.progress, None
         with self.clock.aside():
-            if progress.history and (names := self.monitor.due(len(progress.history), last=True)):
-                final = self.evaluate(names)
-                progress = self.keep_if_best(self.with_final(progress, final), final)
+            if progress.history:
+                if names := self.monitor.due(len(progress.history), last=True):
+                    final = self.evaluate(names)
+                progress = self.judged(progress, final)
+                if final is not None:
+                    progress = self.keep_if_best(progress, final)
+                checkpoints.flag_best(folders.generator_best, progress)
         checkpoints.save_networks(folders.networks(), gan, plan, self.data, progress)
         with self.clock.aside():
             grid = paths.gan_final_grid(folders.output_dir, folders.fold)
@@ -328,21 +339,27 @@ class Trainer:
             log.info(line)
         return self.reason_to_stop(progress)
 
-    def with_final(self, progress: Progress, metrics: Evaluation) -> Progress:
-        """Return ``progress`` with an evaluation after the last epoch in the last line of the statistics.
+    def judged(self, progress: Progress, final: Evaluation | None) -> Progress:
+        """Return ``progress`` as it is at the end: the last line of the statistics tells all that users must know.
 
-        Beside what the line has of other spaces, and with the warnings that follow, which every user of the
-        generator must know. The file of the statistics is written anew.
+        That is an evaluation after the last epoch, if there was one, beside what the line has of other
+        spaces, the warnings that follow, and whether the training was too short. The file of the statistics
+        is written anew.
         """
-        line = progress.stats[-1]
-        earlier = line["metrics"]["spaces"] if line["metrics"] is not None else {}
-        both: Evaluation = {**metrics, "spaces": earlier | metrics["spaces"]}
-        last: StatsLine = {**line, "metrics": both}
-        last["warnings"] = self.warnings_of([*progress.stats[:-1], last])
-        stats = [*progress.stats[:-1], last]
+        *others, line = progress.stats
+        last: StatsLine = {**line}
+        if final is not None:
+            earlier = line["metrics"]["spaces"] if line["metrics"] is not None else {}
+            last["metrics"] = {**final, "spaces": earlier | final["spaces"]}
+            last["warnings"] = self.warnings_of([*others, last])
+        if message := too_short([*others, last], self.monitor.floors):
+            last["warnings"] = {**last["warnings"], "too_short": message}
+        if last == line:
+            return progress
+        stats = [*others, last]
         outputs.rewrite_stats(self.plan.folders.stats, stats)
-        if self.board is not None:
-            self.board.add(line["step"], {"metrics": metrics})
+        if self.board is not None and final is not None:
+            self.board.add(line["step"], {"metrics": final})
         return replace(progress, stats=stats)
 
     def refuse_lost_weights(self) -> None:

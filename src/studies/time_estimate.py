@@ -20,6 +20,7 @@ from arms.options import features_computed_once
 from arms.registry import steps_per_epoch
 from common import distributed
 from common.progress import duration_in_words
+from gan.settings import NEEDED_KIMG, in_kimg
 
 if TYPE_CHECKING:
     import torch
@@ -275,9 +276,13 @@ def estimate_gan(work: GANWork, images: Sequence[Path], device: torch.device) ->
         without = replace(settings, losses=replace(losses, perceptual="off"))
         plain = replace(speeds, gan=gan_speeds(without, device).gan)
         shorter["--perceptual off"] = work.seconds(plain)
-    steps, step = work.epochs * work.epoch_images / batch_size, batch_size * speeds.gan
-    basis = f"{steps:,.0f} steps of {step:.2g} s, {1 / speeds.gan:,.0f} images/s"
-    return describe_estimate(work.seconds(speeds), basis, shorter)
+    shown, step = work.epochs * work.epoch_images, batch_size * speeds.gan
+    basis = f"{shown / batch_size:,.0f} steps of {step:.2g} s, {1 / speeds.gan:,.0f} images/s"
+    text = describe_estimate(work.seconds(speeds), basis, shorter)
+    if shown >= 1000 * NEEDED_KIMG:
+        return text
+    longer = work.seconds(speeds) + (1000 * NEEDED_KIMG - shown) * speeds.gan
+    return f"{text}; {in_kimg(shown)} are little: --kimg {NEEDED_KIMG:g} {duration_in_words(longer)}"
 
 
 def estimate_generation(make: ImageMaker, n_images: int, batch_size: int, workers: int) -> str:

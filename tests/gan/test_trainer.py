@@ -152,12 +152,33 @@ def test_an_evaluation_at_the_end_warns_and_flags_what_is_saved(data_dir, tmp_pa
     monkeypatch.setattr(gan_warnings, "COPY_RATIO", 1e9)  # whatever is evaluated, it copies
     train(data_dir, tmp_path, "--epochs", "3", "--metrics-interval", "4")
     assert history(tmp_path)["final_metrics"] is not None
-    assert [(line["rule"], line["epoch"]) for line in history(tmp_path)["warnings"]] == [("copying", 3)]
+    given = {line["rule"]: line["epoch"] for line in history(tmp_path)["warnings"]}
+    assert given == {"copying": 3, "too_short": 3}  # after 36 images
     last = stats(tmp_path)[-1]
     assert last["metrics"] == history(tmp_path)["final_metrics"] and "copying" in last["warnings"]
     for file in (paths.generator_final(tmp_path / "models"), paths.generator_best(tmp_path / "models")):
-        assert any("copy training images" in flag for flag in load_checkpoint(file)["red_flags"])
+        for words in ("copy training images", "GAN training: too short: after 36 images"):
+            assert any(words in flag for flag in load_checkpoint(file)["red_flags"])
     assert load_checkpoint(paths.gan_state(tmp_path / "models"))["stats"][-1]["warnings"] == {}
+
+
+def test_the_best_generator_of_a_short_run_is_flagged_too(data_dir, tmp_path, at_any_cost):
+    """Also where the last epoch was evaluated by itself, and the best one was an earlier one."""
+    train(data_dir, tmp_path, "--epochs", "2", "--metrics-interval", "1")
+    assert history(tmp_path)["final_metrics"] is None and "too_short" in stats(tmp_path)[-1]["warnings"]
+    for file in (paths.generator_final(tmp_path / "models"), paths.generator_best(tmp_path / "models")):
+        assert sum("too short" in flag for flag in load_checkpoint(file)["red_flags"]) == 1
+    assert not any("too short" in flag for flag in load_checkpoint(paths.gan_state(tmp_path / "models"))["best"]
+                   ["checkpoint"]["red_flags"])  # fmt: skip
+
+
+def test_a_run_too_short_for_a_timetable_is_judged_at_its_end(data_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(outputs, "save_figures", lambda *_: None)
+    train(data_dir, tmp_path, "--epochs", "1")
+    assert "too short: after 12 images" in capsys.readouterr().out
+    train(data_dir, tmp_path, "--epochs", "1", "--metrics-interval", "0")
+    assert "nothing tells whether training was long enough" in capsys.readouterr().out
+    assert history(tmp_path)["final_metrics"] is None
 
 
 def test_a_collapse_that_only_the_end_finds_is_an_error_too(data_dir, tmp_path, at_any_cost, monkeypatch):

@@ -8,8 +8,8 @@ import pytest
 import train_gan
 from gan.combinations import check_gan_options
 from gan.options import PRESETS
-from gan.settings import GANOptions
-from gan.warnings import EXPLOSION, PATIENCE, active_warnings, new_warnings
+from gan.settings import GANOptions, describe_length
+from gan.warnings import EXPLOSION, PATIENCE, active_warnings, length_not_judged, new_warnings, too_short
 
 
 def line(step: int, metrics: dict | None = None, **changes) -> dict:
@@ -135,6 +135,83 @@ def test_kid_that_does_not_get_better():
     assert "no_progress" not in found(after_warm_up(*stuck[:-1]))
     assert "no_progress" in found(after_warm_up(*stuck))
     assert "no_progress" not in found(after_warm_up(*stuck, metrics(kid=0.05)))
+
+
+# --- the end of a run ------------------------------------------------------------------------------
+def curve(kids: dict[int, float], n: int = 112, **last) -> list[dict]:
+    """Lines with evaluations: images shown (thousands) -> KID in HOG of ``n`` images; ``last``: of the last line."""
+    lines = [
+        line(1000 * kimg // 32, metrics(kid=kid) | {"n": n}, images_seen=1000 * kimg, warnings={})
+        for kimg, kid in kids.items()
+    ]
+    lines[-1] |= last
+    return lines
+
+
+def floors(kid: float = -0.008) -> dict:
+    return {"HOG": {"kid": kid}}
+
+
+MEASURED = {  # on the 225 real training positives of docs/results-rsna-1500.md
+    "best, 112 px": {7: 0.172, 14: 0.072, 22: 0.042, 29: 0.030, 36: 0.034, 43: 0.018, 50: 0.025, 57: 0.019, 65: 0.023,
+                     72: 0.026, 79: 0.025, 86: 0.004, 97: 0.008, 100: 0.007},
+    "cpu, 64 px": {4: 0.209, 9: 0.120, 13: 0.098, 18: 0.096, 22: 0.046, 27: 0.054, 31: 0.041, 36: 0.032, 40: 0.038,
+                   45: 0.041, 49: 0.050, 54: 0.029, 58: 0.048, 63: 0.023, 64: 0.019},
+    "default, 224 px": {2: 2.02, 4: 0.686, 7: 0.555, 9: 0.292, 11: 0.20},
+}  # fmt: skip
+
+
+def test_measured_trainings_are_judged_as_by_the_eye():
+    for name in ("best, 112 px", "cpu, 64 px"):
+        assert too_short(curve(MEASURED[name]), floors()) is None
+    message = too_short(curve(MEASURED["default, 224 px"]), floors())
+    assert "after 11,000 images shown" in message and "--resume --kimg 64" in message
+    assert "still falling (0.69 after 4,000 images)" in message and "far above the 0.00 of real images" in message
+
+
+@pytest.mark.parametrize(
+    ("kids", "expected"),
+    [
+        ({11: 0.2}, "far above"),  # one evaluation, at the end
+        ({64: 0.07}, None),  # the worst of the presets' seeds
+        ({64: 0.3}, "--kimg 128"),
+        ({5: 0.5, 10: 0.04, 20: 0.3}, None),  # worse than it was: no_progress says so
+        ({10: 0.12, 20: 0.06}, "still falling (0.12 after 10,000 images)"),
+        ({10: 0.04, 20: 0.01}, None),  # at the floor
+        ({10: 0.09, 20: 0.07}, None),  # hardly falls
+        ({19: 0.12, 20: 0.06}, None),  # nothing tells of the first half
+    ],
+)
+def test_kid_far_from_its_floor_or_still_falling_is_too_short(kids, expected):
+    message = too_short(curve(kids), floors())
+    assert message is None if expected is None else expected in message
+
+
+def test_limits_give_way_to_the_noise_of_few_images_and_to_the_floor():
+    assert too_short(curve({11: 0.2}, n=16), floors()) is None  # 0.1 + 2 / 16
+    assert too_short(curve({11: 0.3}, n=16), floors()) is not None
+    assert too_short(curve({11: 0.2}), floors(kid=0.09)) is None
+    assert too_short(curve({10: 0.20, 20: 0.12}, n=16), floors()) is None
+
+
+def test_a_collapse_is_not_blamed_on_a_short_training():
+    assert too_short(curve({40: 0.5, 80: 0.5}), floors())
+    assert too_short(curve({40: 0.5, 80: 0.5}, warnings={"collapse": "c"}), floors()) is None
+    assert too_short(curve({4: 0.9, 11: 0.5}, warnings={"collapse": "no images yet"}), floors())
+
+
+def test_what_cannot_be_judged_is_said():
+    assert length_not_judged(curve({11: 0.2})) is None
+    assert "10 images on either side are too few" in length_not_judged(curve({11: 0.2}, n=10))
+    assert "no image was evaluated" in length_not_judged([line(50), line(100)])
+    assert too_short([line(50)], floors()) is None and too_short(curve({11: 0.2}), {}) is None
+
+
+def test_what_will_be_shown_is_said_with_what_was_needed():
+    said = describe_length(11_200, 225)
+    assert said.startswith("11,200 images will be shown (11.2 kimg), each of 225 50 times. THAT IS LITTLE")
+    assert "--kimg 64 shows as many" in said
+    assert "LITTLE" not in describe_length(64_000, 225)
 
 
 def test_a_warning_that_comes_and_goes_is_new_once():
