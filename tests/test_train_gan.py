@@ -515,7 +515,8 @@ def test_few_images_are_a_red_flag_and_enough(finished, data_dir, tmp_path, caps
     checkpoint = load_checkpoint(paths.generator_final(tmp_path / "models"))
     assert checkpoint["red_flags"] == history(tmp_path)["red_flags"]
     train(data_dir, tmp_path / "all", "--epochs", "1", "--perceptual", "off", "--classes", "all")
-    assert history(tmp_path / "all")["red_flags"] == []
+    (flag,) = history(tmp_path / "all")["red_flags"]  # enough images, but few are shown
+    assert flag.startswith("GAN training: too short: after 36 images shown")
 
 
 # --- options and errors ----------------------------------------------------------------------------
