@@ -146,6 +146,7 @@ def run_setup(args: argparse.Namespace, data: BenchmarkData, device: str) -> Run
     flags += [] if args.patient_map is None else ["--patient-map", str(Path(args.patient_map).resolve())]
     flags += [] if args.patient_column is None else ["--patient-column", args.patient_column]
     flags += ["--skip-bad-images"] if args.skip_bad_images else []
+    flags += ["--bits", str(args.bits)] if args.bits else []
     flags += ["--no-cache"] if args.no_cache else ["--cache-dir", str(Path(args.cache_dir).resolve())]
     work, python = (
         Path(args.work_dir).resolve(),
@@ -165,7 +166,7 @@ def prepare(args: argparse.Namespace) -> tuple[RunSetup, Judge, GeneratorResults
     device, cache = select_device(args.cpu), cache_folder(args.no_cache, args.cache_dir)
     data = load_benchmark_data(
         args.data_dir, args.splits, args.patient_map, args.image_size, patient_column=args.patient_column,
-        workers=args.workers, skip_bad=args.skip_bad_images, cache_dir=cache, fold=args.fold,
+        workers=args.workers, skip_bad=args.skip_bad_images, bits=args.bits, cache_dir=cache, fold=args.fold,
     )  # fmt: skip
     if args.images < len(data.reference):
         raise UserError(

@@ -11,24 +11,27 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common import paths
 from common.command_line import argument_parser, number, run_script
 from common.logs import keep_run_log
 from common.options import Option
 from common.output_folders import check_folders
+from dataset.checker_report import describe_bad, describe_dataset, describe_pictures
+from dataset.image_files import describe_missing
 from dataset.image_ids import name_some
-from dataset.images import decoder_version, read_image, read_reduced
-from dataset.labels import POSITIVE_CLASS
-from dataset.options import DATA_OPTIONS
-from dataset.patients import GROUPED_BY_IMAGE, GROUPED_BY_PATIENT, grouping_sentence
-from dataset.pixel_cache import Decode, ImageList, count_missing, list_images, load_pixels
-from dataset.records import CHECK_COMMAND, PLAUSIBLE_AGE, Dataset, load_dataset, load_official_test
+from dataset.image_list import Decode, ImageList, decode_or_reason, list_images
+from dataset.images import MISSING, decoder_version
+from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, cache_folder
+from dataset.picture_checks import check_pictures
+from dataset.picture_facts import PictureFacts, facts_from, facts_table, read_and_measure
+from dataset.pixel_cache import count_missing, load_pixels
+from dataset.records import CHECK_COMMAND, load_dataset, load_official_test
 from dataset.splits import describe_splits, load_or_create_splits
 from utils import UserError
 
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# What folders are called in messages about their pictures.
+LABELLED, OFFICIAL, SYNTHETIC = "labelled images", "official test images", "synthetic images"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -47,7 +52,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ImageSet:
     """Decoded images: ``pixels`` uint8 [N, S, S] in the order of ``records``; ``skipped``: bad image ids.
 
-    ``pixels`` is a read-only memory map where it comes from the cache. ``key``: sha256 of the files' names,
+    ``pixels`` is a read-only memory map where it comes from the cache. ``facts``: of each image.
+    ``reasons``: bad image id -> why it cannot be read. ``key``: sha256 of the files' names,
     sizes and times of change, and of the way of decoding: the same for the same pixels. ``row_keys``: such a
     key for each image, under which results about it are cached, whatever list it is in.
     """
@@ -57,6 +63,14 @@ class ImageSet:
     skipped: list[str]
     key: str = ""
     row_keys: Sequence[str] = ()
+    facts: Sequence[PictureFacts] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def picture_table(self) -> pd.DataFrame:
+        """Return ``records`` with a column for each of the ``PictureFacts``."""
+        import pandas as pd
+
+        return pd.concat([self.records.reset_index(drop=True), facts_table(self.facts)], axis=1)
 
 
 # --- pixels ----------------------------------------------------------------------------------------
@@ -69,49 +83,67 @@ def load_images(
     desc: str = "decoding images",
     cache_dir: str | Path | None = None,
     through: int | None = None,
+    bits: int | None = None,
 ) -> ImageSet:
     """Decode ``records`` (columns image_id, path). An image takes image_size**2 bytes.
 
     ``through``: side in pixels that images are reduced to before they are brought to ``image_size``; None:
-    they are decoded directly (see ``dataset.images.read_reduced``).
+    they are decoded directly. ``bits``: how many of 16 bits are in use; None: all.
 
     With ``cache_dir``, images are decoded once and kept there (see ``dataset/pixel_cache.py``). Without it,
-    or if that folder cannot be used, they lie in memory. The pixels are the same. Raises ``UserError`` naming
-    the missing or unreadable images. With ``skip_bad`` these are instead left out of ``records`` and
-    ``pixels`` and named in ``skipped``. A bad image never becomes a black one.
+    or if that folder cannot be used, they lie in memory. The pixels are the same. Raises
+    ``UserError`` naming the missing or unreadable images and the reasons. With ``skip_bad`` these are instead
+    left out of ``records`` and ``pixels`` and named in ``skipped``. A bad image never becomes a black one.
+    Whether the pixels show anything is asked by ``judge_pictures``.
     """
-    images = list_images(list(records["path"]), image_size, decoder_version(through))
+    files = list(records["path"])
+    images = list_images(files, image_size, decoder_version(through, bits))
 
-    def decode(path: Path) -> np.ndarray:
-        return read_image(path, image_size) if through is None else read_reduced(path, image_size, through)
+    def decode(path: Path) -> tuple[np.ndarray, PictureFacts]:
+        return read_and_measure(path, image_size, through, bits)
 
-    cached = None
+    loaded = None
     if cache_dir is not None and len(records):
-        cached = _from_cache(images, cache_dir, decode, workers, desc)
-    pixels, good = cached or _into_memory(list(records["path"]), image_size, decode, workers, desc)
-    skipped = list(records.loc[~good, "image_id"]) if not good.all() else []
-    if skipped and not skip_bad:
-        raise UserError(
-            f"{name_some(skipped)} missing or unreadable in {Path(records['path'].iloc[0]).parent}; "
-            f"`{CHECK_COMMAND} ...` lists them, --skip-bad-images goes on without them"
-        )
-    if skipped:
+        loaded = _from_cache(images, cache_dir, decode, workers, desc)
+    pixels, good, notes = loaded or _into_memory(images, files, decode, workers, desc)
+    ids = list(records["image_id"])
+    reasons = {image_id: str(note) for image_id, fine, note in zip(ids, good, notes, strict=True) if not fine}
+    if reasons and not skip_bad:
+        raise UserError(_bad_images(records, reasons))
+    # A cache that was tampered with may lack facts.
+    facts = [facts_from(note) or decode(file)[1] for file, fine, note in zip(files, good, notes, strict=True) if fine]
+    if reasons:
         records = records.loc[good]
     kept = images.kept(good.tolist())
-    return ImageSet(records.reset_index(drop=True), pixels, skipped, kept.key, kept.row_keys())
+    records = records.reset_index(drop=True)
+    return ImageSet(records, pixels, list(reasons), kept.key, kept.row_keys(), facts, reasons)
+
+
+def _bad_images(records: pd.DataFrame, reasons: Mapping[str, str]) -> str:
+    """Say which images cannot be read and why, and where missing ones lie instead."""
+    named = name_some([f"{image_id}: {reason}" for image_id, reason in reasons.items()], 5)
+    bad = records.loc[records["image_id"].isin(reasons)]
+    missing = list(bad.loc[bad["image_id"].map(reasons) == MISSING, "path"])
+    where = f". {describe_missing(missing)}" if missing else ""
+    return (
+        f"{named} missing or unreadable in {bad['path'].iloc[0].parent}{where}; `{CHECK_COMMAND} ...` lists them "
+        "all, --skip-bad-images goes on without them"
+    )
 
 
 def count_undecoded(
-    records: pd.DataFrame, image_size: int, cache_dir: str | Path | None, through: int | None = None
-) -> int:
+    records: pd.DataFrame, image_size: int, cache_dir: str | Path | None,
+    through: int | None = None, bits: int | None = None,
+) -> int:  # fmt: skip
     """Count those of ``records`` that ``load_images`` would have to decode."""
-    return count_missing(list_images(list(records["path"]), image_size, decoder_version(through)), cache_dir)
+    return count_missing(list_images(list(records["path"]), image_size, decoder_version(through, bits)), cache_dir)
 
 
-def _from_cache(
-    images: ImageList, cache_dir: str | Path, decode: Decode, workers: int, desc: str
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return (pixels of the good images, bool [N]: which are good); None if the cache cannot be used."""
+Loaded = tuple["np.ndarray", "np.ndarray", Sequence[Any]]  # pixels of good images, bool [N]: good, facts or reasons
+
+
+def _from_cache(images: ImageList, cache_dir: str | Path, decode: Decode, workers: int, desc: str) -> Loaded | None:
+    """Load from the cache what is there, and decode the rest into it; None if the cache cannot be used."""
     try:
         return load_pixels(images, cache_dir, decode, workers=workers, desc=desc)
     except OSError as error:
@@ -123,28 +155,51 @@ def _from_cache(
         return None
 
 
-def _into_memory(
-    files: Sequence[Path], image_size: int, decode: Decode, workers: int, desc: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (pixels of the good images, bool [N]: which are good)."""
+def _into_memory(images: ImageList, files: Sequence[Path], decode: Decode, workers: int, desc: str) -> Loaded:
+    """Decode all images."""
     import numpy as np
 
     from common.progress import progress_bar
 
-    pixels = np.empty((len(files), image_size, image_size), dtype=np.uint8)
+    pixels = np.empty((len(files), images.image_size, images.image_size), dtype=np.uint8)
+    good = np.zeros(len(files), dtype=bool)
 
-    def fill(position: int) -> bool:
-        try:
-            pixels[position] = decode(files[position])
-        except OSError:
-            return False
-        return True
+    def fill(position: int) -> Any:
+        found, note = decode_or_reason(decode, files[position], images.states[position])
+        if found is not None:
+            pixels[position], good[position] = found, True
+        return note
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         results = pool.map(fill, range(len(files)))
-        bar = progress_bar(results, total=len(files), desc=desc, unit="img", disable=not files)
-        good = np.fromiter(bar, dtype=bool, count=len(files))
-    return (pixels if good.all() else pixels[good]), good
+        notes = list(progress_bar(results, total=len(files), desc=desc, unit="img", disable=not files))
+    return (pixels if good.all() else pixels[good]), good, notes
+
+
+def judge_pictures(
+    sets: Sequence[ImageSet], what: str, bits: int | None, *, like: ImageSet | None = None, strict: bool = True
+) -> list[str]:
+    """Look whether the images ``sets`` of one folder, called ``what``, can be learned from; return red flags.
+
+    Logs what is odd. ``like``: images that they must resemble. Raises ``UserError`` for what would make training
+    meaningless; not ``strict``, that is a red flag, too.
+    """
+    import pandas as pd
+
+    sets = [images for images in sets if len(images.records)]
+    if not sets:
+        return []
+    table = pd.concat([images.picture_table() for images in sets], ignore_index=True)
+    reference = like.picture_table() if like is not None and len(like.records) else None
+    found = check_pictures(table, what, sets[0].pixels.shape[1], bits, reference)
+    if found.problems and strict:
+        raise UserError("; ".join(found.problems))
+    for note in found.notes:
+        log.info(f"note: {note}")
+    flags = found.problems + found.red_flags
+    for flag in flags:
+        log.warning(f"RED FLAG: {flag}")
+    return flags
 
 
 def to_gan_range(pixels: torch.Tensor, channels: int = 1) -> torch.Tensor:
@@ -211,77 +266,39 @@ def augment_light(pixels: torch.Tensor, generator: torch.Generator | Sequence[to
 
 
 # --- checker ---------------------------------------------------------------------------------------
-def report_images(records: pd.DataFrame, workers: int, desc: str) -> list[str]:
-    """Decode every file and print which are missing or unreadable; returns their ids."""
-    from common.progress import progress_bar
-
-    def fault(path: Path) -> str | None:
-        if not path.is_file():
-            return "missing"
-        try:
-            read_image(path, 8)
-        except OSError:
-            return "unreadable"
-        return None
-
-    ids, files = list(records["image_id"]), list(records["path"])
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        faults = list(progress_bar(pool.map(fault, files), total=len(files), desc=desc, unit="img"))
-    bad: list[str] = []
-    for kind in ("missing", "unreadable"):
-        if names := [name for name, found in zip(ids, faults, strict=True) if found == kind]:
-            log.info(f"{kind}: {name_some(names)}")
-            bad += names
-    return bad
-
-
-def describe_dataset(dataset: Dataset) -> list[str]:
-    """Describe the labelled images in lines: sizes, grouping, classes, prevalence, people."""
-    images = dataset.images
-    groups, prevalence = images["patient"].nunique(), images["label"].mean()
-    counts = images["class"].value_counts()
-    lines = [
-        f"{dataset.data_dir}: {dataset.rows:,} rows, {len(images):,} images, {groups:,} patients or groups",
-        f"grouping: {grouping_sentence(dataset.grouped_by)}",
-    ]
-    if dataset.grouped_by != GROUPED_BY_IMAGE and dataset.unmapped:
-        by = "mapping" if dataset.grouped_by == GROUPED_BY_PATIENT else "column"
-        lines.append(f"images whose patient the {by} lacks: {dataset.unmapped:,}")
-    lines += [
-        "classes: " + ", ".join(f"{name or 'not Lung Opacity'} {n:,}" for name, n in counts.items()),
-        f"prevalence of {POSITIVE_CLASS}: {prevalence:.1%}",
-        f'accuracy of always saying "negative": {1 - prevalence:.1%}',
-        *describe_people(images),
-    ]
-    if (unknown := int(images["age"].isna().sum())) > 0:
-        lines.append(f"ages missing or above {PLAUSIBLE_AGE} years, taken as unknown: {unknown:,}")
-    return lines
-
-
-def describe_people(images: pd.DataFrame) -> list[str]:
-    """Describe view, sex and age of each class, a line each."""
-
-    def counts(values: pd.Series) -> str:
-        return ", ".join(f"{value or 'unknown'} {n}" for value, n in values.value_counts().items())
-
-    lines = []
-    for name, group in images.groupby("class"):
-        view, sex = counts(group["view"]), counts(group["sex"])
-        known = group["age"].dropna()
-        age = f"median {known.median():.0f} (quartiles {known.quantile(0.25):.0f}-{known.quantile(0.75):.0f})"
-        age = age if len(known) else "unknown"
-        lines.append(f"  {str(name) or 'not Lung Opacity'}: view {view}; sex {sex}; age {age}")
-    return lines
-
-
 OPTIONS = (
     *DATA_OPTIONS,
+    Option(
+        "--image-size", "side of the images that you are going to train with, in pixels; the cache keeps them",
+        type=number(int, 1), default=224, metavar="N",
+    ),
     Option("--workers", "threads that decode images", type=number(int, 0), default=4, metavar="N"),
-)
+    *CACHE_OPTIONS,
+)  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:
     return argument_parser("Check a processed dataset folder, freeze its split, and report what it holds.", OPTIONS)
+
+
+def report_pictures(labelled: ImageSet, official: ImageSet | None, bits: int | None) -> list[str]:
+    """Report on decoded images, bad ones included; return what would make training meaningless."""
+    tables = {"labelled": labelled.picture_table()}
+    if official is not None:
+        tables["official test"] = official.picture_table()
+    for name, images in zip(tables, (labelled, official), strict=False):
+        if images is not None and images.reasons:
+            log.info("\n".join([f"bad {name} images:", *describe_bad(images.reasons)]))
+    image_size = labelled.pixels.shape[1]
+    log.info("\n".join(describe_pictures(tables, image_size)))
+    found = check_pictures(tables["labelled"], LABELLED, image_size, bits)
+    for note in found.notes:
+        log.info(f"note: {note}")
+    for flag in found.red_flags:
+        log.warning(f"RED FLAG: {flag}")
+    if official is not None:
+        judge_pictures([official], OFFICIAL, bits, like=labelled, strict=False)
+    return found.problems
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -294,21 +311,29 @@ def main(argv: list[str] | None = None) -> None:
 
     splits = load_or_create_splits(dataset, args.splits)
     log.info(describe_splits(splits))
-
-    dataset.log_findings()
-    bad = report_images(dataset.images, args.workers, "checking training images")
     if official is None:
         log.info(f"official test set: {paths.TEST_METADATA} is not there")
     else:
         state = f"labelled by {official.why}" if official.labelled else f"unlabelled: {official.why}"
         log.info(f"official test set: {len(official.images):,} images, {state}")
-        bad += report_images(official.images, args.workers, "checking official test images")
+    dataset.log_findings()
 
+    def decode(records: pd.DataFrame, what: str) -> ImageSet:
+        return load_images(
+            records, args.image_size, workers=args.workers, skip_bad=True, desc=f"checking {what}",
+            cache_dir=cache_folder(args.no_cache, args.cache_dir), bits=args.bits,
+        )  # fmt: skip
+
+    images = decode(dataset.images, "labelled images")
+    problems = report_pictures(images, decode(official.images, "official test images") if official else None, args.bits)
+    bad = images.reasons
     if bad and not args.skip_bad_images:
-        raise UserError(f"{len(bad)} bad images would stop training; --skip-bad-images goes on without them")
+        raise UserError(f"{_bad_images(dataset.images, bad)} (bad images would stop training)")
     good = splits.images[~splits.images["image_id"].isin(bad)]
     if len(good.groupby(["role", "label"])) < 4:
         raise UserError("without the bad images, training or test images are of one class only; restore some of them")
+    if problems:
+        raise UserError("; ".join(problems))
     log.info("ready for training" + (f" without {len(bad)} bad images" if bad else ""))
 
 

@@ -168,7 +168,8 @@ def main(argv: list[str] | None = None) -> None:
         "k_folds": args.k_folds,
         "red_flags": flags,
     }
-    sources, skipped = survey(files, args.workers, args.skip_bad_images)
+    sources, skipped, odd = survey(files, args.workers, args.skip_bad_images, args.bits)
+    flags += odd
     manifest = make_manifest(
         origin, len(sources), "register_synthetic.py",
         generator=args.generator, trained_elsewhere=args.trained_elsewhere,
@@ -180,7 +181,7 @@ def main(argv: list[str] | None = None) -> None:
             clear(folder)
         check_folder(folder, manifest)
         save_json(paths.synthetic_manifest(folder), manifest)
-        copy_images(sources, folder)
+        copy_images(sources, folder, args.bits)
         save_json(paths.synthetic_manifest(folder), manifest | {"complete": True})
 
     synthetic = read_back(folder, dataset, official, splits)

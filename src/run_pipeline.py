@@ -150,7 +150,7 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
     gan_length = [] if "--kimg" in args.gan_args else ["--epochs", str(args.gan_epochs)]
     pictures = ["--no-real-images"] if args.no_real_images else []
     words = Words(
-        data=data_words(args.splits, args.patient_map, args.patient_column, args.skip_bad_images),
+        data=data_words(args.splits, args.patient_map, args.patient_column, args.skip_bad_images, args.bits),
         classifier=["--epochs", str(args.epochs), *size, *seed, *cpu, *args.classifier_args],
         gan=[*gan_length, *size, *seed, *cpu, *pictures, *args.gan_args],
         generation=["--num-images", str(args.num_images), *seed, *cpu, *label_words(args.gan_args)],

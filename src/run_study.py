@@ -92,7 +92,7 @@ def study_steps(args: argparse.Namespace, part: Part) -> list[Step]:
     shared = ["--image-size", str(args.image_size), "--seed", str(args.seed), *cpu]
     runs = ["--repeats", str(args.repeats), "--k-folds", str(args.k_folds)]
     words = Words(
-        data=data_words(args.splits, args.patient_map, args.patient_column, args.skip_bad_images),
+        data=data_words(args.splits, args.patient_map, args.patient_column, args.skip_bad_images, args.bits),
         classifier=[*runs, *shared, *args.classifier_args],
         gan=[*shared, "--no-real-images", *args.gan_args],
         generation=["--seed", str(args.seed), *cpu, *label_words(args.gan_args)],

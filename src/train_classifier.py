@@ -129,6 +129,7 @@ def read_data(args: argparse.Namespace, treatment: Treatment, weights: InitialWe
         match_resolution=args.match_resolution,
         workers=args.workers,
         skip_bad_images=args.skip_bad_images,
+        bits=args.bits,
         cache_dir=cache_folder(args.no_cache, args.cache_dir),
     )
     folders = [] if treatment.kind.synthetic is Synthetic.UNUSED else synthetic_folders(args)
@@ -268,7 +269,9 @@ def estimate_time(args: argparse.Namespace, treatment: Treatment) -> str:
         vars(args) | {"epochs_final": epochs_final},
         n_real=len(train),
         n_scored=n_scored,
-        n_undecoded=sum(count_undecoded(part, args.image_size, cache_dir, args.match_resolution) for part in parts),
+        n_undecoded=sum(
+            count_undecoded(part, args.image_size, cache_dir, args.match_resolution, args.bits) for part in parts
+        ),
         n_features=args.feature_views * (sum(map(len, parts)) - n_scored) + n_scored,
     )
     return estimate_classifier(work, list(train["path"]), select_device(args.cpu))

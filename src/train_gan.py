@@ -142,7 +142,7 @@ def preview(settings: Settings) -> None:
     records, _ = records_to_learn_from(choice, *training_part_of(choice))
     some = load_images(
         records.head(PREVIEW_IMAGES), choice.image_size, workers=choice.workers,
-        skip_bad=choice.skip_bad_images,
+        skip_bad=choice.skip_bad_images, bits=choice.bits,
     )  # fmt: skip
     shown = show_augmented(as_tensor(some.pixels), settings.num_channels, settings.seed, PREVIEW_ROWS)
     file = paths.gan_augmented_grid(settings.folders.output_dir, settings.folders.fold)
@@ -164,7 +164,7 @@ def estimate_training(settings: Settings) -> str:
         replace(settings, schedule=schedule),
         epochs=schedule.epochs,
         epoch_images=len(records) // schedule.batch_size * schedule.batch_size,
-        n_undecoded=count_undecoded(records, choice.image_size, choice.cache),
+        n_undecoded=count_undecoded(records, choice.image_size, choice.cache, bits=choice.bits),
     )
     return estimate_gan(work, list(records["path"]), select_device(settings.cpu))
 

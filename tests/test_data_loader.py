@@ -191,7 +191,8 @@ class TestPixels:
         truncated = (folder / "img-0003.png").read_bytes()
         (folder / "img-0003.png").write_bytes(truncated[: len(truncated) // 2])
         records = load_dataset(data_dir).images
-        with pytest.raises(UserError, match=r"3 images \(img-0001, img-0002, img-0003\) missing or"):
+        reasons = r"3 images \(img-0001: missing, img-0002: not an image, img-0003: cut short"
+        with pytest.raises(UserError, match=reasons):
             load_images(records, 16)
         images = load_images(records, 16, skip_bad=True)
         assert images.skipped == ["img-0001", "img-0002", "img-0003"]
@@ -251,7 +252,7 @@ class TestChecker:
         result = self.run("--data-dir", str(data_dir))
         assert result.returncode == 1
         assert "missing: 1 image (img-0005)" in result.stdout
-        assert "unreadable: 1 image (img-0007)" in result.stdout
+        assert "unreadable: img-0007: not an image" in result.stdout
         assert "grouped by image id" in result.stdout
         assert "Traceback" not in result.stderr
         assert self.run("--data-dir", str(data_dir), "--skip-bad-images").returncode == 0

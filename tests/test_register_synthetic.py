@@ -182,8 +182,8 @@ def fold_ids(data_dir: Path, fold: int, k: int) -> set[str]:
 def test_negatives_and_common_sizes_are_said(data_dir, good_list, tmp_path):
     folder = tmp_path / "square"
     folder.mkdir()
-    for name in ("x.png", "y.png"):
-        Image.fromarray(np.full((16, 16), 99, np.uint8)).save(folder / name)
+    for name in ("x.png", "yy.png"):
+        Image.fromarray(np.random.default_rng(len(name)).integers(0, 255, (16, 16), np.uint8)).save(folder / name)
     register(data_dir, folder, tmp_path / "out", "--trained-on", str(good_list), "--label", "negative")
     manifest = load_json(paths.synthetic_manifest(tmp_path / "out"))
     assert (manifest["image_size"], manifest["label"], manifest["classes"]) == (16, 0, "negative")
@@ -337,7 +337,7 @@ def test_unreadable_images_stop_before_anything_is_written_or_are_left_out(data_
     broken = source / "b_rgb.PNG"
     broken.write_bytes(broken.read_bytes()[:-300])
     flags = ["--trained-on", str(good_list)]
-    with pytest.raises(UserError, match=r"1 image \(b_rgb\.PNG\) unreadable in .*--skip-bad-images"):
+    with pytest.raises(UserError, match=r"1 image \(b_rgb\.PNG: cut short\) unreadable in .*--skip-bad-images"):
         register(data_dir, source, tmp_path / "out", *flags)
     assert not (tmp_path / "out").exists()
     register(data_dir, source, tmp_path / "out", *flags, "--skip-bad-images")
@@ -348,9 +348,27 @@ def test_unreadable_images_stop_before_anything_is_written_or_are_left_out(data_
 def test_12_bits_in_16_bit_files_are_not_taken_for_black_images(data_dir, good_list, tmp_path):
     folder = tmp_path / "dark"
     folder.mkdir()
-    Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(folder / "x.png")
-    with pytest.raises(UserError, match="brightest pixel of all images is 16 of 255.*12-bit"):
+    samples = np.linspace(0, 4095, 64).reshape(8, 8).astype(np.uint16)
+    Image.fromarray(samples).save(folder / "x.png")
+    flags = ["--trained-on", str(good_list)]
+    with pytest.raises(UserError, match="no 16-bit image of 1 uses more than 12 bits.*--bits 12"):
+        register(data_dir, folder, tmp_path / "out", *flags)
+    register(data_dir, folder, tmp_path / "out", *flags, "--bits", "12")
+    copy = np.asarray(Image.open(paths.synthetic_image(tmp_path / "out", 1)))
+    assert np.array_equal(copy, (samples / 4095 * 255).round())
+    with pytest.raises(UserError, match=r"x\.png: holds the value 4,095, but --bits 11 ends at 2,047"):
+        register(data_dir, folder, tmp_path / "out", *flags, "--bits", "11")
+
+
+@pytest.mark.parametrize("value", [0, 200])
+def test_images_of_one_gray_value_are_refused(data_dir, good_list, tmp_path, value):
+    folder = tmp_path / "blank"
+    folder.mkdir()
+    for name in ("x.png", "y.png"):
+        Image.fromarray(np.full((8, 8), value, np.uint8)).save(folder / name)
+    with pytest.raises(UserError, match=r"2 images \(x.png, y.png\) of 2 use less than 32 of 256 gray values"):
         register(data_dir, folder, tmp_path / "out", "--trained-on", str(good_list))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from arms.file_formats import FinalMetrics, Origin, SkippedImages, SyntheticFold
 from arms.options import differing_options
 from arms.registry import Addition, FitImages, Synthetic, Treatment
 from common import paths
-from data_loader import ImageSet, load_images
+from data_loader import LABELLED, OFFICIAL, SYNTHETIC, ImageSet, judge_pictures, load_images
 from dataset.image_ids import name_some
 from dataset.patients import GROUPED_BY_IMAGE, GROUPED_BY_PATIENT, grouping_sentence
 from dataset.records import Dataset, OfficialTest, load_dataset, load_official_test
@@ -47,6 +47,7 @@ class DataOptions:
 
     ``splits`` and ``patient_map``: None for the files in ``data_dir``. ``k_folds``: 0 for one validation
     tenth. ``match_resolution``: side in pixels that every image is reduced to first, None for no reduction.
+    ``bits``: how many bits of 16-bit images are in use, None for all.
     ``cache_dir``: folder of decoded images and features, None for no cache.
     """
 
@@ -61,6 +62,7 @@ class DataOptions:
     match_resolution: int | None
     workers: int
     skip_bad_images: bool
+    bits: int | None
     cache_dir: str | None
 
 
@@ -192,7 +194,7 @@ def load_arm_data(options: DataOptions, use: SyntheticUse, check_split: Callable
         desc = f"decoding {what}"
         return load_images(
             records, size, workers=workers, skip_bad=skip, desc=desc, cache_dir=cache_dir,
-            through=options.match_resolution,
+            through=options.match_resolution, bits=options.bits,
         )  # fmt: skip
 
     train, test = decode(train_records, "training images"), decode(test_records, "test images")
@@ -202,14 +204,30 @@ def load_arm_data(options: DataOptions, use: SyntheticUse, check_split: Callable
     unlabelled = None
     if official is not None and not official.labelled:
         log.info(f"official test images are unlabelled ({official.why}): predicted, never scored")
-        unlabelled = decode(official.images, "unlabelled images")
+        unlabelled = decode(official.images, "unlabelled images", True)
+        if unlabelled.skipped:
+            named = name_some([f"{image_id}: {reason}" for image_id, reason in unlabelled.reasons.items()], 5)
+            log.warning(f"WARNING: official test: {named} missing or unreadable and not predicted")
     decoded = {
         fold: decode(found.records, f"synthetic images{f' of fold {fold}' if fold else ''}", False)
         for fold, found in synthetic.items()
         if use.trained_on
     }
     train_folds = folds.loc[train.records["image_id"]].to_numpy()
-    return ArmData(dataset, splits, train, test, unlabelled, synthetic, decoded, train_folds, use)
+    data = ArmData(dataset, splits, train, test, unlabelled, synthetic, decoded, train_folds, use)
+    dataset.red_flags.extend(_judge_pictures(data, options))
+    return data
+
+
+def _judge_pictures(data: ArmData, options: DataOptions) -> list[str]:
+    """Return red flags of the pictures. Raises ``UserError`` if the labelled ones cannot be learned from."""
+    bits, of_split = options.bits, options.test_set == "split"
+    flags = judge_pictures([data.train, data.test] if of_split else [data.train], LABELLED, bits)
+    official = data.unlabelled if of_split else data.test
+    if official is not None:
+        flags += judge_pictures([official], OFFICIAL, bits, like=data.train, strict=not of_split)
+    made = list(data.synthetic_images.values())
+    return flags + judge_pictures(made, SYNTHETIC, bits, like=data.train, strict=False)
 
 
 def _test_records(

@@ -110,7 +110,7 @@ class Explained:
 
 def explain_arms(
     model_files: dict[str, Path], records: pd.DataFrame, *, device: torch.device, precision: str = "fp32",
-    workers: int = 4,
+    workers: int = 4, bits: int | None = None,
 ) -> Explained:  # fmt: skip
     """Compute maps and probabilities of ``records`` (image_id, path) by every arm's model.
 
@@ -126,7 +126,7 @@ def explain_arms(
         key = size, through or size
         if key not in pixels:
             desc = f"decoding explained images, {size} pixels"
-            pixels[key] = load_images(records, size, workers=workers, desc=desc, through=through).pixels
+            pixels[key] = load_images(records, size, workers=workers, desc=desc, through=through, bits=bits).pixels
         heats[arm] = gradcam_maps(model, pixels[key], device=device, precision=precision)
         inputs = InputPipeline(torch.from_numpy(pixels[key]).to(device))
         rows = np.arange(len(records))

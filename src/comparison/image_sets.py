@@ -56,6 +56,7 @@ class ImageSets:
 def load_image_sets(
     dataset: Dataset, splits: Splits, synthetic: SyntheticSet,
     *, image_size: int, seed: int, workers: int, skip_bad: bool, cache_dir: str | Path | None = None,
+    bits: int | None = None,
 ) -> ImageSets:  # fmt: skip
     """Decode the synthetic images and all real ones of their label or class to ``image_size``.
 
@@ -73,7 +74,7 @@ def load_image_sets(
     for name, records in wanted.items():
         desc = f"decoding {name} images"
         sets[name] = load_images(
-            records, image_size, workers=workers, skip_bad=skip_bad, desc=desc, cache_dir=cache_dir
+            records, image_size, workers=workers, skip_bad=skip_bad, desc=desc, cache_dir=cache_dir, bits=bits
         )
         if not len(sets[name].pixels) and name != "heldout":
             raise UserError(f"no readable {name} images are left to compare; restore some of them")

@@ -1,13 +1,14 @@
 """The one reader and the one writer of image files: gray uint8 pixels from PNG or JPEG, and to PNG.
 
-Whoever accepts another format, or changes pixels, raises ``DECODING``: caches depend on it. Which files are
-looked for: ``IMAGE_SUFFIXES`` for images made elsewhere; those of a dataset are PNG files (``records``).
+Whoever accepts another format, or changes pixels, raises ``DECODING``: caches depend on it. Which file belongs
+to an image id: ``image_files``. Whether pixels look like X-rays: ``picture_facts`` and ``picture_checks``.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,34 +19,71 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SIZED = 50  # files whose size is looked at, to say how large images typically are
-DECODING = 1  # version of ``read_image``
+DECODING = 1  # version of ``open_picture``
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
+MISSING = "missing"  # the reason of an image that is not there
+SIXTEEN_BITS = 2**16 - 1  # largest sample
 # How to compress. The grain of X-rays does not shrink: more effort takes longer and saves next to nothing.
 RUNS_ONLY = {"compress_type": zlib.Z_RLE}  # three times as fast as the search for repetitions
 LOW_EFFORT = {"compress_level": 1}
+# How files begin that are no images but often lie in their place.
+OTHER_CONTENTS = {
+    b"version https://git-lfs": "a Git LFS pointer instead of the image; `git lfs pull` fetches it",
+    b"<!doctype": "a web page instead of the image; download it again",
+    b"<html": "a web page instead of the image; download it again",
+    b"<?xml": "an XML text instead of the image; download it again",
+}
 
 
-def read_image(path: str | Path, image_size: int) -> np.ndarray:
-    """Decode an image of any size to gray uint8 [image_size, image_size], antialiased bilinear.
+class UnsuitableSamplesError(ValueError):
+    """Whole files whose numbers cannot be turned into gray; the text says why."""
 
-    Formats and gray values: see ``read_gray``; 16-bit samples are rounded after the resize. Raises
-    ``OSError`` if the file is missing or damaged.
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded file at its own size.
+
+    ``gray``: of PIL's mode L, or F in [0, 255] for 16-bit samples. ``mode``: PIL's name of what the file
+    holds (L, RGB, I;16, ...). ``frames``: more than 1 in animations, whose first one is ``gray``. ``largest``:
+    largest 16-bit sample, None in files of 8 bits. ``jpeg_tables``: quantisation tables of a JPEG file.
     """
-    import numpy as np
-    from PIL import Image
 
-    gray = _open_gray(path)
-    resized = gray.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return np.asarray(resized).round().astype(np.uint8)
+    gray: Image.Image
+    mode: str
+    frames: int
+    largest: int | None
+    jpeg_tables: Mapping[int, list[int]]
+
+    def pixels(self) -> np.ndarray:
+        """Return gray uint8 [H, W]."""
+        import numpy as np
+
+        return np.asarray(self.gray).round().astype(np.uint8)
+
+    def resized(self, image_size: int, through: int | None = None) -> np.ndarray:
+        """Return gray uint8 [image_size, image_size], antialiased bilinear; 16 bits are rounded afterwards.
+
+        ``through``: side of a smaller square that the image is reduced to first (None: none). A real image has
+        then gone the way of a synthetic one of that side: reduced for its generator, rounded to uint8, and
+        brought to ``image_size`` by the classifier's reader.
+        """
+        import numpy as np
+        from PIL import Image
+
+        if through is not None:
+            return enlarged(self.resized(through), image_size)
+        resized = self.gray.resize((image_size, image_size), Image.Resampling.BILINEAR)
+        return np.asarray(resized).round().astype(np.uint8)
+
+
+def read_image(path: str | Path, image_size: int, bits: int | None = None) -> np.ndarray:
+    """Decode an image of any size to gray uint8 [image_size, image_size]; see ``open_picture``."""
+    return open_picture(path, bits).resized(image_size)
 
 
 def read_reduced(path: str | Path, image_size: int, side: int) -> np.ndarray:
-    """Decode an image as ``read_image`` does, through a square of ``side`` pixels first.
-
-    A real image then has gone the way of a synthetic one of ``side`` pixels: reduced for its generator,
-    rounded to uint8, and brought to ``image_size`` by the classifier's reader.
-    """
-    return enlarged(read_image(path, side), image_size)
+    """Decode an image as ``read_image`` does, reduced to ``side`` pixels first; see ``Picture.resized``."""
+    return open_picture(path).resized(image_size, side)
 
 
 def enlarged(pixels: np.ndarray, image_size: int) -> np.ndarray:
@@ -75,32 +113,32 @@ def typical_side(files: Sequence[str | Path]) -> int | None:
     return int(median(sides)) if sides else None
 
 
-def read_gray(path: str | Path) -> np.ndarray:
-    """Decode 8- or 16-bit gray, RGB(A) or palette PNG, or JPEG, to gray uint8 [H, W].
+def read_gray(path: str | Path, bits: int | None = None) -> np.ndarray:
+    """Decode an image to gray uint8 [H, W], its own size; see ``open_picture``."""
+    return open_picture(path, bits).pixels()
 
-    8-bit gray keeps its values; 16-bit samples are divided by 257, PNG's own scaling to 8 bits, and
-    rounded; colours become ITU-R 601 luma; transparency is ignored. Raises ``OSError`` if the file is
-    missing or damaged.
+
+def open_picture(path: str | Path, bits: int | None = None) -> Picture:
+    """Decode 8- or 16-bit gray, RGB(A) or palette PNG, or JPEG, to gray values in [0, 255].
+
+    8-bit gray keeps its values. 16-bit samples are divided by 257, PNG's own scaling to 8 bits; with ``bits``
+    they are scaled so that 2**bits - 1 becomes 255. Colours become ITU-R 601 luma; transparency is ignored.
+    Raises ``OSError``, whose text is the reason, if the file is missing or damaged, holds floating-point or
+    32-bit samples, or one above 2**bits - 1.
     """
-    import numpy as np
-
-    return np.asarray(_open_gray(path)).round().astype(np.uint8)
-
-
-def _open_gray(path: str | Path) -> Image.Image:
-    """Decode a file to PIL's mode L, or to mode F in [0, 255] if it has 16 bits."""
-    import numpy as np
     from PIL import Image, UnidentifiedImageError
 
     try:
         _verify_checksums(path)
         with Image.open(path) as image:
+            frames = int(getattr(image, "n_frames", 1))
             image.load()
-            if image.mode.startswith("I"):  # 16-bit gray: PIL would clip it to 255
-                return Image.fromarray((np.asarray(image, dtype=np.float32) / 257.0).clip(0, 255))
-            return image if image.mode == "L" else image.convert("RGB").convert("L")
-    except (UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise OSError(f"not a readable image: {error}") from None
+            gray, largest = _to_gray(image, bits)
+            return Picture(gray, image.mode, frames, largest, getattr(image, "quantization", {}))
+    except UnsuitableSamplesError as error:
+        raise OSError(str(error)) from None
+    except (UnidentifiedImageError, SyntaxError, ValueError, EOFError, OSError, Image.DecompressionBombError) as error:
+        raise OSError(why_unreadable(Path(path), error)) from None
 
 
 def _verify_checksums(path: str | Path) -> None:
@@ -114,15 +152,62 @@ def _verify_checksums(path: str | Path) -> None:
         image.verify()
 
 
-def decoder_version(side: int | None = None) -> str:
+def _to_gray(image: Image.Image, bits: int | None) -> tuple[Image.Image, int | None]:
+    """Return (gray of mode L or F, the largest 16-bit sample or None)."""
+    import numpy as np
+    from PIL import Image
+
+    if image.mode == "F":
+        raise UnsuitableSamplesError("holds floating-point values; save it as 8- or 16-bit gray")
+    if not image.mode.startswith("I"):
+        return (image if image.mode == "L" else image.convert("RGB").convert("L")), None
+    samples = np.asarray(image)  # 16-bit gray: PIL would clip it to 255
+    smallest, largest = int(samples.min()), int(samples.max())
+    if smallest < 0 or largest > SIXTEEN_BITS:
+        raise UnsuitableSamplesError(f"holds values of {smallest:,} to {largest:,}; 16 bits end at {SIXTEEN_BITS:,}")
+    white = 2**bits - 1 if bits else SIXTEEN_BITS
+    if largest > white:
+        raise UnsuitableSamplesError(f"holds the value {largest:,}, but --bits {bits} ends at {white:,}")
+    return Image.fromarray((samples.astype(np.float32) / (white / 255)).clip(0, 255)), largest
+
+
+def why_unreadable(path: Path, error: Exception) -> str:
+    """Say in a few words why ``path`` cannot be read."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, FileNotFoundError):
+        return "a link to a file that is not there" if path.is_symlink() else MISSING
+    if isinstance(error, IsADirectoryError) or path.is_dir():
+        return "a folder"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    try:
+        with path.open("rb") as file:
+            head = file.read(200)
+    except OSError as other:
+        return (other.strerror or str(other)).lower()
+    if not head:
+        return "empty (0 bytes)"
+    if head[128:132] == b"DICM":
+        return "a DICOM file; export it as gray PNG"
+    for start, what in OTHER_CONTENTS.items():
+        if head.lstrip().lower().startswith(start):
+            return what
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return "cut short" if "truncated" in str(error).lower() else f"damaged ({error})"
+
+
+def decoder_version(through: int | None = None, bits: int | None = None) -> str:
     """Name what pixels depend on besides the file and the size: this code and the library that it calls.
 
-    ``side``: see ``read_reduced``.
+    ``through``: see ``Picture.resized``; ``bits``: see ``open_picture``.
     """
     import PIL
 
-    reduced = "" if side is None else f", through {side} pixels"
-    return f"gray, antialiased bilinear{reduced}, version {DECODING}, Pillow {PIL.__version__}"
+    reduced = "" if through is None else f", through {through} pixels"
+    scaled = "" if bits is None else f", {bits} of 16 bits"
+    return f"gray, antialiased bilinear{reduced}{scaled}, version {DECODING}, Pillow {PIL.__version__}"
 
 
 def save_png(path: Path, pixels: np.ndarray, compression: Mapping[str, int] = RUNS_ONLY) -> None:

@@ -32,6 +32,11 @@ DATA_OPTIONS = (
         "go on without missing or unreadable images and record them, instead of stopping",
         Affects.RUN, switch=True, set_by_study=True,
     ),
+    Option(
+        "--bits",
+        "bits in use of 16-bit images, such as 12 for the usual DICOM export: 2**N - 1 is white (default: all 16)",
+        Affects.RUN | Affects.COMPARISON, type=number(int, 1, 16), metavar="N", set_by_study=True,
+    ),
 )  # fmt: skip
 CACHE_OPTIONS = (
     Option(

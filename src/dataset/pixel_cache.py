@@ -1,8 +1,9 @@
 """Image files -> one uint8 array on disk, decoded once and shared by every script.
 
 An ``ImageList`` has a key, and its pixels lie in ``<key>.npy``, row by row, so that they can be mapped into
-memory as they are. The index beside it names the image in each row, its state, and the CRC-32 of its pixels,
-which is verified whenever a file is opened. A file gets its final name, by a rename, when it is complete.
+memory as they are. The index beside it names the image in each row, its state, the CRC-32 of its pixels,
+which is verified whenever a file is opened, and a note that came with them (``picture_facts``; of a bad image
+the reason). A file gets its final name, by a rename, when it is complete.
 
 All lists of one folder at one size share what any of them has decoded: an image that another file holds in
 the same state is copied from there, whether that file is complete, unfinished, or damaged elsewhere. Lists
@@ -15,22 +16,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import compress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from common.locks import hold_lock
-from utils import sha256_json
+from dataset.image_list import Decode, Found, ImageList, State, decode_or_reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,59 +39,8 @@ BLOCK = 256  # images decoded before they are written: 13 MB at 224 pixels
 IN_MEMORY = 256 * 2**20  # bytes
 KEY_CHARACTERS = 20  # of a key, in file names
 
-State = tuple[str, int | None, int | None]  # name below the folder, bytes, mtime in ns; None: no such file
-Row = tuple[State, int | None]  # CRC-32 of its pixels; None: the image is bad and has no row in the array
-Decode = Callable[[Path], "np.ndarray"]  # file -> uint8 [S, S]; raises OSError if it is bad
-
-
-# --- lists of images -------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class ImageList:
-    """Images below ``folder`` that are decoded to ``image_size`` pixels a side.
-
-    ``decoder`` names the settings and the version of the decoding code. The keys change with all of it.
-    """
-
-    folder: Path
-    states: tuple[State, ...]
-    image_size: int
-    decoder: str
-
-    @cached_property
-    def key(self) -> str:
-        """The same for the same pixels: sha256 of states, size and decoder, but not of the folder."""
-        return sha256_json([self.states, self.image_size, self.decoder])
-
-    def row_keys(self) -> tuple[str, ...]:
-        """A key of each image alone: hash of folder, state, size and decoder, 32 hexadecimal digits."""
-        rest = f"{self.folder.resolve()}|{self.image_size}|{self.decoder}"
-        names = (f"{state}|{rest}".encode() for state in self.states)
-        return tuple(hashlib.blake2b(name, digest_size=16).hexdigest() for name in names)
-
-    def kept(self, good: Sequence[bool]) -> ImageList:
-        """Return the same list without the images that are not ``good``."""
-        return replace(self, states=tuple(compress(self.states, good)))
-
-    def cache_folder(self, cache_dir: str | Path) -> Path:
-        """Return the folder that all lists of the same image folder, size and decoder share."""
-        identity = sha256_json([str(self.folder.resolve()), self.image_size, self.decoder])
-        return Path(cache_dir) / "images" / f"{self.folder.name}_{self.image_size}px_{identity[:8]}"
-
-
-def list_images(files: Sequence[Path], image_size: int, decoder: str) -> ImageList:
-    """Look at the state of ``files`` without opening any."""
-    parents = {file.parent for file in files}
-    folder = Path(os.path.commonpath(parents)) if parents else Path()
-
-    def state(file: Path) -> State:
-        name = file.relative_to(folder).as_posix()
-        try:
-            status = file.stat()
-        except OSError:
-            return name, None, None
-        return name, status.st_size, status.st_mtime_ns
-
-    return ImageList(folder, tuple(state(file) for file in files), image_size, decoder)
+# CRC-32 of its pixels; None: the image is bad and has no row in the array. The note: plain JSON.
+Row = tuple[State, int | None, Any]
 
 
 @dataclass(frozen=True)
@@ -104,25 +51,22 @@ class _Job:
     decode: Decode
     workers: int
 
-    def decoded(self, state: State) -> np.ndarray | None:
-        """Decode one image to uint8 [S, S]; None if it is bad or was not there when the list was made."""
-        if state[1] is None:
-            return None
-        try:
-            return self.decode(self.images.folder / state[0])
-        except OSError:
-            return None
+    def decoded(self, state: State) -> Found:
+        """Decode one image; it is bad, too, if it was not there when the list was made."""
+        return decode_or_reason(self.decode, self.images.folder / state[0], state)
 
     def is_mended(self, row: Row) -> bool:
         """Return whether the image of ``row`` was bad and no longer is."""
-        return row[1] is None and self.decoded(row[0]) is not None
+        return row[1] is None and self.decoded(row[0])[0] is not None
 
 
 # --- the front door --------------------------------------------------------------------------------
 def load_pixels(
     images: ImageList, cache_dir: str | Path, decode: Decode, *, workers: int, desc: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (pixels uint8 [K, S, S] of the good images, bool [N]: which are good), decoding what is missing.
+) -> tuple[np.ndarray, np.ndarray, list[Any]]:
+    """Return (pixels uint8 [K, S, S] of the good images, bool [N]: which are good, N notes).
+
+    What is missing is decoded. The note of an image is what ``decode`` gave, of a bad one the reason.
 
     Bad images have no row, and are tried again in every call. The pixels are a read-only memory map, or
     gathered in memory. Raises ``OSError`` if the cache cannot be read or written; if the disk is full, an
@@ -134,8 +78,8 @@ def load_pixels(
     if folder.is_dir():
         if (rows := _verified_rows(file, job)) is not None:
             return _map(file, rows)
-        if (pixels := _gather(folder, job)) is not None:
-            return pixels, _good([(state, 0) for state in images.states])
+        if (gathered := _gather(folder, job)) is not None:
+            return gathered
     lock = folder / "lock"
     with hold_lock(lock, f"waiting for another process that decodes these images: it holds {lock}"):
         rows = _verified_rows(file, job)  # another process may have made it in the meantime
@@ -154,22 +98,23 @@ def count_missing(images: ImageList, cache_dir: str | Path | None) -> int:
     return sum(state not in sources.row_of for state in images.states)
 
 
-def _map(file: _CacheFile, rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
+def _map(file: _CacheFile, rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, list[Any]]:
     import numpy as np
 
     good = _good(rows)  # an empty array cannot be mapped
-    return np.load(file.pixels, mmap_mode="r" if good.any() else None, allow_pickle=False), good
+    pixels = np.load(file.pixels, mmap_mode="r" if good.any() else None, allow_pickle=False)
+    return pixels, good, [note for _, _, note in rows]
 
 
 def _good(rows: Sequence[Row]) -> np.ndarray:
     import numpy as np
 
-    return np.array([crc is not None for _, crc in rows], dtype=bool)
+    return np.array([crc is not None for _, crc, _ in rows], dtype=bool)
 
 
 def _crcs(rows: Sequence[Row]) -> list[int]:
     """Return the CRC-32 of each row of the array."""
-    return [crc for _, crc in rows if crc is not None]
+    return [crc for _, crc, _ in rows if crc is not None]
 
 
 # --- files -----------------------------------------------------------------------------------------
@@ -208,12 +153,12 @@ class _CacheFile:
         rows: list[Row] = []
         with contextlib.suppress(OSError, ValueError, TypeError), self.index.open(encoding="utf-8") as lines:
             for line in lines:
-                rows += [((name, size, changed), crc) for name, size, changed, crc in json.loads(line)]
+                rows += [((name, size, changed), crc, note) for name, size, changed, crc, note in json.loads(line)]
         return rows
 
     @staticmethod
     def index_line(rows: Sequence[Row]) -> str:
-        return json.dumps([[*state, crc] for state, crc in rows]) + "\n"
+        return json.dumps([[*state, crc, note] for state, crc, note in rows]) + "\n"
 
     def write_header(self, file: BinaryIO, n_rows: int) -> None:
         """Write the .npy header, which is as long for any number of rows, so that it can be rewritten."""
@@ -264,7 +209,7 @@ class _CacheFile:
 def _verified_rows(file: _CacheFile, job: _Job) -> list[Row] | None:
     """Return the index of a complete, intact file of these images; None to build it: bad ones may be good."""
     start, rows = file.data_start(), file.read_rows()
-    if start is None or tuple(state for state, _ in rows) != job.images.states:
+    if start is None or tuple(state for state, _, _ in rows) != job.images.states:
         return None
     crcs = _crcs(rows)
     if file.pixels.stat().st_size != start + len(crcs) * file.row_bytes or any(map(job.is_mended, rows)):
@@ -279,7 +224,7 @@ class _Sources:
     def __init__(self, folder: Path, image_size: int, leave_out: _CacheFile | None = None) -> None:
         import numpy as np
 
-        self.row_of: dict[State, tuple[np.ndarray, int]] = {}  # pixels [S, S], CRC-32
+        self.row_of: dict[State, tuple[np.ndarray, int, Any]] = {}  # pixels [S, S], CRC-32, note
         for pixels in sorted(folder.glob("*.npy")):
             file = _CacheFile(pixels, image_size)
             if file == leave_out or not file.index.exists() or (start := file.data_start()) is None:
@@ -289,17 +234,19 @@ class _Sources:
                 continue
             shape = (held, image_size, image_size)
             array = np.memmap(pixels, np.uint8, "r", offset=start, shape=shape)
-            good = [(state, crc) for state, crc in file.read_rows() if crc is not None]
-            self.row_of |= {state: (array[row], crc) for row, (state, crc) in enumerate(good[:held])}
+            good = [(state, crc, note) for state, crc, note in file.read_rows() if crc is not None]
+            self.row_of |= {state: (array[row], crc, note) for row, (state, crc, note) in enumerate(good[:held])}
 
-    def get(self, state: State) -> np.ndarray | None:
-        """Return uint8 [S, S]; None if no file holds the image, or only with a wrong CRC-32."""
-        pixels, crc = self.row_of.get(state, (None, None))
-        return pixels if pixels is not None and zlib.crc32(pixels.data) == crc else None
+    def get(self, state: State) -> Found | None:
+        """Return the image and its note; None if no file holds it, or only with a wrong CRC-32."""
+        if state not in self.row_of:
+            return None
+        pixels, crc, note = self.row_of[state]
+        return (pixels, note) if zlib.crc32(pixels.data) == crc else None
 
 
-def _gather(folder: Path, job: _Job) -> np.ndarray | None:
-    """Return the pixels from other lists' files in memory; None if some are missing or they are too large."""
+def _gather(folder: Path, job: _Job) -> tuple[np.ndarray, np.ndarray, list[Any]] | None:
+    """Take the images from other lists' files into memory; None if some are missing or they are too large."""
     import numpy as np
 
     images = job.images
@@ -312,11 +259,13 @@ def _gather(folder: Path, job: _Job) -> np.ndarray | None:
 
     def copy(row: int) -> bool:
         if (found := sources.get(images.states[row])) is not None:
-            pixels[row] = found
+            pixels[row] = found[0]
         return found is not None
 
     with ThreadPoolExecutor(job.workers) as pool:
-        return pixels if all(pool.map(copy, range(len(pixels)))) else None
+        if not all(pool.map(copy, range(len(pixels)))):
+            return None
+    return pixels, np.ones(len(pixels), dtype=bool), [sources.row_of[state][2] for state in images.states]
 
 
 # --- building --------------------------------------------------------------------------------------
@@ -348,9 +297,8 @@ def _write_rows(partial: _CacheFile, job: _Job, sources: _Sources, desc: str) ->
     if shutil.disk_usage(folder).free < left:
         raise OSError(errno.ENOSPC, f"{left / 1e9:.2f} GB more do not fit on the disk", str(folder))
 
-    def obtain(state: State) -> np.ndarray | None:
-        found = sources.get(state)
-        return found if found is not None else job.decoded(state)
+    def obtain(state: State) -> Found:
+        return sources.get(state) or job.decoded(state)
 
     # Written, not mapped: a write to a full disk raises an error, a map ends the process.
     with (
@@ -363,10 +311,10 @@ def _write_rows(partial: _CacheFile, job: _Job, sources: _Sources, desc: str) ->
         while len(rows) < len(images.states):
             states = images.states[len(rows) : len(rows) + BLOCK]
             block: list[Row] = []
-            for state, pixels in zip(states, pool.map(obtain, states), strict=True):
+            for state, (pixels, note) in zip(states, pool.map(obtain, states), strict=True):
                 if pixels is not None:
                     file.write(pixels.data)
-                block.append((state, None if pixels is None else zlib.crc32(pixels.data)))
+                block.append((state, None if pixels is None else zlib.crc32(pixels.data), note))
                 bar.update()
             file.flush()
             index.write(_CacheFile.index_line(block))
@@ -382,9 +330,9 @@ def _write_rows(partial: _CacheFile, job: _Job, sources: _Sources, desc: str) ->
 def _resume(partial: _CacheFile, job: _Job) -> list[Row]:
     """Return the intact rows of an unfinished build, and cut ``partial`` and its index off after them."""
     images, start, rows = job.images, partial.data_start(), partial.read_rows()
-    if start is None or tuple(state for state, _ in rows) != images.states[: len(rows)]:
+    if start is None or tuple(state for state, _, _ in rows) != images.states[: len(rows)]:
         rows = []
-    places = [row for row, (_, crc) in enumerate(rows) if crc is not None]
+    places = [row for row, (_, crc, _) in enumerate(rows) if crc is not None]
     if start is not None and places:
         intact = partial.count_intact(start, _crcs(rows), job.workers)
         rows = rows[: places[intact]] if intact < len(places) else rows

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common import paths
+from dataset.image_files import find_images
 from dataset.image_ids import name_some
 from dataset.labels import POSITIVE_CLASS, labels_of, official_labels
 from dataset.metadata import PEOPLE, PERSON, Metadata, read_metadata, settle_people
@@ -149,10 +150,10 @@ def _person_of(rows: pd.DataFrame, source: str) -> dict[str, str]:
 
 
 def _with_files(images: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Add ``path``, the file of each image in ``folder``."""
+    """Add ``path``, the file of each image in ``folder``; see ``image_files.find_images``."""
     import pandas as pd
 
-    files = [folder / f"{image_id}.png" for image_id in images["image_id"]]
+    files = find_images(list(images["image_id"]), folder)
     return images.assign(path=pd.Series(files, index=images.index, dtype=object))
 
 

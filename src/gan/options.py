@@ -94,7 +94,10 @@ _MODEL, _TRAINING, _GAN = "model", "training", "presets and options of the GAN"
 _SAVING, _WATCHING = "logging and saving", "watching"
 _WHERE = (
     # A continued run compares metadata, split and images themselves, not the options that led to them.
-    *(replace(option, affects=Affects.NOTHING) for option in (*DATA_OPTIONS, *CACHE_OPTIONS)),
+    *(
+        option if option.flag == "--bits" else replace(option, affects=Affects.NOTHING)
+        for option in (*DATA_OPTIONS, *CACHE_OPTIONS)
+    ),
     Option("--model-dir", "checkpoints go to its subfolder gan/", default=paths.MODEL_DIR, metavar="PATH",
            set_by_study=True),
     Option("--output-dir", "base folder of the outputs", default=paths.OUTPUT_DIR, metavar="PATH",

@@ -107,6 +107,7 @@ class ImageChoice:
     patient_map: str | None
     patient_column: str | None
     skip_bad_images: bool
+    bits: int | None
     cache_dir: str
     no_cache: bool
     train_fraction: float

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from common.distributed import check_batch_size, process_count
-from data_loader import ImageSet, load_images
+from data_loader import LABELLED, ImageSet, judge_pictures, load_images
 from dataset.patients import grouping_sentence
 from dataset.records import Dataset, load_dataset
 from dataset.splits import TRAIN, Splits, describe_splits, load_or_create_splits, select, training_part
@@ -144,12 +144,14 @@ def load_training_set(choice: ImageChoice, device: torch.device) -> TrainingSet:
     images = _decode(choice, records)
     aside = _decode(choice, held) if len(held) else None
     _require_two(choice, len(images.records), len(images.skipped))
+    seen = judge_pictures([images, aside] if aside else [images], LABELLED, choice.bits)
+    dataset.log_findings()
+    dataset.red_flags.extend(seen)
     origin = describe_origin(choice, images.records, dataset, splits)
     log.info(
         f"training on {_count(choice, len(images.records))} of {len(origin['train_patients']):,} patients or "
         f"groups; {grouping_sentence(dataset.grouped_by)}"
     )
-    dataset.log_findings()
     few = few_images_flags(len(images.records))
     for flag in few:
         log.warning(f"RED FLAG: {flag}")
@@ -166,7 +168,7 @@ def load_training_set(choice: ImageChoice, device: torch.device) -> TrainingSet:
 def _decode(choice: ImageChoice, records: pd.DataFrame) -> ImageSet:
     return load_images(
         records, choice.image_size, workers=choice.workers, skip_bad=choice.skip_bad_images,
-        cache_dir=choice.cache,
+        cache_dir=choice.cache, bits=choice.bits,
     )  # fmt: skip
 
 

@@ -63,6 +63,7 @@ class ImageOptions:
     patient_column: str | None
     splits: str | None
     skip_bad_images: bool
+    bits: int | None
     synthetic_dir: str
     model_dir: str
     num_compare: int
@@ -157,7 +158,7 @@ def compare_images(
     images = load_image_sets(
         dataset, splits, synthetic, seed=options.seed, workers=options.workers, cache_dir=options.cache_dir,
         image_size=options.image_size or baseline.image_size or made_size or DEFAULT_IMAGE_SIZE,
-        skip_bad=options.skip_bad_images,
+        skip_bad=options.skip_bad_images, bits=options.bits,
     )  # fmt: skip
     if (count := images.provenance["skipped_images"]["count"]) > 0:
         left_out = f"{count} missing or unreadable ones were left out (--skip-bad-images)"
@@ -309,7 +310,7 @@ def draw_heat_maps(options: ImageOptions, arms: Mapping[str, Arm], dataset: Data
     records = known.loc[chosen["image_id"]].reset_index(drop=True)
     device = select_device(options.cpu)
     try:
-        shown = heat_maps.explain_arms(files, records, device=device, workers=options.workers)
+        shown = heat_maps.explain_arms(files, records, device=device, workers=options.workers, bits=options.bits)
     except UserError as error:
         outcome.without(f"{path.name}: {error}")
         return

@@ -52,7 +52,7 @@ class Words:
 
 
 def data_words(
-    splits: str | None, patient_map: str | None, patient_column: str | None, skip_bad_images: bool
+    splits: str | None, patient_map: str | None, patient_column: str | None, skip_bad_images: bool, bits: int | None
 ) -> list[str]:
     """Write the options of the dataset that were given, its folder left out."""
     return [
@@ -60,6 +60,7 @@ def data_words(
         *(["--patient-map", patient_map] if patient_map else []),
         *(["--patient-column", patient_column] if patient_column else []),
         *(["--skip-bad-images"] if skip_bad_images else []),
+        *(["--bits", str(bits)] if bits else []),
     ]
 
 

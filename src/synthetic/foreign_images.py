@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import paths
+from dataset.image_files import list_image_names
 from dataset.image_ids import name_some, without_ending
-from dataset.images import IMAGE_SUFFIXES, is_whole, read_gray, save_png
+from dataset.images import is_whole, open_picture, read_gray, save_png
+from dataset.picture_checks import check_pictures
+from dataset.picture_facts import PictureFacts, facts_table, measure
 from utils import UserError
 
 ID_COLUMNS = ("image_id", "patientid", "image index")  # ours, RSNA's (which names an image), NIH's
-NEARLY_BLACK = 16  # of 255: 12-bit values in a 16-bit file reach 4095 / 257 = 15.9 at most
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Source:
     path: Path
     size: tuple[int, int]
     sha256: str
-    brightest: int
+    facts: PictureFacts
 
 
 def find_images(folder: Path, output: Path) -> list[Path]:
@@ -43,52 +45,55 @@ def find_images(folder: Path, output: Path) -> list[Path]:
             f"{paths.synthetic_manifest(folder)} already says where these images come from: use the folder "
             "as it is, with train_classifier.py --use-synthetic --synthetic-dir"
         )
-    files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
-    files = sorted((file for file in files if not file.name.startswith(".")), key=lambda file: file.name)
+    files = [folder / name for name in list_image_names(folder)]
     if not files:
         raise UserError(f"--images {folder} holds no PNG or JPEG files (subfolders are not searched)")
     return files
 
 
-def survey(files: list[Path], workers: int, skip_bad: bool) -> tuple[list[Source], list[str]]:
-    """Decode every file and write none: (the readable images, the names of the others).
+def survey(
+    files: list[Path], workers: int, skip_bad: bool, bits: int | None = None
+) -> tuple[list[Source], list[str], list[str]]:
+    """Decode every file and write none: (the readable images, the names of the others, red flags).
 
-    Raises ``UserError`` naming the unreadable ones unless ``skip_bad``, or if all images are nearly black.
+    Raises ``UserError`` naming the unreadable ones unless ``skip_bad``, or if the images show nothing
+    (``dataset.picture_checks``, the same rules as for the images of a dataset).
     """
     from common.progress import progress_bar
 
-    def look(path: Path) -> Source | None:
+    def look(path: Path) -> Source | str:
         try:
-            pixels = read_gray(path)
-        except OSError:
-            return None
+            picture = open_picture(path, bits)
+        except OSError as error:
+            return str(error)
+        pixels, facts = picture.pixels(), measure(picture, path.stat().st_size)
         height, width = pixels.shape
         digest = hashlib.sha256(f"{width}x{height}".encode() + pixels.tobytes()).hexdigest()
-        return Source(path, (width, height), digest, int(pixels.max()))
+        return Source(path, (width, height), digest, facts)
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         found = list(progress_bar(pool.map(look, files), total=len(files), desc="reading images", unit="img"))
-    bad = [file.name for file, source in zip(files, found, strict=True) if source is None]
+    bad = {file.name: source for file, source in zip(files, found, strict=True) if isinstance(source, str)}
     if bad and (not skip_bad or len(bad) == len(files)):
-        where = files[0].parent
-        raise UserError(f"{name_some(bad)} unreadable in {where}; --skip-bad-images leaves them out")
-    sources = [source for source in found if source is not None]
-    if (brightest := max(source.brightest for source in sources)) <= NEARLY_BLACK:
-        raise UserError(
-            f"the brightest pixel of all images is {brightest} of 255, so they are nearly black; scale "
-            "12-bit values in 16-bit files to the full range first"
-        )
-    return sources, bad
+        named = name_some([f"{name}: {reason}" for name, reason in bad.items()])
+        raise UserError(f"{named} unreadable in {files[0].parent}; --skip-bad-images leaves them out")
+    sources = [source for source in found if isinstance(source, Source)]
+    table = facts_table([source.facts for source in sources])
+    table.insert(0, "image_id", [source.path.name for source in sources])
+    judged = check_pictures(table, "synthetic images", image_size=1, bits=bits)
+    if judged.problems:
+        raise UserError("; ".join(judged.problems))
+    return sources, list(bad), judged.red_flags + judged.notes
 
 
-def copy_images(sources: list[Source], folder: Path) -> None:
+def copy_images(sources: list[Source], folder: Path, bits: int | None = None) -> None:
     """Write synthetic_00001.png, ... in the order of ``sources``; undamaged ones of an earlier run stay."""
     from common.progress import progress_bar
 
     for index, source in enumerate(progress_bar(sources, desc="copying images", unit="img"), start=1):
         target = paths.synthetic_image(folder, index)
         if not is_whole(target, source.size):
-            save_png(target, read_gray(source.path))
+            save_png(target, read_gray(source.path, bits))
 
 
 def read_ids(path: str | Path) -> list[str]:

@@ -20,8 +20,9 @@ from common import paths
 from data_loader import load_images
 from dataset import images as image_files
 from dataset import pixel_cache as image_cache
+from dataset.image_list import ImageList
 from dataset.images import read_image
-from dataset.pixel_cache import ImageList
+from dataset.picture_facts import read_and_measure
 from dataset.records import load_dataset
 from utils import UserError, as_tensor, load_checkpoint
 
@@ -45,11 +46,11 @@ def decoded(monkeypatch):
     """Names of the files that are decoded from now on."""
     names = []
 
-    def spy(path, image_size):
+    def spy(path, *args):
         names.append(Path(path).stem)
-        return read_image(path, image_size)
+        return read_and_measure(path, *args)
 
-    monkeypatch.setattr(data_loader, "read_image", spy)
+    monkeypatch.setattr(data_loader, "read_and_measure", spy)
     return names
 
 
@@ -75,12 +76,12 @@ def loading_process(records, cache: Path, before_decoding: str) -> list[str]:
     """A command that loads ``records``; ``before_decoding``: what it does before each ``path``."""
     code = (
         f"import functools, sys, time; sys.path.insert(0, {str(paths.SRC)!r})\n"
-        "from pathlib import Path; from dataset import images as image_files, pixel_cache\n"
+        "from pathlib import Path; from dataset import image_list, images as image_files, pixel_cache\n"
         "pixel_cache.BLOCK = 4; print = functools.partial(print, flush=True)\n"
-        f"def decode(path):\n    {before_decoding}\n    return image_files.read_image(path, {SIZE})\n"
+        f"def decode(path):\n    {before_decoding}\n    return image_files.read_image(path, {SIZE}), 0\n"
         f"files = [Path(file) for file in {[str(path) for path in records['path']]!r}]\n"
-        f"images = pixel_cache.list_images(files, {SIZE}, image_files.decoder_version())\n"
-        f"pixels, _ = pixel_cache.load_pixels(images, {str(cache)!r}, decode, workers=1, desc='loading')\n"
+        f"images = image_list.list_images(files, {SIZE}, image_files.decoder_version())\n"
+        f"pixels, _, _ = pixel_cache.load_pixels(images, {str(cache)!r}, decode, workers=1, desc='loading')\n"
         "print('SUM', int(pixels.sum()))\n"
     )
     return [sys.executable, "-c", code]
@@ -241,13 +242,13 @@ class TestInterrupted:
     def interrupt(self, records, cache, monkeypatch, at: str) -> None:
         """As a killed process would, leave behind what was written before image ``at``."""
 
-        def stop(path, image_size):
+        def stop(path, *args):
             if Path(path).stem == at:
                 raise KeyboardInterrupt
-            return read_image(path, image_size)
+            return read_and_measure(path, *args)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(data_loader, "read_image", stop)
+            patch.setattr(data_loader, "read_and_measure", stop)
             load(records, cache)
 
     def test_finished_blocks_are_taken_up(self, records, cache, decoded, monkeypatch):
@@ -350,7 +351,7 @@ class TestBadImages:
 
     def test_they_stop_the_run_by_name_every_time(self, bad, cache):
         for _ in range(2):
-            with pytest.raises(UserError, match=r"2 images \(img-01, img-06\) missing or"):
+            with pytest.raises(UserError, match=r"2 images \(img-01: missing, img-06: not an image\) missing or"):
                 load(bad, cache)
 
     def test_they_are_skipped_and_have_no_row(self, bad, cache, decoded):
@@ -374,13 +375,13 @@ class TestBadImages:
         assert np.array_equal(images.pixels, expected(bad))
 
     def test_one_that_could_not_be_read_for_a_while_comes_back(self, records, cache, monkeypatch):
-        def fails(path, image_size):
+        def fails(path, *args):
             if path.stem == "img-06":
                 raise OSError("a disk that was away")
-            return read_image(path, image_size)
+            return read_and_measure(path, *args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(data_loader, "read_image", fails)
+            patch.setattr(data_loader, "read_and_measure", fails)
             assert load(records, cache, skip_bad=True).skipped == ["img-06"]
         images = load(records, cache)
         assert np.array_equal(images.pixels, expected(records))
@@ -499,8 +500,9 @@ def test_opening_a_full_sized_cache_is_quick(tmp_path):
     images = ImageList(folder, states, size, "made up")
     row = np.arange(size * size, dtype=np.uint32).astype(np.uint8).reshape(size, size)
     options = {"workers": 4, "desc": "made up"}
-    image_cache.load_pixels(images, tmp_path / "cache", lambda _: row, **options)
+    facts = [1024, 1024, 400_000, "L", 1, 0, 240, 250, None, "00" * 64, "00" * 16, ""]
+    image_cache.load_pixels(images, tmp_path / "cache", lambda _: (row, facts), **options)
     start = time.monotonic()
-    pixels, good = image_cache.load_pixels(images, tmp_path / "cache", lambda _: None, **options)
+    pixels, good, notes = image_cache.load_pixels(images, tmp_path / "cache", lambda _: None, **options)
     assert time.monotonic() - start < 10
-    assert len(pixels) == good.sum() == n and np.array_equal(pixels[-1], row)
+    assert len(pixels) == good.sum() == n and np.array_equal(pixels[-1], row) and notes[-1] == facts

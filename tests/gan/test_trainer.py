@@ -385,8 +385,8 @@ def test_a_dry_run_says_what_there_would_be_and_writes_nothing(data_dir, tmp_pat
 
 def test_previewed_augmentations_are_real_images_and_only_shown_on_request(data_dir, tmp_path, capsys, monkeypatch):
     """Networks, VGG16 and the other images are left alone."""
-    decoded, original = [], data_loader.read_image
-    monkeypatch.setattr(data_loader, "read_image", lambda *a, **k: decoded.append(a) or original(*a, **k))
+    decoded, original = [], data_loader.read_and_measure
+    monkeypatch.setattr(data_loader, "read_and_measure", lambda *a, **k: decoded.append(a) or original(*a, **k))
     monkeypatch.setattr(train_gan, "run_training", None)
     flags = ["--preview-augmentations", "--perceptual", "on", "--conditional"]
     train(data_dir, tmp_path, *flags)

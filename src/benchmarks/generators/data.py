@@ -14,7 +14,7 @@ from typing import TypedDict
 import numpy as np
 
 from benchmarks.file_formats import BenchmarkImages
-from data_loader import ImageSet, load_images
+from data_loader import LABELLED, ImageSet, judge_pictures, load_images
 from dataset.records import load_dataset
 from dataset.splits import TRAIN, VALIDATION, load_or_create_splits, select, training_part
 from utils import UserError, sha256_json
@@ -92,15 +92,19 @@ def _positive(images: ImageSet) -> np.ndarray:
 def load_benchmark_data(
     data_dir: str, splits: str | None, patient_map: str | None, image_size: int, *, patient_column: str | None,
     workers: int, skip_bad: bool, cache_dir: str | None, fold: int = 1,
+    bits: int | None = None,
 ) -> BenchmarkData:  # fmt: skip
     """Decode the images of the training split; raises ``UserError`` if too few are held out."""
     dataset = load_dataset(data_dir, patient_map, patient_column)
     frozen = load_or_create_splits(dataset, splits)
     parts = training_part(frozen, 1.0, fold, K_FOLDS)
     learned, heldout = (
-        load_images(select(dataset, parts, role), image_size, workers=workers, skip_bad=skip_bad, cache_dir=cache_dir)
+        load_images(
+            select(dataset, parts, role), image_size, workers=workers, skip_bad=skip_bad, cache_dir=cache_dir, bits=bits
+        )
         for role in (TRAIN, VALIDATION)
     )
+    judge_pictures([learned, heldout], LABELLED, bits)
     origin: Origin = {
         "data_sha256": dataset.data_sha256,
         "split_sha256": frozen.sha256,

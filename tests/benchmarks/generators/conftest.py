@@ -13,6 +13,7 @@ from benchmarks.generators import contender_runs as runs
 from benchmarks.generators.data import load_benchmark_data
 from benchmarks.generators.results import GeneratorResults
 from benchmarks.generators.scores import Judge
+from dataset.picture_facts import read_and_measure
 from fake_contenders import COUNT, MACHINE, SCORER, SIDE, simple_features, smooth_faces
 from gan_data import make_dataset
 
@@ -21,12 +22,13 @@ from gan_data import make_dataset
 def data(tmp_path_factory):
     """Some 80 training positives, two per patient, as smooth fields instead of the dataset's noise."""
 
-    def pixels(path, size):
-        return smooth_faces(np.random.default_rng(zlib.crc32(Path(path).stem.encode())), 1, 120)[0]
+    def pixels(path, *args):
+        facts = read_and_measure(path, *args)[1]
+        return smooth_faces(np.random.default_rng(zlib.crc32(Path(path).stem.encode())), 1, 120)[0], facts
 
     folder = make_dataset(tmp_path_factory.mktemp("data") / "processed", n_images=320, side=4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("data_loader.read_image", pixels)
+        patch.setattr("data_loader.read_and_measure", pixels)
         return load_benchmark_data(str(folder), None, None, SIDE, workers=1, skip_bad=False, cache_dir=None)
 
 
