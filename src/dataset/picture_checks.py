@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dataset.image_ids import name_some
+from dataset.people import LATERAL
 from dataset.picture_facts import thumbnails
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ ALIKE = 0.5  # median of that correlation, below which the images have no common
 OFTEN = 0.01  # share of odd images from which results carry a red flag
 ENOUGH_16_BIT = 8  # images that tell how many bits a folder uses, unless all have 16
 USUAL_MODES = ("L", "LA", "P", "RGB", "RGBA")  # of 8 bits, by Pillow's names
-LATERAL_VIEWS = {"L", "LL", "LAT", "LATERAL", "LEFT LATERAL", "RIGHT LATERAL", "RL"}
 GIVEN_AWAY = 0.7  # AUROC of file facts alone from which labels count as given away; RSNA: 0.59
 SURELY = 0.6  # what the lower end of its interval must exceed
 FEWEST_OF_A_CLASS = 20  # patients, below which that AUROC says nothing
@@ -106,8 +106,6 @@ def _note_odd_pictures(table: pd.DataFrame, image_size: int, found: Findings) ->
     strange = ~table["mode"].isin(USUAL_MODES) & table["largest"].isna()
     kinds = ", ".join(sorted(set(table["mode"][strange])))
     found.add_odd(strange.to_numpy(), table, f"have an unusual kind of pixels ({kinds})")
-    if "view" in table:
-        found.add_odd(lateral(table), table, "are lateral views by the table, not frontal ones")
 
 
 def _check_file_facts(table: pd.DataFrame, found: Findings) -> None:
@@ -153,7 +151,7 @@ def look_inverted(table: pd.DataFrame, like: pd.DataFrame | None = None) -> np.n
 
 def lateral(table: pd.DataFrame) -> np.ndarray:
     """Tell which images the column view calls lateral; bool [N]."""
-    return table["view"].astype(str).str.strip().str.upper().isin(LATERAL_VIEWS).to_numpy()
+    return (table["view"] == LATERAL).to_numpy()
 
 
 def exact_copies(table: pd.DataFrame) -> np.ndarray:

@@ -1,10 +1,13 @@
 """What the pictures of a folder are blamed for: nonsense stops training, oddities are flagged, X-rays pass."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from dataset.checker_report import describe_pictures
 from dataset.images import open_picture
 from dataset.picture_checks import check_pictures, exact_copies, file_facts_auroc, look_inverted
 from dataset.picture_facts import PictureFacts, facts_from, facts_table, measure
@@ -155,11 +158,13 @@ def test_animations_and_cmyk_are_flagged(tmp_path, chests):
     assert any("unusual kind of pixels (CMYK)" in flag for flag in check(inks).red_flags)
 
 
-def test_lateral_views_and_exact_copies(tmp_path, chests):
+def test_exact_copies_and_lateral_views_are_counted(tmp_path, chests):
     table = table_of(tmp_path, with_some(chests, lambda _: chests[19], 2))
     assert list(np.flatnonzero(exact_copies(table))) == [1, 19]
-    (flag,) = check(table.assign(view=["LL", "lateral", *["PA"] * 9, *["AP"] * 9])).red_flags
-    assert "2 images (i00, i01) of 20 are lateral views" in flag
+    table = table.assign(view=["LATERAL", "LATERAL", *["PA"] * 9, *["AP"] * 9])
+    lines = "\n".join(describe_pictures({"labelled": table, "official test": table.iloc[:5]}, SIDE))
+    assert re.search(r"lateral views.* 2 \(10.0%\) +2 \(40.0%\)", lines)
+    assert re.search(r"exact copies.* 2 \(10.0%\) +1 \(20.0%\)", lines)
 
 
 # --- labels by file facts --------------------------------------------------------------------------
