@@ -149,7 +149,10 @@ def _verify_checksums(path: str | Path) -> None:
     from PIL import Image
 
     with Image.open(path) as image:
-        image.verify()
+        try:
+            image.verify()
+        except IndexError:  # Pillow's, for a PNG without pixels
+            raise OSError("it holds no pixels") from None
 
 
 def _to_gray(image: Image.Image, bits: int | None) -> tuple[Image.Image, int | None]:

@@ -149,7 +149,13 @@ def resume(plan: Plan, gan: GAN, where: str) -> Progress | None:
     state = from_main(read_state, plan, where)
     if state is None:
         return None
-    gan.load_state_dict(dict(state))
+    try:
+        gan.load_state_dict(dict(state))
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError):  # torch's, for tensors that do not fit
+        name = public_path(plan.folders.state if where == "auto" else where)
+        raise UserError(
+            f"--resume: {name} is damaged: its weights do not fit these networks; leave --resume out to start anew"
+        ) from None
     best = state["best"]
     words = f"; best so far: step {best['step']:,}, KID {best['kid']:.4f}" if best else ""
     log.info(f"resumed at step {gan.step}{words}")

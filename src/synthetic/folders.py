@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import paths
+from common.file_formats import format_problems
 from dataset.image_ids import name_some
 from dataset.images import read_side, typical_side
-from synthetic.file_formats import Origin
+from synthetic.file_formats import Manifest, Origin
 from synthetic.leak_checks import check_origin, unknown_origin_flag
 from utils import UserError, load_json, public_path, sha256_file
 
@@ -286,9 +287,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     missing = [key for key in REQUIRED_KEYS if not isinstance(manifest, dict) or key not in manifest]
     if missing:
         raise UserError(f"{path} is not a manifest of synthetic images: it lacks {', '.join(missing)}")
-    for key in ("train_image_ids", "train_patients"):
-        if not isinstance(manifest[key], list):
-            raise UserError(f"{path} is not a manifest of synthetic images: {key} is not a list")
+    # Manifests of other programs may lack keys and have more; those that we know must be of their type.
+    wrong = [text for text in format_problems(manifest, Manifest) if not text.endswith(("is missing", "not described"))]
+    if wrong:
+        raise UserError(f"{path} is not a manifest of synthetic images: {wrong[0]}")
     return manifest
 
 

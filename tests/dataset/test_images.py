@@ -124,3 +124,7 @@ def test_no_bit_flip_gives_other_pixels(tmp_path):
         except OSError:
             continue
         assert np.array_equal(pixels, noise), place
+    start = content.index(b"IDAT") - 4
+    file.write_bytes(content[:start] + content[content.index(b"IEND") - 4 :])
+    with pytest.raises(OSError):
+        read_gray(file)

@@ -197,7 +197,10 @@ def test_incomplete_empty_and_broken_folders_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match="it lacks label, train_image_ids"):
         load(folder)
     write_manifest(folder, train_image_ids=None)
-    with pytest.raises(UserError, match="train_image_ids is not a list"):
+    with pytest.raises(UserError, match="train_image_ids: None is not a list"):
+        load(folder)
+    write_manifest(folder, count=3.0)
+    with pytest.raises(UserError, match="count: 3.0 is not integer"):
         load(folder)
     with pytest.raises(UserError, match="holds no synthetic images"):
         load(tmp_path / "nowhere")
