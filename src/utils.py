@@ -327,8 +327,9 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     import torch
 
     try:
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+        # Not by its path, whose name would stand in the file: the same content then has the same sha256.
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            torch.save(content, file)
     except RuntimeError as error:  # torch raises it for a write that failed, on a full disk for example
         if is_out_of_memory(error):
             raise

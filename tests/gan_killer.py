@@ -56,11 +56,12 @@ def child(arguments: list[str], tell: int, halt_in: str | None, number: int) -> 
         trainer.train_step = original_step
         return original_step(gan, *rest)
 
-    def save(content, path):
-        whole = io.BytesIO()
-        original_save(content, whole)
-        half("checkpoint", lambda: Path(path).write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2]))
-        Path(path).write_bytes(whole.getvalue())
+    def save(content, file):
+        buffer = io.BytesIO()
+        original_save(content, buffer)
+        whole = buffer.getvalue()
+        half("checkpoint", lambda: (file.write(whole[: len(whole) // 2]), file.flush()))
+        file.write(whole)
 
     def append(path, line, original=outputs.append_stats):
         text = outputs.as_line(line)

@@ -57,6 +57,13 @@ class TestAtomicFiles:
             assert busy.exists(), "a file that is being written is not abandoned"
 
 
+def test_a_checkpoint_of_the_same_content_is_the_same_file(tmp_path):
+    """Its sha256 names a generator or a classifier elsewhere."""
+    for name in ("one.pth", "other.pth"):
+        save_checkpoint(tmp_path / name, {"weights": torch.ones(3), "step": 5})
+    assert (tmp_path / "one.pth").read_bytes() == (tmp_path / "other.pth").read_bytes()
+
+
 class TestJson:
     def test_numpy_torch_and_nan_become_plain(self, tmp_path):
         content = {
