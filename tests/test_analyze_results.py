@@ -589,9 +589,13 @@ def test_predictions_of_another_run_are_noticed(tmp_path):
     write_arm(tmp_path, "baseline", fake_records())
     (arm,) = find_arms(tmp_path).values()
     assert warnings_of([arm]) == []
-    changed = arm.predictions.assign(probability=0.9)
-    (warning,) = warnings_of([Arm(arm.name, arm.prefix, metrics=arm.metrics, predictions=changed)])
-    assert "DO NOT BELONG TO THE SAME RUN" in warning
+    one_by_little = arm.predictions["probability"].copy()
+    one_by_little.iloc[0] *= 0.9  # no threshold is crossed: the accuracy stays
+    of_one_patient = {"patient": arm.predictions["patient"].iloc[0]}
+    for changes in ({"probability": 0.9}, {"probability": one_by_little}, of_one_patient):
+        changed = arm.predictions.assign(**changes)
+        (warning,) = warnings_of([Arm(arm.name, arm.prefix, metrics=arm.metrics, predictions=changed)])
+        assert "DO NOT BELONG TO THE SAME RUN" in warning
 
 
 def test_unverified_images_and_a_foreign_split_are_flagged(finished, tmp_path, quick):

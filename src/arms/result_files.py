@@ -28,10 +28,11 @@ from arms.registry import ARMS, BASELINE, BASELINE_PREFIX, arm_order
 from common import paths
 from common.command_line import command_line
 from common.file_formats import format_problems
-from stats.metrics import accuracy
+from stats.metric_registry import classification_metrics
 from utils import UserError, load_json
 
 TRAIN_COMMAND = "python src/train_classifier.py"
+SAME = 1e-6  # by which a score may differ from the same score of the same predictions
 File = TypeVar("File")  # a type of ``arms.file_formats``
 
 
@@ -289,14 +290,27 @@ def _unknown_or_stale(arm: Arm) -> str | None:
     predictions, metrics = (name_of("", arm.prefix).name for name_of in kinds)
     if arm.metrics is None:
         return f"{arm.name}: provenance unknown: {metrics} is missing, so nobody knows how it was trained"
-    found = accuracy(*(arm.predictions[column].to_numpy() for column in ("label", "probability")))
-    if len(arm.predictions) != arm.metrics["n_images"] or abs(found - arm.metrics["accuracy"]) >= 1e-6:
+    if not are_scores_of(arm.predictions, arm.metrics):
         files = f"{predictions} and {metrics}"
     elif arm.repeats and len(probabilities_of_runs(arm)) == 1:
         files = f"{predictions} and those of its {len(arm.repeats)} training runs"
     else:
         return None
     return f"{arm.name}: {files} DO NOT BELONG TO THE SAME RUN; run `{TRAIN_COMMAND}` again"
+
+
+def are_scores_of(predictions: pd.DataFrame, recorded: Mapping[str, Any]) -> bool:
+    """Tell whether ``recorded`` scores (metrics of an arm, of its folds, of a run) are those of a table.
+
+    A score that is not recorded is not compared. One changed probability changes the Brier score.
+    """
+    labels, probabilities = (predictions[column].to_numpy() for column in ("label", "probability"))
+    counts = {"n_images": len(labels), "n_patients": predictions["patient"].nunique(), "n_positive": int(labels.sum())}
+    for name, value in (counts | classification_metrics(labels, probabilities)).items():
+        other = recorded.get(name, value)
+        if (value is None) != (other is None) or (value is not None and not np.allclose(value, other, 0, SAME)):
+            return False
+    return True
 
 
 def _short(value: Any) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arms.options import differing_options
-from arms.result_files import Arm
+from arms.result_files import Arm, are_scores_of
 from common.options import Affects
 
 if TYPE_CHECKING:
@@ -63,13 +63,14 @@ def why_folds_are_unfit(source: Arm, arm: Arm) -> str | None:
     ours, theirs = arm.metrics.get("config") or {}, source.cv.get("config") or {}
     if differ := differing_options(ours, theirs, Affects.COMPARISON | Affects.THRESHOLDS):
         return f"{its} folds were trained with other options ({differ[0]})"
-    if len(source.cv_predictions) != source.cv["n_images"]:
-        return f"{its} out-of-fold predictions and its folds come from different runs"
     if source.cv_predictions["label"].nunique() < 2:
         return f"{its} out-of-fold predictions have one class only"
     tested = set() if arm.predictions is None else set(arm.predictions["patient"])
     if tested & set(source.cv_predictions["patient"]):
         return f"{its} folds hold patients of the test images"
+    counted = {key: source.cv[key] for key in ("n_images", "n_patients") if key in source.cv}
+    if not are_scores_of(source.cv_predictions, counted | source.cv.get("out_of_fold", {})):
+        return f"{its} out-of-fold predictions and its folds come from different runs"
     return None
 
 

@@ -18,6 +18,7 @@ from arms.options import differing_options
 from arms.registry import ARMS, BASELINE
 from arms.result_files import (
     Arm,
+    are_scores_of,
     find_arms,
     find_prefixes,
     training_command,
@@ -34,7 +35,7 @@ from stats.bootstrap import (
     resample_score,
 )
 from stats.metric_registry import compared_metrics
-from stats.metrics import CONFIDENCE, accuracy
+from stats.metrics import CONFIDENCE
 from stats.paired_tests import ALPHA, decide_verdict, holm
 from studies.file_formats import (
     LEARNING_CURVE_FORMAT,
@@ -270,10 +271,9 @@ def _flags(points: Sequence[Point], rows: Sequence[CurvePoint], missing: Sequenc
         flags.append(f"unfinished: the study lacks {names}")
     if not all(row["repeats"] > 1 for row in rows):
         flags.append("seed variance not included: some points are of one training run")
-    for point in points[1:]:
+    for point in points:
         flags += _unlike(points[0], point)
-        labels, probabilities = (point.predictions[name].to_numpy() for name in ("label", "probability"))
-        if abs(accuracy(labels, probabilities) - point.metrics["accuracy"]) >= 1e-6:
+        if not are_scores_of(point.predictions, point.metrics):
             flags.append(f"{point.name}: predictions and metrics DO NOT BELONG TO THE SAME RUN")
     raised: dict[str, list[str]] = {}
     for point in points:
