@@ -1,6 +1,7 @@
 # make demo       install, then run the whole pipeline on made-up chest phantoms (under 10 minutes)
 # make test       install, then every test that is not slow (under 5 minutes)
 # make test-slow  the slow tests (under 40 minutes)
+# make campaign MINUTES=60  kill every script and mutate its inputs, on one thread; the same command goes on
 # make lint       ruff, types (mypy), layers of imports (import-linter, tests/test_layering.py)
 # make docs       write docs/help/ anew from the scripts' --help
 #
@@ -23,7 +24,7 @@ else
   INSTALL := uv pip install --compile-bytecode --python $(BIN)/python
 endif
 
-.PHONY: setup demo test test-slow lint docs
+.PHONY: setup demo test test-slow campaign lint docs
 
 setup: $(VENV)/.installed
 
@@ -43,6 +44,12 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+MINUTES ?= 60
+CAMPAIGN_DIR ?= $(HOME)/.cache/campaign
+
+campaign: setup
+	PYTHONPATH=src:tests OMP_NUM_THREADS=1 $(BIN)/python -P -m campaign --out $(CAMPAIGN_DIR) --minutes $(MINUTES) --retry
 
 lint: setup
 	$(BIN)/python -m ruff check src tests docs
