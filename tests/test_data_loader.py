@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import data_loader
 from common import paths
@@ -260,6 +261,28 @@ class TestChecker:
             file.unlink()
         result = self.run("--data-dir", str(data_dir), "--skip-bad-images")
         assert result.returncode == 1 and "of one class only" in result.stderr
+
+    def test_12_bits_stop_checker_and_trainer_and_are_scaled_on_request(self, make_dataset, capsys):
+        data_dir = make_dataset(n=96)
+        for file in paths.training_images(data_dir).iterdir():
+            Image.fromarray(np.asarray(Image.open(file)).astype(np.uint16) * 16).save(file)
+        flags = ["--data-dir", str(data_dir)]
+        with pytest.raises(UserError, match="no 16-bit image of 96 uses more than 12 bits"):
+            data_loader.main(flags)
+        records = load_dataset(data_dir).images
+        with pytest.raises(UserError, match="--bits 12 scales them"):
+            data_loader.judge_pictures([load_images(records, 16)], "images", None)
+        data_loader.main([*flags, "--bits", "12"])
+        assert "12 of 16" in capsys.readouterr().out
+        with pytest.raises(UserError, match="--bits 11 ends at 2,047"):
+            load_images(records, 16, bits=11)
+
+    def test_missing_images_of_the_unlabelled_test_set_stop_nothing(self, make_dataset, capsys):
+        data_dir = make_dataset(n=96)
+        (paths.test_images(data_dir) / "test-1.png").unlink()
+        data_loader.main(["--data-dir", str(data_dir)])
+        out = capsys.readouterr().out
+        assert "bad official test images:\nmissing: 1 image (test-1)" in out and "ready for training" in out
 
     def test_wrong_folder_and_wrong_flag(self, tmp_path):
         result = self.run("--data-dir", str(tmp_path))

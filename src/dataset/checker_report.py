@@ -89,10 +89,10 @@ def _column(table: pd.DataFrame, typical: pd.DataFrame, image_size: int) -> dict
     sides = table[["width", "height"]]
     low, high = gray_range(table)
     bits, scored = bits_used(table), file_facts_auroc(table)
-    (width, height), same = sides.iloc[0], sides.drop_duplicates().shape[0] == 1
+    same, one, least, most = len(sides.drop_duplicates()) == 1, table.iloc[0], sides.min().min(), sides.max().max()
     return {
         "readable images": f"{len(table):,}",
-        "size in pixels": f"{width} x {height}" if same else f"{sides.min(axis=None)} to {sides.max(axis=None)}",
+        "size in pixels": f"{one['width']} x {one['height']}" if same else f"{int(least)} to {int(most)}",
         "bits in use": "8 of 8" if bits is None else f"{bits} of 16",
         "gray values in use, of 0 to 255": f"{low} to {high}",
         "almost blank": _share(almost_blank(table)),

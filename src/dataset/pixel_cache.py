@@ -258,9 +258,10 @@ def _gather(folder: Path, job: _Job) -> tuple[np.ndarray, np.ndarray, list[Any]]
     pixels = np.empty((len(images.states), images.image_size, images.image_size), dtype=np.uint8)
 
     def copy(row: int) -> bool:
-        if (found := sources.get(images.states[row])) is not None:
-            pixels[row] = found[0]
-        return found is not None
+        image, _ = sources.get(images.states[row]) or (None, None)
+        if image is not None:
+            pixels[row] = image
+        return image is not None
 
     with ThreadPoolExecutor(job.workers) as pool:
         if not all(pool.map(copy, range(len(pixels)))):
