@@ -305,7 +305,7 @@ def load_json(path: str | Path, made_by: str = "") -> Any:
     """Read JSON; raises ``UserError`` if it is missing or broken. ``made_by``: the command that writes it."""
     path, hint = _existing(path, made_by)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_bytes())  # UTF-8, -16 or -32, with their marks or without
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it and make it again{hint}") from None
 

@@ -5,7 +5,6 @@ Everything is read before anything is written; the folder that the images come f
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from dataset.image_ids import name_some, without_ending
 from dataset.images import is_whole, open_picture, read_gray, save_png
 from dataset.picture_checks import check_pictures
 from dataset.picture_facts import PictureFacts, facts_table, measure
+from dataset.tables import read_table, squeeze
 from utils import UserError
 
-ID_COLUMNS = ("image_id", "patientid", "image index")  # ours, RSNA's (which names an image), NIH's
+ID_COLUMNS = ("imageid", "imageindex", "patientid")  # ours, NIH's, RSNA's (which names an image), squeezed
 
 
 @dataclass(frozen=True)
@@ -102,22 +102,18 @@ def read_ids(path: str | Path) -> list[str]:
     Raises ``UserError`` if there are none, a row has none, or it is unclear which column holds them.
     """
     path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: --trained-on takes a CSV file of image ids") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a readable CSV file ({error}); correct or replace it") from None
-    names = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if not path.is_file():
+        raise UserError(f"{path} is missing: --trained-on takes a CSV file of image ids")
+    table = read_table(path, ID_COLUMNS)
+    names = [squeeze(name) for name in table.names]
     column = next((names.index(name) for name in ID_COLUMNS if name in names), None)
-    if column is not None:
-        rows = rows[1:]
-    elif len(names) > 1:
+    if column is None and len(names) > 1:
         raise UserError(
-            f"{path} has no column image_id, patientId or Image Index; its first line is {', '.join(names[:5])}"
+            f"{path} has no column image_id, patientId or Image Index; its first line is {', '.join(table.names[:5])}"
         )
-    cells = [row[column or 0].strip() if len(row) > (column or 0) else "" for row in rows]
+    cells = table.column(column or 0) if names else []
+    if column is None:
+        cells = [*table.names, *cells]  # a list without a header
     if "" in cells:
         raise UserError(f"{path}: entry {cells.index('') + 1} has no image id; add it or remove the line")
     if not cells:
