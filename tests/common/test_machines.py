@@ -223,3 +223,37 @@ def test_a_python_without_packages_is_refused_in_one_line(tmp_path):
 def test_scripts_start_without_docstrings_and_asserts(script):
     done = subprocess.run([sys.executable, "-OO", script, "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr
+
+
+# --- the whole small run ---------------------------------------------------------------------------
+WHOLE_RUN = """
+make_phantom_dataset --output-dir {d}/data --num-images 60 --num-test-images 6 --image-size 32 --workers 1
+data_loader --data-dir {d}/data
+train_classifier {data} {arm}
+train_gan {data} --output-dir {d}/r --image-size 32 --num-channels 1 --epochs 2 --batch-size 8 --perceptual off
+generate_synthetic --model-path {d}/m/gan/generator_final.pth --output-dir {d}/synthetic --num-images 12 --cpu
+register_synthetic --images {d}/foreign --trained-elsewhere Köln --output-dir {d}/registered --data-dir {d}/data
+train_classifier {data} {arm} --use-synthetic --synthetic-dir {d}/synthetic
+analyze_results --data-dir {d}/data --cpu --metrics-dir {d}/r/metrics --analysis-dir {d}/r/analysis
+"""
+ARM = "--results-dir {d}/r/metrics --figures-dir {d}/r/figures --weights none --image-size 32 --epochs 1 --k-folds 0"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimize", ["", "2"])
+def test_the_whole_small_run_in_ascii_below_a_folder_with_an_umlaut(optimize, tmp_path):
+    import shutil
+
+    folder = tmp_path / "Röntgen"
+    data = f"--data-dir {folder}/data --cache-dir {folder}/cache --cpu --model-dir {folder}/m"
+    lines = WHOLE_RUN.format(d=folder, data=data, arm=ARM.format(d=folder)).strip().splitlines()
+    variables = os.environ | POSIX | {"PYTHONIOENCODING": "ascii", "PYTHONOPTIMIZE": optimize}
+    for script, *words in map(str.split, lines):
+        if script == "register_synthetic":
+            (folder / "foreign").mkdir()
+            for file in (folder / "synthetic").glob("*.png"):
+                shutil.copy(file, folder / "foreign")
+        command = [sys.executable, SRC / f"{script}.py", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True)
+        assert done.returncode == 0 and b"Traceback" not in done.stderr, (script, done.stderr[-2000:])
+    assert "Röntgen" in (folder / "r/analysis/comparison_report.txt").read_text(encoding="utf-8")
