@@ -35,7 +35,8 @@ DATA_OPTIONS = (
     Option(
         "--bits",
         "bits in use of 16-bit images, such as 12 for the usual DICOM export: 2**N - 1 is white (default: all 16)",
-        Affects.RUN | Affects.COMPARISON, type=number(int, 1, 16), metavar="N", set_by_study=True,
+        Affects.RUN | Affects.FOLDS | Affects.COMPARISON | Affects.THRESHOLDS,
+        type=number(int, 1, 16), metavar="N", set_by_study=True,
     ),
 )  # fmt: skip
 CACHE_OPTIONS = (

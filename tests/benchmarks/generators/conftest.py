@@ -29,7 +29,9 @@ def data(tmp_path_factory):
     folder = make_dataset(tmp_path_factory.mktemp("data") / "processed", n_images=320, side=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("data_loader.read_and_measure", pixels)
-        return load_benchmark_data(str(folder), None, None, SIDE, workers=1, skip_bad=False, cache_dir=None)
+        return load_benchmark_data(
+            str(folder), None, None, SIDE, patient_column=None, workers=1, skip_bad=False, cache_dir=None
+        )
 
 
 @pytest.fixture(scope="package")

@@ -43,7 +43,7 @@ def test_the_heldout_part_is_the_fold_that_train_gan_leaves_out(data):
 def test_another_fold_holds_out_others(tmp_path):
     folder = make_dataset(tmp_path / "processed", n_images=320, side=4)
     load = lambda fold: load_benchmark_data(  # noqa: E731
-        str(folder), None, None, SIDE, workers=1, skip_bad=False, cache_dir=None, fold=fold
+        str(folder), None, None, SIDE, patient_column=None, workers=1, skip_bad=False, cache_dir=None, fold=fold
     )
     first, third = load(1), load(3)
     assert not set(first.heldout.records["patient"]) & set(third.heldout.records["patient"])
@@ -67,4 +67,4 @@ def test_the_summary_names_nobody(data):
 def test_too_few_positives_are_refused(tmp_path):
     folder = make_dataset(tmp_path / "data", n_images=90, side=8)
     with pytest.raises(UserError, match="at least 12"):
-        load_benchmark_data(str(folder), None, None, SIDE, workers=1, skip_bad=False, cache_dir=None)
+        load_benchmark_data(str(folder), None, None, SIDE, patient_column=None, workers=1, skip_bad=False, cache_dir=None)
