@@ -67,4 +67,6 @@ def test_the_summary_names_nobody(data):
 def test_too_few_positives_are_refused(tmp_path):
     folder = make_dataset(tmp_path / "data", n_images=90, side=8)
     with pytest.raises(UserError, match="at least 12"):
-        load_benchmark_data(str(folder), None, None, SIDE, patient_column=None, workers=1, skip_bad=False, cache_dir=None)
+        load_benchmark_data(
+            str(folder), None, None, SIDE, patient_column=None, workers=1, skip_bad=False, cache_dir=None
+        )
