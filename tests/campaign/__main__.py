@@ -41,7 +41,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def state_of_code() -> str:
-    """Name the code that is tried: the commit, and a hash of the sources."""
+    """Name the code that is tried: its commit, and a hash of the sources."""
     digest = hashlib.sha256()
     for file in sorted(SRC.rglob("*.py")):
         digest.update(file.read_bytes())
@@ -102,13 +102,14 @@ class Campaign:
         while time.monotonic() < end:
             killed, mutated = self.ledger.of("kills"), self.ledger.of("mutation")
             n_kills = sum(row["kills"] for row in killed)
-            if n_kills >= self.options.kills and len(mutated) >= self.options.mutations:
+            missing = self.options.kills - n_kills, self.options.mutations - len(mutated)
+            if max(missing) <= 0:
                 break
-            if n_kills * self.options.mutations <= len(mutated) * self.options.kills:
+            if missing[1] <= 0 or missing[0] * self.options.mutations > missing[1] * self.options.kills:
                 job = kills.next_job(killed)
                 self.kill(job, sum(row["job"] == job.name for row in killed) + 1)
             else:
-                for number in range(len(mutated) + 1, len(mutated) + BATCH + 1):
+                for number in range(len(mutated) + 1, len(mutated) + min(BATCH, missing[1]) + 1):
                     self.mutate(number)
 
 
