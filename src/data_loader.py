@@ -316,6 +316,8 @@ def main(argv: list[str] | None = None) -> None:
     else:
         state = f"labelled by {official.why}" if official.labelled else f"unlabelled: {official.why}"
         log.info(f"official test set: {len(official.images):,} images, {state}")
+        for note in official.notes:
+            log.info(f"note: {note}")
     dataset.log_findings()
 
     def decode(records: pd.DataFrame, what: str) -> ImageSet:

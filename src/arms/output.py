@@ -157,7 +157,7 @@ def images_of_run(origin: Origin) -> dict[str, Any]:
 def load_folds(out: ArmOutput) -> pd.DataFrame:
     """Return the out-of-fold predictions of ``earlier_folds``."""
     file = paths.cv_predictions(out.results_dir, out.prefix)
-    table = pd.read_csv(file, dtype={"image_id": str, "patient": str})
+    table = pd.read_csv(file, dtype={"image_id": str, "patient": str}, keep_default_na=False, na_values=[""])
     if not {"image_id", "probability", "fold"} <= set(table):
         raise UserError(f"{file} lacks columns; delete it, or train the folds again (--k-folds)")
     return table

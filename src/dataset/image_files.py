@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from common import paths
+from dataset.image_ids import without_ending
 from dataset.images import IMAGE_SUFFIXES
 from utils import UserError
 
@@ -33,7 +34,8 @@ def find_images(image_ids: Sequence[str], folder: Path) -> list[Path]:
     for image_id in image_ids:
         name = f"{image_id}.png"
         if name not in there:
-            name = _fitting(image_id, others.get(_key(image_id), []), folder)
+            fitting = others.get(_key(image_id)) or others.get(_key(without_ending(image_id)), [])
+            name = _fitting(image_id, fitting, folder)
             if (other_id := taken.setdefault(name, image_id)) != image_id:
                 raise UserError(f"{folder / name} fits two images, {other_id} and {image_id}; rename the ids or files")
         found.append(folder / name)
@@ -42,7 +44,7 @@ def find_images(image_ids: Sequence[str], folder: Path) -> list[Path]:
 
 def _fitting(image_id: str, names: list[str], folder: Path) -> str:
     """Return the one of ``names`` that fits; the expected name if there is none."""
-    same_case = [name for name in names if Path(name).stem == image_id]
+    same_case = [name for name in names if image_id in (name, Path(name).stem)]
     fitting = same_case or names
     if len(fitting) > 1:
         both = " and ".join(sorted(fitting)[:2])

@@ -181,7 +181,8 @@ def reduce_to_images(rows: pd.DataFrame, source: str) -> tuple[pd.DataFrame, lis
     """
     import pandas as pd
 
-    labels, notes = labels_of(rows, source), []
+    labels = labels_of(rows, source)
+    notes: list[str] = []
     table = pd.DataFrame(
         {
             "image_id": rows["patientId"],

@@ -36,6 +36,9 @@ def touch(folder, *names):
         (["a.tif", "a.dcm"], "a", None),
         (["._a.png"], "a", None),
         (["ab.png"], "a", None),
+        (["a.png"], "a.png", "a.png"),  # ids with endings
+        (["a.jpg"], "a.dcm", "a.jpg"),
+        (["a.dcm.png", "a.png"], "a.dcm", "a.dcm.png"),
     ],
 )
 def test_the_one_file_that_fits_is_taken(tmp_path, files, image_id, taken):
