@@ -50,11 +50,12 @@ def group_images(
     patient_of_person = _same_people(mapped, persons, sources)
     known = {name: patient_of_person.get(person, person) for name, person in persons.items()} | mapped
     people = set(known.values())
-    own = {name: name if name not in people else f"image {name}" for name in image_ids if name not in known}
+    own = (name if name not in people else f"image {name}" for name in image_ids)
+    patients = [known.get(name, alone) for name, alone in zip(image_ids, own, strict=True)]
     grouped_by = GROUPED_BY_PATIENT if mapped else GROUPED_BY_COLUMN if persons else GROUPED_BY_IMAGE
     unmapped = len(image_ids) - len(mapped or persons)
     flags = _large_groups(known, len(image_ids), sources[0] if mapped else sources[1])
-    return Grouping([{**known, **own}[name] for name in image_ids], grouped_by, unmapped, notes, flags)
+    return Grouping(patients, grouped_by, unmapped, notes, flags)
 
 
 def is_no_person(text: str) -> bool:
