@@ -27,7 +27,8 @@ TIMES = re.compile(r"\b\d+(\.\d+)? (s|min|h|ms|seconds|minutes|hours)\b|\b\d\d:\
 
 # --- whole files -----------------------------------------------------------------------------------
 def is_temporary(file: Path) -> bool:
-    return file.match(TEMPORARY_PATTERN)
+    """Tell whether its name says that it is being written; ``.partial.`` ones are of the cache of images."""
+    return file.match(TEMPORARY_PATTERN) or ".partial." in file.name
 
 
 def files_of(folder: Path) -> list[Path]:

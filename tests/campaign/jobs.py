@@ -153,42 +153,42 @@ JOBS = {
         Job(
             "phantoms", "make_phantom_dataset",
             ["--output-dir", "data/processed", "--num-images", "48", "--num-test-images", "8", "--image-size", SIZE],
-            kills=30, kept=identities("data/processed/**/*.png"), start_up=0.8,
+            kills=32, kept=identities("data/processed/**/*.png"), start_up=0.8,
         ),
         Job(
-            "check", "data_loader", ["--workers", "1"], ("phantoms",), kills=30,
+            "check", "data_loader", ["--workers", "1"], ("phantoms",), kills=32,
             kept=identities("data/processed/splits.json"), start_up=1.2,
         ),
         Job(
-            "download", "download_dataset", ["--mapping-url", "MAPPING_URL"], kills=30,
+            "download", "download_dataset", ["--mapping-url", "MAPPING_URL"], kills=32,
             kept=unpacked, start_up=0.5,
         ),
         Job(
             "classifier", "train_classifier", [*CLASSIFIER, *TRAIN, "--epochs", "2", "--k-folds", "2"],
-            ("check",), ("--resume",), kills=7, kept=finished_fits,
+            ("check",), ("--resume",), kills=5, kept=finished_fits,
         ),
         Job(
             "frozen", "train_classifier",
             ["--weights", "weights.pth", "--weights-trained-on", "ImageNet", "--prefix", "frozen", "--batch-size", "8",
              "--precision", "fp32", *TRAIN, "--epochs", "3", "--k-folds", "2"],
-            ("check",), ("--resume",), kills=12, kept=finished_fits,
+            ("check",), ("--resume",), kills=9, kept=finished_fits,
             before=lambda folder: make_weights(folder / "weights.pth"),
         ),
         Job(
             "gan", "train_gan",
             [*GAN, *TRAIN, "--epochs", "4", "--checkpoint-interval", "1", "--save-interval", "3", "--no-real-images",
              "--vis-batch-size", "4", "--diffaug"],
-            ("check",), ("--resume",), kills=24, kept=gan_epochs,
+            ("check",), ("--resume",), kills=26, kept=gan_epochs,
         ),
         Job(
             "generate", "generate_synthetic",
             ["--model-path", "models/gan/generator_final.pth", "--num-images", "40", "--batch-size", "8", "--cpu"],
-            ("check", "gan"), kills=30, kept=identities("data/synthetic/*.png"),
+            ("check", "gan"), kills=32, kept=identities("data/synthetic/*.png"),
         ),
         Job(
             "register", "register_synthetic",
             ["--images", "elsewhere", "--trained-on", "ids.csv", "--output-dir", "data/registered"],
-            ("check", "generate"), kills=30, before=images_from_elsewhere, kept=identities("data/registered/*.png"),
+            ("check", "generate"), kills=32, before=images_from_elsewhere, kept=identities("data/registered/*.png"),
             start_up=1.2,
         ),
         Job(
@@ -198,20 +198,20 @@ JOBS = {
         ),
         Job(
             "analysis", "analyze_results", ["--extractor", "classifier", "--cpu", "--workers", "1"],
-            ("check", "classifier", "generate", "augmented"), kills=9,
+            ("check", "classifier", "generate", "augmented"), kills=6,
         ),
         Job(
             "pipeline", "run_pipeline",
             ["--image-size", SIDE, "--epochs", "1", "--gan-epochs", "1", "--num-images", "8", "--k-folds", "2", "--cpu",
              "--no-real-images", "--classifier-args", " ".join(CLASSIFIER), "--gan-args", " ".join(GAN)],
-            ("phantoms",), kills=8, several=5, kept=finished_steps("results/pipeline.json"), start_up=1.0,
+            ("phantoms",), kills=7, several=5, kept=finished_steps("results/pipeline.json"), start_up=1.0,
         ),
         Job(
             "study", "run_study",
             ["--image-size", SIDE, "--epochs", "1", "--kimg", "0.1", "--fractions", "0.6,1", "--repeats", "1",
              "--arms", "baseline,augmented", "--synthetic-per-real", "0.2", "--cpu",
              "--classifier-args", " ".join(CLASSIFIER), "--gan-args", " ".join(GAN)],
-            ("check",), kills=8, several=5, kept=finished_steps("results/study/fraction_*/pipeline.json"),
+            ("check",), kills=7, several=5, kept=finished_steps("results/study/fraction_*/pipeline.json"),
             prepare=quick_speeds,
         ),
     )

@@ -356,7 +356,7 @@ def record_steps() -> None:
 
 
 def look_at_steps() -> dict[str, Any]:
-    return {"ran": _seen["ran"], "steps": list(json.loads(Path("results/pipeline.json").read_text()))}
+    return {"ran": _seen["ran"], "steps": list(json.loads(Path("results/pipeline.json").read_text("utf-8-sig")))}
 
 
 def judge_steps(case: Case) -> str | None:
