@@ -1,6 +1,6 @@
 """Formats of the JSON files in a data folder: split, patient mapping, download marker, phantom marker."""
 
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 # "class" is a keyword of Python, hence this syntax.
 SplitImage = TypedDict(
@@ -11,6 +11,9 @@ SplitImage = TypedDict(
         "label": Annotated[int, "1: pneumonia, 0: none"],
         "class": Annotated[str, "Normal, No Lung Opacity / Not Normal, Lung Opacity; empty if unknown"],
         "role": Annotated[Literal["train", "test"], "side of the split"],
+        "twin_group": NotRequired[
+            Annotated[str, "first of the patients that are kept together because they share a picture; if any do"]
+        ],
     },
 )
 SplitImage.__doc__ = "One labelled image in ``splits.json``."

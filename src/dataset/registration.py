@@ -23,6 +23,7 @@ BAND = (0.7, 3.0)  # sigmas in pixels, between which the map is fitted
 SCORE_SIDE, SCORE_SIGMA = 64, 1.5  # details finer than 1.5 of 64 pixels are compared
 PROMISING = 0.45  # score after the coarsest fit; below it, finer fits are not tried
 PARTS = 8  # parts of the image along each side
+LEAST_DETAIL, LEAST_PARTS = 0.25, 0.25  # gray levels in a part that counts; share of parts that must count
 BATCH = 128  # pairs at once: 200 MB at 128 pixels
 
 
@@ -135,16 +136,17 @@ def _correlation(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
 
 # --- comparison ------------------------------------------------------------------------------------
 def _scores(a: Tensor, b: Tensor, maps: Tensor) -> Tensor:
-    """Return the median correlation of fine details over the parts that overlap by half: [K]."""
+    """Return the median correlation of fine details, over the parts that overlap by half and have details: [K]."""
     fixed, moving = _resized(a, SCORE_SIDE), _resized(b, SCORE_SIDE)
     grid, inside = _grid(maps, SCORE_SIDE)
     moved = functional.grid_sample(moving[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
     one, other = (_parts(images - _blurred(images, SCORE_SIGMA)) for images in (fixed, moved))
     weight = _parts(inside.view_as(fixed))
     found = _correlation(one, other, weight)
-    usable = weight.mean(dim=2) >= 0.5
+    detailed = torch.maximum(one.std(dim=2), other.std(dim=2)) > LEAST_DETAIL
+    usable = (weight.mean(dim=2) >= 0.5) & detailed
     median = found.masked_fill(~usable, float("nan")).nanmedian(dim=1).values
-    return torch.where(usable.float().mean(dim=1) >= 0.5, median, 0.0)
+    return torch.where(usable.float().mean(dim=1) >= LEAST_PARTS, median, 0.0)
 
 
 def _parts(images: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """Train/test split and folds, made once, frozen in ``splits.json``, and read by everything else.
 
-Stratified by label and grouped by patient, so that no person is on two sides. The split is a function of
-the metadata alone, not of a script's --seed nor of which files can be read; the folds are a pure function of
-(splits, k).
+Stratified by label and grouped by patient, so that no person is on two sides. Where images of different patients
+show one picture (``twins``), a new split keeps these patients together, by a column of its own. It is a function of
+the metadata and of the twins, not of a script's --seed; the folds are a pure function of (splits, k).
 """
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,10 +18,13 @@ from common import paths
 from dataset.file_formats import SplitsBody, SplitsFile
 from dataset.image_ids import name_some
 from dataset.records import CHECK_COMMAND, Dataset
+from dataset.twins import TwinPair, conflict_flags, describe_twins, find_twins, name_pairs, unite_patients
 from utils import UserError, load_json, save_json, sha256_json
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 SPLIT_SEED = 42
@@ -27,6 +32,7 @@ TEST_FRACTION = 0.25  # of the labelled images; about 6,671 of the full set's 26
 TRAIN, VALIDATION, TEST, UNUSED = "train", "validation", "test", "unused"
 VALIDATION_PARTS = 10  # without folds, one tenth of the training images chooses the epoch
 COLUMNS = ["image_id", "patient", "label", "class", "role"]
+TWIN_GROUP = "twin_group"  # column of a split whose data have twins: patients, united if they share a picture
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class Splits:
     """The frozen split of a dataset.
 
     ``images``: image_id, patient, label, class, role, sorted by image_id; roles are "train" and "test", and
-    "unused" where the training images were reduced, "validation" where a fold was left out.
+    "unused" where the training images were reduced, "validation" where a fold was left out. ``twin_group`` is there
+    if the split was made for data with twins: twins are on one side, and in one fold.
     """
 
     images: pd.DataFrame
@@ -46,18 +53,22 @@ class Splits:
 
 
 # --- the split -------------------------------------------------------------------------------------
-def load_or_create_splits(dataset: Dataset, path: str | Path | None = None) -> Splits:
+def load_or_create_splits(
+    dataset: Dataset, path: str | Path | None = None, cache_dir: str | Path | None = None
+) -> Splits:
     """Read the frozen split of ``dataset`` from ``path`` (default ``<data-dir>/splits.json``), or make it.
 
-    Raises ``UserError`` if the file there was edited, or does not fit the dataset: it is never rebuilt
-    silently.
+    A new split looks for twins in the images, see ``twins.find_twins`` for time and ``cache_dir``. Raises
+    ``UserError`` if the file there was edited, or does not fit the dataset: it is never rebuilt silently.
     """
     import pandas as pd
 
     path = Path(path) if path is not None else dataset.data_dir / paths.SPLITS
     created = not path.is_file()
     if created:
-        content = make_splits(dataset)
+        if twins := find_twins(dataset.images, cache_dir):
+            log.info(f"{describe_twins(twins)}; the split keeps them together")
+        content = make_splits(dataset, twins)
         try:
             save_json(path, content)
         except OSError as error:
@@ -65,17 +76,20 @@ def load_or_create_splits(dataset: Dataset, path: str | Path | None = None) -> S
             raise UserError(f"{path} cannot be written ({why}); name another file with --splits") from None
     else:
         content = _read_splits(path)
-    images = pd.DataFrame(content["images"], columns=COLUMNS)
+    columns = [*COLUMNS, TWIN_GROUP] if TWIN_GROUP in content["images"][0] else COLUMNS
+    images = pd.DataFrame(content["images"], columns=columns)
     if not created:
         _check_fit(images, content["grouped_by"], dataset, path)
     return Splits(images, content["grouped_by"], content["seed"], content["sha256"], path, created)
 
 
-def make_splits(dataset: Dataset, seed: int = SPLIT_SEED) -> SplitsFile:
+def make_splits(dataset: Dataset, twins: Sequence[TwinPair] = (), seed: int = SPLIT_SEED) -> SplitsFile:
     """Make the content of ``splits.json``: the first of 4 stratified, grouped folds is the test set."""
     images = dataset.images[["image_id", "patient", "label", "class"]].sort_values("image_id")
+    if twins:
+        images[TWIN_GROUP] = unite_patients(images, twins)
     fold = _stratified_group_folds(images, round(1 / TEST_FRACTION), seed, "a test set")
-    images = images.assign(role=[TEST if number == 1 else TRAIN for number in fold])
+    images.insert(4, "role", [TEST if number == 1 else TRAIN for number in fold])
     content: SplitsBody = {
         "version": VERSION, "seed": seed, "test_fraction": TEST_FRACTION, "grouped_by": dataset.grouped_by,
         "images": cast("list[Any]", images.to_dict("records")),
@@ -98,7 +112,7 @@ def assign_validation_part(splits: Splits) -> pd.Series:
     If fewer than ten patients have (or do not have) pneumonia, the part is larger than a tenth.
     """
     train = splits.images[splits.images["role"] == TRAIN]
-    patients = min(group["patient"].nunique() for _, group in train.groupby("label"))
+    patients = min(_groups(group).nunique() for _, group in train.groupby("label"))
     return assign_folds(splits, max(2, min(VALIDATION_PARTS, patients)))
 
 
@@ -164,17 +178,41 @@ def describe_splits(splits: Splits) -> str:
     return f"split {splits.sha256[:12]} ({verb}: {splits.path}): " + "; ".join(sides)
 
 
+def twin_flags(dataset: Dataset, splits: Splits, k_folds: int = 0, cache_dir: str | Path | None = None) -> list[str]:
+    """Return red flags of twins: on two sides of the split, in different folds of ``k_folds``, of different labels."""
+    twins = find_twins(dataset.images, cache_dir)
+    flags = conflict_flags(twins)
+    role_of = dict(zip(splits.images["image_id"], splits.images["role"], strict=True))
+    learned = {TRAIN, VALIDATION}
+    if apart := [pair for pair in twins if TEST in (roles := {role_of[name] for name in pair.ids}) and roles & learned]:
+        flags.append(
+            f"{name_pairs(apart)} show one picture on both sides of the split, so test images have been seen in "
+            f"training; delete {splits.path.name} for a split that keeps them together"
+        )
+    folds = assign_folds(splits, k_folds).to_dict() if k_folds else {}
+    if apart := [pair for pair in twins if len({folds[name] for name in pair.ids if name in folds}) > 1]:
+        flags.append(
+            f"{name_pairs(apart)} show one picture in different folds, so validation images have been seen in training"
+        )
+    return flags
+
+
+def _groups(images: pd.DataFrame) -> pd.Series:
+    """Return what must stay together: the patient, or the group that united patients form."""
+    return images[TWIN_GROUP if TWIN_GROUP in images else "patient"]
+
+
 def _stratified_group_folds(images: pd.DataFrame, k: int, seed: int, what: str) -> list[int]:
     """Assign each row to fold 1..k, with equal label shares and whole patients (StratifiedGroupKFold)."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     for label, group in images.groupby("label"):
-        if (patients := group["patient"].nunique()) < k:
+        if (patients := _groups(group).nunique()) < k:
             kind = "positive" if label else "negative"
             raise UserError(f"{patients} patients with {kind} images are too few for {what}: at least {k} are needed")
     folds = [0] * len(images)
     splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
-    parts = splitter.split(images["image_id"], images["label"], images["patient"])
+    parts = splitter.split(images["image_id"], images["label"], _groups(images))
     for fold, (_, held_out) in enumerate(parts, start=1):
         for row in held_out:
             folds[row] = fold

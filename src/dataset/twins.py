@@ -1,0 +1,204 @@
+"""Twins: images of different patients or groups that show one picture, found once and kept in the cache.
+
+Candidates come from thumbnails (``near_copies``). A pair counts when both files, decoded anew at a larger size,
+fit onto each other (``registration``). Pairs are never chained on likeness alone: groups are connected confirmed pairs.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from common.progress import duration_in_words, progress_bar
+from dataset.images import decoder_version, read_image
+from dataset.pixel_cache import KEY_CHARACTERS, list_images
+from utils import UserError, hold_lock, load_json, save_json, sha256_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+SEARCH = 1  # version of the search; results in the cache depend on it
+THUMBNAIL, CONFIRMED_AT = 64, 256  # pixels
+# Of 719,164 pairs of RSNA images of different patients none scores above 0.67; of planted copies (JPEG, blur, shift
+# by 3 %, crop by 5 %, reduction to 64 pixels, mirrored) 99 % score above 0.92.
+SAME_PICTURE = 0.8
+LARGEST_GROUP = 20  # images; more that show one picture are a placeholder or a fault
+WORTH_SAYING = 5.0  # seconds
+
+_found: dict[str, list[list[int]]] = {}  # of this process, for --no-cache
+
+
+class TwinPair(NamedTuple):
+    """Two images that show one picture, and their labels."""
+
+    first: str
+    second: str
+    labels: tuple[int, int]
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        return self.first, self.second
+
+    def __str__(self) -> str:
+        return f"{self.first} and {self.second}"
+
+
+# --- search ----------------------------------------------------------------------------------------
+def find_twins(images: pd.DataFrame, cache_dir: str | Path | None, workers: int = 4) -> list[TwinPair]:
+    """Find pairs of ``images`` (image_id, patient, label, path) of different patients that show one picture.
+
+    Unreadable and missing images do not take part. The search takes minutes for thousands of images; its result
+    is kept below ``cache_dir`` (None: only while the process runs) under the key of the files' states.
+    """
+    table = images.sort_values("image_id")
+    files = list(table["path"])
+    key = sha256_json([list_images(files, THUMBNAIL, decoder_version()).key, CONFIRMED_AT, SEARCH])[:KEY_CHARACTERS]
+    if key not in _found:
+        _found[key] = _from_cache(files, cache_dir, key, workers)
+    ids, patients, labels = (table[column].tolist() for column in ("image_id", "patient", "label"))
+    return [
+        TwinPair(ids[one], ids[other], (int(labels[one]), int(labels[other])))
+        for one, other in _found[key]
+        if patients[one] != patients[other]
+    ]
+
+
+def _from_cache(files: Sequence[Path], cache_dir: str | Path | None, key: str, workers: int) -> list[list[int]]:
+    """Return pairs of rows of ``files``, from the cache or searched."""
+    file = Path(cache_dir) / "twins" / f"{key}.json" if cache_dir is not None else None
+    try:
+        with hold_lock(file.with_name("lock"), "waiting for another search for twins") if file else nullcontext():
+            if file and (kept := _read(file, len(files))) is not None:
+                return kept
+            pairs = _search(files, workers)
+            if file:
+                save_json(file, {"n_images": len(files), "pairs": pairs})
+            return pairs
+    except OSError:  # the cache cannot be used
+        return _search(files, workers)
+
+
+def _read(file: Path, n_images: int) -> list[list[int]] | None:
+    """Read pairs; None if the file is not there or damaged."""
+    try:
+        content: Any = load_json(file)
+        pairs = [[int(one), int(other)] for one, other in content["pairs"]]
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+    return pairs if all(0 <= row < n_images for pair in pairs for row in pair) else None
+
+
+def _search(files: Sequence[Path], workers: int) -> list[list[int]]:
+    import numpy as np
+
+    started = time.monotonic()
+    decoded = _decode(files, THUMBNAIL, workers, "thumbnails, to find twins")
+    rows = np.array([row for row, pixels in enumerate(decoded) if pixels is not None], dtype=int)
+    if len(rows) < 2:
+        return []
+    from dataset.near_copies import find_copies
+
+    found = find_copies(np.stack([decoded[row] for row in rows]), desc="searching for twins")
+    pairs = _confirm(files, rows[found.rows], found.mirrored, workers)
+    if (seconds := time.monotonic() - started) > WORTH_SAYING:
+        log.info(f"{len(rows):,} images searched for twins in {duration_in_words(seconds)}")
+    return pairs
+
+
+def _decode(files: Sequence[Path], side: int, workers: int, desc: str) -> list[np.ndarray | None]:
+    """Decode to uint8 [side, side]; None where a file cannot be read."""
+
+    def read(file: Path) -> np.ndarray | None:
+        try:
+            return read_image(file, side)
+        except (OSError, ValueError):  # said by those who need the image
+            return None
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        return list(progress_bar(pool.map(read, files), total=len(files), desc=desc, unit="img", disable=not files))
+
+
+def _confirm(files: Sequence[Path], pairs: np.ndarray, mirrored: np.ndarray, workers: int) -> list[list[int]]:
+    """Return those of ``pairs`` [P, 2] whose files, decoded anew, show one picture."""
+    import numpy as np
+
+    from dataset.registration import match_scores
+
+    confirmed = set()
+    for start in range(0, len(pairs), 256):
+        part, flipped = pairs[start : start + 256], mirrored[start : start + 256]
+        rows = np.unique(part)
+        pixels = dict(zip(rows, _decode([files[row] for row in rows], CONFIRMED_AT, workers, "twins"), strict=True))
+        kept = [place for place, pair in enumerate(part) if all(pixels[row] is not None for row in pair)]
+        if not kept:
+            continue
+        one = np.stack([pixels[part[place, 0]][:, :: -1 if flipped[place] else 1] for place in kept])
+        other = np.stack([pixels[part[place, 1]] for place in kept])
+        same = match_scores(one, other) >= SAME_PICTURE
+        confirmed |= {tuple(part[place].tolist()) for place, is_same in zip(kept, same, strict=True) if is_same}
+    return [list(pair) for pair in sorted(confirmed)]
+
+
+# --- groups ----------------------------------------------------------------------------------------
+def unite_patients(images: pd.DataFrame, pairs: Sequence[TwinPair]) -> pd.Series:
+    """Return the group of each of ``images`` (image_id, patient): its patient, twins' patients united.
+
+    A united group has the name of its first patient. Raises ``UserError`` if more than ``LARGEST_GROUP`` images
+    show one picture.
+    """
+    if len(largest := largest_group(pairs)) > LARGEST_GROUP:
+        raise UserError(
+            f"{len(largest)} images of different patients show one picture ({', '.join(largest[:3])}, ...): they are "
+            f"no X-rays of {len(largest)} people; remove all but one of them from the metadata"
+        )
+    patient_of = dict(zip(images["image_id"], images["patient"], strict=True))
+    members = _connected([(patient_of[pair.first], patient_of[pair.second]) for pair in pairs])
+    first_of = {patient: group[0] for group in members for patient in group}
+    return images["patient"].map(lambda patient: first_of.get(patient, patient))
+
+
+def largest_group(pairs: Sequence[TwinPair]) -> list[str]:
+    """Return the ids of the largest group of images that show one picture, sorted; [] without twins."""
+    return max(_connected([pair.ids for pair in pairs]), key=len, default=[])
+
+
+def _connected(pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """Return the connected components of a graph, each sorted."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not pairs:
+        return []
+    names, places = np.unique(np.array(pairs), return_inverse=True)
+    one, other = places.reshape(-1, 2).T
+    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(names),) * 2)
+    count, member = connected_components(graph, directed=False)
+    return [sorted(names[member == group].tolist()) for group in range(count)]
+
+
+def describe_twins(pairs: Sequence[TwinPair]) -> str:
+    """Say how many twins there are: "2 pairs of images of different patients show one picture (a and b, ...)"."""
+    largest = len(largest_group(pairs))
+    return f"{name_pairs(pairs)} of different patients show one picture; the largest group has {largest} images"
+
+
+def name_pairs(pairs: Sequence[TwinPair], limit: int = 3) -> str:
+    """Write "2 pairs of images (a and b, c and d)"."""
+    more = ", ..." if len(pairs) > limit else ""
+    count = f"{len(pairs):,} pair{'s' if len(pairs) != 1 else ''} of images"
+    return f"{count} ({', '.join(map(str, pairs[:limit]))}{more})"
+
+
+def conflict_flags(pairs: Sequence[TwinPair]) -> list[str]:
+    """Return a red flag if twins have different labels."""
+    odd = [pair for pair in pairs if pair.labels[0] != pair.labels[1]]
+    return [f"{name_pairs(odd)} show one picture but have different labels; correct the labels"] if odd else []
