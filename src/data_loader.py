@@ -32,7 +32,7 @@ from dataset.picture_checks import check_pictures
 from dataset.picture_facts import PictureFacts, facts_from, facts_table, read_and_measure
 from dataset.pixel_cache import count_missing, load_pixels
 from dataset.records import CHECK_COMMAND, load_dataset, load_official_test
-from dataset.splits import describe_splits, load_or_create_splits
+from dataset.splits import describe_splits, load_or_create_splits, twin_flags
 from utils import UserError
 
 if TYPE_CHECKING:
@@ -309,7 +309,8 @@ def main(argv: list[str] | None = None) -> None:
     keep_run_log(paths.METRICS_DIR)
     log.info("\n".join(describe_dataset(dataset)))
 
-    splits = load_or_create_splits(dataset, args.splits)
+    cache_dir = cache_folder(args.no_cache, args.cache_dir)
+    splits = load_or_create_splits(dataset, args.splits, cache_dir)
     log.info(describe_splits(splits))
     if official is None:
         log.info(f"official test set: {paths.TEST_METADATA} is not there")
@@ -318,12 +319,13 @@ def main(argv: list[str] | None = None) -> None:
         log.info(f"official test set: {len(official.images):,} images, {state}")
         for note in official.notes:
             log.info(f"note: {note}")
+    dataset.red_flags.extend(twin_flags(dataset, splits, cache_dir=cache_dir))
     dataset.log_findings()
 
     def decode(records: pd.DataFrame, what: str) -> ImageSet:
         return load_images(
             records, args.image_size, workers=args.workers, skip_bad=True, desc=f"checking {what}",
-            cache_dir=cache_folder(args.no_cache, args.cache_dir), bits=args.bits,
+            cache_dir=cache_dir, bits=args.bits,
         )  # fmt: skip
 
     images = decode(dataset.images, "labelled images")

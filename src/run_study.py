@@ -27,6 +27,7 @@ from common.logs import keep_run_log
 from common.options import add_options, flags_set_by_study
 from common.output_folders import check_folders
 from common.progress import duration_in_words
+from dataset.options import cache_folder
 from gan.options import OPTIONS as GAN_OPTIONS
 from gan.options import read_settings
 from gan.settings import Settings
@@ -216,7 +217,7 @@ def main(argv: list[str] | None = None) -> None:
     from studies.learning_curve import check_points, find_points
 
     dataset = load_dataset(args.data_dir, args.patient_map, args.patient_column)
-    splits = load_or_create_splits(dataset, args.splits)
+    splits = load_or_create_splits(dataset, args.splits, cache_folder(args.no_cache, args.cache_dir))
     log.info(describe_splits(splits))
     parts = plan_parts(
         splits,

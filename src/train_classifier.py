@@ -246,7 +246,7 @@ def estimate_time(args: argparse.Namespace, treatment: Treatment) -> str:
     from synthetic.folders import existing_images
 
     dataset = load_dataset(args.data_dir, args.patient_map, args.patient_column)
-    splits = load_or_create_splits(dataset, args.splits)
+    splits = load_or_create_splits(dataset, args.splits, cache_folder(args.no_cache, args.cache_dir))
     if args.train_fraction < 1:
         splits = reduce_training(splits, args.train_fraction)
     train, scored = select(dataset, splits, TRAIN), [select(dataset, splits, TEST)]

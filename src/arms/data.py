@@ -33,6 +33,7 @@ from dataset.splits import (
     load_or_create_splits,
     reduce_training,
     select,
+    twin_flags,
 )
 from synthetic.folders import SyntheticSet, join_folders, load_synthetic, resolution_flag
 from synthetic.leak_checks import extra_patients_flag, known_patients
@@ -172,11 +173,12 @@ def load_arm_data(options: DataOptions, use: SyntheticUse, check_split: Callable
     ``check_split`` is called with the SHA-256 of the split before anything is decoded.
     """
     dataset = load_dataset(options.data_dir, options.patient_map, options.patient_column)
-    splits = load_or_create_splits(dataset, options.splits)
+    splits = load_or_create_splits(dataset, options.splits, options.cache_dir)
     if check_split:
         check_split(splits.sha256)
     if options.train_fraction < 1:
         splits = reduce_training(splits, options.train_fraction)
+    dataset.red_flags.extend(twin_flags(dataset, splits, options.k_folds, options.cache_dir))
     log.info(describe_splits(splits))
     dataset.log_findings()
     official = load_official_test(options.data_dir, options.patient_map, options.patient_column)

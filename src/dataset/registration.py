@@ -21,14 +21,26 @@ LARGEST_STEP = 0.06  # half sides
 START_SHIFT = 3  # pixels of 32: 9 % of the side in either direction
 BAND = (0.7, 3.0)  # sigmas in pixels, between which the map is fitted
 SCORE_SIDE, SCORE_SIGMA = 64, 1.5  # details finer than 1.5 of 64 pixels are compared
+# Of 719,164 pairs of RSNA images of different patients none scores above 0.67 at 64 pixels, 0.41 at 128; of pairs of
+# 700 made-up chests, which differ less, none above 0.90 and 0.78.
+SAME, SAME_GRAIN = 0.92, 0.75
 PROMISING = 0.45  # score after the coarsest fit; below it, finer fits are not tried
 PARTS = 8  # parts of the image along each side
 LEAST_DETAIL, LEAST_PARTS = 0.25, 0.25  # gray levels in a part that counts; share of parts that must count
 BATCH = 128  # pairs at once: 200 MB at 128 pixels
 
 
-def match_scores(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Score pairs of images uint8 [K, S, S] and [K, T, T], row by row: float32 [K], -1 to 1.
+def show_same_picture(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return which pairs of images uint8 [K, S, S] and [K, T, T], S and T at least 128, show one picture: bool [K].
+
+    Their details agree at 64 pixels and, less strictly, those twice as fine. No pair of RSNA images of different
+    patients comes near both; made-up chests can be alike at 64 pixels, but not in their grain.
+    """
+    return (match_scores(a, b) >= SAME) & (match_scores(a, b, SIDES[-1]) >= SAME_GRAIN)
+
+
+def match_scores(a: np.ndarray, b: np.ndarray, side: int = SCORE_SIDE) -> np.ndarray:
+    """Score pairs of images uint8 [K, S, S] and [K, T, T] at ``side`` pixels, row by row: float32 [K], -1 to 1.
 
     The median over 8 x 8 parts of the correlation of fine details, after registration. 1: the same picture,
     whatever its brightness; a copy that was compressed, blurred, shifted or cropped a little stays above 0.8.
@@ -38,21 +50,21 @@ def match_scores(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     for start in range(0, len(a), BATCH):
         part = slice(start, start + BATCH)
         one, other = (torch.from_numpy(np.asarray(images[part], dtype=np.float32)) for images in (a, b))
-        scores[part] = _scores_of_batch(one, other).numpy()
+        scores[part] = _scores_of_batch(one, other, side).numpy()
     return scores
 
 
-def _scores_of_batch(a: Tensor, b: Tensor) -> Tensor:
+def _scores_of_batch(a: Tensor, b: Tensor, score_side: int) -> Tensor:
     """Score pairs [K] after registration at the coarsest size, and the promising ones at all sizes."""
     maps = _fit_at(*_bands(a, b, SIDES[0]), None)
-    scores = _scores(a, b, maps)
+    scores = _scores(a, b, maps, SCORE_SIDE)
     promising = scores >= PROMISING
     if promising.any():
         a, b, maps = a[promising], b[promising], maps[promising]
         finest = max(SCORE_SIDE, min(a.shape[-1], b.shape[-1]))
         for side in (side for side in SIDES[1:] if side <= finest):
             maps = _fit_at(*_bands(a, b, side), maps)
-        scores[promising] = _scores(a, b, maps)
+        scores[promising] = _scores(a, b, maps, score_side)
     return scores
 
 
@@ -135,10 +147,10 @@ def _correlation(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
 
 
 # --- comparison ------------------------------------------------------------------------------------
-def _scores(a: Tensor, b: Tensor, maps: Tensor) -> Tensor:
+def _scores(a: Tensor, b: Tensor, maps: Tensor, side: int) -> Tensor:
     """Return the median correlation of fine details, over the parts that overlap by half and have details: [K]."""
-    fixed, moving = _resized(a, SCORE_SIDE), _resized(b, SCORE_SIDE)
-    grid, inside = _grid(maps, SCORE_SIDE)
+    fixed, moving = _resized(a, side), _resized(b, side)
+    grid, inside = _grid(maps, side)
     moved = functional.grid_sample(moving[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
     one, other = (_parts(images - _blurred(images, SCORE_SIGMA)) for images in (fixed, moved))
     weight = _parts(inside.view_as(fixed))

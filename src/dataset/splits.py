@@ -183,14 +183,15 @@ def twin_flags(dataset: Dataset, splits: Splits, k_folds: int = 0, cache_dir: st
     twins = find_twins(dataset.images, cache_dir)
     flags = conflict_flags(twins)
     role_of = dict(zip(splits.images["image_id"], splits.images["role"], strict=True))
-    learned = {TRAIN, VALIDATION}
-    if apart := [pair for pair in twins if TEST in (roles := {role_of[name] for name in pair.ids}) and roles & learned]:
+    roles_of = {pair: {role_of[name] for name in pair.ids} - {UNUSED} for pair in twins}
+    if apart := [pair for pair, roles in roles_of.items() if TEST in roles and len(roles) > 1]:
         flags.append(
             f"{name_pairs(apart)} show one picture on both sides of the split, so test images have been seen in "
             f"training; delete {splits.path.name} for a split that keeps them together"
         )
     folds = assign_folds(splits, k_folds).to_dict() if k_folds else {}
-    if apart := [pair for pair in twins if len({folds[name] for name in pair.ids if name in folds}) > 1]:
+    places = {pair: {folds[name] for name in pair.ids if name in folds} for pair in twins}
+    if apart := [pair for pair in twins if len(places[pair]) > 1 or roles_of[pair] == {TRAIN, VALIDATION}]:
         flags.append(
             f"{name_pairs(apart)} show one picture in different folds, so validation images have been seen in training"
         )

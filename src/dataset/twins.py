@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common.progress import duration_in_words, progress_bar
+from dataset.image_list import list_images
 from dataset.images import decoder_version, read_image
-from dataset.pixel_cache import KEY_CHARACTERS, list_images
+from dataset.pixel_cache import KEY_CHARACTERS
 from utils import UserError, hold_lock, load_json, save_json, sha256_json
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ log = logging.getLogger(__name__)
 
 SEARCH = 1  # version of the search; results in the cache depend on it
 THUMBNAIL, CONFIRMED_AT = 64, 256  # pixels
-# Of 719,164 pairs of RSNA images of different patients none scores above 0.67; of planted copies (JPEG, blur, shift
-# by 3 %, crop by 5 %, reduction to 64 pixels, mirrored) 99 % score above 0.92.
-SAME_PICTURE = 0.8
 LARGEST_GROUP = 20  # images; more that show one picture are a placeholder or a fault
 WORTH_SAYING = 5.0  # seconds
 
@@ -130,7 +128,7 @@ def _confirm(files: Sequence[Path], pairs: np.ndarray, mirrored: np.ndarray, wor
     """Return those of ``pairs`` [P, 2] whose files, decoded anew, show one picture."""
     import numpy as np
 
-    from dataset.registration import match_scores
+    from dataset.registration import show_same_picture
 
     confirmed = set()
     for start in range(0, len(pairs), 256):
@@ -142,7 +140,7 @@ def _confirm(files: Sequence[Path], pairs: np.ndarray, mirrored: np.ndarray, wor
             continue
         one = np.stack([pixels[part[place, 0]][:, :: -1 if flipped[place] else 1] for place in kept])
         other = np.stack([pixels[part[place, 1]] for place in kept])
-        same = match_scores(one, other) >= SAME_PICTURE
+        same = show_same_picture(one, other)
         confirmed |= {tuple(part[place].tolist()) for place, is_same in zip(kept, same, strict=True) if is_same}
     return [list(pair) for pair in sorted(confirmed)]
 

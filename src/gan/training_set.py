@@ -1,4 +1,4 @@
-"""The images that a GAN learns from: chosen and decoded. Test images are never read."""
+"""The images that a GAN learns from: chosen and decoded. Test images are looked at only to find their twins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from common.distributed import check_batch_size, process_count
 from data_loader import LABELLED, ImageSet, judge_pictures, load_images
 from dataset.patients import grouping_sentence
 from dataset.records import Dataset, load_dataset
-from dataset.splits import TRAIN, Splits, describe_splits, load_or_create_splits, select, training_part
+from dataset.splits import TRAIN, Splits, describe_splits, load_or_create_splits, select, training_part, twin_flags
 from gan.settings import CLASS_NAMES, ImageChoice, Schedule
 from synthetic.folders import few_images_flags
 from utils import UserError, as_tensor, derive_seed, load_checkpoint
@@ -51,7 +51,7 @@ class TrainingSet:
 def training_part_of(choice: ImageChoice) -> tuple[Dataset, Splits]:
     """Read the dataset, and its split with the training images that --train-fraction and --fold leave."""
     dataset = load_dataset(choice.data_dir, choice.patient_map, choice.patient_column)
-    splits = load_or_create_splits(dataset, choice.splits)
+    splits = load_or_create_splits(dataset, choice.splits, choice.cache)
     return dataset, training_part(splits, choice.train_fraction, choice.fold, choice.k_folds)
 
 
@@ -139,6 +139,7 @@ def _require_classes(records: pd.DataFrame) -> None:
 def load_training_set(choice: ImageChoice, device: torch.device) -> TrainingSet:
     """Decode the chosen images; raises ``UserError`` if there are fewer than two."""
     dataset, splits = training_part_of(choice)
+    dataset.red_flags.extend(twin_flags(dataset, splits, cache_dir=choice.cache))
     log.info(describe_splits(splits))
     records, held = records_to_learn_from(choice, dataset, splits)
     images = _decode(choice, records)

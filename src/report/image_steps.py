@@ -102,7 +102,7 @@ def look_at_images(options: ImageOptions, arms: Mapping[str, Arm], outcome: Outc
         outcome.without(f"{what}: {public_path(options.data_dir)} holds no dataset", remedy)
         return ImageResults()
     dataset = load_dataset(options.data_dir, options.patient_map, options.patient_column)
-    splits = load_or_create_splits(dataset, options.splits)
+    splits = load_or_create_splits(dataset, options.splits, options.cache_dir)
     stated = {flag for arm in arms.values() if arm.metrics for flag in arm.metrics["red_flags"]}
     outcome.warnings += [f"data: {flag}" for flag in dataset.red_flags if flag not in stated]
     draw_heat_maps(options, arms, dataset, outcome)

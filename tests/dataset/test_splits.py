@@ -1,3 +1,4 @@
+import csv
 import json
 import random
 
@@ -6,6 +7,7 @@ import pytest
 
 from common import paths
 from conftest import COLUMNS, metadata_row, write_csv
+from dataset import twins
 from dataset.records import load_dataset
 from dataset.splits import (
     TEST,
@@ -16,10 +18,13 @@ from dataset.splits import (
     assign_validation_part,
     leave_out_fold,
     load_or_create_splits,
+    make_splits,
     reduce_training,
     select,
     training_part,
+    twin_flags,
 )
+from dataset.twins import find_twins
 from utils import UserError
 
 
@@ -181,3 +186,89 @@ def test_each_fold_is_left_out_once_with_all_its_patients(dataset):
 def test_the_whole_training_part_is_the_split_itself(dataset):
     splits = load_or_create_splits(dataset)
     pd.testing.assert_frame_equal(training_part(splits, 1.0, None, None).images, splits.images)
+
+
+# --- twins -----------------------------------------------------------------------------------------
+@pytest.fixture
+def with_twins(make_dataset):
+    """A data folder without a patient map where images 0 to 9 come again under other ids, two of them changed."""
+    import numpy as np
+    from PIL import Image
+
+    def make(copies=10, times=1, other_label=False):
+        data_dir = make_dataset(n=64, with_map=False)
+        rows = list(csv.DictReader((data_dir / paths.TRAIN_METADATA).open()))
+        folder = paths.training_images(data_dir)
+        for copy in range(copies):
+            original = np.asarray(Image.open(folder / f"img-{copy:04d}.png"))
+            row = next(row for row in rows if row["patientId"] == f"img-{copy:04d}")
+            for time in range(times):
+                name = f"copy-{copy}-{time}"
+                changed = {8: original[:, ::-1], 9: (original * 0.8).astype(np.uint8)}.get(copy, original)
+                Image.fromarray(changed).save(folder / f"{name}.png")
+                rows.append(row | {"patientId": name})
+                if other_label:
+                    rows[-1] |= metadata_row(name, "Normal" if row["Target"] == "1" else "Lung Opacity")
+        write_csv(data_dir / paths.TRAIN_METADATA, rows, COLUMNS)
+        return load_dataset(data_dir)
+
+    return make
+
+
+def pairs_of(splits):
+    role = splits.images.set_index("image_id")["role"]
+    return [(role[f"img-{copy:04d}"], role[f"copy-{copy}-0"]) for copy in range(10)]
+
+
+def test_twins_fall_on_one_side_of_a_new_split_and_in_one_fold(with_twins, tmp_path):
+    dataset = with_twins()
+    splits = load_or_create_splits(dataset, cache_dir=tmp_path / "cache")
+    assert all(one == other for one, other in pairs_of(splits))
+    again = load_or_create_splits(dataset)
+    pd.testing.assert_frame_equal(splits.images, again.images)
+    assert list(again.images)[-1] == "twin_group" and (again.images["patient"] == again.images["image_id"]).all()
+    folds = assign_folds(again, 3)
+    for copy in range(10):
+        assert folds.get(f"img-{copy:04d}") == folds.get(f"copy-{copy}-0")
+    assert twin_flags(dataset, again, 3) == []
+
+
+def test_an_existing_split_stays_and_its_separated_twins_are_flagged(with_twins, tmp_path):
+    dataset = with_twins(other_label=True)
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps(make_splits(dataset)))
+    before = path.read_bytes()
+    splits = load_or_create_splits(dataset, path)
+    assert path.read_bytes() == before and not splits.created
+    assert any(one != other for one, other in pairs_of(splits))
+    labels, sides, folds = twin_flags(dataset, splits, 3)
+    assert labels.startswith("10 pairs of images (") and "different labels" in labels
+    assert "both sides of the split" in sides and "different folds" in folds
+
+
+def test_without_twins_the_split_has_no_column_for_them(make_dataset, tmp_path):
+    dataset = load_dataset(make_dataset(n=64, with_map=False))
+    splits = load_or_create_splits(dataset, tmp_path / "s.json")
+    assert json.loads((tmp_path / "s.json").read_text()) == make_splits(dataset)
+    assert "twin_group" not in splits.images and twin_flags(dataset, splits, 3) == []
+
+
+def test_found_twins_are_kept_in_the_cache(with_twins, tmp_path, monkeypatch):
+    dataset = with_twins(copies=2)
+    found = find_twins(dataset.images, tmp_path)
+    assert [pair.ids for pair in found] == [("copy-0-0", "img-0000"), ("copy-1-0", "img-0001")]
+    twins._found.clear()
+    monkeypatch.setattr(twins, "_search", None)  # would fail
+    assert find_twins(dataset.images, tmp_path) == found
+
+
+def test_too_many_images_of_one_picture_are_refused(with_twins):
+    dataset = with_twins(copies=1, times=20)
+    with pytest.raises(UserError, match="21 images of different patients show one picture"):
+        load_or_create_splits(dataset)
+
+
+def test_images_of_one_patient_are_no_twins(with_twins):
+    dataset = with_twins(copies=3)
+    images = dataset.images.assign(patient="somebody")
+    assert find_twins(images, None) == [] and len(find_twins(dataset.images, None)) == 3

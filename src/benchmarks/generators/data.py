@@ -96,7 +96,7 @@ def load_benchmark_data(
 ) -> BenchmarkData:  # fmt: skip
     """Decode the images of the training split; raises ``UserError`` if too few are held out."""
     dataset = load_dataset(data_dir, patient_map, patient_column)
-    frozen = load_or_create_splits(dataset, splits)
+    frozen = load_or_create_splits(dataset, splits, cache_dir)
     parts = training_part(frozen, 1.0, fold, K_FOLDS)
     learned, heldout = (
         load_images(
