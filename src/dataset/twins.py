@@ -14,11 +14,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from common.locks import hold_lock
 from common.progress import duration_in_words, progress_bar
 from dataset.image_list import list_images
 from dataset.images import decoder_version, read_image
 from dataset.pixel_cache import KEY_CHARACTERS
-from utils import UserError, hold_lock, load_json, save_json, sha256_json
+from utils import UserError, load_json, save_json, sha256_json
 
 if TYPE_CHECKING:
     import numpy as np
