@@ -260,3 +260,25 @@ def test_the_whole_small_run_in_ascii_below_a_folder_with_an_umlaut(optimize, tm
         done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True)
         assert done.returncode == 0 and b"Traceback" not in done.stderr, (script, done.stderr[-2000:])
     assert "Röntgen" in (folder / "r/analysis/comparison_report.txt").read_text(encoding="utf-8")
+
+
+# --- folders that are written to -------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("script", "flags", "wrong"),
+    [
+        ("train_classifier", ["--results-dir", "taken/x"], "--results-dir taken/x"),
+        ("train_classifier", ["--figures-dir", "taken"], "--figures-dir taken"),
+        ("train_gan", ["--model-dir", "taken"], "--model-dir taken"),
+        ("make_phantom_dataset", ["--output-dir", "taken"], "--output-dir taken"),
+        ("analyze_results", ["--analysis-dir", "taken"], "--analysis-dir taken"),
+        ("run_pipeline", ["--output-dir", "taken"], "--output-dir taken"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(script, flags, wrong, tmp_path):
+    (tmp_path / "taken").touch()
+    done = subprocess.run([sys.executable, SRC / f"{script}.py", *flags], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: {wrong}: no file can be written there (taken is a file); give another folder, or mend this one\n"
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["taken"], "nothing is made"
