@@ -75,7 +75,7 @@ def has_ended(pid: int) -> bool:
     """Whether a killed process ends within seconds; it may then wait for somebody to ask how it ended."""
     status = Path(f"/proc/{pid}/stat")
     for _ in range(200):
-        if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
+        if not status.exists() or status.read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z":
             return True
         time.sleep(0.05)
     return False

@@ -79,7 +79,7 @@ def forked(arguments: list[str], halt_in: str | None = None, number: int = 0) ->
     if (pid := os.fork()) == 0:
         code = 1
         try:
-            with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
                 sys.stderr = nowhere
                 try:
                     child(arguments, tell, halt_in, number)

@@ -48,7 +48,7 @@ def training_ids(data_dir: Path) -> list[str]:
 
 
 def write_list(path: Path, lines: list[str]) -> Path:
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 

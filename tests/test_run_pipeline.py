@@ -108,7 +108,7 @@ def test_the_demo_writes_everything_that_is_promised(in_tmp, monkeypatch, capfd)
     for file in Path("demo/results").rglob("*.png"):
         with Image.open(file) as image:
             image.verify()
-    augmented = json.loads(Path("demo/results/metrics/augmented_cv_summary.json").read_text())
+    augmented = json.loads(Path("demo/results/metrics/augmented_cv_summary.json").read_text(encoding="utf-8"))
     assert augmented["contaminated"] is True
     run_pipeline.main(["--demo"])
     assert capfd.readouterr().out.count("already finished") == 8

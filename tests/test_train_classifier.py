@@ -158,7 +158,7 @@ class TestBaselineWithFolds:
             "--figures-dir",
             "again",
         )
-        assert Path("again/baseline_test_predictions.csv").read_text() == before
+        assert Path("again/baseline_test_predictions.csv").read_text(encoding="utf-8") == before
 
 
 class TestFeaturesComputedOnce:

@@ -19,7 +19,7 @@ start = time.perf_counter()
 process = subprocess.Popen(sys.argv[2:])
 _, status, usage = os.wait4(process.pid, 0)
 numbers = (time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
-with open(sys.argv[1], "w") as report:
+with open(sys.argv[1], "w", encoding="utf-8") as report:
     print(os.waitstatus_to_exitcode(status), *numbers, file=report)
 """
 

@@ -273,7 +273,7 @@ def make_weights(file: Path) -> None:
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="") as stream:
+    with file.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 

@@ -132,7 +132,7 @@ def judge_pixels(case: Case) -> str | None:
 
 # --- predictions and metrics -----------------------------------------------------------------------
 def look_at_comparison() -> dict[str, Any]:
-    return json.loads(Path("results/analysis/comparison.json").read_text())
+    return json.loads(Path("results/analysis/comparison.json").read_text(encoding="utf-8"))
 
 
 def only_numbers() -> None:

@@ -158,7 +158,7 @@ def _become(run: Run, moment: Moment | None, counter: mmap.mmap, output: Path, f
         _watch_files(counter, moment if moment and moment.operation is not None else None)
         code = _exit_code(run.script)
         if code == 0 and run.look is not None:
-            facts.write_text(json.dumps(run.look()))
+            facts.write_text(json.dumps(run.look()), encoding="utf-8")
     except BaseException:
         traceback.print_exc()
     finally:
@@ -317,7 +317,7 @@ def kaggle_server(archive: bytes, mapping: bytes, delay: float) -> Iterator[dict
 
     port, parent = mmap.mmap(-1, 8), os.getpid()
     if (pid := os.fork()) == 0:
-        with Path(os.devnull).open("w") as nowhere:  # clients that are killed make it complain
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:  # clients that are killed make it complain
             sys.stderr = nowhere
             state = KaggleServer(archives=[archive], mapping=mapping, delay=delay)
             state.start()

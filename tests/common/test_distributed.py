@@ -245,9 +245,9 @@ def test_two_processes_generate_the_images_of_one(in_tmp):
 
 def child_of_rank(launcher: int, rank: int) -> int | None:
     """The process id of a rank that torchrun has started."""
-    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text(encoding="utf-8").split()
     for child in map(int, children):
-        if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_text().split("\0"):
+        if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_text(encoding="utf-8").split("\0"):
             return child
     return None
 

@@ -41,7 +41,7 @@ def steps(option: str = "x") -> list[Step]:
 
 
 def calls() -> list[str]:
-    return Path("calls.txt").read_text().splitlines()
+    return Path("calls.txt").read_text(encoding="utf-8").splitlines()
 
 
 LOG = Path("results/pipeline.json")
@@ -58,7 +58,7 @@ def test_logs_of_all_steps_lie_beside_the_results_of_the_sequence(stubs):
     script = "import os, pathlib; pathlib.Path('a.txt').write_text(os.environ['RUN_LOGS_DIR'])"
     (stubs / "src" / "one.py").write_text(script)
     run_steps(steps()[:1], LOG)
-    assert Path("a.txt").read_text() == str(Path("results/logs"))
+    assert Path("a.txt").read_text(encoding="utf-8") == str(Path("results/logs"))
 
 
 def test_finished_steps_are_skipped(stubs, capfd):

@@ -84,7 +84,7 @@ def test_a_failure_takes_the_place_of_nothing(results, setup, judge, tmp_path, c
     measure_units([here], setup, judge, results, "peers", again=False)
     before = load_json(results.file)["rows"]
     images = benchmark_paths.made_images(setup.folder(here)).read_bytes()
-    Path(here.contender.driver).write_text(DRIVER.format(body=BODIES["fails"]))
+    Path(here.contender.driver).write_text(DRIVER.format(body=BODIES["fails"]), encoding="utf-8")
     measure_units([here], setup, judge, results, "peers", again=True)
     assert load_json(results.file)["rows"] == before and "the finished row stays" in capsys.readouterr().out
     assert benchmark_paths.made_images(setup.folder(here)).read_bytes() == images
