@@ -35,6 +35,7 @@ from dataset.splits import (
     select,
     twin_flags,
 )
+from synthetic.copy_checks import copy_flags
 from synthetic.folders import SyntheticSet, join_folders, load_synthetic, resolution_flag
 from synthetic.leak_checks import extra_patients_flag, known_patients
 from utils import UserError, public_path
@@ -218,6 +219,8 @@ def load_arm_data(options: DataOptions, use: SyntheticUse, check_split: Callable
     train_folds = folds.loc[train.records["image_id"]].to_numpy()
     data = ArmData(dataset, splits, train, test, unlabelled, synthetic, decoded, train_folds, use)
     dataset.red_flags.extend(_judge_pictures(data, options))
+    for fold, flags in copy_flags(decoded, test, train, train_folds, use.allow_unverified, options.cache_dir).items():
+        synthetic[fold].red_flags.extend(flags)
     return data
 
 
