@@ -32,6 +32,7 @@ class Case:
     words: str
     facts: Any
     usual: Any
+    said: str = ""
 
 
 def same(case: Case) -> str | None:
@@ -123,8 +124,10 @@ def judge_pixels(case: Case) -> str | None:
     """Pixels are those of the original, unless a chunk was changed with a fitting checksum: then as Pillow has them."""
     if case.facts == case.usual:
         return None
-    if "12 bits" in case.words:
-        return "12-bit values in 16 bits were taken as they are"
+    if "12 bits" in case.words:  # all files are refused; one of many must be named
+        named = "RED FLAG" in case.said and "gray values" in case.said
+        flagged = any("gray values" in flag for flag in case.facts.get("flags", ()))
+        return None if named or flagged else "12-bit values in 16 bits were taken as they are, without a word"
     if case.words.startswith("chunk") and "changed" in case.words:
         return None  # no reader can know
     return "other pixels"

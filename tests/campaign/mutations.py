@@ -74,7 +74,7 @@ def trial(
     else:
         file.write_bytes(mutated)
     ended = execute(run_of(reader, work), limit=LIMIT)
-    outcome, detail = judge(ended, reader, Case(original, mutated, words, ended.facts, usual))
+    outcome, detail = judge(ended, reader, Case(original, mutated, words, ended.facts, usual, ended.said))
     return {
         "what": "mutation", "number": number, "kind": reader.kind, "mutation": words, "outcome": outcome,
         "detail": detail, "exit": ended.code,
