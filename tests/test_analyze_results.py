@@ -596,6 +596,10 @@ def test_predictions_of_another_run_are_noticed(tmp_path):
         changed = arm.predictions.assign(**changes)
         (warning,) = warnings_of([Arm(arm.name, arm.prefix, metrics=arm.metrics, predictions=changed)])
         assert "DO NOT BELONG TO THE SAME RUN" in warning
+    for matrix in ([[1, 2], [3]], arm.metrics["confusion_matrix"] * 2, []):
+        metrics = {**arm.metrics, "confusion_matrix": matrix}
+        (warning,) = warnings_of([Arm(arm.name, arm.prefix, metrics=metrics, predictions=arm.predictions)])
+        assert "DO NOT BELONG TO THE SAME RUN" in warning
 
 
 def test_unverified_images_and_a_foreign_split_are_flagged(finished, tmp_path, quick):
