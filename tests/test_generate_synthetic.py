@@ -20,7 +20,7 @@ from gan import networks as gan_networks
 from gan import step as gan_step
 from gan_data import save_generator
 from synthetic.file_formats import Manifest
-from utils import UserError, load_checkpoint, load_json, sha256_file
+from utils import UserError, load_checkpoint, load_json, save_checkpoint, sha256_file
 
 
 @pytest.fixture
@@ -208,6 +208,16 @@ def test_images_of_unknown_origin_are_refused(generator, tmp_path):
     paths.synthetic_manifest(folder).unlink()
     with pytest.raises(UserError, match=r"9 images without a manifest\.json"):
         generate(generator, folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(generator, tmp_path, value):
+    content = load_checkpoint(generator)
+    next(iter(content["state_dict"].values())).view(-1)[0] = value
+    save_checkpoint(generator, content)
+    with pytest.raises(UserError, match="not all finite"):
+        generate(generator, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_generator_of_all_classes_makes_images_without_a_label(tmp_path, capsys):

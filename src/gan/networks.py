@@ -164,6 +164,10 @@ def generator_from_checkpoint(checkpoint: dict[str, Any], name: str) -> Generato
         raise UserError(
             f"{name} is damaged: its weights do not fit its architecture; python src/train_gan.py makes it again"
         ) from None
+    if unfit := [key for key, value in generator.state_dict().items() if not torch.isfinite(value).all()]:
+        raise UserError(
+            f"{name} is damaged: its weights {unfit[0]} are not all finite; python src/train_gan.py makes it again"
+        )
     return generator.eval()
 
 

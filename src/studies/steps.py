@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from common import paths
+from common.file_formats import format_problems
 from common.logs import LOGS_VARIABLE
 from common.output_folders import CHECK_ONLY
 from common.paths import SRC
@@ -92,8 +93,13 @@ def check_options(steps: list[Step]) -> None:
 
 # --- running ---------------------------------------------------------------------------------------
 def read_log(log_file: Path) -> dict[str, StepEntry]:
-    """Read step name -> its entry; empty if nothing has run."""
-    return load_json(log_file) if log_file.is_file() else {}
+    """Read step name -> its entry; empty if nothing has run. Raises ``UserError`` if it is another file."""
+    from studies.file_formats import StepEntry
+
+    entries = load_json(log_file) if log_file.is_file() else {}
+    if problems := format_problems(entries, dict[str, StepEntry]):
+        raise UserError(f"{log_file} is no log of steps ({problems[0]}); delete it, and every step runs again")
+    return entries
 
 
 def steps_due(steps: list[Step], steps_log: dict[str, StepEntry]) -> list[Step]:

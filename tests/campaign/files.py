@@ -27,8 +27,13 @@ TIMES = re.compile(r"\b\d+(\.\d+)? (s|min|h|ms|seconds|minutes|hours)\b|\b\d\d:\
 
 # --- whole files -----------------------------------------------------------------------------------
 def is_temporary(file: Path) -> bool:
-    """Tell whether its name says that it is being written; ``.partial.`` ones are of the cache of images."""
-    return file.match(TEMPORARY_PATTERN) or ".partial." in file.name
+    """Tell whether its name says that it is being written."""
+    return file.match(TEMPORARY_PATTERN) or is_unfinished_cache(file)
+
+
+def is_unfinished_cache(file: Path) -> bool:
+    """Tell whether it is an unfinished file of the cache of images, from which other lists take what is there."""
+    return ".partial." in file.name and "cache" in file.parts
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -96,7 +101,8 @@ def _no_constants(name: str) -> None:
 
 def leftovers(folder: Path) -> list[str]:
     """List what should not be there once a script has ended well: temporary files, states of unfinished runs."""
-    found = [str(name) for name in files_of(folder) if is_temporary(name) or UNDER_WAY & set(name.parts)]
+    names = [name for name in files_of(folder) if not is_unfinished_cache(name)]
+    found = [str(name) for name in names if is_temporary(name) or UNDER_WAY & set(name.parts)]
     return found + [str(path.relative_to(folder)) for path in folder.rglob("*unfinished") if path.is_dir()]
 
 

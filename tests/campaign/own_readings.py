@@ -19,9 +19,10 @@ def table_by_image(content: bytes) -> dict[str, dict[str, list[str]]] | None:
         return None
     found: dict[str, dict[str, list[str]]] = {}
     for row in rows[1:]:
-        cells = found.setdefault(row[names.index("patientId")].strip(), {})
+        row = [cell.strip().removeprefix("=").strip('"') for cell in row]  # Excel protects zeros as ="0012"
+        cells = found.setdefault(row[names.index("patientId")], {})
         for name, cell in zip(names, row, strict=True):
-            cells.setdefault(name, []).append(cell.strip())
+            cells.setdefault(name, []).append(cell)
     return found
 
 

@@ -218,3 +218,12 @@ def test_wrong_options_end_before_anything_runs(stubs, capsys):
     assert stop.value.code == 2
     assert capsys.readouterr().err == "one.py: error: unrecognized arguments: --bad\n"
     assert not Path("calls.txt").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"first": 3}', '{"first": {"command": "x", "state": "finished"}}'])
+def test_another_file_in_place_of_the_log_is_refused(stubs, content):
+    LOG.parent.mkdir()
+    LOG.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match="is no log of steps"):
+        run_steps(steps(), LOG)
+    assert not Path("calls.txt").exists()
