@@ -141,11 +141,14 @@ def _pairs(made: ImageSet, real: ImageSet, cache_dir: str | Path | None) -> list
         except (UserError, OSError, KeyError, TypeError, ValueError):
             pass  # not there, or damaged
     found = find_copies(_small(made.pixels), _small(real.pixels), "searching for copies")
-    pairs = [(*map(int, rows), round(float(score), 4)) for rows, score in zip(found.rows, found.scores, strict=True)]
+    pairs = [
+        (int(row), int(other), round(float(score), 4))
+        for (row, other), score in zip(found.rows, found.scores, strict=True)
+    ]
     if file is not None:
         with contextlib.suppress(OSError):  # the cache cannot be used, as its other users say
             save_json(file, {"pairs": pairs})
-    return [(row, other, score) for row, other, score in pairs]
+    return pairs
 
 
 # --- threshold -------------------------------------------------------------------------------------
