@@ -8,8 +8,8 @@ same picture) reaches a threshold from training images of the data set at hand: 
 two different patients and the score that all but 1 % of planted copies reach. Two rates are then measured on other
 training images: planted copies that are found, and draws of real patients, posing as a synthetic set, that would be
 refused. Only if at least 99 % are found and at most 1 of 1,000 draws is refused, a copy is refused, else flagged.
-The draws share one set of real pairs, so they say little of sets much larger than it; the margin between the two
-scores must carry that (RSNA: 0.67 and 0.87 or more).
+The draws share one set of real pairs, so they say little of sets much larger than it; only the margin between the
+two scores speaks for those.
 """
 
 from __future__ import annotations
