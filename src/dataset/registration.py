@@ -23,7 +23,8 @@ BAND = (0.7, 3.0)  # sigmas in pixels, between which the map is fitted
 SCORE_SIDE, SCORE_SIGMA = 64, 1.5  # details finer than 1.5 of 64 pixels are compared
 # Set after looking at RSNA images and made-up chests. Of the 3,000 pairs of RSNA images of different patients with
 # the smallest detail distance (of 719,164; all 1,200 images) none scores above 0.67 at 64 pixels; of the
-# nearest 800 none above 0.41 at 128. Of the likely pairs of 700 made-up chests of 64 pixels, which differ less, none is above both.
+# nearest 800 none above 0.41 at 128. Of the likely pairs of 700 made-up chests of 64
+# pixels, which differ less, none is above both.
 SAME, SAME_GRAIN = 0.92, 0.75
 PROMISING = 0.45  # score after the coarsest fit; below it, finer fits are not tried
 PARTS = 8  # parts of the image along each side
