@@ -10,6 +10,7 @@ Run as a script, it checks a data folder:  python src/data_loader.py --data-dir 
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -147,12 +148,16 @@ def _from_cache(images: ImageList, cache_dir: str | Path, decode: Decode, worker
     try:
         return load_pixels(images, cache_dir, decode, workers=workers, desc=desc)
     except OSError as error:
-        reason = error.strerror or error
-        log.warning(
-            f"WARNING: {cache_dir} cannot be used ({reason}), so images are decoded again in every run; "
-            "name another folder with --cache-dir, or use none with --no-cache"
-        )
+        _warn_of_cache(cache_dir, str(error.strerror or error))
         return None
+
+
+@functools.cache  # once, not for each part of the images
+def _warn_of_cache(cache_dir: str | Path, reason: str) -> None:
+    log.warning(
+        f"WARNING: {cache_dir} cannot be used ({reason}), so images are decoded again in every run; "
+        "name another folder with --cache-dir, or use none with --no-cache"
+    )
 
 
 def _into_memory(images: ImageList, files: Sequence[Path], decode: Decode, workers: int, desc: str) -> Loaded:

@@ -33,7 +33,7 @@ from common.distributed import (
 )
 from common.locks import claim
 from common.logs import keep_run_log
-from common.output_folders import check_folders
+from common.output_folders import check_folders, only_checks
 from common.progress import Announcement
 from dataset.options import cache_folder
 from utils import environment, prepare_arithmetic, public_path, resolve_precision, select_device
@@ -76,9 +76,15 @@ def synthetic_folders(args: argparse.Namespace) -> list[str]:
 
 
 # --- training --------------------------------------------------------------------------------------
+def initial_weights(args: argparse.Namespace) -> InitialWeights:
+    """Return what is known of --weights; raises ``UserError`` if they are unavailable, unfit or leaky."""
+    from arms.initial_weights import check_weights
+
+    return check_weights(args.weights, args.weights_trained_on, args.allow_unverified_weights, not args.unfreeze)
+
+
 def train_arm(args: argparse.Namespace, treatment: Treatment) -> None:
     """Train the arm, score it and write its files."""
-    from arms.initial_weights import check_weights
     from arms.output import TrainedArm, save_results
     from arms.training import median_epoch, planned_epochs
 
@@ -86,7 +92,7 @@ def train_arm(args: argparse.Namespace, treatment: Treatment) -> None:
     recipe = recipe_of(args, resolve_precision(args.precision, device))
     prepare_arithmetic(device, recipe.precision, args.compile)
     with main_first():  # unavailable or leaky weights end here, before images are decoded
-        weights = check_weights(args.weights, args.weights_trained_on, args.allow_unverified_weights, not args.unfreeze)
+        weights = initial_weights(args)
     with main_first():
         data = read_data(args, treatment, weights)
     weights = weights.for_split(data.splits.sha256)
@@ -290,6 +296,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_train_options(argv)
     treatment = treatment_of(vars(args))
     if not args.estimate:
+        if only_checks() and args.weights not in ("imagenet", "none"):
+            initial_weights(args)
         check_folders(
             {"--model-dir": args.model_dir, "--results-dir": args.results_dir, "--figures-dir": args.figures_dir}
         )

@@ -22,7 +22,7 @@ from common.command_line import argument_parser, run_script
 from common.distributed import from_main, is_main, main_first, process_count, process_group, require_same
 from common.locks import claim
 from common.logs import keep_run_log
-from common.output_folders import check_folders
+from common.output_folders import check_folders, only_checks
 from gan import options
 from gan.combinations import doubts
 from gan.settings import Plan, Settings, describe_length
@@ -184,6 +184,8 @@ def main(argv: list[str] | None = None) -> None:
     settings = parse_arguments(argv)
     asked = [name for name in ("dry_run", "preview_augmentations", "estimate") if settings.values[name]]
     folders = settings.folders
+    if only_checks():
+        check_features(settings.images.metrics_features)
     if not asked:
         check_folders({
             "--model-dir": folders.model_dir, "--output-dir": folders.output_dir,

@@ -16,6 +16,11 @@ from utils import UserError
 CHECK_ONLY = "CHECK_OPTIONS_ONLY"  # environment variable: the script ends once options and folders are checked
 
 
+def only_checks() -> bool:
+    """Tell whether this process ends in ``check_folders``: what it reads can be checked before, at some cost."""
+    return bool(os.environ.get(CHECK_ONLY))
+
+
 def check_folders(folders: Mapping[str, str | Path]) -> None:
     """Raise ``UserError`` unless files can be made in all ``folders`` (flag that names it -> folder).
 
@@ -30,7 +35,7 @@ def check_folders(folders: Mapping[str, str | Path]) -> None:
                 f"{flag} {folder}: no file can be written there ({error.strerror or error}); give another folder, "
                 "or mend this one"
             ) from None
-    if os.environ.get(CHECK_ONLY):
+    if only_checks():
         sys.exit(0)
 
 

@@ -73,6 +73,7 @@ def find_twins(images: pd.DataFrame, cache_dir: str | Path | None, workers: int 
 def _from_cache(files: Sequence[Path], cache_dir: str | Path | None, key: str, workers: int) -> list[list[int]]:
     """Return pairs of rows of ``files``, from the cache or searched."""
     file = Path(cache_dir) / "twins" / f"{key}.json" if cache_dir is not None else None
+    pairs = None
     try:
         with hold_lock(file.with_name("lock"), "waiting for another search for twins") if file else nullcontext():
             if file and (kept := _read(file, len(files))) is not None:
@@ -82,7 +83,7 @@ def _from_cache(files: Sequence[Path], cache_dir: str | Path | None, key: str, w
                 save_json(file, {"n_images": len(files), "pairs": pairs})
             return pairs
     except OSError:  # the cache cannot be used
-        return _search(files, workers)
+        return _search(files, workers) if pairs is None else pairs
 
 
 def _read(file: Path, n_images: int) -> list[list[int]] | None:

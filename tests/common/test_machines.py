@@ -1,6 +1,7 @@
 """Scripts on machines as they are: encodings, closed streams, no home folder, leftovers of job scripts."""
 
 import ast
+import importlib
 import os
 import re
 import signal
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import common
+from common.output_folders import CHECK_ONLY
 from common.paths import SRC
-from utils import readable
+from utils import UserError, readable
 
 SCRIPTS = sorted(file for file in SRC.glob("*.py") if "run_script(main)" in file.read_text(encoding="utf-8"))
 POSIX = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -260,6 +262,43 @@ def test_the_whole_small_run_in_ascii_below_a_folder_with_an_umlaut(optimize, tm
         done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True)
         assert done.returncode == 0 and b"Traceback" not in done.stderr, (script, done.stderr[-2000:])
     assert "Röntgen" in (folder / "r/analysis/comparison_report.txt").read_text(encoding="utf-8")
+
+
+# --- odd environments ------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PYTHONWARNINGS", "error"), ("COLUMNS", "0"), ("COLUMNS", "banana"), ("TZ", "Nowhere/Odd"),
+        ("TERM", None), ("TMPDIR", "/nonexistent"),
+    ],
+)  # fmt: skip
+def test_odd_environments_change_nothing(name, value, tmp_path):
+    code = (
+        "from common.logs import keep_run_log\nkeep_run_log('results/metrics')\n"
+        "argument_parser('x').format_help(); log.info('said')"
+    )
+    done = run(code, tmp_path, **{name: value})
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"said\n", b"")
+
+
+# --- files that are read ---------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("script", "flags", "file"),
+    [
+        ("train_classifier", "--weights-trained-on ImageNet --weights", "gone.pth"),
+        ("train_classifier", "--weights-trained-on ImageNet --weights", "unfit.pth"),
+        ("train_gan", "--metrics-features", "unfit.pth"),
+    ],
+)
+def test_files_that_cannot_be_read_are_told_before_the_first_step_of_a_pipeline(
+    script, flags, file, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(CHECK_ONLY, "1")
+    Path("unfit.pth").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=file):
+        importlib.import_module(script).main([*flags.split(), file])
+    assert [path.name for path in tmp_path.iterdir()] == ["unfit.pth"], "nothing was started"
 
 
 # --- folders that are written to -------------------------------------------------------------------
