@@ -196,7 +196,9 @@ def judge_pictures(
         return []
     table = pd.concat([images.picture_table() for images in sets], ignore_index=True)
     reference = like.picture_table() if like is not None and len(like.records) else None
-    found = check_pictures(table, what, sets[0].pixels.shape[1], bits, reference)
+    # How small synthetic images are is said once, by ``synthetic.folders.resolution_flag``.
+    image_size = 1 if what == SYNTHETIC else sets[0].pixels.shape[1]
+    found = check_pictures(table, what, image_size, bits, reference)
     if found.problems and strict:
         raise UserError("; ".join(found.problems))
     for note in found.notes:

@@ -57,7 +57,7 @@ def metadata_row(image_id: str, kind: str, **extra: Any) -> dict[str, Any]:
 
 def blob_image(rng: np.random.Generator, size: int, positive: bool) -> np.ndarray:
     """uint8 [size, size]: noise, with a bright square at a random place if ``positive``: easily learned."""
-    pixels = rng.integers(60, 120, (size, size))
+    pixels = rng.integers(15, 150, (size, size))
     if positive:
         top, left = rng.integers(0, size // 2, 2)
         pixels[top : top + size // 2, left : left + size // 2] += 100

@@ -27,7 +27,7 @@ def make_dataset(folder: Path, n_images: int = 48, side: int = 32) -> Path:
         name, kind = f"image{index:03d}", (index // 2) % 3
         lines.append(f"{name},,,,,{int(kind == 0)},{CLASSES[kind]},50,F,CR,PA")
         mapping.append({"subset_img_id": name, "img_id": f"{index // 2:08d}_{index:03d}.png"})
-        pixels = rng.normal(100 + 30 * kind, 20, (side, side)).clip(0, 255).astype(np.uint8)
+        pixels = rng.normal(95 + 30 * kind, 35, (side, side)).clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(images / f"{name}.png")
     (folder / paths.TRAIN_METADATA).write_text("\n".join(lines) + "\n")
     (folder / paths.PATIENT_MAP).write_text(json.dumps(mapping))

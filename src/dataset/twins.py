@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from common.locks import hold_lock
 from common.progress import duration_in_words, progress_bar
 from dataset.image_list import list_images
-from dataset.images import decoder_version, read_image
+from dataset.images import decoder_version, read_image, read_side
 from dataset.pixel_cache import KEY_CHARACTERS
 from utils import UserError, load_json, save_json, sha256_json
 
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SEARCH = 1  # version of the search; results in the cache depend on it
+SEARCH = 2  # version of the search; results in the cache depend on it
 THUMBNAIL, CONFIRMED_AT = 64, 256  # pixels
+SMALLEST = 32  # pixels; smaller images are too alike to be told apart
 LARGEST_GROUP = 20  # images; more that show one picture are a placeholder or a fault
 WORTH_SAYING = 5.0  # seconds
 
@@ -54,8 +55,9 @@ class TwinPair(NamedTuple):
 def find_twins(images: pd.DataFrame, cache_dir: str | Path | None, workers: int = 4) -> list[TwinPair]:
     """Find pairs of ``images`` (image_id, patient, label, path) of different patients that show one picture.
 
-    Unreadable and missing images do not take part. The search takes minutes for thousands of images; its result
-    is kept below ``cache_dir`` (None: only while the process runs) under the key of the files' states.
+    Unreadable and missing images, and those smaller than 32 pixels, do not take part. The search takes minutes
+    for thousands of images; its result is kept below ``cache_dir`` (None: only while the process runs) under
+    the key of the files' states.
     """
     table = images.sort_values("image_id")
     files = list(table["path"])
@@ -114,11 +116,11 @@ def _search(files: Sequence[Path], workers: int) -> list[list[int]]:
 
 
 def _decode(files: Sequence[Path], side: int, workers: int, desc: str) -> list[np.ndarray | None]:
-    """Decode to uint8 [side, side]; None where a file cannot be read."""
+    """Decode to uint8 [side, side]; None where a file cannot be read or is too small."""
 
     def read(file: Path) -> np.ndarray | None:
         try:
-            return read_image(file, side)
+            return read_image(file, side) if (read_side(file) or 0) >= SMALLEST else None
         except (OSError, ValueError):  # said by those who need the image
             return None
 

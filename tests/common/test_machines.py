@@ -36,7 +36,11 @@ def run(code: str, folder: Path, shell: str = "{}", **environment: str | None) -
     variables = {**os.environ, "PYTHONPATH": str(SRC), **environment}
     variables = {name: value for name, value in variables.items() if value is not None}
     command = shell.format(f"{sys.executable} script.py")
-    return subprocess.run(["bash", "-c", command], cwd=folder, env=variables, capture_output=True)
+    # The tests themselves may run under nohup.
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=variables, capture_output=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 # --- what is printed -------------------------------------------------------------------------------

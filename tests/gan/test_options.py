@@ -13,7 +13,7 @@ import train_gan
 from common import paths
 from common.options import Affects, Option, flags_set_by_study
 from data_loader import from_gan_range
-from dataset.records import LABEL_OF_CLASS
+from dataset.labels import LABEL_OF_CLASS
 from gan import combinations, generation, outputs
 from gan import networks as gan_networks
 from gan import options as gan_options

@@ -258,7 +258,8 @@ class TestScripts:
         options = ["--weights", "none", "--unfreeze", "--image-size", "64", "--cpu", "--batch-size", "8"]
         train_classifier.main([*options, "--estimate"])
         assert re.search(r"^ABOUT .* images/s trained on, .*--k-folds 0", capsys.readouterr().out, re.M)
-        assert not any((in_tmp / name).exists() for name in ("models", "results", "data/cache"))
+        assert not any((in_tmp / name).exists() for name in ("models", "results"))
+        assert {folder.name for folder in (in_tmp / "data/cache").iterdir()} == {"twins"}, "those of the new split"
 
     def test_the_classifier_with_synthetic_images(self, make_dataset, in_tmp, capsys):
         make_dataset()
@@ -270,7 +271,8 @@ class TestScripts:
         small = ["--feature-maps-g", "4", "--feature-maps-d", "4", "--batch-size", "4", "--perceptual", "off"]
         train_gan.main(["--image-size", "32", *small, "--cpu", "--estimate"])
         assert re.search(r"^ABOUT .* steps of ", capsys.readouterr().out, re.M)
-        assert not any((in_tmp / name).exists() for name in ("models", "results", "data/cache"))
+        assert not any((in_tmp / name).exists() for name in ("models", "results"))
+        assert {folder.name for folder in (in_tmp / "data/cache").iterdir()} == {"twins"}, "those of the new split"
 
     def test_generation(self, in_tmp, capsys):
         options = ["--model-path", str(save_generator(in_tmp / "generator.pth")), "--cpu", "--estimate"]
