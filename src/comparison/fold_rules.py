@@ -68,8 +68,8 @@ def why_folds_are_unfit(source: Arm, arm: Arm) -> str | None:
     tested = set() if arm.predictions is None else set(arm.predictions["patient"])
     if tested & set(source.cv_predictions["patient"]):
         return f"{its} folds hold patients of the test images"
-    counted = {key: source.cv[key] for key in ("n_images", "n_patients") if key in source.cv}
-    if not are_scores_of(source.cv_predictions, counted | source.cv.get("out_of_fold", {})):
+    counted: dict[str, int] = {key: source.cv[key] for key in ("n_images", "n_patients") if key in source.cv}
+    if not are_scores_of(source.cv_predictions, {**counted, **source.cv.get("out_of_fold", {})}):
         return f"{its} out-of-fold predictions and its folds come from different runs"
     return None
 
