@@ -29,7 +29,7 @@ def check_folders(folders: Mapping[str, str | Path]) -> None:
     """
     for flag, folder in folders.items():
         try:
-            _try_to_write(Path(folder))
+            try_to_write(Path(folder))
         except OSError as error:
             raise UserError(
                 f"{flag} {folder}: no file can be written there ({error.strerror or error}); give another folder, "
@@ -39,7 +39,8 @@ def check_folders(folders: Mapping[str, str | Path]) -> None:
         sys.exit(0)
 
 
-def _try_to_write(folder: Path) -> None:
+def try_to_write(folder: Path) -> None:
+    """Raise ``OSError`` unless a file can be made in ``folder``, or in the nearest folder above it that exists."""
     there = folder
     while not there.exists() and there != there.parent:
         there = there.parent

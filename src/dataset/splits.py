@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from common import paths
+from common.output_folders import try_to_write
 from dataset.file_formats import SplitsBody, SplitsFile
 from dataset.image_ids import name_some
 from dataset.records import CHECK_COMMAND, Dataset
@@ -66,14 +68,13 @@ def load_or_create_splits(
     path = Path(path) if path is not None else dataset.data_dir / paths.SPLITS
     created = not path.is_file()
     if created:
+        with _named_if_unwritable(path):  # before the search for twins, which can take minutes
+            try_to_write(path.parent)
         if twins := find_twins(dataset.images, cache_dir):
             log.info(f"{describe_twins(twins)}; the split keeps them together")
         content = make_splits(dataset, twins)
-        try:
+        with _named_if_unwritable(path):
             save_json(path, content)
-        except OSError as error:
-            why = error.strerror
-            raise UserError(f"{path} cannot be written ({why}); name another file with --splits") from None
     else:
         content = _read_splits(path)
     columns = [*COLUMNS, TWIN_GROUP] if TWIN_GROUP in content["images"][0] else COLUMNS
@@ -81,6 +82,14 @@ def load_or_create_splits(
     if not created:
         _check_fit(images, content["grouped_by"], dataset, path)
     return Splits(images, content["grouped_by"], content["seed"], content["sha256"], path, created)
+
+
+@contextmanager
+def _named_if_unwritable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); name another file with --splits") from None
 
 
 def make_splits(dataset: Dataset, twins: Sequence[TwinPair] = (), seed: int = SPLIT_SEED) -> SplitsFile:

@@ -272,3 +272,10 @@ def test_images_of_one_patient_are_no_twins(with_twins):
     dataset = with_twins(copies=3)
     images = dataset.images.assign(patient="somebody")
     assert find_twins(images, None) == [] and len(find_twins(dataset.images, None)) == 3
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_search_for_twins(make_dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("dataset.splits.find_twins", lambda *_: pytest.fail("it takes minutes"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"splits.json cannot be written .*; name another file with --splits"):
+        load_or_create_splits(load_dataset(make_dataset()), tmp_path / "file" / "splits.json")
