@@ -102,7 +102,7 @@ def comparison_steps(
               "--synthetic-dir", str(folders.synthetic), "--model-dir", str(folders.models)]  # fmt: skip
     report = paths.report_page(folders.analysis)
     return [
-        Step(CHECK, "data_loader", data, splits),
+        Step(CHECK, "data_loader", data, splits, cache=words.cache),
         arm(BASELINE),
         *gan_steps(folders, words, needs=[CHECK]),
         arm(AUGMENTED),
