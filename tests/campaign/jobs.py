@@ -105,12 +105,13 @@ def finished_fits(folder: Path) -> dict[str, Any]:
 
 
 def gan_epochs(folder: Path) -> dict[str, Any]:
-    """Epochs that the state holds: their lines, with their seconds, stand in the history of the whole run."""
-    state, history = paths.gan_state(folder / "models"), paths.gan_history(folder / "results" / "metrics")
-    lines = load_checkpoint(state)["history"] if state.is_file() else []
-    if not state.is_file() and history.is_file():
-        lines = load_json(history)["epochs"]
-    return {f"epoch {line['epoch']}": {key: line[key] for key in ("g_loss", "d_loss") if key in line} for line in lines}
+    """Checkpoints of the epochs that the state holds: none of these is trained again."""
+    state = paths.gan_state(folder / "models")
+    if not state.is_file():
+        return {}
+    done = len(load_checkpoint(state)["history"])
+    checkpoints = identities("models/gan/generator_epoch_*.pth")(folder)
+    return {name: found for name, found in checkpoints.items() if int(name[-8:-4]) <= done}
 
 
 # --- material --------------------------------------------------------------------------------------
