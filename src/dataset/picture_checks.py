@@ -82,7 +82,7 @@ def _check_gray_values(table: pd.DataFrame, what: str, bits: int | None, found: 
             "range, --bits 16 takes them as they are"
         )
         return
-    narrow = (table["high"] - table["low"] < NARROW).to_numpy()
+    narrow = almost_blank(table)
     counts = table["pixels"].value_counts()
     for wrong, says in (
         (narrow, f"use less than {NARROW} of 256 gray values, so there is almost nothing to see; export them again"),

@@ -25,7 +25,7 @@ import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from common.command_line import run_script
 from common.paths import SRC
@@ -162,10 +162,15 @@ def _become(run: Run, moment: Moment | None, counter: mmap.mmap, output: Path, f
     except BaseException:
         traceback.print_exc()
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+        _end_child(code)
+
+
+def _end_child(code: int) -> NoReturn:
+    """End a forked process without running what its parent would do at exit."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _exit_code(script: str) -> int:
@@ -244,10 +249,7 @@ class _ForkedStep:
             except BaseException:
                 traceback.print_exc()
             finally:
-                with contextlib.suppress(Exception):
-                    sys.stdout.flush()
-                    sys.stderr.flush()
-                os._exit(code)
+                _end_child(code)
         self.pid = pid
 
     def wait(self, timeout: float | None = None) -> int:
