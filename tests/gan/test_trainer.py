@@ -247,7 +247,7 @@ def test_held_out_images_of_a_conditional_gan_are_judged_as_of_their_classes(
     assert "holdout_error" in history(tmp_path)["epochs"][-1]["metrics"]["discriminator"]
     pixels, labels = asked[2]  # after training and generated images
     brightness = {int(label): pixels[labels == label].float().mean() for label in labels.unique()}
-    expected = {0: 100, 1: 130, 2: 160}  # of gan_data's classes, in the order of CLASS_NAMES
+    expected = {0: 95, 1: 125, 2: 155}  # of gan_data's classes, in the order of CLASS_NAMES
     assert len(brightness) > 1
     for label, mean in brightness.items():
         assert float(mean) == pytest.approx(expected[label], abs=5)
