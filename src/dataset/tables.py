@@ -9,7 +9,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,8 +177,41 @@ def _fit_rows(
     if longer := sum(len(row) > width for row in rows):
         notes.append(f"{longer:,} rows end in empty cells without a name: left out")
     if shorter := sum(len(row) < width for row in rows):
+        _check_short_rows(rows, lines, width, path)
         notes.append(f"{shorter:,} rows have fewer cells than names: the others are blank")
     return [[*row[:width], *[""] * (width - len(row))] for row in rows]
+
+
+def _check_short_rows(rows: Sequence[Sequence[str]], lines: Sequence[int], width: int, path: Path) -> None:
+    """Raise ``UserError`` if a row with fewer than ``width`` cells may lack an inner one, not the last ones.
+
+    Programs that write tables leave out blank cells at the end of a row. If an inner cell is missing, those
+    after it stand under the wrong names, where their values are of another kind than the column's.
+    """
+    full = [row for row in rows if len(row) >= width]
+    kinds = [_column_kind([row[place] for row in full if row[place]]) for place in range(width)]
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) >= width:
+            continue
+        strange = next((place for place, cell in enumerate(row) if cell and not kinds[place](cell)), None)
+        if strange is not None or not full:
+            where = f", and {row[strange]!r} is unlike column {strange + 1}" if strange is not None else ""
+            raise UserError(
+                f"{path}: line {line} has {len(row)} cells for {width} names of columns{where}; write a separator for "
+                "every blank cell"
+            )
+
+
+def _column_kind(cells: Sequence[str]) -> Callable[[str], bool]:
+    """Return a test: may a cell stand among these ``cells``? Theirs are a few words, numbers, or any text."""
+    words, shapes = set(cells), {_is_number(cell) for cell in cells}
+    if False in shapes and 4 * len(words) <= len(cells):
+        return words.__contains__
+    return lambda cell: not shapes or _is_number(cell) in shapes
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"[-+]?[\d.,]+([eE][-+]?\d+)?", cell) is not None
 
 
 def _counts_up(cells: Sequence[str]) -> bool:

@@ -78,6 +78,26 @@ def test_what_is_refused_and_why(tmp_path, text, message):
         load(tmp_path, text)
 
 
+@pytest.mark.parametrize("missing", range(5))
+def test_a_row_that_lacks_an_inner_cell_is_named(tmp_path, missing):
+    """Blank cells at the end may be left out, as Excel does; one before them shifts the others."""
+    row = ["c", "0", "50", "F", "AP"]
+    del row[missing]
+    text = PLAIN + "".join(f"d{n},{n % 2},6{n},M,PA\n" for n in range(6)) + ",".join(row) + "\n"
+    if missing == 4:
+        dataset = load(tmp_path, text)
+        assert list(dataset.images["image_id"][dataset.images["view"] == ""]) == ["c"]
+        assert any("1 rows have fewer cells" in note for note in dataset.notes)
+    else:
+        with pytest.raises(UserError, match=r"line 10 has 4 cells for 5 names of columns, and .* write a separator"):
+            load(tmp_path, text)
+
+
+def test_rows_that_all_have_fewer_cells_than_names_are_refused(tmp_path):
+    with pytest.raises(UserError, match="line 2 has 5 cells for 6 names of columns; write"):
+        load(tmp_path, PLAIN.replace("patientId", "patientId,site"))
+
+
 @pytest.mark.parametrize("image_id", ["a b", "Müller (1)", "[7]", "<b>&amp;", "_x", "#7", "NA", "{0}", "胸部"])
 def test_ids_are_any_file_name(tmp_path, image_id):
     assert image_id in list(load(tmp_path, PLAIN.replace("a,1", f"{image_id},1")).images["image_id"])
