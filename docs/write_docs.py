@@ -49,7 +49,8 @@ FORMATS = {
     "arms.file_formats": ("FinalMetrics", "CVSummary", "TrainingHistory"),
     "gan.file_formats": ("GanTrainingHistory", "StatsLine", "NetworkCheckpoint", "TrainingState"),
     "synthetic.file_formats": ("Manifest",),
-    "comparison.file_formats": ("Comparison", "SsimAnalysis", "FidScore", "ImageQuality"),
+    "comparison.file_formats": ("Comparison",),
+    "comparison.image_file_formats": ("SsimAnalysis", "FidScore", "ImageQuality"),
     "studies.file_formats": ("StepEntry", "LearningCurve"),
     "benchmarks.file_formats": ("SpeedBenchmark", "GeneratorBenchmark"),
 }

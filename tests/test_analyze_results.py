@@ -30,7 +30,7 @@ from common import paths
 from common.file_formats import format_problems
 from common.options import Affects, names_affecting
 from comparison.arms import compare_arms
-from comparison.file_formats import FidScore, ImageQuality, SsimAnalysis
+from comparison.image_file_formats import FidScore, ImageQuality, SsimAnalysis
 from fake_results import fake_records, held_out_records, write_arm, write_classifier, write_synthetic
 from phantom.dataset import make_phantom_dataset
 from utils import UserError, load_json, save_json, without_folders

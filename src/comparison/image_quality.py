@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
 from common.progress import progress_bar
-from comparison.file_formats import (
+from comparison.image_file_formats import (
     ClosestPair,
     FeatureQuality,
     FidScore,

@@ -13,7 +13,7 @@ import numpy as np
 from arms.registry import BASELINE_PREFIX
 from arms.result_files import Arm
 from common import paths
-from comparison.file_formats import ImageProvenance
+from comparison.image_file_formats import ImageProvenance
 from data_loader import ImageSet, load_images
 from dataset.records import Dataset
 from dataset.splits import TEST, TRAIN, Splits, select

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from comparison.file_formats import (
+from comparison.image_file_formats import (
     FeatureQuality,
     Memorisation,
     PixelMemorisation,

@@ -10,14 +10,8 @@ from typing import Any
 
 from arms.registry import ARMS, AUGMENTED
 from arms.result_files import Arm, warnings_of
-from comparison.file_formats import (
-    ArmResult,
-    FeatureQuality,
-    Memorisation,
-    PairResult,
-    PixelMemorisation,
-    metric_entry,
-)
+from comparison.file_formats import ArmResult, PairResult, metric_entry
+from comparison.image_file_formats import FeatureQuality, Memorisation, PixelMemorisation
 from dataset.patients import GROUPED_BY_IMAGE, grouping_sentence
 from image_metrics.fidelity import SsimDiversity
 from stats.metric_registry import compared_metrics

@@ -43,7 +43,7 @@ from synthetic.leak_checks import known_patients
 from utils import UserError, public_path, resolve_precision, select_device
 
 if TYPE_CHECKING:
-    from comparison.file_formats import ImageQuality
+    from comparison.image_file_formats import ImageQuality
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.file_formats import describe_format, format_problems
-from comparison.file_formats import FidScore, ImageQuality, SsimAnalysis
+from comparison.image_file_formats import FidScore, ImageQuality, SsimAnalysis
 from utils import load_json
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -13,7 +13,7 @@ import pytest
 from common import paths
 from common.file_formats import format_problems
 from comparison import quality_table
-from comparison.file_formats import FidScore, ImageQuality, SsimAnalysis
+from comparison.image_file_formats import FidScore, ImageQuality, SsimAnalysis
 from comparison.image_quality import assess_quality, compare_by_features, compare_by_ssim, measure_features
 from comparison.image_sets import ImageSets, load_image_sets
 from comparison.warnings import COLLAPSE_RATIO
