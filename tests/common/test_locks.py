@@ -1,5 +1,7 @@
+import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import pytest
 
 from common.locks import claim, hold_lock, try_lock
 from common.paths import SRC
+from gan_data import make_dataset
 from utils import UserError
 
 
@@ -92,3 +95,22 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with claim([tmp_path], "gan", "train_gan.py"):
         pass
+
+
+@pytest.mark.slow
+def test_of_two_trainings_in_the_same_folders_one_goes_on(tmp_path):
+    """Two real processes, started at once."""
+    flags = (
+        "--image-size 32 --num-channels 1 --latent-dim 6 --feature-maps-g 4 --feature-maps-d 4 --batch-size 4 "
+        "--workers 1 --cpu --perceptual off --no-cache --epochs 80 --metrics-interval 0"
+    )
+    data = ["--data-dir", make_dataset(tmp_path / "data"), "--model-dir", "m", "--output-dir", "r"]
+    command = [sys.executable, SRC / "train_gan.py", *data, *flags.split()]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    both = [subprocess.Popen(command, cwd=tmp_path, **pipes) for _ in range(2)]
+    (_, good), (said, bad) = sorted(((p.communicate()[1], p.returncode) for p in both), key=lambda pair: pair[1])
+    assert (good, bad) == (0, 1)
+    assert re.fullmatch(r"error: another train_gan.py \(process \d+\) is writing to m; wait .*\n", said)
+    lines = (tmp_path / "r" / "metrics" / "gan_stats.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [json.loads(line).get("step") for line in lines]
+    assert steps and steps == sorted(set(steps))

@@ -272,6 +272,22 @@ def test_a_wrong_file_of_a_classifier_is_found_before_anything_is_read(tmp_path,
             train(tmp_path / "none", tmp_path, "--metrics-features", str(tmp_path / "g.pth"), *flags)
 
 
+def test_12_bits_in_16_are_refused_and_train_as_their_8_bits_on_request(data_dir, tmp_path, at_any_cost):
+    other = tmp_path / "twelve"
+    shutil.copytree(data_dir, other)
+    (other / paths.SPLITS).unlink(missing_ok=True)
+    for file in paths.training_images(other).iterdir():
+        gray = np.asarray(Image.open(file)).astype(np.float64)
+        Image.fromarray(np.round(gray * 4095 / 255).astype(np.uint16)).save(file)
+    flags = ["--epochs", "1", "--metrics-interval", "0"]
+    with pytest.raises(UserError, match="uses more than 12 bits.*--bits 12"):
+        train(other, tmp_path / "b", *flags)
+    train(other, tmp_path / "b", *flags, "--bits", "12")
+    train(data_dir, tmp_path / "a", *flags)
+    eight, twelve = (load_checkpoint(paths.generator_final(tmp_path / n / "models"))["state_dict"] for n in "ab")
+    assert all(torch.equal(eight[name], twelve[name]) for name in eight)
+
+
 # --- warnings --------------------------------------------------------------------------------------
 def test_a_collapse_is_told_everywhere_and_ends_the_run_on_request(
     data_dir, tmp_path, at_any_cost, monkeypatch, capsys
