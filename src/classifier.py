@@ -45,6 +45,7 @@ class ClassifierCheckpoint(TypedDict):
     image_size: Annotated[int, "pixels per side"]
     split_sha256: Annotated[str, "SHA-256 of the train/test split"]
     data_sha256: Annotated[str, "SHA-256 of the metadata file"]
+    recipe_sha256: Annotated[str, "the same for all training runs of one arm, whatever their seeds and folds"]
     config: Annotated[dict[str, Any], "options of the run, name -> value"]
     seed: Annotated[int, "seed of the fit"]
     fold: NotRequired[Annotated[int, "the fold that it did not see, in best_overall_..."]]

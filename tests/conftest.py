@@ -66,35 +66,37 @@ def blob_image(rng: np.random.Generator, size: int, positive: bool) -> np.ndarra
 
 @pytest.fixture
 def make_dataset(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes a small dataset: ``n`` images, two per patient, a quarter positive."""
+    """A function that writes a small dataset into the test's own folder; see ``make_small_dataset``."""
 
-    def make(
-        folder: str = "data/processed", n: int = 128, size: int = 40, with_map: bool = True, seed: int = 0
-    ) -> Path:
-        rng = np.random.default_rng(seed)
-        data_dir = tmp_path / folder
-        images = paths.training_images(data_dir)
-        images.mkdir(parents=True)
-        classes = ["Lung Opacity", "Normal", "No Lung Opacity / Not Normal", "Normal"]
-        rows, mapping = [], []
-        for index in range(n):
-            kind = classes[(index // 2) % 4]  # both images of a patient share a class
-            name = f"img-{index:04d}"
-            box_rows = 2 if kind == "Lung Opacity" and index % 3 == 0 else 1
-            view = "PA" if index % 3 == 0 else "AP"
-            row = metadata_row(name, kind, age=20 + index % 60, sex="MF"[index // 2 % 2], position=view)
-            rows += [row] * box_rows
-            mapping.append({"subset_img_id": name, "img_id": f"{index // 2:08d}_{index % 2:03d}.png"})
-            Image.fromarray(blob_image(rng, size, kind == "Lung Opacity")).save(images / f"{name}.png")
-        write_csv(data_dir / paths.TRAIN_METADATA, rows, COLUMNS)
-        tests = [{"patientId": f"test-{i}", "PredictionString": "0.5 0 0 100 100"} for i in range(4)]
-        write_csv(data_dir / paths.TEST_METADATA, tests)
-        paths.test_images(data_dir).mkdir()
-        for row in tests:
-            pixels = blob_image(rng, size, positive=False)
-            Image.fromarray(pixels).save(paths.test_images(data_dir) / f"{row['patientId']}.png")
-        if with_map:
-            (data_dir / paths.PATIENT_MAP).write_text(json.dumps(mapping))
-        return data_dir
+    def make(folder: str = "data/processed", **options: Any) -> Path:
+        return make_small_dataset(tmp_path / folder, **options)
 
     return make
+
+
+def make_small_dataset(data_dir: Path, n: int = 128, size: int = 40, with_map: bool = True, seed: int = 0) -> Path:
+    """Write a dataset of ``n`` images, two per patient, a quarter positive; returns its folder."""
+    rng = np.random.default_rng(seed)
+    images = paths.training_images(data_dir)
+    images.mkdir(parents=True)
+    classes = ["Lung Opacity", "Normal", "No Lung Opacity / Not Normal", "Normal"]
+    rows, mapping = [], []
+    for index in range(n):
+        kind = classes[(index // 2) % 4]  # both images of a patient share a class
+        name = f"img-{index:04d}"
+        box_rows = 2 if kind == "Lung Opacity" and index % 3 == 0 else 1
+        view = "PA" if index % 3 == 0 else "AP"
+        row = metadata_row(name, kind, age=20 + index % 60, sex="MF"[index // 2 % 2], position=view)
+        rows += [row] * box_rows
+        mapping.append({"subset_img_id": name, "img_id": f"{index // 2:08d}_{index % 2:03d}.png"})
+        Image.fromarray(blob_image(rng, size, kind == "Lung Opacity")).save(images / f"{name}.png")
+    write_csv(data_dir / paths.TRAIN_METADATA, rows, COLUMNS)
+    tests = [{"patientId": f"test-{i}", "PredictionString": "0.5 0 0 100 100"} for i in range(4)]
+    write_csv(data_dir / paths.TEST_METADATA, tests)
+    paths.test_images(data_dir).mkdir()
+    for row in tests:
+        pixels = blob_image(rng, size, positive=False)
+        Image.fromarray(pixels).save(paths.test_images(data_dir) / f"{row['patientId']}.png")
+    if with_map:
+        (data_dir / paths.PATIENT_MAP).write_text(json.dumps(mapping))
+    return data_dir

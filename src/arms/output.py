@@ -22,6 +22,7 @@ from arms.file_formats import (
     RepeatScores,
     TrainingHistory,
 )
+from arms.operating_points import recipe_sha256
 from arms.options import flag_of
 from arms.result_files import find_prefixes, read_result
 from arms.scores import out_of_fold_table, prediction_table, reference_results, summarise_folds, test_scores
@@ -207,6 +208,7 @@ def _checkpoint(
         "image_size": trainer.network.image_size,
         "split_sha256": out.origin["split_sha256"],
         "data_sha256": out.origin["data_sha256"],
+        "recipe_sha256": recipe_sha256(out.origin),
         "config": out.origin["config"],
         "seed": seed,
         "state_dict": trainer.full_state(fit),

@@ -28,6 +28,10 @@ DEMO_DIR = "./demo"
 KAGGLE_DIR = "./.kaggle"
 LOGS = "logs"  # folder beside the results of a run
 
+# How pictures and pages that show real patients end: .gitignore keeps them out of repositories.
+REAL_PICTURE_SUFFIX = ".patient.png"
+REAL_PAGE_SUFFIX = ".patient.html"
+
 
 # --- how a name is given ---------------------------------------------------------------------------
 class FoldPath(Protocol):
