@@ -10,8 +10,9 @@ import pytest
 
 from data_loader import ImageSet
 from fake_pictures import pictures
+from image_metrics.planted_copies import Threshold
 from synthetic import copy_checks
-from synthetic.copy_checks import Threshold, check_copies, choose_threshold, copy_flags
+from synthetic.copy_checks import check_copies, copy_flags
 from utils import UserError
 
 
@@ -75,11 +76,3 @@ def test_images_of_a_fold_are_compared_with_that_fold_too(world, reliable):
     assert flags[0] == []
     (flag,) = flags[2]
     assert "1 synthetic image shows" in flag and "of fold 2" in flag and "training-1" in flag
-
-
-def test_both_rates_are_measured_on_training_images(world, monkeypatch):
-    monkeypatch.setattr(copy_checks, "PLANTED", 12)
-    training = world["training"]
-    found = choose_threshold(training.pixels, list(training.records["patient"]), n_synthetic=500)
-    assert found.reliable and found.found >= 0.99 and found.refused == 0
-    assert 0.6 < found.score < 1 and found.n_posing == 30
