@@ -98,7 +98,7 @@ def load_images(
     Whether the pixels show anything is asked by ``judge_pictures``.
     """
     files = list(records["path"])
-    images = list_images(files, image_size, decoder_version(through, bits))
+    images = list_images(files, image_size, decoder_version(through, bits, files))
 
     def decode(path: Path) -> tuple[np.ndarray, PictureFacts]:
         return read_and_measure(path, image_size, through, bits)
@@ -137,7 +137,8 @@ def count_undecoded(
     through: int | None = None, bits: int | None = None,
 ) -> int:  # fmt: skip
     """Count those of ``records`` that ``load_images`` would have to decode."""
-    return count_missing(list_images(list(records["path"]), image_size, decoder_version(through, bits)), cache_dir)
+    files = list(records["path"])
+    return count_missing(list_images(files, image_size, decoder_version(through, bits, files)), cache_dir)
 
 
 Loaded = tuple["np.ndarray", "np.ndarray", Sequence[Any]]  # pixels of good images, bool [N]: good, facts or reasons

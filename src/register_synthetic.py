@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 LABELS = {"positive": 1, "negative": 0}
 OPTIONS = (
     Option(
-        "--images", "folder of the images, PNG or JPEG of any size; never changed (default: none, required)",
+        "--images", "folder of the images, PNG, JPEG or DICOM of any size; never changed (default: none, required)",
         required=True, metavar="PATH",
     ),
     Option(

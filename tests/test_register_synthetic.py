@@ -321,7 +321,7 @@ def test_unusable_folders_are_refused(data_dir, source, good_list, tmp_path):
     flags = ["--trained-on", str(good_list)]
     for folder, match in (
         (tmp_path / "nowhere", "is not a folder"),
-        (data_dir, "holds no PNG or JPEG"),
+        (data_dir, "holds no PNG, JPEG or DICOM"),
     ):
         with pytest.raises(UserError, match=match):
             register(data_dir, folder, tmp_path / "out", *flags)

@@ -58,7 +58,7 @@ def _key(name: str) -> str:
 
 
 def list_image_names(folder: Path) -> list[str]:
-    """List the PNG and JPEG files of ``folder``, sorted; hidden files are none. [] if there is no folder.
+    """List the PNG, JPEG and DICOM files of ``folder``, sorted; hidden files are none. [] if there is no folder.
 
     Raises ``UserError`` if the folder cannot be listed.
     """
@@ -72,7 +72,7 @@ def list_image_names(folder: Path) -> list[str]:
 
 
 def is_image_name(name: str) -> bool:
-    """Return whether ``name`` is that of a PNG or JPEG file; those that begin with a dot (._a.png) are not."""
+    """Return whether ``name`` is that of a PNG, JPEG or DICOM file; those that begin with a dot (._a.png) are not."""
     return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
@@ -98,7 +98,7 @@ def _describe_folder(folder: Path, stems: set[str]) -> str:
     if others:
         endings = Counter(Path(name).suffix or "no ending" for name in others)
         held = ", ".join(f"{count:,} with {ending}" for ending, count in endings.most_common(3))
-        return f"{folder} holds files of these names, but {held}: only PNG and JPEG are read, so convert them"
+        return f"{folder} holds files of these names, but {held}: only PNG, JPEG and DICOM are read, so convert them"
     example = f", such as {images[0]}" if images else ""
     return f"{folder} holds {len(images):,} images{example}"
 

@@ -1,4 +1,4 @@
-"""The one reader and the one writer of image files: gray uint8 pixels from PNG or JPEG, and to PNG.
+"""The one reader and the one writer of image files: gray uint8 pixels from PNG, JPEG or DICOM, and to PNG.
 
 Whoever accepts another format, or changes pixels, raises ``DECODING``: caches depend on it. Which file belongs
 to an image id: ``image_files``. Whether pixels look like X-rays: ``picture_facts`` and ``picture_checks``.
@@ -7,11 +7,12 @@ to an image id: ``image_files``. Whether pixels look like X-rays: ``picture_fact
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dataset.dicom_files import DICOM_SUFFIXES, DicomError, dicom_decoder_version, is_dicom, read_dicom, read_header
 from utils import atomic_path
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 SIZED = 50  # files whose size is looked at, to say how large images typically are
 DECODING = 1  # version of ``open_picture``
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", *DICOM_SUFFIXES}
 MISSING = "missing"  # the reason of an image that is not there
 SIXTEEN_BITS = 2**16 - 1  # largest sample
 # How to compress. The grain of X-rays does not shrink: more effort takes longer and saves next to nothing.
@@ -46,6 +47,7 @@ class Picture:
     ``gray``: of PIL's mode L, or F in [0, 255] for 16-bit samples. ``mode``: PIL's name of what the file
     holds (L, RGB, I;16, ...). ``frames``: more than 1 in animations, whose first one is ``gray``. ``largest``:
     largest 16-bit sample, None in files of 8 bits. ``jpeg_tables``: quantisation tables of a JPEG file.
+    ``warnings``: what is odd by the header of a DICOM file.
     """
 
     gray: Image.Image
@@ -53,6 +55,7 @@ class Picture:
     frames: int
     largest: int | None
     jpeg_tables: Mapping[int, list[int]]
+    warnings: tuple[str, ...] = ()
 
     def pixels(self) -> np.ndarray:
         """Return gray uint8 [H, W]."""
@@ -99,9 +102,11 @@ def read_side(path: str | Path) -> int | None:
     from PIL import Image
 
     try:
+        if is_dicom(path):
+            return min(read_header(path).size) or None
         with Image.open(path) as image:
             return min(image.size)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, DicomError):
         return None
 
 
@@ -119,15 +124,18 @@ def read_gray(path: str | Path, bits: int | None = None) -> np.ndarray:
 
 
 def open_picture(path: str | Path, bits: int | None = None) -> Picture:
-    """Decode 8- or 16-bit gray, RGB(A) or palette PNG, or JPEG, to gray values in [0, 255].
+    """Decode 8- or 16-bit gray, RGB(A) or palette PNG, JPEG, or DICOM, to gray values in [0, 255].
 
     8-bit gray keeps its values. 16-bit samples are divided by 257, PNG's own scaling to 8 bits; with ``bits``
     they are scaled so that 2**bits - 1 becomes 255. Colours become ITU-R 601 luma; transparency is ignored.
+    A DICOM file is read like a 16-bit PNG of what it shows.
     Raises ``OSError``, whose text is the reason, if the file is missing or damaged, holds floating-point or
     32-bit samples, or one above 2**bits - 1.
     """
     from PIL import Image, UnidentifiedImageError
 
+    if is_dicom(path):
+        return _open_dicom(Path(path), bits)
     try:
         _verify_checksums(path)
         with Image.open(path) as image:
@@ -139,6 +147,23 @@ def open_picture(path: str | Path, bits: int | None = None) -> Picture:
         raise OSError(str(error)) from None
     except (UnidentifiedImageError, SyntaxError, ValueError, EOFError, OSError, Image.DecompressionBombError) as error:
         raise OSError(why_unreadable(Path(path), error)) from None
+
+
+def _open_dicom(path: Path, bits: int | None) -> Picture:
+    from PIL import Image
+
+    try:
+        path.open("rb").close()
+        found = read_dicom(path)
+        image = Image.fromarray(found.pixels)
+        gray, largest = _to_gray(image, bits)
+    except DicomError as error:
+        raise OSError(_other_content(path) or error.reason) from None
+    except UnsuitableSamplesError as error:
+        raise OSError(str(error)) from None
+    except OSError as error:
+        raise OSError(why_unreadable(path, error)) from None
+    return Picture(gray, image.mode, 1, largest, {}, found.header.warnings)
 
 
 def _verify_checksums(path: str | Path) -> None:
@@ -184,33 +209,39 @@ def why_unreadable(path: Path, error: Exception) -> str:
         return "a folder"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    try:
-        with path.open("rb") as file:
-            head = file.read(200)
-    except OSError as other:
-        return (other.strerror or str(other)).lower()
-    if not head:
-        return "empty (0 bytes)"
-    if head[128:132] == b"DICM":
-        return "a DICOM file; export it as gray PNG"
-    for start, what in OTHER_CONTENTS.items():
-        if head.lstrip().lower().startswith(start):
-            return what
+    if content := _other_content(path):
+        return content
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
     return "cut short" if "truncated" in str(error).lower() else f"damaged ({error})"
 
 
-def decoder_version(through: int | None = None, bits: int | None = None) -> str:
-    """Name what pixels depend on besides the file and the size: this code and the library that it calls.
+def _other_content(path: Path) -> str | None:
+    """Say what ``path`` holds if it is plainly no image of the kind that its name promises; None else."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(200)
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    if not head:
+        return "empty (0 bytes)"
+    if head[128:132] == b"DICM" and not is_dicom(path):
+        return "a DICOM file; give it the ending .dcm"
+    return next((what for start, what in OTHER_CONTENTS.items() if head.lstrip().lower().startswith(start)), None)
 
-    ``through``: see ``Picture.resized``; ``bits``: see ``open_picture``.
+
+def decoder_version(through: int | None = None, bits: int | None = None, files: Iterable[Path] = ()) -> str:
+    """Name what pixels depend on besides the file and the size: this code and the libraries that it calls.
+
+    ``through``: see ``Picture.resized``; ``bits``: see ``open_picture``; ``files``: to be decoded. Raises
+    ``UserError`` if there is DICOM among them and its packages are not installed.
     """
     import PIL
 
     reduced = "" if through is None else f", through {through} pixels"
     scaled = "" if bits is None else f", {bits} of 16 bits"
-    return f"gray, antialiased bilinear{reduced}{scaled}, version {DECODING}, Pillow {PIL.__version__}"
+    dicom = f", {dicom_decoder_version()}" if any(file.suffix.lower() in DICOM_SUFFIXES for file in files) else ""
+    return f"gray, antialiased bilinear{reduced}{scaled}, version {DECODING}, Pillow {PIL.__version__}{dicom}"
 
 
 def save_png(path: Path, pixels: np.ndarray, compression: Mapping[str, int] = RUNS_ONLY) -> None:

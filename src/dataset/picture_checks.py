@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dataset.image_ids import name_some
 from dataset.people import LATERAL
-from dataset.picture_facts import thumbnails
+from dataset.picture_facts import BETWEEN, thumbnails
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,6 +106,10 @@ def _note_odd_pictures(table: pd.DataFrame, image_size: int, found: Findings) ->
     strange = ~table["mode"].isin(USUAL_MODES) & table["largest"].isna()
     kinds = ", ".join(sorted(set(table["mode"][strange])))
     found.add_odd(strange.to_numpy(), table, f"have an unusual kind of pixels ({kinds})")
+    said = table["header"].str.split(BETWEEN)
+    for warning in sorted({text for texts in said for text in texts} - {""}):
+        odd = said.map(lambda texts, warning=warning: warning in texts).to_numpy(dtype=bool)
+        found.add_odd(odd, table, f"have this in their DICOM headers: {warning}")
 
 
 def _check_file_facts(table: pd.DataFrame, found: Findings) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SIDE = 8  # of the thumbnail, pixels
+BETWEEN = "; "  # of the warnings in ``header``
 TAIL = 0.01  # share of the pixels below ``low``, and above ``high``: letters and frames are left out
 
 
@@ -29,6 +30,7 @@ class PictureFacts(NamedTuple):
     pixels lie. ``levels``: number of different gray values, of 256. ``largest``: largest 16-bit sample, None
     in files of 8 bits. ``thumbnail``: 8 x 8 pixels, two hexadecimal digits each. ``pixels``: hash of size and
     gray pixels. ``jpeg``: hash of the quantisation tables, "" if it is no JPEG. ``mode``: PIL's name.
+    ``header``: what is odd by the header of a DICOM file, "; " between.
     """
 
     width: int
@@ -43,6 +45,7 @@ class PictureFacts(NamedTuple):
     thumbnail: str
     pixels: str
     jpeg: str
+    header: str = ""
 
 
 def read_and_measure(
@@ -76,6 +79,7 @@ def measure(picture: Picture, file_bytes: int) -> PictureFacts:
         thumbnail=gray.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes().hex(),
         pixels=hashlib.sha256(f"{width}x{height}".encode() + gray.tobytes()).hexdigest()[:32],
         jpeg=f"{zlib.crc32(tables):08x}" if picture.jpeg_tables else "",
+        header=BETWEEN.join(picture.warnings),
     )  # fmt: skip
 
 

@@ -61,7 +61,8 @@ def find_twins(images: pd.DataFrame, cache_dir: str | Path | None, workers: int 
     """
     table = images.sort_values("image_id")
     files = list(table["path"])
-    key = sha256_json([list_images(files, THUMBNAIL, decoder_version()).key, CONFIRMED_AT, SEARCH])[:KEY_CHARACTERS]
+    images_key = list_images(files, THUMBNAIL, decoder_version(files=files)).key
+    key = sha256_json([images_key, CONFIRMED_AT, SEARCH])[:KEY_CHARACTERS]
     if key not in _found:
         _found[key] = _from_cache(files, cache_dir, key, workers)
     ids, patients, labels = (table[column].tolist() for column in ("image_id", "patient", "label"))

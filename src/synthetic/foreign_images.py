@@ -1,4 +1,4 @@
-"""Images made elsewhere, PNG or JPEG -> a folder of synthetic images, 8-bit gray PNG; and their maker's list.
+"""Images made elsewhere, PNG, JPEG or DICOM -> a folder of synthetic images, 8-bit gray PNG; and their maker's list.
 
 Everything is read before anything is written; the folder that the images come from is never changed.
 """
@@ -33,7 +33,7 @@ class Source:
 
 
 def find_images(folder: Path, output: Path) -> list[Path]:
-    """Return the PNG and JPEG files of ``folder``, by name; raises ``UserError`` if they cannot be copied."""
+    """Return the PNG, JPEG and DICOM files of ``folder``, by name; raises ``UserError`` if they cannot be copied."""
     if not folder.is_dir():
         raise UserError(f"--images {folder} is not a folder; give the folder that holds the images")
     if folder.resolve() == output.resolve():
@@ -47,7 +47,7 @@ def find_images(folder: Path, output: Path) -> list[Path]:
         )
     files = [folder / name for name in list_image_names(folder)]
     if not files:
-        raise UserError(f"--images {folder} holds no PNG or JPEG files (subfolders are not searched)")
+        raise UserError(f"--images {folder} holds no PNG, JPEG or DICOM files (subfolders are not searched)")
     return files
 
 

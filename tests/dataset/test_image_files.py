@@ -33,7 +33,9 @@ def touch(folder, *names):
         (["._a.png", ".a.png", "a.jpg"], "a", "a.jpg"),  # hidden files are none
         (["a.b.png"], "a.b", "a.b.png"),
         (["a.b.JPG"], "a.b", "a.b.JPG"),
-        (["a.tif", "a.dcm"], "a", None),
+        (["a.tif", "a.npy"], "a", None),
+        (["a.tif", "a.dcm"], "a", "a.dcm"),
+        (["1.2.840.7.dcm"], "1.2.840.7", "1.2.840.7.dcm"),
         (["._a.png"], "a", None),
         (["ab.png"], "a", None),
         (["a.png"], "a.png", "a.png"),  # ids with endings
@@ -93,8 +95,8 @@ def test_other_places_and_kinds_are_told(tmp_path):
     touch(paths.training_masks(tmp_path), "a.png", "b.png")  # masks are no X-rays
     said = describe_missing(missing)
     assert f"{folder} holds 1 images, such as other.png" in said and "Masks" not in said
-    touch(folder, "a.dcm", "b.dcm")
-    assert "holds files of these names, but 2 with .dcm: only PNG and JPEG are read" in describe_missing(missing)
+    touch(folder, "a.npy", "b.npy")
+    assert "holds files of these names, but 2 with .npy: only PNG, JPEG and DICOM are read" in describe_missing(missing)
 
 
 # --- a whole folder --------------------------------------------------------------------------------
@@ -124,7 +126,7 @@ REASONS = {
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a Git LFS pointer instead"),
     "page": (b"\n<!DOCTYPE html><html>", "a web page instead"),
     "error": (b"<HTML><body>404", "a web page instead"),
-    "dicom": (bytes(128) + b"DICM" + bytes(20), "a DICOM file"),
+    "dicom": (bytes(128) + b"DICM" + bytes(20), "a DICOM file; give it the ending .dcm"),
     "cut": (None, "cut short"),
     "folder": ("folder", "a folder"),
     "link": ("link", "a link to a file that is not there"),
