@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+
+from dataset.dicom_files import read_dicom
+from dataset.images import read_gray
 from dicom_data import (
     BIG_ENDIAN,
     DEFLATED,
@@ -15,9 +18,6 @@ from dicom_data import (
     as_stored,
     write_dicom,
 )
-
-from dataset.dicom_files import read_dicom
-from dataset.images import read_gray
 
 GRAY = np.random.default_rng(0).integers(0, 256, (60, 50)).astype(np.uint8)
 GRAY[:, :25] = np.linspace(0, 255, 25)
