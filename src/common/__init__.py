@@ -9,7 +9,8 @@ import importlib.util
 import sys
 
 PYTHON = (3, 11)  # the oldest that runs this project
-PACKAGES = ("torch", "torchvision", "numpy", "pandas", "PIL", "scipy", "sklearn", "matplotlib", "tqdm")  # as imported
+# As imported.
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "PIL", "scipy", "sklearn", "matplotlib", "tqdm", "yaml")
 REMEDY = "`make setup` makes .venv with Python {}.{} or later and all packages; then start scripts with {}".format(
     *PYTHON, r".venv\Scripts\python" if sys.platform == "win32" else ".venv/bin/python"
 )

@@ -7,6 +7,7 @@ and writes the traceback of an unexpected error to its log file.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import logging
 import math
@@ -14,14 +15,26 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from common import REMEDY
-from common.distributed import launched
+from common.distributed import is_main, launched
+from common.experiment_files import (
+    MANY,
+    Entry,
+    ExperimentFile,
+    as_words,
+    options_for,
+    read_experiment,
+    remember_config,
+    save_experiment,
+    typed_values,
+)
 from common.logs import begin_run_log, record_traceback, start_console
-from common.options import Option, add_options
+from common.options import HandedOn, Option, add_options
 from common.startup import (
     EndingSignalError,
     check_current_folder,
@@ -137,19 +150,141 @@ class ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.hands_on: dict[str, HandedOn] = {}  # name of an option -> the script that its words are for
+        self._given: dict[str, Entry] = {}  # name -> entry of each option that was given, in the file or typed
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, and set up the console as --quiet and --verbose say."""
-        parsed = super().parse_args(args, namespace)
+        """Parse, with the options of --config unless they are typed; set up the console as options say."""
+        words = sys.argv[1:] if args is None else list(args)
+        namespace, handed_on = namespace or argparse.Namespace(), {}
+        self._given = {}
+        try:
+            if file := read_experiment(path) if (path := _config_of(words)) else None:
+                handed_on = self._handed_on(file)
+                for name, value in self._take_file(file, words).items():
+                    setattr(namespace, name, value)
+        except UserError as error:
+            self.error(str(error))
+        with self._without_need_of(self._given):
+            parsed = super().parse_args(words, namespace)
+        if parsed.config != path:
+            self.error(f"argument --config: {parsed.config} is no name of a file")
+        for name, more in handed_on.items():
+            setattr(parsed, name, [*more, *getattr(parsed, name)])
+        remember_config(file)
+        try:
+            if parsed.save_config and is_main():
+                self._save(parsed, file)
+        except UserError as error:
+            self.error(str(error))
+        del parsed.config, parsed.save_config  # not of the run: its values are, and the file's SHA-256
         start_console(parsed.quiet, parsed.verbose)
         _flags.clear()
         _flags.update(self._option_string_actions)
         return parsed
+
+    def _take_file(self, file: ExperimentFile, words: Sequence[str]) -> dict[str, Any]:
+        """Return the values of this script in ``file``, but for options that the command line replaces."""
+        section = options_for(file, _script(), [each.script for each in self.hands_on.values()])
+        values = typed_values(self, file, section)
+        typed = {action.dest for flag, action in self._option_string_actions.items() if flag in _flags_in(words)}
+        for group in self._mutually_exclusive_groups:
+            names = {action.dest for action in group._group_actions}
+            typed |= names if names & typed else set()
+        self._given = {name: entry for entry in section.values() if (name := entry.name) not in typed}
+        return {name: values[name] for name in self._given}
+
+    def _handed_on(self, file: ExperimentFile) -> dict[str, list[str]]:
+        """Return name of an option -> words from the section of the script that it hands them on to."""
+        words = {}
+        for name, target in self.hands_on.items():
+            section = file.sections.get(target.script, {})
+            for entry in section.values():
+                if f"--{entry.key}" in target.refused:
+                    own = "" if f"--{entry.key}" not in self._option_string_actions else f": put it into {_script()}"
+                    where = f"{entry.key} cannot stand in the section {target.script}"
+                    raise file.problem(entry.line, f"{where}, as {_script()}.py gives it itself{own}")
+            parser = ArgumentParser(add_help=False, allow_abbrev=False)
+            add_options(parser, target.options)
+            words[name] = as_words(parser, file, section)
+        return words
+
+    @contextlib.contextmanager
+    def _without_need_of(self, names: Collection[str]) -> Iterator[None]:
+        """Take options ``names`` for given in the block."""
+        needed = [action for action in self._actions if action.required and action.dest in names]
+        for action in needed:
+            action.required = False
+        try:
+            yield
+        finally:
+            for action in needed:
+                action.required = True
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Return the value of an option on the command line; remembers what was typed."""
+        texts = arg_strings or ([action.const] if action.nargs == "?" else [])
+        if action.option_strings:
+            appends = isinstance(action, argparse._AppendAction)
+            before = self._given.get(action.dest) if appends else None
+            all_texts = (*(before.texts if before else ()), *texts)
+            key = action.option_strings[0].lstrip("-")
+            self._given[action.dest] = Entry(key, all_texts, is_list=appends or action.nargs in MANY)
+        return super()._get_values(action, arg_strings)
+
+    def _save(self, parsed: argparse.Namespace, file: ExperimentFile | None) -> None:
+        """Write all options that were given to --save-config, and the sections that are handed on."""
+        own = {}
+        for name, entry in self._given.items():
+            value = getattr(parsed, name)
+            if name not in (*NOT_RECORDED, "config", "save_config"):
+                own[entry.key] = replace(entry, texts=(("no", "yes")[value],)) if isinstance(value, bool) else entry
+        sections = {_script(): own}
+        for target in self.hands_on.values():
+            if file and target.script in file.sections:
+                sections[target.script] = file.sections[target.script]
+        save_experiment(parsed.save_config, f"Options of {_script()}.py {VERSION}", sections)
+
+
+def _script() -> str:
+    """Return the name of the running script, as its section in an experiment file is called."""
+    return Path(sys.argv[0]).stem
+
+
+def _flags_in(words: Sequence[str]) -> set[str]:
+    """Return the flags on a command line, and words that look like some."""
+    return {word.split("=")[0] for word in words if word.startswith("--")}
+
+
+def _config_of(words: Sequence[str]) -> str | None:
+    """Return the file that --config names; None without one, or where the script only says something of itself."""
+    if {"-h", "--help", "--version"} & set(words):
+        return None
+    path = None
+    for word, following in zip(words, [*words, "-"][1:], strict=True):
+        if word == "--config" and not following.startswith("-"):
+            path = following
+        elif word.startswith("--config="):
+            path = word.partition("=")[2]
+    return path
 
 
 def argument_parser(description: str, options: Sequence[Option] = ()) -> ArgumentParser:
     """Make a parser of ``options`` in the project's help style; flags must be written out in full."""
     parser = ArgumentParser(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
     add_options(parser, options)
+    parser.hands_on = {option.name: option.hands_on for option in options if option.hands_on}
+    in_file = parser.add_argument_group("options in a file")
+    in_file.add_argument(
+        "--config", metavar="FILE",
+        help="read options from this YAML file; what is typed wins (default: none)",
+    )  # fmt: skip
+    in_file.add_argument(
+        "--save-config", metavar="FILE",
+        help="write the options that are given to this file, for --config (default: not)",
+    )  # fmt: skip
     output = parser.add_argument_group("console").add_mutually_exclusive_group()
     output.add_argument("--quiet", action="store_true", help="print warnings and errors only")
     output.add_argument("--verbose", action="store_true", help="also print details for finding faults")

@@ -25,13 +25,26 @@ class Affects(enum.Flag):
 
 
 @dataclass(frozen=True)
+class HandedOn:
+    """What an option hands on: words for ``script``, in an experiment file its section, of these ``options``.
+
+    ``refused``: flags that cannot be handed on, because the sequence of scripts gives them itself.
+    """
+
+    script: str
+    options: tuple[Option, ...]
+    refused: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Option:
     """One flag of a script.
 
     ``flag``: as it is typed, with dashes. ``help``: without the default, which the parser appends unless the
     text holds "(default: ...)" itself. ``group``: heading in the help text, None for the first one.
     ``excludes``: options of one group that share this word exclude each other. ``set_by_study``: the low-data
-    study sets it itself, so that it cannot be handed through. The other fields are those of
+    study sets it itself, so that it cannot be handed through. ``hands_on``: set if its value is a list of words
+    for another script. The other fields are those of
     ``argparse.ArgumentParser.add_argument``; ``switch`` is a flag without a value, ``on_off`` one that also
     has a ``--no-`` form, ``append`` one that may be repeated and gives a list.
     """
@@ -52,6 +65,7 @@ class Option:
     group: str | None = None
     excludes: str | None = None
     set_by_study: bool = False
+    hands_on: HandedOn | None = None
 
     @property
     def name(self) -> str:
