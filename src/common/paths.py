@@ -184,10 +184,14 @@ image_quality = in_folder("image_quality.json")  # synthetic beside real images
 
 
 def analysis_figure(analysis_dir: str | Path, name: str) -> Path:
-    """``name``: roc_pr, calibration, confusion, subgroups, differences, nearest_neighbours or gradcam."""
+    """``name``: roc_pr, calibration, confusion, subgroups, differences, nearest_neighbours, gradcam or patient_flow."""
     return Path(analysis_dir) / f"{name}.png"
 
 
+patient_flow = in_folder("patient_flow.json")  # images and patients of each step
+model_card = in_folder("model_card.md")
+dataset_card = in_folder("dataset_card.md")
+checklist = in_folder("checklist.md")  # items of reporting guidelines, and what answers them
 ssim_analysis = in_folder("ssim_analysis.json")
 fid_score = in_folder("fid_score.json")
 real_vs_synthetic_figure = in_folder("real_vs_synthetic_comparison.png")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ from dataset.splits import TEST, Splits, load_or_create_splits, select
 from image_metrics.copies import closest_pairs
 from image_metrics.feature_spaces import Space
 from report import image_figures
+from report.patient_flow import DataFolder
 from report.steps import Outcome
 from synthetic.folders import SyntheticSet, load_synthetic
 from synthetic.leak_checks import known_patients
@@ -83,12 +84,14 @@ class ImageResults:
     """What the report needs to know about images.
 
     ``quality``: content of image_quality.json, None if it was not made; ``comparability``: what its first
-    distances may be compared with; ``manifest``: manifest of the synthetic images, None without them.
+    distances may be compared with; ``manifest``: manifest of the synthetic images, None without them; ``data``:
+    the data folder, None if there is none.
     """
 
     quality: ImageQuality | None = None
     comparability: str = ""
     manifest: dict[str, Any] | None = None
+    data: DataFolder | None = None
 
 
 def look_at_images(options: ImageOptions, arms: Mapping[str, Arm], outcome: Outcome) -> ImageResults:
@@ -106,17 +109,19 @@ def look_at_images(options: ImageOptions, arms: Mapping[str, Arm], outcome: Outc
     stated = {flag for arm in arms.values() if arm.metrics for flag in arm.metrics["red_flags"]}
     outcome.warnings += [f"data: {flag}" for flag in dataset.red_flags if flag not in stated]
     draw_heat_maps(options, arms, dataset, outcome)
-    synthetic = _load_synthetic(options, dataset, splits, outcome)
+    official = load_official_test(options.data_dir, options.patient_map, options.patient_column)
+    data = DataFolder(dataset, splits, official)
+    synthetic = _load_synthetic(options, data, outcome)
     if synthetic is None:
-        return ImageResults()
-    return compare_images(options, arms, dataset, splits, synthetic, outcome)
+        return ImageResults(data=data)
+    return replace(compare_images(options, arms, dataset, splits, synthetic, outcome), data=data)
 
 
 # --- loading ---------------------------------------------------------------------------------------
-def _load_synthetic(options: ImageOptions, dataset: Dataset, splits: Splits, outcome: Outcome) -> SyntheticSet | None:
+def _load_synthetic(options: ImageOptions, data: DataFolder, outcome: Outcome) -> SyntheticSet | None:
     """Load the synthetic images; None, with the reason in ``outcome``, if there are none to compare."""
-    official = load_official_test(options.data_dir, options.patient_map, options.patient_column)
-    patient_of = known_patients(dataset, official)
+    dataset, splits = data.dataset, data.splits
+    patient_of = known_patients(dataset, data.official)
     test_images = {image_id: patient_of[image_id] for image_id in select(dataset, splits, TEST)["image_id"]}
     try:
         synthetic = load_synthetic(

@@ -16,7 +16,7 @@ from report.sections import Findings, Picture, sections
 
 TITLE = "Does the synthetic data help?"
 MAX_WIDTH = 1280  # pixels; twice the width of the text, for fine screens
-PICTURES_FIRST = ("differences", "heat-maps")  # sections in which the picture says it best
+PICTURES_FIRST = ("differences", "heat-maps", "reviewers")  # sections in which the picture says it best
 SMALL = 250_000  # bytes; a picture below it is embedded as it is
 
 
