@@ -186,7 +186,7 @@ def test_boxes_of_the_figure_lie_within_it_and_below_each_other(tmp_path):
     renderer = figure.canvas.get_renderer()
     for text in ax.texts:
         inside = ax.transData.inverted().transform(text.get_window_extent(renderer))
-        assert 0 <= inside[:, 0].min() and inside[:, 0].max() <= ax.get_xlim()[1], text.get_text()
+        assert inside[:, 0].min() >= 0 and inside[:, 0].max() <= ax.get_xlim()[1], text.get_text()
     for one in boxes:
-        assert 0 <= one.y0 and one.y1 <= ax.get_ylim()[0]
+        assert one.y0 >= 0 and one.y1 <= ax.get_ylim()[0]
         assert all(not one.overlaps(other) for other in boxes if other is not one)
