@@ -31,6 +31,7 @@ from dataset.options import cache_folder
 from gan.options import OPTIONS as GAN_OPTIONS
 from gan.options import read_settings
 from gan.settings import Settings
+from networks.backbones import BACKBONES
 from studies.commands import Words, cache_words, data_words, label_words, uses_images
 from studies.options import STUDY_OPTIONS
 from studies.plan import (
@@ -55,7 +56,6 @@ from utils import UserError, save_figure, save_json
 log = logging.getLogger(__name__)
 
 
-MODEL_BYTES = 94e6  # of a ResNet-50
 # Options that the study itself gives, or that would make an arm another one: they cannot be passed on.
 SET_HERE = {
     "--classifier-args": flags_set_by_study(TRAIN_OPTIONS),
@@ -175,7 +175,7 @@ def log_estimate(args: argparse.Namespace, parts: list[Part], images: list[Path]
     shares = ", ".join(f"{script}.py {duration_in_words(value)}" for script, value in seconds.items())
     log.info(f"ABOUT {duration_in_words(sum(times))} for {len(due)} steps: {shares}")
     n_models = args.repeats + 1 if args.repeats > 1 else 1  # one of each run, and the arm's own
-    gigabytes = MODEL_BYTES * len(args.arms) * len(parts) * n_models / 1e9
+    gigabytes = BACKBONES[classifier.backbone].megabytes * len(args.arms) * len(parts) * n_models / 1000
     log.info(f"the classifiers take about {gigabytes:.1f} GB below {args.study_dir}")
 
 

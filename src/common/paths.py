@@ -94,8 +94,16 @@ def repeat_prefix(prefix: str, repeat: int) -> str:
     return f"{prefix}r{repeat}_"
 
 
-classifier_model = _of_arm("{}resnet50.pth")  # the final model, fitted on all training images
-best_fold_model = _of_arm("best_overall_{}resnet50.pth")  # lowest validation loss
+def classifier_model(folder: str | Path, prefix: str, backbone: str = "resnet50") -> Path:
+    """Return the file of an arm's final model, fitted on all training images."""
+    return Path(folder) / f"{prefix}{backbone}.pth"
+
+
+def best_fold_model(folder: str | Path, prefix: str, backbone: str = "resnet50") -> Path:
+    """Return the file of an arm's fold model with the lowest validation loss."""
+    return Path(folder) / f"best_overall_{prefix}{backbone}.pth"
+
+
 classifier_state = _of_arm("{}unfinished")  # for --resume; gone at the end
 training_history = _of_arm("{}training_history.json")
 cv_summary = _of_arm("{}cv_summary.json")

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from dataset.near_copies import thumbnail_features
+from networks.backbones import BACKBONES
 from utils import UserError, public_path, sha256_file
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ log = logging.getLogger(__name__)
 HOG_SIDE = 32  # at most
 HOG_CELL, HOG_BLOCK, HOG_DIRECTIONS = 8, 2, 8  # pixels, cells, bins of 22.5 degrees
 HOG_SECONDS = 1e-3  # per image, on one core
-# Operations per image at 224 pixels (ResNet-50) and at 299 pixels (Inception, whatever the image's size).
-RESNET_OPERATIONS, INCEPTION_OPERATIONS = 8.2e9, 11.4e9
+INCEPTION_OPERATIONS = 11.4e9  # per image at 299 pixels, whatever the image's size
 
 
 # --- without a network -----------------------------------------------------------------------------
@@ -117,9 +117,10 @@ def build_spaces(
     if features is not None:
         from classifier import feature_caches, load_classifier
 
-        cache = feature_caches(load_classifier(features)[0], cache_dir, device=device, precision="fp32")[0]
+        model = load_classifier(features)[0]
+        cache = feature_caches(model, cache_dir, device=device, precision="fp32")[0]
         facts = {"features": "classifier", "file": public_path(features), "sha256": sha256_file(features)}
-        operations = RESNET_OPERATIONS * (image_size / 224) ** 2
+        operations = 2e9 * BACKBONES[model.name].operations * (image_size / 224) ** 2
         spaces.insert(0, network_space("classifier", cache, facts, operations))
     if weights_file(inception.WEIGHTS_URL).is_file():
         try:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arms.registry import BASELINE_PREFIX
 from arms.result_files import TRAIN_COMMAND, Arm
 from common import paths
 from comparison import heat_maps
@@ -144,7 +143,7 @@ def _load_baseline(options: ImageOptions, arms: Mapping[str, Arm], splits: Split
         outcome.without(f"the baseline classifier's features: {baseline.problem}")
     used: dict[str, str | None] = {name: arm.metrics["split_sha256"] for name, arm in arms.items() if arm.metrics}
     if baseline.model is not None:
-        used[paths.classifier_model(options.model_dir, BASELINE_PREFIX).name] = baseline.split_sha256
+        used[baseline.name] = baseline.split_sha256
     if others := [name for name, sha256 in used.items() if sha256 != splits.sha256]:
         outcome.warnings.append(
             f"comparison of images: it uses split {splits.sha256[:12]}, which is NOT the split of {', '.join(others)}"
@@ -298,7 +297,7 @@ def draw_heat_maps(options: ImageOptions, arms: Mapping[str, Arm], dataset: Data
     path = paths.analysis_figure(outcome.folder, "gradcam")
     if options.no_real_images:
         return
-    files = {name: paths.classifier_model(options.model_dir, arm.prefix) for name, arm in arms.items()}
+    files = {name: paths.classifier_model(options.model_dir, arm.prefix, arm.backbone) for name, arm in arms.items()}
     files = {name: file for name, file in files.items() if file.is_file()}
     scored = [(arm.name, arm.predictions) for arm in arms.values() if arm.predictions is not None]
     if not files or not scored:
