@@ -45,7 +45,7 @@ def help_pages() -> dict[str, str]:
 
 # Module of src/ -> the typed files in it, in the order of a run.
 FORMATS = {
-    "dataset.file_formats": ("DownloadMarker", "PhantomMarker", "SplitsFile"),
+    "dataset.file_formats": ("DownloadMarker", "PhantomMarker", "Provenance", "SplitsFile"),
     "arms.file_formats": ("FinalMetrics", "CVSummary", "TrainingHistory"),
     "gan.file_formats": ("GanTrainingHistory", "StatsLine", "NetworkCheckpoint", "TrainingState"),
     "synthetic.file_formats": ("Manifest",),

@@ -76,6 +76,7 @@ training_images = in_folder("Training", "Images")
 training_masks = in_folder("Training", "Masks")
 test_images = in_folder("Test")
 phantom_marker = in_folder("phantoms.json")  # their settings
+provenance = in_folder("provenance.json")  # what was imported
 
 
 # --- caches ---------------------------------------------------------------------------------------
