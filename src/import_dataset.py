@@ -37,7 +37,8 @@ def parse_checked(argv: list[str] | None) -> tuple[str, argparse.Namespace]:
     args = parser.parse_args(argv)
     layout: str = vars(args)["from"]
     for option in OPTIONS:
-        if (only := LAYOUT_OF_GROUP.get(option.group)) not in (None, layout) and getattr(args, option.name) is not None:
+        only = LAYOUT_OF_GROUP.get(option.group or "", layout)
+        if only != layout and getattr(args, option.name) is not None:
             parser.error(f"{option.flag} is for --from {only}")
     if layout == "rsna-kaggle" and args.positive:
         parser.error("--positive is for other layouts: RSNA's table says which images are positive")
@@ -74,7 +75,7 @@ def read_source(layout: str, args: argparse.Namespace) -> Source:
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options that change what is written."""
     ours = ("positive", "uncertain", "image_column", "label_column", "patient_column", "age_column", "sex_column",
-            "view_column", "skip_bad_images")  # fmt: skip
+            "view_column")  # fmt: skip
     pattern = args.group_pattern and args.group_pattern.pattern
     return {**{name: getattr(args, name) for name in ours}, "group_pattern": pattern}
 

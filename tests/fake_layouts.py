@@ -20,7 +20,7 @@ def picture(file: Path, width: int = 40, height: int = 40, **options: Any) -> Pa
 
 def text(file: Path, *lines: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(f"{line}\n" for line in lines))
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return file
 
 

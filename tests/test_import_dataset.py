@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -39,7 +36,8 @@ def test_kermany_becomes_a_data_folder(tmp_path, capsys):
     assert not format_problems(provenance, Provenance)
     assert provenance["data_set"] == "Kermany" and provenance["names"] == "hashed"
     counts = provenance["images"]
-    assert (counts["labelled"], counts["positive"], counts["official_test"], counts["official_positive"]) == (14, 7, 4, 2)
+    keys = ("labelled", "positive", "official_test", "official_positive")
+    assert [counts[key] for key in keys] == [14, 7, 4, 2]
     assert counts["linked"] + counts["rewritten"] == 18 and counts["padded"] == 11
     dataset, official = load_dataset(tmp_path / "data"), load_official_test(tmp_path / "data")
     assert len(dataset.images) == 14 and dataset.images["patient"].nunique() == 14
@@ -170,12 +168,10 @@ def test_another_data_set_in_the_target_is_refused(tmp_path):
 def test_bad_images_are_named_or_left_out(tmp_path):
     source = two_classes(tmp_path / "source", "pneumonia", "normal")
     (source / "normal" / "bad.png").write_bytes(b"<html>no image</html>")
-    with pytest.raises(UserError, match="normal/bad.png: a web page instead .*--skip-bad-images; finished images are kept"):
+    with pytest.raises(UserError, match="normal/bad.png: a web page .*--skip-bad-images; finished images are kept"):
         run(source, tmp_path / "data")
-    with pytest.raises(UserError, match="unfinished import of other options"):
-        run(source, tmp_path / "data", "--skip-bad-images")
-    provenance = run(source, tmp_path / "other", "--skip-bad-images")
-    assert provenance["images"]["left_out"] == {"unreadable": 1} and len(load_dataset(tmp_path / "other").images) == 8
+    provenance = run(source, tmp_path / "data", "--skip-bad-images")
+    assert provenance["images"]["left_out"] == {"unreadable": 1} and len(load_dataset(tmp_path / "data").images) == 8
 
 
 def test_a_small_disk_is_found_before_anything_is_written(tmp_path, monkeypatch):

@@ -87,6 +87,7 @@ def _find_columns(table: Table, columns: Columns) -> dict[str, int]:
     places: dict[str, int] = {}
     for key in (field.name for field in fields(columns)):
         given = getattr(columns, key)
+        place: int | None
         if given:
             place = _place_of(table, given, f"--{key}-column")
         else:

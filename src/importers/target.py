@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from common import paths
-from dataset.file_formats import Provenance
+from dataset.file_formats import ImportedImages, Provenance
 from importers.pixel_files import Written
 from utils import UserError, load_json
 
@@ -117,8 +117,8 @@ def nearest(folder: Path) -> Path:
 
 def empty_provenance(facts: Mapping[str, Any]) -> Provenance:
     """Return the provenance of an import that begins; ``facts``: its keys that are known by then."""
-    nothing = {
+    nothing: ImportedImages = {
         "labelled": 0, "positive": 0, "official_test": 0, "official_positive": None, "linked": 0, "copied": 0,
         "rewritten": 0, "padded": 0, "padding_positive": 0.0, "padding_negative": 0.0, "left_out": {},
     }  # fmt: skip
-    return {"complete": False, "images": nothing, **facts}  # type: ignore[typeddict-item]
+    return cast(Provenance, {"complete": False, "images": nothing, **facts})

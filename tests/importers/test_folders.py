@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from importers.folders import kermany_patient, read_folders
 from fake_layouts import kermany, picture, two_classes
+from importers.folders import kermany_patient, read_folders
 from utils import UserError
 
 
