@@ -24,7 +24,7 @@ from common import paths
 from common.command_line import ArgumentParser, argument_parser, run_script
 from common.locks import claim
 from common.logs import keep_run_log
-from common.options import add_options, flags_set_by_study
+from common.options import add_options
 from common.output_folders import check_folders
 from common.progress import duration_in_words
 from dataset.options import cache_folder
@@ -56,11 +56,6 @@ from utils import UserError, save_figure, save_json
 log = logging.getLogger(__name__)
 
 
-# Options that the study itself gives, or that would make an arm another one: they cannot be passed on.
-SET_HERE = {
-    "--classifier-args": flags_set_by_study(TRAIN_OPTIONS),
-    "--gan-args": flags_set_by_study(GAN_OPTIONS),
-}
 
 
 # --- command line ----------------------------------------------------------------------------------
@@ -77,9 +72,6 @@ def parse_study_args(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.k_folds == 1:
         parser.error("--k-folds 1 is not allowed: one fold cannot validate; use 0, or at least 2")
-    for flag, words in (("--classifier-args", args.classifier_args), ("--gan-args", args.gan_args)):
-        if clash := [word for word in words if word.split("=")[0] in SET_HERE[flag]]:
-            parser.error(f"{flag}: {clash[0]} cannot be passed on: the study gives it itself")
     if args.estimate and args.draw_only:
         parser.error("--estimate and --draw-only exclude each other: give one of them")
     classifier_work(args), gan_settings(args)  # wrong numbers end here
