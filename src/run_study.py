@@ -56,8 +56,6 @@ from utils import UserError, save_figure, save_json
 log = logging.getLogger(__name__)
 
 
-
-
 # --- command line ----------------------------------------------------------------------------------
 def build_parser() -> argparse.ArgumentParser:
     return argument_parser(
