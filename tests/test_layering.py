@@ -26,7 +26,7 @@ LAYERS = (
     {"networks"},
     {"classifier", "dcgan"},
     {"image_metrics"},
-    {"phantom", "synthetic", "importers"},
+    {"phantom", "synthetic"},
     {"arms", "gan"},
     {"comparison", "prediction"},
     {"report"},

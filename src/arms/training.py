@@ -76,13 +76,11 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Network:
-    """What is trained: the classifier, its initial weights and what it is shown.
+    """What is trained: the classifier's initial weights and what it is shown.
 
-    ``backbone``: name of its network. ``views``: of each image, with a frozen backbone and light augmentation (see
-    --feature-views).
+    ``views``: of each image, with a frozen backbone and light augmentation (see --feature-views).
     """
 
-    backbone: str
     weights: str
     frozen: bool
     augment: str
@@ -281,11 +279,11 @@ class ArmTrainer:
         if not self.network.features_once:
             return self._new_classifier(name, seed)
         set_seed(derive_seed(seed, "weights", name))
-        return ClassifierHead(self.network.backbone).to(self.device)
+        return ClassifierHead().to(self.device)
 
     def _new_classifier(self, name: str, seed: int) -> PneumoniaClassifier:
         set_seed(derive_seed(seed, "weights", name))
-        model = build_classifier(self.network.weights, self.network.frozen, self.network.backbone)
+        model = build_classifier(self.network.weights, self.network.frozen)
         return model.to(self.device).to(memory_format=torch.channels_last)
 
     def _inputs_of(self, images: ImageSet) -> InputPipeline:

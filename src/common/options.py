@@ -28,12 +28,12 @@ class Affects(enum.Flag):
 class HandedOn:
     """What an option hands on: words for ``script``, in an experiment file its section, of these ``options``.
 
-    ``refused``: flag that cannot be handed on -> why.
+    ``refused``: flags that cannot be handed on, because the sequence of scripts gives them itself.
     """
 
     script: str
     options: tuple[Option, ...]
-    refused: Mapping[str, str]
+    refused: frozenset[str]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from classifier import InputPipeline, PneumoniaClassifier, load_classifier, predict_batches
 from data_loader import load_images, to_classifier_range
-from networks.backbone_builder import layer_of_maps
 from stats.metrics import THRESHOLD
 from utils import autocast
 
@@ -83,7 +82,7 @@ def gradcam_maps(
 
     device = device or next(model.parameters()).device
     model = model.eval().to(device)
-    explainer = LayerGradCam(model, layer_of_maps(model.backbone, model.name))
+    explainer = LayerGradCam(model, model.backbone.layer4)
     maps = []
     for batch in torch.from_numpy(pixels).split(batch_size):
         # A frozen backbone records no gradients unless its input asks for them.
