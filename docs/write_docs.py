@@ -45,13 +45,13 @@ def help_pages() -> dict[str, str]:
 
 # Module of src/ -> the typed files in it, in the order of a run.
 FORMATS = {
-    "dataset.file_formats": ("DownloadMarker", "PhantomMarker", "SplitsFile"),
+    "dataset.file_formats": ("DownloadMarker", "PhantomMarker", "Provenance", "SplitsFile"),
     "arms.file_formats": ("FinalMetrics", "CVSummary", "TrainingHistory"),
     "gan.file_formats": ("GanTrainingHistory", "StatsLine", "NetworkCheckpoint", "TrainingState"),
     "synthetic.file_formats": ("Manifest",),
     "comparison.file_formats": ("Comparison",),
     "comparison.image_file_formats": ("SsimAnalysis", "FidScore", "ImageQuality"),
-    "image_metrics.file_formats": ("Judgement",),
+    "report.file_formats": ("PatientFlow",),
     "studies.file_formats": ("StepEntry", "LearningCurve"),
     "benchmarks.file_formats": ("SpeedBenchmark", "GeneratorBenchmark"),
 }

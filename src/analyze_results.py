@@ -74,6 +74,7 @@ def write_analysis(args: argparse.Namespace, found: dict[str, Arm], arms: dict[s
     from comparison.shortcuts import find_shortcuts, shortcut_flags
     from report.image_steps import ImageOptions, look_at_images
     from report.page import compose_page
+    from report.reviewer_files import write_flow
     from report.sections import Findings
     from report.steps import (
         Outcome,
@@ -104,6 +105,7 @@ def write_analysis(args: argparse.Namespace, found: dict[str, Arm], arms: dict[s
     named = {field.name: getattr(args, field.name) for field in fields(ImageOptions)}
     options = ImageOptions(**named | {"cache_dir": cache_folder(args.no_cache, args.cache_dir)})
     compared = look_at_images(options, arms, outcome)
+    flow = write_flow(arms, compared.data, outcome)
     remove_stale(outcome)
     sources = {row["thresholds"]["source"] for row in comparison["arms"].values()}
     used = {name: arm for name, arm in found.items() if name in arms or name in sources}
@@ -119,6 +121,7 @@ def write_analysis(args: argparse.Namespace, found: dict[str, Arm], arms: dict[s
         commands=commands(used, comparison, args.metrics_dir, compared.manifest, own_command),
         files=outcome.files,
         no_real_images=args.no_real_images,
+        flow=flow,
     )
     text, page = compose_text(findings), paths.report_page(outcome.folder)
     save_text(paths.comparison_report(outcome.folder), text)

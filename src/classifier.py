@@ -1,4 +1,4 @@
-"""ResNet-50 with one logit: building, loading, predicting.
+"""A backbone (ResNet-50 by default) with one logit: building, loading, predicting.
 
 Frozen (the default), only the head learns, and BatchNorm statistics never move; unfrozen, everything learns.
 
@@ -7,7 +7,6 @@ He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -17,29 +16,28 @@ from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict, cast
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils import fuse_conv_bn_eval
-from torchvision.models import ResNet50_Weights, resnet50
 
 from data_loader import PREPARED, augment_light, to_classifier_range
 from dataset.feature_cache import FeatureCache, sha256_weights
-from networks.weight_files import find_resnet, read_weight_file
-from networks.weights import hub_weights
+from networks.backbone_builder import build_backbone, folded_for_inference, imagenet_state
+from networks.backbones import BACKBONES, DEFAULT
+from networks.weight_files import find_network, read_weight_file
 from utils import UserError, as_tensor, autocast, derive_seed, load_checkpoint
 
-FEATURES = 2048
-CHECKPOINT_FORMAT: Final = "pneumonia-resnet50-1"
+CHECKPOINT_FORMAT: Final = "pneumonia-classifier-1"
 # How features are computed; part of the key of their caches.
 EXTRACTOR = "BatchNorm folded into convolutions, pooled in float32, weights in the precision, version 1"
 VIEWS = "augment_light, version 1"  # how augmented views are made; part of the key, too
-# The first ImageNet weights rather than the newer ones: label smoothing and mixup, with which those were
-# trained, make features transfer worse to a linear head (Kornblith et al., NeurIPS 2021).
-IMAGENET_URL = ResNet50_Weights.IMAGENET1K_V1.url
 
 
 class ClassifierCheckpoint(TypedDict):
-    """``<prefix>resnet50.pth`` and ``best_overall_<prefix>resnet50.pth``: a classifier and its origin."""
+    """``<prefix>resnet50.pth`` and ``best_overall_<prefix>resnet50.pth``: a classifier and its origin.
 
-    format: Annotated[Literal["pneumonia-resnet50-1"], "name of this format"]
+    Those of another --backbone have its name in place of ``resnet50``.
+    """
+
+    format: Annotated[Literal["pneumonia-classifier-1"], "name of this format"]
+    backbone: Annotated[str, "name of the network, as in --backbone"]
     prefix: Annotated[str, "first letters of the arm's files"]
     frozen: Annotated[bool, "the backbone did not learn"]
     image_size: Annotated[int, "pixels per side"]
@@ -55,13 +53,16 @@ class ClassifierCheckpoint(TypedDict):
 
 
 class PneumoniaClassifier(nn.Module):
-    """ResNet-50 whose last layer is one logit: [N, 3, S, S] (ImageNet mean/std) -> logits [N]."""
+    """A backbone whose last layer is one logit: [N, 3, S, S] (ImageNet mean/std) -> logits [N].
 
-    def __init__(self, frozen: bool) -> None:
+    ``name``: of the backbone. Raises ``UserError`` if a package for it is missing.
+    """
+
+    def __init__(self, frozen: bool, name: str = DEFAULT) -> None:
         super().__init__()
-        self.backbone = resnet50(weights=None)
-        self.backbone.fc = nn.Identity()
-        self.head = nn.Linear(FEATURES, 1)
+        self.name = name
+        self.backbone = build_backbone(name)
+        self.head = nn.Linear(BACKBONES[name].features, 1)
         self.frozen = frozen
         self.backbone.requires_grad_(not frozen)
 
@@ -73,7 +74,7 @@ class PneumoniaClassifier(nn.Module):
         return self
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the globally pooled features [N, 2048] of images [N, 3, S, S]."""
+        """Return the globally pooled features [N, F] of images [N, 3, S, S]."""
         return self.backbone(images)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -82,44 +83,43 @@ class PneumoniaClassifier(nn.Module):
 
 
 class ClassifierHead(nn.Module):
-    """The last layer alone: frozen features [N, 2048] -> logits [N]; weights named as in the classifier."""
+    """The last layer alone: frozen features [N, F] of a backbone -> logits [N]; weights named as in the classifier."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = DEFAULT) -> None:
         super().__init__()
-        self.head = nn.Linear(FEATURES, 1)
+        self.head = nn.Linear(BACKBONES[name].features, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the logits [N] of features [N, 2048]."""
+        """Return the logits [N] of features [N, F]."""
         return logits_in_full_precision(self.head, features)
 
 
 def logits_in_full_precision(head: nn.Linear, features: torch.Tensor) -> torch.Tensor:
-    """Return the logits, float32 [N], of features [N, 2048]: ones of eight bits would make ties."""
+    """Return the logits, float32 [N], of features [N, F]: ones of eight bits would make ties."""
     with torch.autocast(features.device.type, enabled=False):
         return head(features.float()).squeeze(1)
 
 
 # --- building, saving, loading ---------------------------------------------------------------------
-def build_classifier(weights: str, frozen: bool) -> PneumoniaClassifier:
-    """Build a fresh classifier; ``weights``: "imagenet", "none" or a file that holds a ResNet-50.
+def build_classifier(weights: str, frozen: bool, name: str = DEFAULT) -> PneumoniaClassifier:
+    """Build a fresh classifier; ``weights``: "imagenet", "none" or a file that holds the backbone ``name``.
 
     Raises ``UserError`` if weights are not available or do not fit.
     """
-    model = PneumoniaClassifier(frozen)
+    model = PneumoniaClassifier(frozen, name)
     if weights == "imagenet":
-        remedy = "use --weights PATH (a ResNet-50 state dict) or --weights none --unfreeze (from scratch)"
-        load_backbone(model, hub_weights(IMAGENET_URL, "ImageNet weights of ResNet-50", remedy), weights)
+        load_backbone(model, imagenet_state(name, model.backbone.state_dict()), weights)
     elif weights != "none":
         load_backbone(model, read_weight_file(weights), weights)
     return model
 
 
 def load_backbone(model: PneumoniaClassifier, content: dict[Any, Any], source: str) -> str:
-    """Load the ResNet-50 that the ``content`` of a file holds in any usual wrapping; returns where it was.
+    """Load the backbone that the ``content`` of a file holds in any usual wrapping; returns where it was.
 
     Any last layer is left out. Raises ``UserError`` if there is none or it does not fit.
     """
-    state, place = find_resnet(content, model.backbone.state_dict(), source)
+    state, place = find_network(content, model.backbone.state_dict(), BACKBONES[model.name], source)
     model.backbone.load_state_dict(state, strict=False)  # BatchNorm's counters may be missing
     return place
 
@@ -129,12 +129,14 @@ def load_classifier(path: str | Path) -> tuple[PneumoniaClassifier, ClassifierCh
     checkpoint = cast(ClassifierCheckpoint, load_checkpoint(path, "`python src/train_classifier.py`"))
     if checkpoint.get("format") != CHECKPOINT_FORMAT:
         raise UserError(f"{path} is not a classifier that `python src/train_classifier.py` wrote")
+    name = str(checkpoint.get("backbone"))
     try:
-        model = PneumoniaClassifier(checkpoint["frozen"])
+        model = PneumoniaClassifier(checkpoint["frozen"], name)
         model.load_state_dict(checkpoint["state_dict"])
     except (KeyError, TypeError, AttributeError, RuntimeError):
         raise UserError(
-            f"{path} is damaged: its weights do not fit ResNet-50; `python src/train_classifier.py` makes it again"
+            f"{path} is damaged: its weights do not fit {BACKBONES[name].title if name in BACKBONES else name}; "
+            "`python src/train_classifier.py` makes it again"
         ) from None
     return model.eval(), checkpoint
 
@@ -148,7 +150,7 @@ def cpu_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
 class InputPipeline:
     """Turns stored inputs into what the trained module takes: pixels are normalised (and varied).
 
-    ``inputs``, on the training device: float [V * N, 2048] features of N images in V views, one view after
+    ``inputs``, on the training device: float [V * N, F] features of N images in V views, one view after
     the other, the first of the images as they are; or uint8 [N, S, S] pixels. Rows are numbers of images.
     """
 
@@ -205,13 +207,13 @@ def predict_batches(
 
 
 class FeatureExtractor:
-    """The backbone of a classifier for inference: uint8 [B, S, S] -> float32 [B, 2048] on the CPU.
+    """The backbone of a classifier for inference: uint8 [B, S, S] -> float32 [B, F] on the CPU.
 
     With "bf16" its weights and activations are bfloat16.
     """
 
     def __init__(self, model: PneumoniaClassifier, device: torch.device, precision: str = "fp32") -> None:
-        self.device = device
+        self.device, self.n_features = device, BACKBONES[model.name].features
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         network = folded_for_inference(model.backbone)
         self.network = network.to(device, self.dtype).to(memory_format=torch.channels_last)
@@ -221,38 +223,15 @@ class FeatureExtractor:
 
     @torch.inference_mode()
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the features [B, 2048] of ``pixels``, uint8 [B, S, S]."""
-        parts = [torch.empty(0, FEATURES)]
+        """Return the features [B, F] of ``pixels``, uint8 [B, S, S]."""
+        parts = [torch.empty(0, self.n_features)]
         for chunk in as_tensor(pixels).split(self.batch_size) if len(pixels) else ():
             # Batches of one size are computed in one way: an image's features do not depend on the others.
             fill = chunk.new_zeros(self.batch_size - len(chunk), *chunk.shape[1:])
             images = to_classifier_range(torch.cat([chunk, fill]).to(self.device)).to(self.dtype)
             features = self.network(images.contiguous(memory_format=torch.channels_last))
-            parts.append(features[: len(chunk)].cpu())
+            parts.append(features[: len(chunk)].float().cpu())
         return torch.cat(parts).numpy()
-
-
-def folded_for_inference(backbone: nn.Module) -> nn.Module:
-    """Copy a ResNet-50 without head for inference: BatchNorm folded into convolutions, pooling in float32."""
-    folded = copy.deepcopy(backbone).eval().requires_grad_(False)
-    blocks = [block for layer in ("layer1", "layer2", "layer3", "layer4") for block in getattr(folded, layer)]
-    for module, numbers in [(folded, "1"), *((block, "123") for block in blocks)]:
-        for number in numbers:
-            convolution, norm = getattr(module, f"conv{number}"), getattr(module, f"bn{number}")
-            setattr(module, f"conv{number}", fuse_conv_bn_eval(convolution, norm))
-            setattr(module, f"bn{number}", nn.Identity())
-    for block in blocks:
-        if block.downsample is not None:
-            block.downsample = fuse_conv_bn_eval(*block.downsample)
-    folded.avgpool = _FloatPool()
-    return folded
-
-
-class _FloatPool(nn.Module):
-    """Global average pooling in float32: [N, C, H, W] -> [N, C, 1, 1]."""
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return maps.float().mean(dim=(2, 3), keepdim=True)
 
 
 def feature_caches(
@@ -280,10 +259,10 @@ def feature_caches(
         return extract(pixels)
 
     weights = sha256_weights(model.backbone)
-    facts: dict[str, Any] = {"network": "ResNet-50", "weights_sha256": weights, "input": PREPARED}
+    facts: dict[str, Any] = {"network": BACKBONES[model.name].title, "weights_sha256": weights, "input": PREPARED}
     facts |= {"extractor": EXTRACTOR, "precision": precision, "device": device.type}
     keys = [facts | {"view": view, "views": VIEWS if view else None} for view in range(views)]
     return [
-        FeatureCache(cache_dir, key, partial(compute, view), FEATURES, hint=hint, remedy=remedy)
+        FeatureCache(cache_dir, key, partial(compute, view), BACKBONES[model.name].features, hint=hint, remedy=remedy)
         for view, key in enumerate(keys)
     ]

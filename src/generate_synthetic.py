@@ -20,14 +20,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from common import paths
-from common.command_line import argument_parser, number, run_script
+from common.command_line import argument_parser, run_script
 from common.distributed import barrier, from_main, is_main, my_share, process_count, process_group
 from common.locks import claim
 from common.logs import keep_run_log
-from common.options import Option
 from common.output_folders import check_folders
 from common.progress import progress_bar
 from dataset.images import is_whole
+from gan.options import GENERATION_OPTIONS
 from gan.settings import CLASS_FLAGS, label_of_class
 from synthetic.folders import CLAIM, check_folder, clear, make_manifest
 from utils import UserError, save_json
@@ -42,35 +42,8 @@ log = logging.getLogger(__name__)
 
 
 # --- command line ----------------------------------------------------------------------------------
-OPTIONS = (
-    Option("--model-path", "generator checkpoint (default: none, required)", required=True, metavar="PATH"),
-    Option("--output-dir",
-           "folder of the images; those of a generator trained without fold I go to its subfolder fold_I",
-           default=paths.SYNTHETIC_DIR, metavar="PATH"),
-    Option("--label",
-           "class of the images, for a generator that was trained with --conditional, which needs it "
-           "(default: none, what the generator was trained on)",
-           choices=CLASS_FLAGS),
-    Option("--num-images", "images the folder shall hold", type=number(int, 1), default=5000, metavar="N"),
-    Option("--latent-dim",
-           "length of the noise vector; refused if the checkpoint's differs (default: the checkpoint's; 100 "
-           "in a default training)",
-           type=number(int, 1), metavar="N"),
-    Option("--feature-maps-g",
-           "the generator's base feature maps; refused if the checkpoint's differs (default: the "
-           "checkpoint's; 32 in a default training)",
-           type=number(int, 1), metavar="N"),
-    Option("--batch-size", "images generated at a time", type=number(int, 1), default=64, metavar="N"),
-    Option("--seed", "seed of the noise", type=number(int, 0, 2**32 - 1), default=42, metavar="N"),
-    Option("--workers", "threads that write images", type=number(int, 1), default=4, metavar="N"),
-    Option("--overwrite", "remove the folder's synthetic images and manifest first", switch=True),
-    Option("--cpu", "use the CPU even if a GPU is there", switch=True),
-    Option("--estimate", "only say about how long it takes, and what is quicker", switch=True),
-)  # fmt: skip
-
-
 def build_parser() -> argparse.ArgumentParser:
-    return argument_parser("Make synthetic X-rays with a trained generator.", OPTIONS)
+    return argument_parser("Make synthetic X-rays with a trained generator.", GENERATION_OPTIONS)
 
 
 # --- the generator ---------------------------------------------------------------------------------
@@ -88,6 +61,27 @@ def load_generator(path: str, latent_dim: int | None, feature_maps: int | None) 
         if given is not None and given != trained:
             raise UserError(f"{flag} {given} contradicts {path}, which has {trained}; leave the flag out")
     return generator, checkpoint
+
+
+def class_to_make(generator: Generator, checkpoint: dict[str, Any], path: str, label: str | None) -> int | None:
+    """Return the number of the class that ``label`` names, for a generator that takes one; else None.
+
+    Raises ``UserError`` if it takes one and none is given, or takes none and has not learned from that
+    class alone.
+    """
+    if generator.n_classes:
+        if label is None:
+            raise UserError(
+                f"{path} was trained with --conditional and makes images of {len(CLASS_FLAGS)} classes: say "
+                f"which with --label {{{','.join(CLASS_FLAGS)}}}"
+            )
+        return CLASS_FLAGS.index(label)
+    learned = CLASS_FLAGS[0] if checkpoint["label"] == 1 else None
+    if label not in (None, learned):
+        what = f"images of {learned} only" if learned else "all classes as if they were one"
+        remedy = "train a generator of all classes with `python src/train_gan.py --conditional`"
+        raise UserError(f"--label {label} contradicts {path}, which was trained on {what}; {remedy}")
+    return None
 
 
 # --- the folder ------------------------------------------------------------------------------------
@@ -129,7 +123,7 @@ def prepare_folder(folder: Path, manifest: dict[str, Any], overwrite: bool) -> l
 
 def make_images(args: argparse.Namespace) -> None:
     """Make the images that the folder lacks, or with --estimate say how long that takes."""
-    from gan.generation import ImageMaker, class_to_make
+    from gan.generation import ImageMaker
     from studies.time_estimate import estimate_generation
     from utils import select_device
 

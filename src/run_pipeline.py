@@ -149,18 +149,19 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
     size = ["--image-size", str(args.image_size)]
     gan_length = [] if "--kimg" in args.gan_args else ["--epochs", str(args.gan_epochs)]
     pictures = ["--no-real-images"] if args.no_real_images else []
+    label = label_words(args.gan_args)
     words = Words(
         data=data_words(args.splits, args.patient_map, args.patient_column, args.skip_bad_images, args.bits),
         classifier=["--epochs", str(args.epochs), *size, *seed, *cpu, *args.classifier_args],
         gan=[*gan_length, *size, *seed, *cpu, *pictures, *args.gan_args],
-        generation=["--num-images", str(args.num_images), *seed, *cpu, *label_words(args.gan_args)],
+        generation=["--num-images", str(args.num_images), *seed, *cpu, *label, *args.generation_args],
         cache=cache_words(args.cache_dir, args.no_cache),
     )
     steps = comparison_steps(
         folders,
         words,
         folds=["--k-folds", str(args.k_folds)],
-        analysis=[*cpu, *pictures],
+        analysis=[*cpu, *pictures, *args.analysis_args],
         splits=Path(args.splits or folders.data / paths.SPLITS),
         controls=not args.no_controls,
     )

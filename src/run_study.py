@@ -24,13 +24,14 @@ from common import paths
 from common.command_line import ArgumentParser, argument_parser, run_script
 from common.locks import claim
 from common.logs import keep_run_log
-from common.options import add_options, flags_set_by_study
+from common.options import add_options
 from common.output_folders import check_folders
 from common.progress import duration_in_words
 from dataset.options import cache_folder
 from gan.options import OPTIONS as GAN_OPTIONS
 from gan.options import read_settings
 from gan.settings import Settings
+from networks.backbones import BACKBONES
 from studies.commands import Words, cache_words, data_words, label_words, uses_images
 from studies.options import STUDY_OPTIONS
 from studies.plan import (
@@ -55,14 +56,6 @@ from utils import UserError, save_figure, save_json
 log = logging.getLogger(__name__)
 
 
-MODEL_BYTES = 94e6  # of a ResNet-50
-# Options that the study itself gives, or that would make an arm another one: they cannot be passed on.
-SET_HERE = {
-    "--classifier-args": flags_set_by_study(TRAIN_OPTIONS),
-    "--gan-args": flags_set_by_study(GAN_OPTIONS),
-}
-
-
 # --- command line ----------------------------------------------------------------------------------
 def build_parser() -> argparse.ArgumentParser:
     return argument_parser(
@@ -77,9 +70,6 @@ def parse_study_args(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.k_folds == 1:
         parser.error("--k-folds 1 is not allowed: one fold cannot validate; use 0, or at least 2")
-    for flag, words in (("--classifier-args", args.classifier_args), ("--gan-args", args.gan_args)):
-        if clash := [word for word in words if word.split("=")[0] in SET_HERE[flag]]:
-            parser.error(f"{flag}: {clash[0]} cannot be passed on: the study gives it itself")
     if args.estimate and args.draw_only:
         parser.error("--estimate and --draw-only exclude each other: give one of them")
     classifier_work(args), gan_settings(args)  # wrong numbers end here
@@ -175,7 +165,7 @@ def log_estimate(args: argparse.Namespace, parts: list[Part], images: list[Path]
     shares = ", ".join(f"{script}.py {duration_in_words(value)}" for script, value in seconds.items())
     log.info(f"ABOUT {duration_in_words(sum(times))} for {len(due)} steps: {shares}")
     n_models = args.repeats + 1 if args.repeats > 1 else 1  # one of each run, and the arm's own
-    gigabytes = MODEL_BYTES * len(args.arms) * len(parts) * n_models / 1e9
+    gigabytes = BACKBONES[classifier.backbone].megabytes * len(args.arms) * len(parts) * n_models / 1000
     log.info(f"the classifiers take about {gigabytes:.1f} GB below {args.study_dir}")
 
 

@@ -36,6 +36,7 @@ from common.logs import keep_run_log
 from common.output_folders import check_folders, only_checks
 from common.progress import Announcement
 from dataset.options import cache_folder
+from networks.backbones import BACKBONES
 from utils import environment, prepare_arithmetic, public_path, resolve_precision, select_device
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def initial_weights(args: argparse.Namespace) -> InitialWeights:
     """Return what is known of --weights; raises ``UserError`` if they are unavailable, unfit or leaky."""
     from arms.initial_weights import check_weights
 
-    return check_weights(args.weights, args.weights_trained_on, args.allow_unverified_weights, not args.unfreeze)
+    return check_weights(
+        args.weights, args.weights_trained_on, args.allow_unverified_weights, not args.unfreeze, args.backbone
+    )
 
 
 def train_arm(args: argparse.Namespace, treatment: Treatment) -> None:
@@ -172,7 +175,9 @@ def network_of(args: argparse.Namespace) -> Network:
     """Return what to fit."""
     from arms.training import Network
 
-    return Network(args.weights, not args.unfreeze, args.augment, args.feature_views, args.image_size)
+    return Network(
+        args.backbone, args.weights, not args.unfreeze, args.augment, args.feature_views, args.image_size
+    )
 
 
 def prepare_trainer(
@@ -184,9 +189,9 @@ def prepare_trainer(
 
     network, device = network_of(args), select_device(args.cpu)
     layers = "last layer only" if network.frozen else "all layers"
-    images = training_images_in_words(data, data.final_addition(args.seed))
+    images, title = training_images_in_words(data, data.final_addition(args.seed)), BACKBONES[args.backbone].title
     log.info(
-        f"{out.prefix.removesuffix('_')}: ResNet-50 ({layers}, weights {public_path(args.weights)}) on "
+        f"{out.prefix.removesuffix('_')}: {title} ({layers}, weights {public_path(args.weights)}) on "
         f"{device}, {recipe.precision}, {images} of {args.image_size} px"
     )
     # The number of processes changes no features.

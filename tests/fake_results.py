@@ -220,8 +220,8 @@ def write_classifier(model_dir: Path, split_sha256: str, image_size: int = 32) -
     """A baseline classifier with random weights."""
     torch.manual_seed(0)
     state = PneumoniaClassifier(frozen=False).state_dict()
-    content = {"format": CHECKPOINT_FORMAT, "state_dict": state, "frozen": False, "image_size": image_size,
-               "prefix": "baseline_", "split_sha256": split_sha256}  # fmt: skip
+    content = {"format": CHECKPOINT_FORMAT, "backbone": "resnet50", "state_dict": state, "frozen": False,
+               "image_size": image_size, "prefix": "baseline_", "split_sha256": split_sha256}  # fmt: skip
     save_checkpoint(paths.classifier_model(model_dir, "baseline_"), content)
 
 

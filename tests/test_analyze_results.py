@@ -116,7 +116,8 @@ def test_all_documented_files_are_written(analysed):
         "comparison_acc.png", "comparison_loss.png", "cv_comparison.png", "ssim_analysis.json",
         "fid_score.json", "real_vs_synthetic_comparison.png", "comparison_report.txt", "comparison.json",
         "report.html", "image_quality.json", "roc_pr.png", "calibration.png", "confusion.png",
-        "subgroups.png", "differences.png", "nearest_neighbours.png", "gradcam.png",
+        "subgroups.png", "differences.png", "nearest_neighbours.png", "gradcam.png", "patient_flow.json",
+        "patient_flow.png",
     }  # fmt: skip
     for picture in analysed.glob("*.png"):
         with Image.open(picture) as image:
@@ -310,7 +311,8 @@ def test_one_arm_alone_is_reported_with_what_is_missing(tmp_path):
     assert "minus baseline" not in text
     assert {file.name for file in (tmp_path / "analysis").iterdir()} == {
         "comparison_acc.png", "comparison_loss.png", "comparison_report.txt", "comparison.json",
-        "report.html", "roc_pr.png", "calibration.png", "confusion.png", "subgroups.png",
+        "report.html", "roc_pr.png", "calibration.png", "confusion.png", "subgroups.png", "patient_flow.json",
+        "patient_flow.png",
     }  # fmt: skip
 
 

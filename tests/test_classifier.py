@@ -14,6 +14,7 @@ from classifier import (
     load_classifier,
     predict_batches,
 )
+from networks import backbone_builder
 from utils import UserError, WeightsUnavailableError, save_checkpoint
 
 CPU = torch.device("cpu")
@@ -101,7 +102,7 @@ class TestWeights:
 
     def test_imagenet_weights_come_from_the_cache_or_are_explained(self, tmp_path, monkeypatch):
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-        monkeypatch.setattr(classifier, "IMAGENET_URL", "http://127.0.0.1:9/resnet50-0676ba61.pth")
+        monkeypatch.setattr(backbone_builder, "imagenet_url", lambda _: "http://127.0.0.1:9/resnet50-0676ba61.pth")
         with pytest.raises(WeightsUnavailableError) as error:
             build_classifier("imagenet", frozen=True)
         for part in ("resnet50-0676ba61.pth", str(tmp_path), "--weights PATH", "--weights none --unfreeze"):
@@ -115,7 +116,8 @@ class TestWeights:
 
 def test_own_checkpoints_are_loaded_and_others_refused(tmp_path):
     model = PneumoniaClassifier(frozen=False)
-    content = {"format": classifier.CHECKPOINT_FORMAT, "frozen": False, "state_dict": model.state_dict()}
+    content = {"format": classifier.CHECKPOINT_FORMAT, "backbone": "resnet50", "frozen": False}
+    content["state_dict"] = model.state_dict()
     save_checkpoint(tmp_path / "own.pth", content)
     loaded, _ = load_classifier(tmp_path / "own.pth")
     assert not loaded.training
@@ -131,7 +133,7 @@ def test_own_checkpoints_are_loaded_and_others_refused(tmp_path):
      {"frozen": True, "state_dict": {"head.weight": 3}}, {"frozen": True, "state_dict": {0: torch.ones(1)}}],
 )  # fmt: skip
 def test_a_checkpoint_without_fitting_weights_is_damaged_in_one_line(tmp_path, content):
-    save_checkpoint(tmp_path / "own.pth", {"format": classifier.CHECKPOINT_FORMAT, **content})
+    save_checkpoint(tmp_path / "own.pth", {"format": classifier.CHECKPOINT_FORMAT, "backbone": "resnet50", **content})
     with pytest.raises(UserError, match=r"own\.pth is damaged: its weights do not fit ResNet-50"):
         load_classifier(tmp_path / "own.pth")
 

@@ -26,7 +26,7 @@ LAYERS = (
     {"networks"},
     {"classifier", "dcgan"},
     {"image_metrics"},
-    {"phantom", "synthetic"},
+    {"phantom", "synthetic", "importers"},
     {"arms", "gan"},
     {"comparison", "prediction"},
     {"report"},

@@ -41,6 +41,51 @@ def test_the_plan_passes_options_on_and_downloads_what_is_missing(in_tmp):
     assert run_pipeline.plan(args)[1][0].name == "check the data"
 
 
+FILE = """
+run_pipeline: {data-dir: d, image-size: 64, epochs: 3, cpu: yes}
+train_classifier: {weights: none, unfreeze: yes, repeats: 3}
+train_gan: {image-size: 112, kimg: 2, diffaug: no, conditional: yes}
+generate_synthetic: {batch-size: 16}
+analyze_results: {margin: 2, skip-ssim: yes}
+run_study: {repeats: 2}
+"""
+
+
+def test_sections_of_a_file_are_handed_to_the_steps(in_tmp, monkeypatch):
+    Path("x.yaml").write_text(FILE, encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["run_pipeline.py"])
+    args = run_pipeline.parse_pipeline_args(["--config", "x.yaml", "--gan-args=--kimg 5"])
+    _, planned = run_pipeline.plan(args)
+    commands = {step.name: " ".join(step.command()) for step in planned}
+    assert "--weights none --unfreeze --repeats 3" in commands["train the augmented classifier"]
+    assert commands["train the GAN"].endswith("--image-size 112 --no-diffaug --conditional --kimg 5")
+    assert "--epochs" not in commands["train the GAN"]
+    assert commands["generate synthetic images"].endswith("--label lung_opacity --batch-size 16")
+    assert commands["analyse"].endswith("--cpu --margin 2 --skip-ssim")
+    assert all("--data-dir d" in commands[name] for name in commands if name != "generate synthetic images")
+    pipeline_steps.check_options(planned)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train_gan: {model-dir: x}", "line 1: model-dir cannot stand in the section train_gan: this script gives it"),
+        ("train_gan: {dry-run: yes}", "line 1: dry-run cannot stand in the section train_gan: the step would make"),
+        ("analyze_results:\n  margni: 2", "line 2: there is no option margni; did you mean margin?"),
+        ("train_classifier: {lr: 0}", "line 1: lr: must be a number > 0, got 0"),
+        ("train_gan: {epochs: 1, kimg: 1}", "line 1: kimg and epochs exclude each other"),
+        ("run_study: {repeats: 2}", "has no section run_pipeline, only run_study"),
+    ],
+)
+def test_wrong_sections_end_before_any_step(in_tmp, monkeypatch, capsys, text, said):
+    Path("x.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["run_pipeline.py"])
+    with pytest.raises(SystemExit) as stop:
+        run_pipeline.main(["--config", "x.yaml"])
+    assert stop.value.code == 2 and said in capsys.readouterr().err
+    assert [file.name for file in in_tmp.iterdir()] == ["x.yaml"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -53,7 +98,12 @@ def test_the_plan_passes_options_on_and_downloads_what_is_missing(in_tmp):
         (["--seed", str(2**32)], "argument --seed"),
         # What each script says when it has read all of its options:
         (["--gan-args=--no-such-option"], "train_gan.py: error: unrecognized arguments: --no-such-option"),
-        (["--gan-args", "--fold 1"], "train_gan.py: error: "),
+        (["--gan-args", "--fold 1"], "--gan-args: --fold cannot be passed on: this script gives it itself"),
+        (["--gan-args", "--lr 0"], "train_gan.py: error: argument --lr: must be a number > 0, got 0"),
+        (["--classifier-args=--model-dir=x"], "--classifier-args: --model-dir=x cannot be passed on"),
+        (["--generation-args=--label normal"], "--generation-args: --label cannot be passed on"),
+        (["--analysis-args=--margin -1"], "analyze_results.py: error: argument --margin: "),
+        (["--gan-args", "--config x.yaml"], "--config cannot be passed on: give this script the file, with a section "),
         (["--classifier-args", "--k-folds 1"], "train_classifier.py: error: "),
     ],
 )

@@ -22,6 +22,7 @@ from gan.settings import Settings
 from studies import figures as plots_study
 from studies import learning_curve
 from studies import steps as pipeline_steps
+from studies.options import STUDY_OPTIONS
 from studies.plan import equal_epochs, plan_parts, steps_per_epoch
 from studies.time_estimate import ClassifierWork, Speeds
 from utils import UserError, load_json, save_json
@@ -195,12 +196,30 @@ def test_the_scripts_take_the_commands(in_tmp, make_dataset):
 
 
 def test_own_options_cannot_be_passed_on(study):
+    refused = {o.hands_on.script: o.hands_on.refused.keys() for o in STUDY_OPTIONS if o.hands_on}
     study(*FULL, "--cpu", "--skip-bad-images", "--splits", "data/processed/splits.json")
     for command in study.runner.commands:
-        flag = {"train_classifier": "--classifier-args", "train_gan": "--gan-args"}.get(Path(command[0]).stem)
-        if flag:
+        script = Path(command[0]).stem
+        if script in refused:
             own = {word for word in command if word.startswith("--")}
-            assert own - run_study.SET_HERE[flag] <= {"--no-real-images", "--checkpoint-interval"}
+            assert own - refused[script] <= {"--no-real-images", "--checkpoint-interval"}
+
+
+def test_sections_of_a_file_are_handed_to_every_fraction(study, in_tmp, monkeypatch):
+    text = "run_study: {fractions: 1, arms: 'baseline,augmented'}\ntrain_classifier: {batch-size: 16}\n"
+    Path("x.yaml").write_text(f"{text}train_gan: {{num-channels: 1}}\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["run_study.py"])
+    assert study("--config", "x.yaml") == ["1 baseline", "1 gan", "1 images", "1 augmented"]
+    for command in study.runner.commands:
+        script = Path(command[0]).stem
+        assert ("--batch-size" in command) == (script == "train_classifier")
+        assert ("--num-channels" in command) == (script == "train_gan")
+    assert study("--config", "x.yaml") == []
+    Path("x.yaml").write_text(f"{text}train_gan: {{num-channels: 3}}\n", encoding="utf-8")
+    assert study("--config", "x.yaml") == ["1 gan", "1 images anew", "1 augmented"], "another value, not another file"
+    Path("x.yaml").write_text("train_gan: {seed: 1}", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        study("--config", "x.yaml")
 
 
 def test_the_baseline_alone_needs_no_gan(study):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from arms import data as arms_data
+from classifier import load_classifier
 from classifier_runs import METRICS, QUICK, frozen, make_synthetic, run, training_positives
 from common import paths
 from conftest import write_csv
@@ -473,10 +474,27 @@ class TestBadData:
         with pytest.raises(UserError, match="--schedule onecycle ends after --epochs 1"):
             run(*frozen(in_tmp), "--use-synthetic", "--epochs", "1", "--schedule", "onecycle")
 
+    @pytest.mark.parametrize(
+        ("backbone", "flags"),
+        [("resnet18", [*QUICK, "--epochs", "1"]), ("efficientnet_lite0", ["--image-size", "32", "--epochs", "2"])],
+    )
+    def test_another_backbone_has_files_of_its_name(self, make_dataset, in_tmp, backbone, flags):
+        """EfficientNet-Lite0 has real ImageNet weights here, frozen; ResNet-18 is trained from scratch."""
+        make_dataset()
+        run("--backbone", backbone, *flags, "--k-folds", "2")
+        assert {file.name for file in Path("models").glob("*.pth")} == {
+            f"baseline_{backbone}.pth", f"best_overall_baseline_{backbone}.pth",
+        }  # fmt: skip
+        model, checkpoint = load_classifier(f"models/baseline_{backbone}.pth")
+        assert model.name == checkpoint["backbone"] == backbone
+        assert load_json(METRICS / "baseline_final_metrics.json")["config"]["backbone"] == backbone
+
     def test_missing_weights_end_before_anything_is_written(self, make_dataset, in_tmp, monkeypatch):
         make_dataset()
         monkeypatch.setenv("TORCH_HOME", str(in_tmp / "empty"))
-        monkeypatch.setattr("classifier.IMAGENET_URL", "http://127.0.0.1:9/resnet50-0676ba61.pth")
+        monkeypatch.setattr(
+            "networks.backbone_builder.imagenet_url", lambda _: "http://127.0.0.1:9/resnet50-0676ba61.pth"
+        )
         with pytest.raises(UserError, match="resnet50-0676ba61.pth.*--weights none --unfreeze"):
             run("--image-size", "32")
         assert not METRICS.exists()

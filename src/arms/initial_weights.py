@@ -14,13 +14,13 @@ from typing import Any
 
 from classifier import CHECKPOINT_FORMAT, PneumoniaClassifier, build_classifier, load_backbone
 from dataset.known_datasets import NamedData, find_data_sets, overlap_reason
+from networks.backbone_builder import hashes_of_imagenet_files
+from networks.backbones import BACKBONES, DEFAULT
 from networks.weight_files import read_weight_file
 from utils import UserError, public_path, sha256_file
 
 log = logging.getLogger(__name__)
 
-# First letters of the SHA-256 of torchvision's ResNet-50 files, which their names carry: trained on ImageNet.
-TORCHVISION_FILES = ("0676ba61", "11ad3fa6", "19c8e357")
 OR_ALLOW = "or use --allow-unverified-weights, which puts a red flag into every result"
 
 
@@ -56,22 +56,25 @@ class InitialWeights:
         return InitialWeights(self.name, (flag, *self.red_flags), True, self.sha256, self.split_sha256)
 
 
-def check_weights(weights: str, trained_on: str | None, allow_unverified: bool, frozen: bool) -> InitialWeights:
-    """Load the weights once, and find out what they have learned from.
+def check_weights(
+    weights: str, trained_on: str | None, allow_unverified: bool, frozen: bool, backbone: str = DEFAULT
+) -> InitialWeights:
+    """Load the weights of ``backbone`` once, and find out what they have learned from.
 
     ``trained_on``: what the user says of a file. Raises ``UserError`` if they are not available or do not fit
     the network, if nobody says what a file was trained on, or if that may hold the test patients and
     ``allow_unverified`` is not set.
     """
     if weights in ("imagenet", "none"):
-        build_classifier(weights, frozen)
+        build_classifier(weights, frozen, backbone)
         return InitialWeights(weights)
     content = read_weight_file(weights)
-    place = load_backbone(PneumoniaClassifier(frozen), content, weights)
+    place = load_backbone(PneumoniaClassifier(frozen, backbone), content, weights)
     if place:
-        log.info(f"{public_path(weights)}: the ResNet-50 at {place!r} is used, without its last layer")
+        title = BACKBONES[backbone].title
+        log.info(f"{public_path(weights)}: the {title} at {place!r} is used, without its last layer")
     sha256 = sha256_file(weights)
-    itself = _says_itself(weights, content, sha256)
+    itself = _says_itself(weights, content, sha256, backbone)
     if itself is not None and trained_on is not None:
         raise UserError(f"--weights-trained-on {trained_on!r}: {weights} says itself that it is {itself}; leave it out")
     if content.get("format") != CHECKPOINT_FORMAT:
@@ -97,11 +100,12 @@ def _flags_of_checkpoint(content: Mapping[str, Any], name: str) -> tuple[tuple[s
     return flags, unverified
 
 
-def _says_itself(weights: str, content: Mapping[Any, Any], sha256: str) -> str | None:
+def _says_itself(weights: str, content: Mapping[Any, Any], sha256: str, backbone: str) -> str | None:
     """Say what the file is if its origin is known without its user; else None."""
     if content.get("format") == CHECKPOINT_FORMAT:
         return "a checkpoint of this program"
-    return f"torchvision's ImageNet file {Path(weights).name}" if sha256.startswith(TORCHVISION_FILES) else None
+    known = any(sha256.startswith(start) for start in hashes_of_imagenet_files(backbone))
+    return f"torchvision's ImageNet file {Path(weights).name}" if known else None
 
 
 def _judge(weights: str, trained_on: str | None, allow: bool) -> tuple[tuple[str, ...], bool]:

@@ -17,6 +17,7 @@ from common import paths
 from common.command_line import number
 from common.options import Affects, Option, names_affecting
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
+from networks.backbones import BACKBONES, DEFAULT
 
 RUN, FOLDS, COMPARISON = Affects.RUN, Affects.FOLDS, Affects.COMPARISON
 FIT = RUN | FOLDS  # what a fit learns; arms may differ in it by design
@@ -82,8 +83,12 @@ _TRAINING = (
     Option("--schedule", "learning rate over --epochs", SHARED, choices=("none", "onecycle"),
            default="none"),
     Option("--unfreeze", "fine-tune all layers instead of the last one only", SHARED, switch=True),
+    Option("--backbone",
+           "the network; of another than resnet50, the names of checkpoints carry its name; the ImageNet weights of "
+           "efficientnet_lite0 need no download (requirements-offline.txt)",
+           SHARED, choices=tuple(BACKBONES), default=DEFAULT),
     Option("--weights",
-           "initial weights; none (from scratch) makes sense with --unfreeze only; a file may hold a ResNet-50 in "
+           "initial weights; none (from scratch) makes sense with --unfreeze only; a file may hold the --backbone in "
            "any usual wrapping, PyTorch's or safetensors",
            SHARED, default="imagenet", metavar="{imagenet,none,PATH}"),
     Option("--weights-trained-on",

@@ -49,6 +49,11 @@ class ArmOutput:
     figures_dir: str
     origin: Origin
 
+    @property
+    def backbone(self) -> str:
+        """Name of the network, which the names of checkpoints carry."""
+        return str(self.origin["config"]["backbone"])
+
     def prefix_of_run(self, number: int) -> str:
         """Return the prefix of the files of training run ``number``."""
         return paths.repeat_prefix(self.prefix, number)
@@ -167,7 +172,7 @@ def load_folds(out: ArmOutput) -> pd.DataFrame:
 def remove_folds(out: ArmOutput) -> None:
     """Remove the folds of other options: a run without folds must not leave them beside its results."""
     tables = [name_of(out.results_dir, out.prefix) for name_of in (paths.cv_summary, paths.cv_predictions)]
-    for file in (*tables, paths.best_fold_model(out.model_dir, out.prefix)):
+    for file in (*tables, paths.best_fold_model(out.model_dir, out.prefix, out.backbone)):
         if file.is_file():
             log.info(f"removing {file}: it belongs to an earlier run with folds of other options or data")
             file.unlink()
@@ -181,14 +186,14 @@ def save_models(out: ArmOutput, arm: TrainedArm) -> None:
     if folds:
         best = min(folds, key=lambda item: min(item.fit.history["val_loss"]))
         content = _checkpoint(out, arm, best.fit, trainer.seed, fold=best.fold)
-        save_checkpoint(paths.best_fold_model(out.model_dir, out.prefix), dict(content))
+        save_checkpoint(paths.best_fold_model(out.model_dir, out.prefix, out.backbone), dict(content))
     for repeat in repeats:
         content = _checkpoint(out, arm, repeat.fit, repeat.seed, repeat=repeat.number)
         if len(repeats) > 1:
-            file = paths.classifier_model(out.model_dir, out.prefix_of_run(repeat.number))
+            file = paths.classifier_model(out.model_dir, out.prefix_of_run(repeat.number), out.backbone)
             save_checkpoint(file, dict(content))
         if repeat.number == 1:
-            save_checkpoint(paths.classifier_model(out.model_dir, out.prefix), dict(content))
+            save_checkpoint(paths.classifier_model(out.model_dir, out.prefix, out.backbone), dict(content))
 
 
 def _checkpoint(
@@ -203,6 +208,7 @@ def _checkpoint(
     trainer = arm.trainer
     content: ClassifierCheckpoint = {
         "format": CHECKPOINT_FORMAT,
+        "backbone": out.backbone,
         "prefix": out.prefix,
         "frozen": trainer.network.frozen,
         "image_size": trainer.network.image_size,

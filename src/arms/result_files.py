@@ -28,6 +28,7 @@ from arms.registry import ARMS, BASELINE, BASELINE_PREFIX, arm_order
 from common import paths
 from common.command_line import command_line
 from common.file_formats import format_problems
+from networks.backbones import DEFAULT
 from stats.metric_registry import classification_metrics
 from utils import UserError, load_json
 
@@ -72,6 +73,11 @@ class Arm:
     def fold_record(self) -> Mapping[str, Any]:
         """The content of its ``cv``, empty without that file."""
         return cast("Mapping[str, Any]", self.cv or {})
+
+    @property
+    def backbone(self) -> str:
+        """Name of its network, as the names of its checkpoints have it."""
+        return str(self.recorded.get("config", {}).get("backbone", DEFAULT))
 
     @property
     def tested(self) -> pd.DataFrame:

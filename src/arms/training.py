@@ -76,11 +76,13 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Network:
-    """What is trained: the classifier's initial weights and what it is shown.
+    """What is trained: the classifier, its initial weights and what it is shown.
 
-    ``views``: of each image, with a frozen backbone and light augmentation (see --feature-views).
+    ``backbone``: name of its network. ``views``: of each image, with a frozen backbone and light augmentation (see
+    --feature-views).
     """
 
+    backbone: str
     weights: str
     frozen: bool
     augment: str
@@ -279,11 +281,11 @@ class ArmTrainer:
         if not self.network.features_once:
             return self._new_classifier(name, seed)
         set_seed(derive_seed(seed, "weights", name))
-        return ClassifierHead().to(self.device)
+        return ClassifierHead(self.network.backbone).to(self.device)
 
     def _new_classifier(self, name: str, seed: int) -> PneumoniaClassifier:
         set_seed(derive_seed(seed, "weights", name))
-        model = build_classifier(self.network.weights, self.network.frozen)
+        model = build_classifier(self.network.weights, self.network.frozen, self.network.backbone)
         return model.to(self.device).to(memory_format=torch.channels_last)
 
     def _inputs_of(self, images: ImageSet) -> InputPipeline:

@@ -32,6 +32,7 @@ from common.experiment_files import (
     remember_config,
     save_experiment,
     typed_values,
+    without_typed,
 )
 from common.logs import begin_run_log, record_traceback, start_console
 from common.options import HandedOn, Option, add_options
@@ -158,58 +159,50 @@ class ArgumentParser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, with the options of --config unless they are typed; set up the console as options say."""
         words = sys.argv[1:] if args is None else list(args)
-        namespace, handed_on = namespace or argparse.Namespace(), {}
+        namespace = namespace or argparse.Namespace()
         self._given = {}
         try:
             if file := read_experiment(path) if (path := _config_of(words)) else None:
-                handed_on = self._handed_on(file)
-                for name, value in self._take_file(file, words).items():
-                    setattr(namespace, name, value)
-        except UserError as error:
-            self.error(str(error))
-        with self._without_need_of(self._given):
-            parsed = super().parse_args(words, namespace)
-        if parsed.config != path:
-            self.error(f"argument --config: {parsed.config} is no name of a file")
-        for name, more in handed_on.items():
-            setattr(parsed, name, [*more, *getattr(parsed, name)])
-        remember_config(file)
-        try:
+                section = options_for(file, _script(), [each.script for each in self.hands_on.values()])
+                values = typed_values(self, file, section)
+                self._given = {entry.name: entry for entry in without_typed(self, section, words).values()}
+                for name in self._given:
+                    setattr(namespace, name, values[name])
+            with self._without_need_of(self._given):
+                parsed = super().parse_args(words, namespace)
+            if parsed.config != path:
+                raise UserError(f"argument --config: {parsed.config} is no name of a file")
+            for name, target in self.hands_on.items():
+                flag = f"--{name.replace('_', '-')}"
+                setattr(parsed, name, self._words_for(target, flag, getattr(parsed, name), file))
             if parsed.save_config and is_main():
                 self._save(parsed, file)
         except UserError as error:
             self.error(str(error))
+        remember_config(file)
         del parsed.config, parsed.save_config  # not of the run: its values are, and the file's SHA-256
         start_console(parsed.quiet, parsed.verbose)
         _flags.clear()
         _flags.update(self._option_string_actions)
         return parsed
 
-    def _take_file(self, file: ExperimentFile, words: Sequence[str]) -> dict[str, Any]:
-        """Return the values of this script in ``file``, but for options that the command line replaces."""
-        section = options_for(file, _script(), [each.script for each in self.hands_on.values()])
-        values = typed_values(self, file, section)
-        typed = {action.dest for flag, action in self._option_string_actions.items() if flag in _flags_in(words)}
-        for group in self._mutually_exclusive_groups:
-            names = {action.dest for action in group._group_actions}
-            typed |= names if names & typed else set()
-        self._given = {name: entry for entry in section.values() if (name := entry.name) not in typed}
-        return {name: values[name] for name in self._given}
+    def _words_for(self, target: HandedOn, flag: str, typed: list[str], file: ExperimentFile | None) -> list[str]:
+        """Return the words that are handed on: the options of the ``file``'s section, then what was ``typed``.
 
-    def _handed_on(self, file: ExperimentFile) -> dict[str, list[str]]:
-        """Return name of an option -> words from the section of the script that it hands them on to."""
-        words = {}
-        for name, target in self.hands_on.items():
-            section = file.sections.get(target.script, {})
-            for entry in section.values():
-                if f"--{entry.key}" in target.refused:
-                    own = "" if f"--{entry.key}" not in self._option_string_actions else f": put it into {_script()}"
-                    where = f"{entry.key} cannot stand in the section {target.script}"
-                    raise file.problem(entry.line, f"{where}, as {_script()}.py gives it itself{own}")
-            parser = ArgumentParser(add_help=False, allow_abbrev=False)
-            add_options(parser, target.options)
-            words[name] = as_words(parser, file, section)
-        return words
+        Raises ``UserError`` if one of them cannot be handed on.
+        """
+        for word in typed:
+            if reason := target.refused.get(word.split("=")[0]):
+                raise UserError(f"{flag}: {word} cannot be passed on: {reason}")
+        section = file.sections.get(target.script, {}) if file else {}
+        for entry in section.values():
+            if file and (reason := target.refused.get(f"--{entry.key}")):
+                raise file.problem(entry.line, f"{entry.key} cannot stand in the section {target.script}: {reason}")
+        if not file or not section:
+            return typed
+        parser = ArgumentParser(add_help=False, allow_abbrev=False)
+        add_options(parser, target.options)
+        return [*as_words(parser, file, without_typed(parser, section, typed)), *typed]
 
     @contextlib.contextmanager
     def _without_need_of(self, names: Collection[str]) -> Iterator[None]:
@@ -251,11 +244,6 @@ class ArgumentParser(argparse.ArgumentParser):
 def _script() -> str:
     """Return the name of the running script, as its section in an experiment file is called."""
     return Path(sys.argv[0]).stem
-
-
-def _flags_in(words: Sequence[str]) -> set[str]:
-    """Return the flags on a command line, and words that look like some."""
-    return {word.split("=")[0] for word in words if word.startswith("--")}
 
 
 def _config_of(words: Sequence[str]) -> str | None:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 100_000
 MANY = ("+", "*")  # nargs of options that take a list
 YES, NO = ("yes", "true", "on"), ("no", "false", "off")  # values of switches, in any case
-HERE = ("config", "save-config", "help", "version")  # flags that are no keys
+FILE_FLAGS = ("--config", "--save-config")
+NO_KEYS = ("--help", "--version", *FILE_FLAGS)
 CONFIG_VARIABLE = "CONFIG_SHA256"  # environment variable: of the file whose options a sequence hands on
 TEXT, LIST, MAPPING = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
 SAVED = "written by --save-config"  # in the first line of files that may be written over
@@ -236,6 +237,16 @@ def typed_values(parser: argparse.ArgumentParser, file: ExperimentFile, section:
     return values
 
 
+def without_typed(parser: argparse.ArgumentParser, section: Section, words: Sequence[str]) -> Section:
+    """Return a ``section`` without the options that a command line of ``words`` gives, or excludes."""
+    flags = {word.split("=")[0] for word in words}
+    typed = {action.dest for flag, action in parser._option_string_actions.items() if flag in flags}
+    for group in parser._mutually_exclusive_groups:
+        names = {action.dest for action in group._group_actions}
+        typed |= names if names & typed else set()
+    return {key: entry for key, entry in section.items() if entry.name not in typed}
+
+
 def as_words(parser: argparse.ArgumentParser, file: ExperimentFile, section: Section) -> list[str]:
     """Write a ``section`` as the words of a command line, checked by the ``parser`` of its script."""
     values, words = typed_values(parser, file, section), []
@@ -258,10 +269,10 @@ def _action_of(parser: argparse.ArgumentParser, file: ExperimentFile, entry: Ent
     """Return the option that an entry names; negative forms are no keys."""
     actions = parser._option_string_actions
     action = actions.get(f"--{entry.key}")
-    if entry.key in HERE and action is not None:
+    if f"--{entry.key}" in NO_KEYS and action is not None:
         raise file.problem(entry.line, f"{entry.key} cannot stand in an experiment file")
     if action is None:
-        known = {flag[2:]: each for flag, each in actions.items() if flag.startswith("--") and flag[2:] not in HERE}
+        known = {flag[2:]: each for flag, each in actions.items() if flag.startswith("--") and flag not in NO_KEYS}
         positive = [name for name, each in known.items() if name.replace("-", "_") == each.dest]
         raise file.problem(entry.line, f"there is no option {entry.key}{_nearest(entry.key, positive)}")
     if entry.name != action.dest:

@@ -28,12 +28,12 @@ class Affects(enum.Flag):
 class HandedOn:
     """What an option hands on: words for ``script``, in an experiment file its section, of these ``options``.
 
-    ``refused``: flags that cannot be handed on, because the sequence of scripts gives them itself.
+    ``refused``: flag that cannot be handed on -> why.
     """
 
     script: str
     options: tuple[Option, ...]
-    refused: frozenset[str]
+    refused: Mapping[str, str]
 
 
 @dataclass(frozen=True)

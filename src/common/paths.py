@@ -23,7 +23,6 @@ OUTPUT_DIR = "./results"
 METRICS_DIR = "./results/metrics"
 FIGURES_DIR = "./results/figures"
 ANALYSIS_DIR = "./results/analysis"
-JUDGEMENT_DIR = "./results/judgement"
 STUDY_DIR = "./results/study"
 DEMO_DIR = "./demo"
 KAGGLE_DIR = "./.kaggle"
@@ -77,6 +76,7 @@ training_images = in_folder("Training", "Images")
 training_masks = in_folder("Training", "Masks")
 test_images = in_folder("Test")
 phantom_marker = in_folder("phantoms.json")  # their settings
+provenance = in_folder("provenance.json")  # what was imported
 
 
 # --- caches ---------------------------------------------------------------------------------------
@@ -95,8 +95,16 @@ def repeat_prefix(prefix: str, repeat: int) -> str:
     return f"{prefix}r{repeat}_"
 
 
-classifier_model = _of_arm("{}resnet50.pth")  # the final model, fitted on all training images
-best_fold_model = _of_arm("best_overall_{}resnet50.pth")  # lowest validation loss
+def classifier_model(folder: str | Path, prefix: str, backbone: str = "resnet50") -> Path:
+    """Return the file of an arm's final model, fitted on all training images."""
+    return Path(folder) / f"{prefix}{backbone}.pth"
+
+
+def best_fold_model(folder: str | Path, prefix: str, backbone: str = "resnet50") -> Path:
+    """Return the file of an arm's fold model with the lowest validation loss."""
+    return Path(folder) / f"best_overall_{prefix}{backbone}.pth"
+
+
 classifier_state = _of_arm("{}unfinished")  # for --resume; gone at the end
 training_history = _of_arm("{}training_history.json")
 cv_summary = _of_arm("{}cv_summary.json")
@@ -185,19 +193,14 @@ image_quality = in_folder("image_quality.json")  # synthetic beside real images
 
 
 def analysis_figure(analysis_dir: str | Path, name: str) -> Path:
-    """``name``: roc_pr, calibration, confusion, subgroups, differences, nearest_neighbours or gradcam."""
+    """``name``: roc_pr, calibration, confusion, subgroups, differences, nearest_neighbours, gradcam or patient_flow."""
     return Path(analysis_dir) / f"{name}.png"
 
 
-judgement = in_folder("judgement.json")  # two folders compared
-JUDGEMENT_TEMPLATE = "judgement.html.j2"
-
-
-def judgement_page(folder: str | Path, shows_patients: bool) -> Path:
-    """Page of two folders compared; .gitignore leaves out the one that shows patients' images."""
-    return Path(folder) / f"judgement{REAL_PAGE_SUFFIX if shows_patients else '.html'}"
-
-
+patient_flow = in_folder("patient_flow.json")  # images and patients of each step
+model_card = in_folder("model_card.md")
+dataset_card = in_folder("dataset_card.md")
+checklist = in_folder("checklist.md")  # items of reporting guidelines, and what answers them
 ssim_analysis = in_folder("ssim_analysis.json")
 fid_score = in_folder("fid_score.json")
 real_vs_synthetic_figure = in_folder("real_vs_synthetic_comparison.png")

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from classifier import InputPipeline, PneumoniaClassifier, load_classifier, predict_batches
 from data_loader import load_images, to_classifier_range
+from networks.backbone_builder import layer_of_maps
 from stats.metrics import THRESHOLD
 from utils import autocast
 
@@ -82,7 +83,7 @@ def gradcam_maps(
 
     device = device or next(model.parameters()).device
     model = model.eval().to(device)
-    explainer = LayerGradCam(model, model.backbone.layer4)
+    explainer = LayerGradCam(model, layer_of_maps(model.backbone, model.name))
     maps = []
     for batch in torch.from_numpy(pixels).split(batch_size):
         # A frozen backbone records no gradients unless its input asks for them.

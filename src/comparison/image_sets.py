@@ -19,6 +19,7 @@ from dataset.records import Dataset
 from dataset.splits import TEST, TRAIN, Splits, select
 from gan.settings import CLASS_FLAGS, CLASS_NAMES
 from image_metrics.feature_spaces import Space, network_space
+from networks.backbones import DEFAULT
 from utils import UserError, WeightsUnavailableError
 
 if TYPE_CHECKING:
@@ -124,9 +125,10 @@ def _real_images(
 class Baseline:
     """The baseline classifier, None if there is none that can be read, and how it was trained.
 
-    ``problem`` says why its file cannot be read.
+    ``name`` is that of its file, and ``problem`` says why it cannot be read.
     """
 
+    name: str
     model: PneumoniaClassifier | None = None
     image_size: int | None = None
     precision: str = "fp32"
@@ -138,15 +140,16 @@ def load_baseline(model_dir: str | Path, arms: Mapping[str, Arm]) -> Baseline:
     """Read the baseline classifier from ``model_dir``; ``arms`` tell the arithmetic of its training."""
     from classifier import load_classifier
 
-    file = paths.classifier_model(model_dir, BASELINE_PREFIX)
+    own = next((arm.backbone for arm in arms.values() if arm.prefix == BASELINE_PREFIX), DEFAULT)
+    file = paths.classifier_model(model_dir, BASELINE_PREFIX, own)
     if not file.is_file():
-        return Baseline()
+        return Baseline(file.name)
     try:
         model, checkpoint = load_classifier(file)
     except UserError as error:
-        return Baseline(problem=str(error))
+        return Baseline(file.name, problem=str(error))
     precision = training_precision(checkpoint, arms)
-    return Baseline(model, checkpoint["image_size"], precision, checkpoint["split_sha256"])
+    return Baseline(file.name, model, checkpoint["image_size"], precision, checkpoint["split_sha256"])
 
 
 def training_precision(checkpoint: Mapping[str, Any], arms: Mapping[str, Arm]) -> str:

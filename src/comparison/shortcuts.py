@@ -209,7 +209,7 @@ class _Models:
             raise UserError(f"it needs the predictions of each of the {repeats} runs of {arm.name}")
         runs = [paths.repeat_prefix(arm.prefix, number) for number in range(1, repeats + 1)]
         prefixes = runs if repeats > 1 else [arm.prefix]
-        self.files = [paths.classifier_model(sources.model_dir, prefix) for prefix in prefixes]
+        self.files = [paths.classifier_model(sources.model_dir, prefix, arm.backbone) for prefix in prefixes]
         if missing := [file for file in self.files if not file.is_file()]:
             raise UserError(f"it needs {public_path(missing[0])}; --model-dir says where the models are")
 

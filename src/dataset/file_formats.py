@@ -1,4 +1,4 @@
-"""Formats of the JSON files in a data folder: split, patient mapping, download marker, phantom marker."""
+"""Formats of the JSON files in a data folder: split, patient mapping, markers of download, phantoms and import."""
 
 from typing import Annotated, Literal, NotRequired, TypedDict
 
@@ -58,6 +58,61 @@ class PhantomMarker(TypedDict):
     num_test_images: Annotated[int, "unlabelled test images"]
     image_size: Annotated[int, "side in pixels"]
     seed: Annotated[int, "seed of the images"]
+
+
+class PositiveMeaning(TypedDict):
+    """What label 1 means in an imported data set."""
+
+    names: Annotated[list[str], "class folders, findings, classes or values of the label column that count as positive"]
+    negative: Annotated[list[str], "those that count as negative; empty: all others"]
+    uncertain: Annotated[str, "what uncertain labels count as: positive, negative or drop; empty: there are none"]
+    labelled_by: Annotated[str, "who or what labelled the images, as far as the layout tells"]
+    sentence: Annotated[str, "the meaning in words"]
+
+
+class ImportedImages(TypedDict):
+    """What became of the images of a source."""
+
+    labelled: Annotated[int, "images in Training/Images"]
+    positive: Annotated[int, "labelled images that are positive"]
+    official_test: Annotated[int, "images in Test"]
+    official_positive: Annotated[int | None, "official test images that are positive; null if they have no labels"]
+    linked: Annotated[int, "files that are the source's own (hard links)"]
+    copied: Annotated[int, "files copied as they are"]
+    rewritten: Annotated[int, "files written anew, pixels only"]
+    padded: Annotated[int, "images that were not square and got black edges"]
+    padding_positive: Annotated[float, "mean share of added pixels of the labelled positive images"]
+    padding_negative: Annotated[float, "mean share of added pixels of the labelled negative images"]
+    left_out: Annotated[dict[str, int], "why images of the source were left out -> how many"]
+
+
+class ImportedPatients(TypedDict):
+    """How images are grouped by patient."""
+
+    source: Annotated[str, "where the patients come from, in words"]
+    known: Annotated[int, "patients"]
+    unknown_images: Annotated[int, "images whose patient is unknown"]
+    pseudonyms: Annotated[bool, "patient ids are pseudonyms (HMAC-SHA256), not the source's own"]
+    key: Annotated[str | None, "fingerprint of the key of the pseudonyms; null if none was used, or it was thrown away"]
+
+
+class Provenance(TypedDict):
+    """``provenance.json``: which data set ``import_dataset.py`` brought into the folder; no path, no identifier."""
+
+    version: Annotated[int, "version of this format"]
+    product_version: Annotated[str, "version of this project"]
+    complete: Annotated[bool, "false while the import has not ended"]
+    date: Annotated[str, "day of the import, YYYY-MM-DD"]
+    layout: Annotated[str, "layout of the source, the value of --from"]
+    data_set: Annotated[str, "the known data set that the layout is of; empty if it is nobody's in particular"]
+    positive: Annotated[PositiveMeaning, "what label 1 means"]
+    images: Annotated[ImportedImages, "counts"]
+    patients: Annotated[ImportedPatients, "grouping by patient"]
+    names: Annotated[Literal["kept", "hashed"], "image ids are the source's file names, or say nothing of them"]
+    source_sha256: Annotated[str, "sha256 of the names and sizes of the source's images and of its tables"]
+    tables_sha256: Annotated[dict[str, str], "role of a table of the source -> sha256 of its content"]
+    settings_sha256: Annotated[str, "sha256 of the options that change what is written"]
+    red_flags: Annotated[list[str], "sentences that every result must carry"]
 
 
 class SkippedImages(TypedDict):

@@ -245,7 +245,7 @@ def decoder_version(through: int | None = None, bits: int | None = None, files: 
 
 
 def save_png(path: Path, pixels: np.ndarray, compression: Mapping[str, int] = RUNS_ONLY) -> None:
-    """Write uint8 [H, W] as 8-bit gray PNG; ``compression`` is one of the constants above.
+    """Write uint8 or uint16 [H, W] as gray PNG of as many bits; ``compression`` is one of the constants above.
 
     Does not wait for the disk: a file that a power failure cuts short is found (``is_whole``) and made again.
     """

@@ -13,14 +13,11 @@ import secrets
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from common import paths
 from dataset.people import is_unknown
 from utils import UserError
-
-if TYPE_CHECKING:
-    from dataset.dicom_headers import DicomHeader
 
 KEY_BYTES = 32
 FEWEST_DIFFERENT = 8  # different bytes, below which a key was not drawn at random
@@ -121,20 +118,31 @@ def _hash(key: bytes, text: str) -> str:
     return hmac.new(key, text.encode(errors="surrogateescape"), hashlib.sha256).hexdigest()[:NAME_DIGITS]
 
 
-def unknown_ids(headers: Sequence[DicomHeader]) -> set[str]:
+class Identified(Protocol):
+    """What tells whether a patient id names one person, of one image: a header, or a row of a table."""
+
+    @property
+    def patient_id(self) -> str | None: ...
+    @property
+    def age(self) -> float | None: ...
+    @property
+    def sex(self) -> str: ...
+
+
+def unknown_ids(headers: Sequence[Identified]) -> set[str]:
     """Return those patient ids of ``headers``, one of each image, that do not name one person.
 
     These are words like "ANONYMOUS" and "0", ids on more than 5 images of both sexes or with ages more than 30
     years apart, and ids on more than 5 % of all images (and at least 20). A missing id is None and not among them.
     """
-    images: dict[str, list[DicomHeader]] = defaultdict(list)
+    images: dict[str, list[Identified]] = defaultdict(list)
     for header in headers:
         if header.patient_id is not None:
             images[header.patient_id].append(header)
     return {name for name, theirs in images.items() if _names_nobody(name, theirs, len(headers))}
 
 
-def _names_nobody(patient_id: str, images: Sequence[DicomHeader], total: int) -> bool:
+def _names_nobody(patient_id: str, images: Sequence[Identified], total: int) -> bool:
     word = patient_id.strip().casefold()
     if is_unknown(word) or NO_IDS.fullmatch(word) or not re.search(r"\w", word):
         return True

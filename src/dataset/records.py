@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common import paths
+from dataset.file_formats import Provenance
 from dataset.image_files import find_images
 from dataset.image_ids import name_some
 from dataset.labels import POSITIVE_CLASS, labels_of, official_labels
 from dataset.metadata import PEOPLE, PERSON, Metadata, read_metadata, settle_people
 from dataset.patients import Grouping, find_patient_map, group_images, read_patient_map, require_mapped
 from dataset.people import LATERAL
+from dataset.provenance import import_flags, import_notes, read_provenance
 from utils import UserError, sha256_file
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class Dataset:
     implausible), n_boxes, path; sorted by image_id. ``rows``: metadata rows (boxes) they came from.
     ``unmapped``: images that the patient mapping lacks, each a group of its own. ``notes``: what was
     understood from unusual tables or images; ``red_flags``: what every reader of a result must know of the
-    data. Both are sentences.
+    data. Both are sentences. ``provenance``: of an imported folder.
     """
 
     data_dir: Path
@@ -45,6 +47,7 @@ class Dataset:
     unmapped: int
     notes: list[str] = field(default_factory=list)
     red_flags: list[str] = field(default_factory=list)
+    provenance: Provenance | None = None
 
     def log_findings(self) -> None:
         """Log the notes, and the red flags as warnings."""
@@ -80,6 +83,7 @@ def load_dataset(
     if not data_dir.is_dir():
         raise UserError(f"{data_dir} is not a folder; `python src/download_dataset.py` fetches the dataset")
     file = data_dir / paths.TRAIN_METADATA
+    provenance = read_provenance(data_dir)
     metadata = read_metadata(file, patient_column)
     if metadata.rows.empty:
         raise UserError(f"{file} holds no rows; `python src/download_dataset.py --force` replaces it")
@@ -97,9 +101,12 @@ def load_dataset(
         data_sha256=sha256_file(file),
         rows=len(metadata.rows),
         unmapped=grouping.unmapped,
-        notes=[*metadata.notes, *notes, *grouping.notes],
-        red_flags=[*_people_flags(images, metadata), *grouping.red_flags],
-    )
+        notes=[*metadata.notes, *notes, *grouping.notes, *import_notes(provenance)],
+        red_flags=[
+            *_people_flags(images, metadata), *grouping.red_flags, *import_flags(provenance, grouping, len(images))
+        ],
+        provenance=provenance,
+    )  # fmt: skip
 
 
 def load_official_test(

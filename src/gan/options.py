@@ -1,4 +1,4 @@
-"""Options of train_gan.py: one table, the presets that set some of them, and the settings that they make.
+"""Options of train_gan.py (a table, presets that set some of them, settings that they make) and generate_synthetic.py.
 
 Parser, help text, resume check, what the low-data study sets itself, and the recorded configuration all
 follow from ``OPTIONS``. An option that is given wins over the preset. Nothing here imports torch.
@@ -22,7 +22,7 @@ from common.command_line import number, public_config
 from common.options import Affects, Option, values_affecting
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, PART_OPTIONS
 from gan.combinations import check_settings
-from gan.settings import ALL, METRICS_IMAGES, POSITIVE, SMOOTHING, Settings, group_values
+from gan.settings import ALL, CLASS_FLAGS, METRICS_IMAGES, POSITIVE, SMOOTHING, Settings, group_values
 
 IMAGE_SIZES = (32, 64, 112, 128, 224, 256)
 ARCHITECTURES = ("dcgan", "resnet")
@@ -242,6 +242,33 @@ _LOOKING = (
 )  # fmt: skip
 OPTIONS: tuple[Option, ...] = (
     *_WHERE, *_NETWORKS, *_LEARNING, *_RECIPE, *_KEEPING, *_LOOKING,
+)  # fmt: skip
+
+# Of generate_synthetic.py, which trains nothing: no option of it matters to resuming or to arms.
+GENERATION_OPTIONS = (
+    Option("--model-path", "generator checkpoint (default: none, required)", required=True, metavar="PATH"),
+    Option("--output-dir",
+           "folder of the images; those of a generator trained without fold I go to its subfolder fold_I",
+           default=paths.SYNTHETIC_DIR, metavar="PATH"),
+    Option("--label",
+           "class of the images, for a generator that was trained with --conditional, which needs it "
+           "(default: none, what the generator was trained on)",
+           choices=CLASS_FLAGS),
+    Option("--num-images", "images the folder shall hold", type=number(int, 1), default=5000, metavar="N"),
+    Option("--latent-dim",
+           "length of the noise vector; refused if the checkpoint's differs (default: the checkpoint's; 100 "
+           "in a default training)",
+           type=number(int, 1), metavar="N"),
+    Option("--feature-maps-g",
+           "the generator's base feature maps; refused if the checkpoint's differs (default: the "
+           "checkpoint's; 32 in a default training)",
+           type=number(int, 1), metavar="N"),
+    Option("--batch-size", "images generated at a time", type=number(int, 1), default=64, metavar="N"),
+    Option("--seed", "seed of the noise", type=number(int, 0, 2**32 - 1), default=42, metavar="N"),
+    Option("--workers", "threads that write images", type=number(int, 1), default=4, metavar="N"),
+    Option("--overwrite", "remove the folder's synthetic images and manifest first", switch=True),
+    Option("--cpu", "use the CPU even if a GPU is there", switch=True),
+    Option("--estimate", "only say about how long it takes, and what is quicker", switch=True),
 )  # fmt: skip
 
 

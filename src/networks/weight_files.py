@@ -1,4 +1,4 @@
-"""Files of weights that other people wrote: reading them without running their code, finding ResNet-50 in them.
+"""Files of weights that other people wrote: reading them without running their code, finding a network in them.
 
 Weights come in many wrappings: ``{"state_dict": ...}``, ``module.``, MoCo's ``module.encoder_q.``, numbered
 layers of an ``nn.Sequential``. The network is found by the names of its layers, whatever stands before them. What
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from networks.backbones import Backbone
 from utils import UserError
 
 # First bytes of files that are no weights of PyTorch: what they are, and what to do.
@@ -159,15 +160,15 @@ def _read_torch(path: Path) -> dict[Any, Any]:
     return dict(content)
 
 
-# --- finding a ResNet ------------------------------------------------------------------------------
+# --- finding a network -----------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Network:
-    """A ResNet in a file: where, and its values (torchvision's names), those of its last layer left out."""
+    """A network in a file: where, and its values (the backbone's names), those of its last layer left out."""
 
     place: str
     values: dict[str, Any]
 
-    def problem(self, expected: Mapping[str, torch.Tensor]) -> str | None:
+    def problem(self, expected: Mapping[str, torch.Tensor], title: str) -> str | None:
         """Say why it is not the network of ``expected``, or None."""
         for name, wanted in expected.items():
             if name.endswith(COUNTER):
@@ -185,7 +186,7 @@ class _Network:
                 return f"{name} has values of type {str(value.dtype).removeprefix('torch.')}, perhaps quantised ones"
             if not value.isfinite().all():
                 return f"{name} holds values that are not finite"
-        return next((f"it has {name}, which ResNet-50 has not" for name in self.values if name not in expected), None)
+        return next((f"it has {name}, which {title} has not" for name in self.values if name not in expected), None)
 
     def chosen(self, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the values of the names in ``expected``; BatchNorm's counters only if they are usable."""
@@ -193,24 +194,28 @@ class _Network:
         return {name: found[name] for name in expected if name in found and found[name].shape == expected[name].shape}
 
 
-def find_resnet(
-    content: Mapping[Any, Any], expected: Mapping[str, torch.Tensor], source: str
+def find_network(
+    content: Mapping[Any, Any], expected: Mapping[str, torch.Tensor], backbone: Backbone, source: str
 ) -> tuple[dict[str, torch.Tensor], str]:
-    """Return the ResNet-50 in ``content``: its values, named as in ``expected``, and where they were found.
+    """Return the ``backbone`` in ``content``: its values, named as in ``expected``, and where they were found.
 
-    ``expected``: torchvision's state dict without last layer. ``source`` names the file. Where a file holds a
+    ``expected``: its state dict without last layer. ``source`` names the file. Where a file holds a
     network and its moving average, the first is taken; of a teacher and its student the teacher. Raises
     ``UserError`` if there is none, or several of which nobody knows which is meant.
     """
-    found = [network for table in _tables(content) for network in _networks_in(*table)]
-    problems = {network.place: network.problem(expected) for network in found}
+    found = [network for table in _tables(content) for network in _networks_in(*table, expected, backbone)]
+    problems = {network.place: network.problem(expected, backbone.title) for network in found}
     fitting = [network for network in found if problems[network.place] is None]
-    wanted = f"expected: the {len(expected)} tensors of torchvision's ResNet-50, with or without prefix and last layer"
+    wanted = (
+        f"expected: the {len(expected)} tensors of {backbone.library}'s {backbone.title}, with or without prefix and "
+        "last layer"
+    )
     if not found:
-        raise UserError(f"{source} holds no ResNet-50: {_describe(content)}; {wanted}")
+        raise UserError(f"{source} holds no {backbone.title}: {_describe(content)}; {wanted}")
     if not fitting:
         best = max(found, key=lambda network: len(network.values.keys() & expected.keys()))
-        raise UserError(f"{source} does not fit ResNet-50: {problems[best.place]} ({_describe(content)}); {wanted}")
+        problem = f"{problems[best.place]} ({_describe(content)})"
+        raise UserError(f"{source} does not fit {backbone.title}: {problem}; {wanted}")
     first = min(_rank(network.place) for network in fitting)
     chosen, *others = [network for network in fitting if _rank(network.place) == first]
     for other in others:
@@ -228,20 +233,33 @@ def _tables(content: Mapping[Any, Any], place: str = "", depth: int = 4) -> Iter
             yield from _tables(value, f"{place}{name}: ", depth - 1)
 
 
-def _networks_in(place: str, table: dict[str, Any]) -> Iterator[_Network]:
-    """Yield the ResNets in one dict, of torchvision's names or of numbers, each behind any prefix."""
+def _networks_in(
+    place: str, table: dict[str, Any], expected: Mapping[str, torch.Tensor], backbone: Backbone
+) -> Iterator[_Network]:
+    """Yield the networks in one dict, under the names of ``expected``, or numbered, each behind any prefix."""
+    anchor = re.escape(_anchor(expected))
+    parts = {name.partition(".")[0]: name.partition(".")[0] for name in expected}
     numbered: dict[str, set[int]] = {}
     for name in table:
-        if match := re.fullmatch(r"((?:.*\.)?)layer1\.0\.conv1\.weight", name):
-            names = {part: part for part in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")}
-            yield _renamed(place, table, match[1], names)
+        if match := re.fullmatch(rf"((?:.*\.)?){anchor}", name):
+            without_last = {key: value for key, value in table.items() if not _of_layer(key, match[1], backbone)}
+            yield _renamed(place, without_last, match[1], parts)
         elif match := re.fullmatch(r"((?:.*\.)?)(\d+)\.0\.conv1\.weight", name):
             numbered.setdefault(match[1], set()).add(int(match[2]))
     for prefix, numbers in numbered.items():
         # nn.Sequential(*resnet.children()), with or without activation and pooling
-        if len(numbers) == 4 and f"{prefix}0.weight" in table:
+        if len(numbers) == 4 and f"{prefix}0.weight" in table and "layer4" in parts:
             layers = {str(number): f"layer{i}" for i, number in enumerate(sorted(numbers), 1)}
             yield _renamed(place, table, prefix, {"0": "conv1", "1": "bn1", **layers})
+
+
+def _anchor(expected: Mapping[str, torch.Tensor]) -> str:
+    """Return a name that no other kind of network has: the first convolution deep inside."""
+    return next(name for name in expected if name.count(".") >= 3 and name.endswith(".weight"))
+
+
+def _of_layer(name: str, prefix: str, backbone: Backbone) -> bool:
+    return name.startswith(f"{prefix}{backbone.last_layer}.")
 
 
 def _renamed(place: str, table: dict[str, Any], prefix: str, names: dict[str, str]) -> _Network:

@@ -41,16 +41,27 @@ class Commands:
     rows: Sequence[tuple[str, str]]
 
 
-Block = str | Bullets | Table | Facts | Commands
+@dataclass(frozen=True)
+class Links:
+    """Pairs of a file beside the report and what it holds."""
+
+    rows: Sequence[tuple[str, str]]
+
+
+Block = str | Bullets | Table | Facts | Commands | Links
 
 
 @dataclass(frozen=True)
 class Section:
-    """Blocks under a heading; ``key`` names it for links and for the pictures that belong to it."""
+    """Blocks under a heading; ``key`` names it for links and for the pictures that belong to it.
+
+    ``folded``: the page shows these words, and the blocks on a click; "" shows the blocks at once.
+    """
 
     key: str
     heading: str
     blocks: Sequence[Block]
+    folded: str = ""
 
 
 # --- numbers in words ----------------------------------------------------------------------------

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arms.registry import BASELINE_PREFIX
 from arms.result_files import TRAIN_COMMAND, Arm
 from common import paths
 from comparison import heat_maps
@@ -37,6 +36,7 @@ from dataset.splits import TEST, Splits, load_or_create_splits, select
 from image_metrics.copies import closest_pairs
 from image_metrics.feature_spaces import Space
 from report import image_figures
+from report.patient_flow import DataFolder
 from report.steps import Outcome
 from synthetic.folders import SyntheticSet, load_synthetic
 from synthetic.leak_checks import known_patients
@@ -83,12 +83,14 @@ class ImageResults:
     """What the report needs to know about images.
 
     ``quality``: content of image_quality.json, None if it was not made; ``comparability``: what its first
-    distances may be compared with; ``manifest``: manifest of the synthetic images, None without them.
+    distances may be compared with; ``manifest``: manifest of the synthetic images, None without them; ``data``:
+    the data folder, None if there is none.
     """
 
     quality: ImageQuality | None = None
     comparability: str = ""
     manifest: dict[str, Any] | None = None
+    data: DataFolder | None = None
 
 
 def look_at_images(options: ImageOptions, arms: Mapping[str, Arm], outcome: Outcome) -> ImageResults:
@@ -106,17 +108,19 @@ def look_at_images(options: ImageOptions, arms: Mapping[str, Arm], outcome: Outc
     stated = {flag for arm in arms.values() if arm.metrics for flag in arm.metrics["red_flags"]}
     outcome.warnings += [f"data: {flag}" for flag in dataset.red_flags if flag not in stated]
     draw_heat_maps(options, arms, dataset, outcome)
-    synthetic = _load_synthetic(options, dataset, splits, outcome)
+    official = load_official_test(options.data_dir, options.patient_map, options.patient_column)
+    data = DataFolder(dataset, splits, official)
+    synthetic = _load_synthetic(options, data, outcome)
     if synthetic is None:
-        return ImageResults()
-    return compare_images(options, arms, dataset, splits, synthetic, outcome)
+        return ImageResults(data=data)
+    return replace(compare_images(options, arms, dataset, splits, synthetic, outcome), data=data)
 
 
 # --- loading ---------------------------------------------------------------------------------------
-def _load_synthetic(options: ImageOptions, dataset: Dataset, splits: Splits, outcome: Outcome) -> SyntheticSet | None:
+def _load_synthetic(options: ImageOptions, data: DataFolder, outcome: Outcome) -> SyntheticSet | None:
     """Load the synthetic images; None, with the reason in ``outcome``, if there are none to compare."""
-    official = load_official_test(options.data_dir, options.patient_map, options.patient_column)
-    patient_of = known_patients(dataset, official)
+    dataset, splits = data.dataset, data.splits
+    patient_of = known_patients(dataset, data.official)
     test_images = {image_id: patient_of[image_id] for image_id in select(dataset, splits, TEST)["image_id"]}
     try:
         synthetic = load_synthetic(
@@ -139,7 +143,7 @@ def _load_baseline(options: ImageOptions, arms: Mapping[str, Arm], splits: Split
         outcome.without(f"the baseline classifier's features: {baseline.problem}")
     used: dict[str, str | None] = {name: arm.metrics["split_sha256"] for name, arm in arms.items() if arm.metrics}
     if baseline.model is not None:
-        used[paths.classifier_model(options.model_dir, BASELINE_PREFIX).name] = baseline.split_sha256
+        used[baseline.name] = baseline.split_sha256
     if others := [name for name, sha256 in used.items() if sha256 != splits.sha256]:
         outcome.warnings.append(
             f"comparison of images: it uses split {splits.sha256[:12]}, which is NOT the split of {', '.join(others)}"
@@ -293,7 +297,7 @@ def draw_heat_maps(options: ImageOptions, arms: Mapping[str, Arm], dataset: Data
     path = paths.analysis_figure(outcome.folder, "gradcam")
     if options.no_real_images:
         return
-    files = {name: paths.classifier_model(options.model_dir, arm.prefix) for name, arm in arms.items()}
+    files = {name: paths.classifier_model(options.model_dir, arm.prefix, arm.backbone) for name, arm in arms.items()}
     files = {name: file for name, file in files.items() if file.is_file()}
     scored = [(arm.name, arm.predictions) for arm in arms.values() if arm.predictions is not None]
     if not files or not scored:

@@ -19,6 +19,7 @@ from report.blocks import (
     Bullets,
     Commands,
     Facts,
+    Links,
     Section,
     Table,
     change,
@@ -31,6 +32,8 @@ from report.blocks import (
     scale_of,
     with_interval,
 )
+from report.file_formats import PatientFlow
+from report.patient_flow import flow_table
 from report.verdict import seeds_words, smallest_differences, verdict_lines
 from stats.metric_registry import METRICS, Metric, Shown, compared_metrics, metrics_shown
 from stats.paired_tests import points
@@ -53,7 +56,8 @@ class Findings:
     ``comparison`` is the content of comparison.json, ``quality`` of image_quality.json, None if not made;
     ``comparability``: what the Fréchet distance may be compared with; ``cross_validated``: arm ->
     cv_summary.json; ``missing``: (what is not there, how to get it); ``commands``: (what it does, command
-    line); ``files``: (name, what it holds).
+    line); ``files``: (name, what it holds); ``flow``: content of patient_flow.json; ``cards``: files for authors
+    and reviewers (name, what it holds).
     """
 
     comparison: Comparison
@@ -66,6 +70,12 @@ class Findings:
     commands: Sequence[tuple[str, str]] = ()
     files: Sequence[tuple[str, str]] = ()
     no_real_images: bool = False
+    flow: PatientFlow | None = None
+    cards: Sequence[tuple[str, str]] = ()
+
+
+# Sections that the page folds -> the words that open them.
+FOLDED = {"reviewers": "Show the patient flow, the cards and the checklist"}
 
 
 def sections(findings: Findings) -> list[Section]:
@@ -85,12 +95,17 @@ def sections(findings: Findings) -> list[Section]:
         ("training", "Training and cross-validation", details.training(content, findings.cross_validated)),
         ("images", "Synthetic images beside real ones", images),
         ("heat-maps", "Heat maps", _heat_maps(findings.pictures)),
+        ("reviewers", "For authors and reviewers", _reviewers(findings)),
         ("commands", "Commands that made these results", _commands(findings.commands)),
         ("files", "Files beside this report", _files(findings)),
         ("missing", "What is missing", _missing(findings.missing)),
     ]
     shown = {picture.section for picture in findings.pictures}
-    return [Section(key, heading, blocks) for key, heading, blocks in parts if blocks or key in shown]
+    return [
+        Section(key, heading, blocks, FOLDED.get(key, ""))
+        for key, heading, blocks in parts
+        if blocks or key in shown
+    ]
 
 
 def _warnings(flags: Sequence[str]) -> list[Block]:
@@ -263,6 +278,14 @@ def _heat_maps(pictures: Sequence[Picture]) -> list[Block]:
         "heat map shows where the score is sensitive. It does not show why, nor whether the score is right. "
         "The words below the maps say how the images were chosen."
     ]
+
+
+def _reviewers(findings: Findings) -> list[Block]:
+    blocks: list[Block] = []
+    if findings.cards:
+        blocks += ["Files that a paper or a submission needs; what no tool can know is left to the author in them.",
+                   Links(findings.cards)]  # fmt: skip
+    return [*blocks, *(flow_table(findings.flow) if findings.flow else [])]
 
 
 def _commands(rows: Sequence[tuple[str, str]]) -> list[Block]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from report.blocks import Block, Bullets, Commands, Facts, Table
+from report.blocks import Block, Bullets, Commands, Facts, Links, Table
 from report.sections import Findings, sections
 
 WIDTH = 100
@@ -36,7 +36,7 @@ def _lines(block: Block) -> list[str]:
     if isinstance(block, Commands):
         # Never wrapped: a command is there to be copied.
         return [line for what, command in block.rows for line in (f"{what}:", f"  {command}")]
-    return _facts(block)
+    return _facts(Facts("", block.rows) if isinstance(block, Links) else block)
 
 
 def _wrap(text: str, indent: str = "", first: str = "") -> list[str]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
+from arms.options import TRAIN_OPTIONS
 from arms.registry import BASELINE, study_arms
 from common import paths
 from common.command_line import number
-from common.options import Option
+from common.experiment_files import FILE_FLAGS
+from common.options import HandedOn, Option, flags_set_by_study
+from comparison.options import ANALYSIS_OPTIONS
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
-from studies.steps import passed_on_words
+from gan.options import GENERATION_OPTIONS
+from gan.options import OPTIONS as GAN_OPTIONS
+from studies.steps import MAKE_NOTHING, passed_on_words
 
 
 def study_fractions(text: str) -> list[float]:
@@ -35,12 +41,35 @@ def chosen_arms(text: str) -> list[str]:
 _IMAGE_SIZE = Option("--image-size", "pixels per side", type=number(int, 32, 1024), default=224, metavar="N")
 _SEED = Option("--seed", "seed of training and generation", type=number(int, 0, 2**32 - 1), default=42, metavar="N")
 _CPU = Option("--cpu", "use the CPU even if a GPU is available", switch=True)
-_PASSED_ON = (
-    Option("--classifier-args",
-           "more options of train_classifier.py, e.g. '--weights none --unfreeze' (default: none)",
-           type=passed_on_words, default=[], metavar="'ARGS'"),
-    Option("--gan-args", "more options of train_gan.py, e.g. '--num-channels 1' (default: none)",
-           type=passed_on_words, default=[], metavar="'ARGS'"),
+
+
+def _words_for(script: str, flag: str, example: str, options: tuple[Option, ...], given: Iterable[str]) -> Option:
+    """Make the option ``flag``, whose words are handed on to ``script``; the sequence gives ``given`` itself."""
+    refused = dict.fromkeys(given, "this script gives it itself")
+    refused |= dict.fromkeys(FILE_FLAGS, f"give this script the file, with a section {script}")
+    refused |= dict.fromkeys(MAKE_NOTHING, "the step would make nothing")
+    return Option(
+        flag, f"more options of {script}.py, e.g. '{example}' (default: none)",
+        type=passed_on_words, default=[], metavar="'ARGS'", hands_on=HandedOn(script, options, refused),
+    )  # fmt: skip
+
+
+# What the steps of the pipeline may be told otherwise than by its own options.
+_FREE = {"--image-size", "--epochs", "--epochs-final", "--kimg", "--seed", "--repeats", "--train-fraction", "--cpu"}
+_PLACES = frozenset(option.flag for option in (*DATA_OPTIONS, *CACHE_OPTIONS))
+_PIPELINE_WORDS = (
+    _words_for("train_classifier", "--classifier-args", "--weights none --unfreeze", TRAIN_OPTIONS,
+               flags_set_by_study(TRAIN_OPTIONS) - _FREE - {"--k-folds"}),
+    _words_for("train_gan", "--gan-args", "--num-channels 1", GAN_OPTIONS, flags_set_by_study(GAN_OPTIONS) - _FREE),
+    _words_for("generate_synthetic", "--generation-args", "--batch-size 16", GENERATION_OPTIONS,
+               {"--model-path", "--output-dir", "--label", "--overwrite"}),
+    _words_for("analyze_results", "--analysis-args", "--margin 2", ANALYSIS_OPTIONS,
+               _PLACES | {"--metrics-dir", "--analysis-dir", "--synthetic-dir", "--model-dir"}),
+)  # fmt: skip
+_STUDY_WORDS = (
+    _words_for("train_classifier", "--classifier-args", "--weights none --unfreeze", TRAIN_OPTIONS,
+               flags_set_by_study(TRAIN_OPTIONS)),
+    _words_for("train_gan", "--gan-args", "--num-channels 1", GAN_OPTIONS, flags_set_by_study(GAN_OPTIONS)),
 )  # fmt: skip
 
 PIPELINE_OPTIONS = (
@@ -58,7 +87,7 @@ PIPELINE_OPTIONS = (
     Option("--num-images", "synthetic images to make", type=number(int, 1), default=5000, metavar="N"),
     Option("--k-folds", "folds; 0 disables cross-validation", type=number(int, 0), default=5, metavar="N"),
     _SEED,
-    *_PASSED_ON,
+    *_PIPELINE_WORDS,
     Option("--no-controls", "leave out the control that synthetic images must beat", switch=True),
     Option("--no-real-images", "leave out every picture that shows a real X-ray", switch=True),
     _CPU,
@@ -91,7 +120,7 @@ STUDY_OPTIONS = (
            type=number(float, above=0), default=0.5, metavar="X"),
     _IMAGE_SIZE,
     _SEED,
-    *_PASSED_ON,
+    *_STUDY_WORDS,
     Option("--estimate", "only say what would be done and about how long it takes", switch=True),
     Option("--draw-only", "only draw the curve of what is finished in --study-dir", switch=True),
     _CPU,

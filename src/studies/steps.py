@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from common import paths
+from common.experiment_files import CONFIG_VARIABLE, config_sha256
 from common.file_formats import format_problems
 from common.logs import LOGS_VARIABLE
 from common.output_folders import CHECK_ONLY
@@ -72,12 +73,9 @@ class Step:
 def passed_on_words(text: str) -> list[str]:
     """Read an argparse value: options in one string, split as a shell would."""
     try:
-        options = shlex.split(text)
+        return shlex.split(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be split into options: {error}") from None
-    if idle := [option for option in options if option in MAKE_NOTHING]:
-        raise argparse.ArgumentTypeError(f"{idle[0]} cannot be passed on: the step would make nothing")
-    return options
 
 
 def check_options(steps: list[Step]) -> None:
@@ -205,7 +203,7 @@ def run_step(step: Step, extra: list[str], logs: Path) -> float:
     start = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, str(SRC / f"{step.script}.py"), *step.options, *extra],
-        env=os.environ | {LOGS_VARIABLE: str(logs)},
+        env=os.environ | {LOGS_VARIABLE: str(logs), CONFIG_VARIABLE: config_sha256() or ""},
     )
     try:
         code = process.wait()

@@ -21,6 +21,7 @@ from arms.registry import steps_per_epoch
 from common import distributed
 from common.progress import duration_in_words
 from gan.settings import NEEDED_KIMG, in_kimg
+from networks.backbones import DEFAULT
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,7 @@ class ClassifierWork:
     frozen: bool
     augment: str
     views: int
+    backbone: str = DEFAULT
     epochs: int = 1
     epochs_final: int | None = None
     repeats: int = 1
@@ -165,7 +167,7 @@ def classifier_speeds(work: ClassifierWork, device: torch.device) -> Speeds:
 
     processes, precision = distributed.process_count(), resolve_precision(work.precision, device)
     size = max(1, work.batch_size // processes)
-    model = build_classifier("none", work.frozen)
+    model = build_classifier("none", work.frozen, work.backbone)
     if work.features_once:
         extract = FeatureExtractor(model, device, precision)
         some = _noise(extract.batch_size, work.image_size).numpy()

@@ -16,7 +16,7 @@ def file(tmp_path, monkeypatch):
     content: dict = {}
     monkeypatch.setattr(initial_weights, "read_weight_file", lambda _: content)
     monkeypatch.setattr(initial_weights, "load_backbone", lambda *_: "")
-    monkeypatch.setattr(initial_weights, "PneumoniaClassifier", lambda _: None)
+    monkeypatch.setattr(initial_weights, "PneumoniaClassifier", lambda *_: None)
     return str(path), content
 
 

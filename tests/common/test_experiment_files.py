@@ -40,7 +40,7 @@ TABLE = (
     Option("--epochs", "passes", type=int, default=3, excludes="length"),
     Option("--kimg", "images", type=float, excludes="length"),
     Option("--gan-args", "words", type=shlex.split, default=[],
-           hands_on=HandedOn("train_gan", OTHER, frozenset({"--model-dir"}))),
+           hands_on=HandedOn("train_gan", OTHER, {"--model-dir": "own"})),
 )  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def test_config_leaves_no_trace_in_the_arguments(parse):
         ("train_classifier:\n  lr: 1", "x.yaml has no section run_study, only train_classifier"),
         ("train_gan:\n  shift: x", "line 2: shift: invalid int value: 'x'"),
         ("train_gan:\n  mode: on", "line 2: there is no option mode"),
-        ("train_gan:\n  model-dir: x", "line 2: model-dir cannot stand in the section train_gan"),
+        ("train_gan:\n  model-dir: x", "line 2: model-dir cannot stand in the section train_gan: own"),
     ],
 )
 def test_bad_files_end_in_one_line(parse, capsys, text, said):
@@ -209,7 +209,7 @@ def test_a_section_is_handed_on_before_what_is_typed(parse):
     """
     words = ["--lr", "2", "--unfreeze", "--no-diffaug", "--dir", "a", "b", "--add=x", "--add=y", "--shift=-3"]
     assert parse(text, "--name", "n").gan_args == words
-    assert parse(text, "--name", "n", "--gan-args=--lr 3").gan_args == [*words, "--lr", "3"]
+    assert parse(text, "--name", "n", "--gan-args=--lr 3").gan_args == [*words[2:], "--lr", "3"]
     assert argument_parser("A.", OTHER).parse_args(words).__dict__.items() >= {
         "lr": 2.0, "unfreeze": True, "diffaug": False, "dir": ["a", "b"], "add": ["x", "y"], "shift": -3,
     }.items()  # fmt: skip

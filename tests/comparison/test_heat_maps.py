@@ -31,6 +31,8 @@ class BrightnessBlock(nn.Module):
 class Brightness(nn.Module):
     """A classifier of the same parts whose logit rises with brightness above the mean."""
 
+    name = "resnet50"
+
     def __init__(self, sign: float = 1.0, frozen: bool = True) -> None:
         super().__init__()
         self.backbone = nn.Module()
@@ -148,8 +150,9 @@ def two_arms(tmp_path: Path) -> tuple[dict[str, Path], pd.DataFrame]:
     for seed, (arm, size) in enumerate({"baseline": 64, "augmented": 96}.items()):
         torch.manual_seed(seed)
         files[arm] = tmp_path / f"{arm}.pth"
-        content = {"format": CHECKPOINT_FORMAT, "state_dict": PneumoniaClassifier(True).state_dict(),
-                   "frozen": True, "image_size": size}  # fmt: skip
+        state = PneumoniaClassifier(True).state_dict()
+        content = {"format": CHECKPOINT_FORMAT, "backbone": "resnet50", "state_dict": state, "frozen": True,
+                   "image_size": size}  # fmt: skip
         save_checkpoint(files[arm], content)
     paths = []
     for index in range(3):

@@ -14,7 +14,6 @@ from torch import nn
 
 import classifier
 from classifier import (
-    FEATURES,
     ClassifierHead,
     FeatureExtractor,
     InputPipeline,
@@ -317,7 +316,7 @@ class TestParity:
         live = live_logits(model, pixels)
         assert 0.9 < live.std() < 1.1
         features = FeatureExtractor(model, CPU)(pixels)
-        assert features.dtype == np.float32 and features.shape == (48, FEATURES)
+        assert features.dtype == np.float32 and features.shape == (48, 2048)
         assert (head_logits(model, features) - live).abs().max() < 5e-4
         assert (head_logits(model, features.astype(np.float16)) - live).abs().max() < 1e-3
 

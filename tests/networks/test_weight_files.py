@@ -16,7 +16,8 @@ from torch import nn
 from torchvision.models import resnet18, resnet50
 
 from classifier import build_classifier
-from networks.weight_files import find_resnet, read_weight_file
+from networks.backbones import BACKBONES
+from networks.weight_files import find_network, read_weight_file
 from utils import UserError
 
 
@@ -102,7 +103,7 @@ WRAPPINGS = {
 
 @pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
 def test_the_network_is_found_in_every_wrapping(state, expected, wrap):
-    found, _ = find_resnet(wrap(state), expected, "file")
+    found, _ = find_network(wrap(state), expected, BACKBONES["resnet50"], "file")
     for name, value in expected.items():
         if "num_batches" not in name:
             assert torch.equal(found[name], value), name
@@ -174,7 +175,7 @@ CHANGES = {
 @pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
 def test_what_is_no_resnet50_is_described(state, expected, change, message):
     with pytest.raises(UserError, match=message) as error:
-        find_resnet(change(state), expected, "file.pth")
+        find_network(change(state), expected, BACKBONES["resnet50"], "file.pth")
     text = str(error.value)
     assert text.startswith("file.pth ") and "\n" not in text
     assert "expected: the 318 tensors of torchvision's ResNet-50" in text or "save the one you mean" in text

@@ -54,6 +54,14 @@ def test_steps_run_in_order_and_are_printed_as_typed(stubs, capfd):
     assert {entry["state"] for entry in load_json(LOG).values()} == {"finished"}
 
 
+def test_steps_know_the_file_of_the_sequence(stubs, monkeypatch):
+    script = "import os, pathlib; pathlib.Path('a.txt').write_text(os.environ['CONFIG_SHA256'])"
+    (stubs / "src" / "one.py").write_text(script)
+    monkeypatch.setattr(pipeline_steps, "config_sha256", lambda: "abc")
+    run_steps(steps()[:1], LOG)
+    assert Path("a.txt").read_text(encoding="utf-8") == "abc"
+
+
 def test_logs_of_all_steps_lie_beside_the_results_of_the_sequence(stubs):
     script = "import os, pathlib; pathlib.Path('a.txt').write_text(os.environ['RUN_LOGS_DIR'])"
     (stubs / "src" / "one.py").write_text(script)

@@ -24,11 +24,12 @@ from benchmarks.machine import wall_seconds
 from benchmarks.measured_commands import CommandCost, CommandFailedError, run_measured
 from benchmarks.speed import plain_path
 from benchmarks.speed.plan import MAX_GB, REAL_SIZE, Bench, measured, not_measured, note_of_agreement
-from classifier import FEATURES, PneumoniaClassifier, build_classifier, feature_caches, load_classifier
+from classifier import PneumoniaClassifier, build_classifier, feature_caches, load_classifier
 from common import paths
 from common.paths import SRC
 from data_loader import load_images
 from dataset.records import load_dataset
+from networks.backbones import BACKBONES, DEFAULT
 from phantom.dataset import make_phantom_dataset
 from utils import UserError, load_json, set_seed
 
@@ -216,7 +217,7 @@ def measure_memory(bench: Bench) -> SpeedRow:
     finished, _ = run_cold(bench, phantom_folder(bench, n, sizes.small_side), "full")
     if finished.peak_bytes is None:
         return not_measured("memory", "this system does not tell the peak memory of a process")
-    missing = (REAL_SIZE - n) * (sizes.side**2 + 4 * FEATURES)
+    missing = (REAL_SIZE - n) * (sizes.side**2 + 4 * BACKBONES[DEFAULT].features)
     note = f"peak resident memory, mapped files included, of the whole command with {n:,} phantoms of "
     note += f"{sizes.small_side} px at {sizes.side} px, nothing cached, {finished.seconds:.0f} s; "
     if missing:

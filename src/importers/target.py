@@ -1,0 +1,124 @@
+"""The folder that a data set is imported into: whose it is, how far an import has come, room on the disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from common import paths
+from dataset.file_formats import ImportedImages, Provenance
+from importers.pixel_files import Written
+from utils import UserError, load_json
+
+JOURNAL = ".import_progress.jsonl"  # a line for each finished image; gone at the end
+TRIED = 6  # images whose sizes tell how much room all of them need
+RESERVE = 1.1  # of what was estimated
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished image: its id, the file's name, and what was done."""
+
+    image_id: str
+    file: str
+    written: Written
+
+
+# --- whose folder it is ----------------------------------------------------------------------------
+def check_places(folder: Path, source: Path) -> None:
+    """Raise ``UserError`` if one of the folders lies within the other."""
+    inner, outer = folder.resolve(), source.resolve()
+    if inner == outer or outer in inner.parents or inner in outer.parents:
+        raise UserError(f"--data-dir {folder} and --source {source} lie within each other; give another --data-dir")
+
+
+def find_earlier(folder: Path, wanted: Provenance) -> Provenance | None:
+    """Return what an import of the same data set with the same options wrote into ``folder``; None if it is empty.
+
+    Raises ``UserError`` if ``folder`` holds something else.
+    """
+    file = paths.provenance(folder)
+    if not file.is_file():
+        held = [folder / paths.TRAIN_METADATA, folder / paths.TEST_METADATA, folder / paths.PATIENT_MAP,
+                paths.training_images(folder).parent, paths.test_images(folder), paths.phantom_marker(folder),
+                paths.download_marker(folder)]  # fmt: skip
+        if found := [path.name for path in held if path.exists()]:
+            raise UserError(f"{folder} already holds a data set ({found[0]}); give another --data-dir")
+        return None
+    earlier: Provenance = load_json(file)
+    same = ("version", "layout", "source_sha256", "settings_sha256", "names")
+    differing = [key for key in same if earlier.get(key) != wanted.get(key)]
+    if differing:
+        what = "another source" if "source_sha256" in differing else "other options"
+        state = "an import" if earlier.get("complete") else "an unfinished import"
+        raise UserError(f"{folder} holds {state} of {what}; give another --data-dir, or delete that folder")
+    return earlier
+
+
+# --- how far it has come ---------------------------------------------------------------------------
+class Journal:
+    """Finished images of an import, by their place in its list; survives an interruption."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file = folder, folder / JOURNAL
+        self.finished = _read_journal(folder)
+
+    def add(self, place: int, finished: Finished) -> None:
+        """Note that image number ``place`` is finished."""
+        self.finished[place] = finished
+        line = json.dumps([place, finished.image_id, finished.file, asdict(finished.written)])
+        with self.file.open("a", encoding="utf-8", newline="\n") as stream:
+            stream.write(line + "\n")
+
+    def remove(self) -> None:
+        self.file.unlink(missing_ok=True)
+
+
+def _read_journal(folder: Path) -> dict[int, Finished]:
+    """Return the finished images whose files are there; a line that was cut short counts for nothing."""
+    try:
+        lines = (folder / JOURNAL).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    found: dict[int, Finished] = {}
+    for line in lines:
+        try:
+            place, image_id, file, written = json.loads(line)
+            finished = Finished(image_id, file, Written(written["way"], tuple(written["size"])))
+        except (ValueError, TypeError, KeyError):
+            continue
+        if any((images / file).is_file() for images in (paths.training_images(folder), paths.test_images(folder))):
+            found[place] = finished
+    return found
+
+
+# --- room on the disk ------------------------------------------------------------------------------
+def check_room(folder: Path, needed: float, count: int) -> None:
+    """Raise ``UserError`` unless the disk of ``folder`` has room for ``needed`` bytes, of ``count`` images."""
+    there = nearest(folder)
+    free = shutil.disk_usage(there).free
+    if needed * RESERVE > free:
+        raise UserError(
+            f"{count:,} images need about {needed * RESERVE / 1e9:.1f} GB, and {there} has {free / 1e9:.1f} GB free; "
+            "make room, or give a --data-dir on another disk"
+        )
+
+
+def nearest(folder: Path) -> Path:
+    """Return ``folder``, or the nearest folder above it that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def empty_provenance(facts: Mapping[str, Any]) -> Provenance:
+    """Return the provenance of an import that begins; ``facts``: its keys that are known by then."""
+    nothing: ImportedImages = {
+        "labelled": 0, "positive": 0, "official_test": 0, "official_positive": None, "linked": 0, "copied": 0,
+        "rewritten": 0, "padded": 0, "padding_positive": 0.0, "padding_negative": 0.0, "left_out": {},
+    }  # fmt: skip
+    return cast(Provenance, {"complete": False, "images": nothing, **facts})

@@ -1,0 +1,163 @@
+"""Figure of the patient flow: the content of ``patient_flow.json`` in, matplotlib ``Figure`` out.
+
+Two columns of boxes, training and test, narrow enough to be read on a phone.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from common.plot_style import INK, PALETTE, new_figure, styled, tint
+from report.blocks import count
+from report.file_formats import FlowFold, FlowGroup, PatientFlow
+from report.patient_flow import (
+    additions,
+    folds_of_arms,
+    group_words,
+    left_out_words,
+    official_words,
+    steps_of_arms,
+)
+
+WIDTH, COLUMN, GAP = 5.8, 2.75, 0.16  # inches: figure, column of boxes, space between boxes
+LINE, PADDING = 0.17, 0.09  # inches: line of text, space around the text of a box
+SIZE = 9.5  # points
+CHARACTERS = 35  # of a line in a column
+INDENT, ASIDE = 0.25, 4  # inches and characters by which a box of images that left is narrower
+LEFT_OUT = "0.93"
+
+Kind = Literal["kept", "aside", "outside"]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of text: images that stay in the study, that leave it (``aside``), or that join it (``outside``).
+
+    ``follows``: a line leads to it from the last box of images that stay.
+    """
+
+    title: str
+    text: str
+    kind: Kind = "kept"
+    follows: bool = True
+
+    def lines(self, characters: int) -> tuple[list[str], list[str]]:
+        """Return the lines of the title and of the text, wrapped to ``characters``."""
+        characters -= ASIDE if self.kind == "aside" else 0
+        bold = round(0.88 * characters)  # bold letters are wider
+        text = [line for part in self.text.split("\n") for line in textwrap.wrap(part, characters)]
+        return textwrap.wrap(self.title, bold, break_on_hyphens=False), text
+
+
+@styled
+def flow_figure(flow: PatientFlow) -> Figure:
+    """Draw what each step kept and left out, training on the left, test on the right."""
+    columns = (_training_boxes(flow), _test_boxes(flow))
+    top = Box("Labelled images of the data folder", group_words(flow["labelled"])) if flow["labelled"] else None
+    wide = round(CHARACTERS * (WIDTH - 0.1) / COLUMN)
+    head = _height(top, wide) + GAP if top else 0.0
+    height = head + max(sum(_height(box, CHARACTERS) + GAP for box in boxes) for boxes in columns)
+    figure = new_figure(WIDTH, height, layout=None)
+    ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    ax.set(xlim=(0, WIDTH), ylim=(height, 0))
+    ax.axis("off")
+    if top:
+        _draw_box(ax, top, 0.05, GAP / 2, WIDTH - 0.1, wide)
+    for x, boxes in zip((0.05, WIDTH - COLUMN - 0.05), columns, strict=True):
+        _draw_column(ax, boxes, x, head + GAP / 2, bool(top))
+    return figure
+
+
+# --- what the boxes say ----------------------------------------------------------------------------
+def _training_boxes(flow: PatientFlow) -> list[Box]:
+    boxes = [Box("Training side of the split", _two_lines(flow["training_side"]))] if flow["training_side"] else []
+    boxes += _steps(flow, "training", "Trained on")
+    for names, folds in folds_of_arms(flow):
+        boxes.append(Box(f"Cross-validation: {names}", _folds_words(folds), "outside", follows=False))
+    for what, joined in additions(flow).items():
+        text = "\n".join(f"{names}: {n:,}" for names, n in joined)
+        boxes += [Box(what.capitalize(), text, "outside", follows=False)] if joined else []
+    return boxes
+
+
+def _steps(flow: PatientFlow, side: Literal["training", "test"], verb: str) -> list[Box]:
+    """Return what was left out and kept on one side; only the first arms' boxes are led to by a line."""
+    boxes = []
+    for i, (names, gone, kept) in enumerate(steps_of_arms(flow, side)):
+        boxes += [Box(f"Left out: {item['reason']}", left_out_words(item), "aside", i == 0) for item in gone]
+        boxes.append(Box(f"{verb}: {names}", _two_lines(kept), follows=i == 0))
+    return boxes
+
+
+def _two_lines(group: FlowGroup) -> str:
+    return group_words(group).replace(", ", "\n")
+
+
+def _folds_words(folds: Sequence[FlowFold]) -> str:
+    sizes = sorted(fold["images"] for fold in folds)
+    each = f"{sizes[0]:,}" if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {sizes[-1]:,}"
+    return f"{count(len(folds), 'fold')} that validate {each} images each, {sum(sizes):,} in all"
+
+
+def _test_boxes(flow: PatientFlow) -> list[Box]:
+    boxes = []
+    if flow["hold_out"]:
+        used = flow["test_set"] == "hold-out"
+        title = "Test side of the split" + ("" if used else ": not used here")
+        boxes.append(Box(title, _two_lines(flow["hold_out"]), "kept" if used else "aside"))
+    official, scored = flow["official"], flow["test_set"] == "official"
+    shown = []
+    if official:
+        kind: Kind = "kept" if scored else "outside"
+        shown = [Box(official_words(official).capitalize(), _two_lines(official), kind, follows=False)]
+    steps = _steps(flow, "test", "Scored")
+    if flow["test_set"] == "other":
+        steps = [replace(box, follows=False) for box in steps]
+    return [*boxes, *shown, *steps] if scored else [*boxes, *steps, *shown]
+
+
+# --- drawing ---------------------------------------------------------------------------------------
+def _height(box: Box, characters: int) -> float:
+    title, text = box.lines(characters)
+    return (len(title) + len(text)) * LINE + 2 * PADDING
+
+
+def _draw_column(ax: Axes, boxes: Sequence[Box], x: float, y: float, below_another: bool) -> None:
+    """Draw boxes from ``y`` downwards; an arrow leads to each that follows the last one that stayed."""
+    start = y - GAP if below_another else None  # where the last box of the way ends
+    for box in boxes:
+        indent = INDENT if box.kind == "aside" else 0.0
+        height = _height(box, CHARACTERS)
+        middle = x + 0.12
+        if box.kind == "aside" and box.follows and start is not None:
+            ax.plot([middle, middle, x + indent], [start, y + height / 2, y + height / 2], color=INK, linewidth=1)
+        elif box.follows and start is not None:
+            style = {"arrowstyle": "-|>", "color": INK, "linewidth": 1, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate("", (middle, y), (middle, start), arrowprops=style)
+        _draw_box(ax, box, x + indent, y, COLUMN - indent, CHARACTERS)
+        if box.kind == "kept":
+            start = y + height
+        y += height + GAP
+
+
+def _draw_box(ax: Axes, box: Box, x: float, y: float, width: float, characters: int) -> None:
+    title, text = box.lines(characters)
+    colour = {"kept": tint(PALETTE[0], 0.85), "aside": LEFT_OUT, "outside": "white"}[box.kind]
+    ax.add_patch(
+        FancyBboxPatch(
+            (x, y), width, _height(box, characters), boxstyle="round,pad=0,rounding_size=0.05",
+            facecolor=colour, edgecolor=INK, linewidth=0.8, linestyle="--" if box.kind == "aside" else "-",
+        )
+    )  # fmt: skip
+    y += PADDING + LINE / 2
+    for lines, weight in ((title, "bold"), (text, "normal")):
+        for line in lines:
+            ax.text(x + PADDING, y, line, size=SIZE, weight=weight, va="center", color="0.1")
+            y += LINE

@@ -1,0 +1,204 @@
+"""The whole import: what is written, what is refused, what an interruption leaves, and that no name leaks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import import_dataset
+from common import paths
+from common.file_formats import format_problems
+from dataset.file_formats import Provenance
+from dataset.records import load_dataset, load_official_test
+from fake_layouts import kermany, picture, text, two_classes
+from utils import UserError, load_json
+
+SCRIPT = Path(import_dataset.__file__)
+
+
+def run(source: Path, target: Path, *options: str, layout: str = "folders") -> dict:
+    """Import, and return what provenance.json holds."""
+    import_dataset.main(["--from", layout, "--source", str(source), "--data-dir", str(target), *map(str, options)])
+    return load_json(paths.provenance(target))
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+# --- what is written -------------------------------------------------------------------------------
+def test_kermany_becomes_a_data_folder(tmp_path, capsys):
+    provenance = run(kermany(tmp_path / "source"), tmp_path / "data")
+    assert not format_problems(provenance, Provenance)
+    assert provenance["data_set"] == "Kermany" and provenance["names"] == "hashed"
+    counts = provenance["images"]
+    keys = ("labelled", "positive", "official_test", "official_positive")
+    assert [counts[key] for key in keys] == [14, 7, 4, 2]
+    assert counts["linked"] + counts["rewritten"] == 18 and counts["padded"] == 11
+    dataset, official = load_dataset(tmp_path / "data"), load_official_test(tmp_path / "data")
+    assert len(dataset.images) == 14 and dataset.images["patient"].nunique() == 14
+    assert official.labelled and official.images["label"].sum() == 2
+    assert not set(official.images["patient"]) & set(dataset.images["patient"])
+    for file in [*dataset.images["path"], *official.images["path"]]:
+        with Image.open(file) as image:
+            assert image.size[0] == image.size[1]
+    assert any("class folder PNEUMONIA against NORMAL" in flag for flag in dataset.red_flags)
+    assert any("key that was thrown away" in flag for flag in dataset.red_flags)
+    printed = capsys.readouterr().out
+    assert "positive means:" in printed and "the labelled official test set" in printed
+    assert f"next: python src/data_loader.py --data-dir {tmp_path / 'data'}" in printed
+
+
+def test_unknown_patients_are_a_red_flag(tmp_path):
+    run(two_classes(tmp_path / "source", "pneumonia", "normal"), tmp_path / "data")
+    assert any("the patient is unknown for 8 of 8 images" in flag for flag in load_dataset(tmp_path / "data").red_flags)
+
+
+def test_a_kept_key_gives_the_same_patients_again(tmp_path, monkeypatch):
+    source, key = kermany(tmp_path / "source"), tmp_path / "key"
+    one, two = run(source, tmp_path / "a", "--patient-key", key), run(source, tmp_path / "b", "--patient-key", key)
+    assert one["patients"]["key"] == two["patients"]["key"] is not None
+    assert set(load_dataset(tmp_path / "a").images["patient"]) == set(load_dataset(tmp_path / "b").images["patient"])
+    other = run(source, tmp_path / "c")
+    assert other["patients"]["key"] is None
+    assert not set(load_dataset(tmp_path / "a").images["patient"]) & set(load_dataset(tmp_path / "c").images["patient"])
+
+
+def test_names_are_kept_on_request(tmp_path):
+    source = two_classes(tmp_path / "source", "pneumonia", "normal")
+    picture(source / "normal" / "pn0.png")  # the name of a positive image
+    assert run(source, tmp_path / "data", "--keep-names")["names"] == "kept"
+    ids = set(load_dataset(tmp_path / "data").images["image_id"])
+    assert {"pn1", "no1", "pneumonia_pn0", "normal_pn0"} <= ids
+
+
+# --- names that must not leak ----------------------------------------------------------------------
+def plant(folder: Path, secret: str) -> Path:
+    """Write class folders whose file names and metadata name a person."""
+    for name, label in (("pneumonia", 1), ("normal", 0)):
+        for number in range(3):
+            stem = f"{secret}-{name[:2]}{number}"
+            picture(folder / name / f"{stem}.jpg", 40, 40 + label, comment=secret.encode())
+            picture(folder / name / secret / f"{stem}.png")
+            picture(folder / name / f"{stem}_2.tif", description=secret)
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["folders", "csv"])
+def test_no_name_of_the_source_leaks(tmp_path, layout):
+    secret = "Zacharias1234567"
+    source = plant(tmp_path / secret / "source", secret)
+    options = []
+    if layout == "csv":
+        files = sorted(file.relative_to(source).as_posix() for file in source.rglob("*.*"))
+        rows = [f"{file},{int('pneumonia' in file)},{secret}{n}" for n, file in enumerate(files)]
+        table = text(tmp_path / secret / f"{secret}.csv", "image,label,patient", *rows)
+        options = ["--table", str(table)]
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--from", layout, "--source", source, "--data-dir", "data", *options],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and secret not in str(path)}
+    assert len(written) >= 20
+    for path, content in written.items():
+        assert secret.encode() not in content and secret not in str(path.relative_to(tmp_path)), path
+    assert not (tmp_path / "results").exists()  # a log would hold the command
+
+
+# --- interruptions ---------------------------------------------------------------------------------
+def test_an_interrupted_import_goes_on(tmp_path, monkeypatch):
+    source, key = kermany(tmp_path / "source"), tmp_path / "key"
+    run(source, tmp_path / "whole", "--patient-key", key)
+    from importers import writing
+
+    original, written = writing.write_image, []
+
+    def stop_after(limit):
+        def write(file, content, target):
+            if len(written) >= limit:
+                raise KeyboardInterrupt
+            written.append(file)
+            return original(file, content, target)
+
+        return write
+
+    for limit in (5, 9):
+        monkeypatch.setattr(writing, "write_image", stop_after(limit))
+        with pytest.raises(KeyboardInterrupt):
+            run(source, tmp_path / "data", "--patient-key", key, "--workers", "1")
+        with pytest.raises(UserError, match="import that has not ended"):
+            load_dataset(tmp_path / "data")
+    monkeypatch.setattr(writing, "write_image", stop_after(1000))
+    run(source, tmp_path / "data", "--patient-key", key)
+    assert len(written) == len(set(written)) == 18
+    assert snapshot(tmp_path / "data") == snapshot(tmp_path / "whole")
+    before = snapshot(tmp_path / "data")
+    run(source, tmp_path / "data", "--patient-key", key)  # nothing to do
+    assert len(written) == 18 and snapshot(tmp_path / "data") == before
+
+
+def test_a_finished_import_without_a_key_is_not_touched(tmp_path):
+    source = kermany(tmp_path / "source")
+    run(source, tmp_path / "data")
+    before = snapshot(tmp_path / "data")
+    run(source, tmp_path / "data")
+    assert snapshot(tmp_path / "data") == before
+
+
+# --- what is refused -------------------------------------------------------------------------------
+def test_another_data_set_in_the_target_is_refused(tmp_path):
+    source = two_classes(tmp_path / "source", "pneumonia", "normal")
+    text(tmp_path / "data" / paths.TRAIN_METADATA, "patientId,Target")
+    with pytest.raises(UserError, match="already holds a data set"):
+        run(source, tmp_path / "data")
+    run(source, tmp_path / "mine")
+    with pytest.raises(UserError, match="an import of other options; give another"):
+        run(source, tmp_path / "mine", "--positive", "normal")
+    with pytest.raises(UserError, match="an import of another source"):
+        run(kermany(tmp_path / "other"), tmp_path / "mine")
+    with pytest.raises(UserError, match="lie within each other"):
+        run(source, source / "data")
+
+
+def test_bad_images_are_named_or_left_out(tmp_path):
+    source = two_classes(tmp_path / "source", "pneumonia", "normal")
+    (source / "normal" / "bad.png").write_bytes(b"<html>no image</html>")
+    with pytest.raises(UserError, match="normal/bad.png: a web page .*--skip-bad-images; finished images are kept"):
+        run(source, tmp_path / "data")
+    provenance = run(source, tmp_path / "data", "--skip-bad-images")
+    assert provenance["images"]["left_out"] == {"unreadable": 1} and len(load_dataset(tmp_path / "data").images) == 8
+
+
+def test_a_small_disk_is_found_before_anything_is_written(tmp_path, monkeypatch):
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10, 10, 1000))
+    with pytest.raises(UserError, match=r"18 images need about 0.0 GB, .* free; make room"):
+        run(kermany(tmp_path / "source"), tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--from", "nih", "--group-pattern", "^(a)"], "--group-pattern is for --from folders"),
+        (["--from", "folders", "--image-column", "x"], "--image-column is for --from csv"),
+        (["--from", "folders", "--uncertain", "drop"], "--uncertain is for --from chexpert"),
+        (["--from", "folders", "--patient-map", "x"], "it needs --keep-names"),
+        (["--from", "rsna-kaggle", "--positive", "x"], "--positive is for other layouts"),
+        (["--from", "folders", "--group-pattern", "abc"], "needs brackets"),
+        (["--from", "folders", "--group-pattern", "(a"], "no regular expression"),
+        (["--from", "kermany"], "invalid choice"),
+        (["--from", "folders", "--positive", ","], "must be one name"),
+    ],
+)
+def test_options_that_do_not_go_together(options, message, capsys):
+    with pytest.raises(SystemExit):
+        import_dataset.main([*options, "--source", "x"])
+    assert message in capsys.readouterr().err
