@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,8 +15,13 @@ import import_dataset
 from common import paths
 from common.file_formats import format_problems
 from dataset.file_formats import Provenance
+from dataset.images import open_picture, read_gray
 from dataset.records import load_dataset, load_official_test
-from fake_layouts import kermany, picture, text, two_classes
+from dataset.splits import load_or_create_splits, make_splits
+from dicom_data import EXPLICIT, JPEG_2000, as_stored, write_dicom
+from fake_layouts import dicom, kermany, picture, text, two_classes
+from importers.pixel_files import size_to_link
+from phantom.dataset import make_phantom_dataset
 from utils import UserError, load_json
 
 SCRIPT = Path(import_dataset.__file__)
@@ -78,19 +85,24 @@ def test_names_are_kept_on_request(tmp_path):
 
 # --- names that must not leak ----------------------------------------------------------------------
 def plant(folder: Path, secret: str) -> Path:
-    """Write class folders whose file names and metadata name a person."""
+    """Write class folders whose file names, metadata and DICOM headers name a person."""
     for name, label in (("pneumonia", 1), ("normal", 0)):
         for number in range(3):
             stem = f"{secret}-{name[:2]}{number}"
             picture(folder / name / f"{stem}.jpg", 40, 40 + label, comment=secret.encode())
             picture(folder / name / secret / f"{stem}.png")
             picture(folder / name / f"{stem}_2.tif", description=secret)
+            dicom(
+                folder / name / f"{stem}.dcm", PatientID=f"{secret}{number}{label}", PatientName=secret,
+                InstitutionName=secret, AccessionNumber=secret, StudyDescription=secret, SeriesDescription=secret,
+                ImageComments=secret, OtherPatientIDs=secret, BodyPartExamined=secret, StationName=secret,
+            )  # fmt: skip
     return folder
 
 
 @pytest.mark.parametrize("layout", ["folders", "csv"])
 def test_no_name_of_the_source_leaks(tmp_path, layout):
-    secret = "Zacharias1234567"
+    secret = "ZACHARIAS1234567"
     source = plant(tmp_path / secret / "source", secret)
     options = []
     if layout == "csv":
@@ -103,11 +115,13 @@ def test_no_name_of_the_source_leaks(tmp_path, layout):
         capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and secret not in str(path)}
-    assert len(written) >= 20
-    for path, content in written.items():
-        assert secret.encode() not in content and secret not in str(path.relative_to(tmp_path)), path
-    assert not (tmp_path / "results").exists()  # a log would hold the command
+    assert secret not in done.stdout + done.stderr
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and secret not in str(path)]
+    assert len(written) >= 24 and {path.relative_to(tmp_path).parts[0] for path in written} == {"data"}  # no log
+    for path in written:
+        assert secret.lower().encode() not in path.read_bytes().lower(), path
+    provenance = load_json(paths.provenance(tmp_path / "data"))
+    assert provenance["patients"]["pseudonyms"] and provenance["patients"]["known"] >= 6
 
 
 # --- interruptions ---------------------------------------------------------------------------------
@@ -202,3 +216,95 @@ def test_options_that_do_not_go_together(options, message, capsys):
     with pytest.raises(SystemExit):
         import_dataset.main([*options, "--source", "x"])
     assert message in capsys.readouterr().err
+
+
+# --- DICOM -----------------------------------------------------------------------------------------
+def export_phantoms(phantoms: Path, folder: Path) -> Path:
+    """Export phantoms as RSNA's competition has its images, with true patients in the headers."""
+    mapping = {entry["subset_img_id"]: entry["img_id"] for entry in load_json(phantoms / paths.PATIENT_MAP)}
+    rows = list(csv.DictReader((phantoms / paths.TRAIN_METADATA).open(encoding="utf-8")))
+    for number, row in enumerate({row["patientId"]: row for row in rows}.values()):
+        name, bits = row["patientId"], 8 + number % 9
+        kind = "MONOCHROME2" if number % 2 else "MONOCHROME1"
+        write_dicom(
+            folder / "stage_2_train_images" / f"{name}.dcm",
+            as_stored(read_gray(paths.training_images(phantoms) / f"{name}.png"), bits, kind),
+            photometric=kind, bits=bits, syntax=JPEG_2000 if number % 3 == 0 else EXPLICIT, Modality="CR",
+            PatientID=mapping[name].split("_")[0], PatientSex=row["sex"], PatientAge=f"{int(row['age']):03d}Y",
+            ViewPosition=row["position"],
+        )  # fmt: skip
+    boxes = [",".join(row[key] for key in ("patientId", "x", "y", "width", "height", "Target")) for row in rows]
+    text(folder / "stage_2_train_labels.csv", "patientId,x,y,width,height,Target", *boxes)
+    classes = [f"{row['patientId']},{row['class']}" for row in rows]
+    text(folder / "stage_2_detailed_class_info.csv", "patientId,class", *classes)
+    return folder
+
+
+def splits_of(folder: Path) -> dict:
+    return load_json(load_or_create_splits(load_dataset(folder)).path)
+
+
+def test_dicom_of_phantoms_gives_the_splits_of_their_png(tmp_path):
+    phantoms = make_phantom_dataset(tmp_path / "png", num_images=40, image_size=32, num_test_images=0)
+    source, the_map = export_phantoms(phantoms, tmp_path / "source"), phantoms / paths.PATIENT_MAP
+    wanted = splits_of(phantoms)
+    provenance = run(source, tmp_path / "rsna", "--patient-map", the_map, layout="rsna-kaggle")
+    assert provenance["images"]["rewritten"] == 40 and provenance["images"]["padded"] == 0
+    assert splits_of(tmp_path / "rsna") == wanted
+    pairs = zip(load_dataset(phantoms).images["path"], load_dataset(tmp_path / "rsna").images["path"], strict=True)
+    for image, other in pairs:
+        assert np.abs(read_gray(image).astype(int) - read_gray(other)).max() <= 1
+        assert open_picture(other).mode == "I;16" and size_to_link(other.read_bytes()) == (32, 32)
+    ages = load_dataset(phantoms).images["age"].clip(upper=90)
+    assert list(load_dataset(tmp_path / "rsna").images["age"]) == list(ages)
+
+    # The same from two class folders of DICOM files, with the mapping, and with the headers' patients alone.
+    labels = {image["image_id"]: image["label"] for image in wanted["images"]}
+    for file in (source / "stage_2_train_images").iterdir():
+        place = tmp_path / "folders" / ("pneumonia" if labels[file.stem] else "normal") / file.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(place)
+    same = ("image_id", "patient", "label", "role")
+    run(tmp_path / "folders", tmp_path / "two", "--keep-names", "--patient-map", the_map)
+    split = make_splits(load_dataset(tmp_path / "two"), [])["images"]
+    rows, expected = ([[image[key] for key in same] for image in images] for images in (split, wanted["images"]))
+    assert rows == expected
+    run(tmp_path / "folders", tmp_path / "hashed")
+    groups = load_dataset(tmp_path / "hashed").images.groupby("patient").size()
+    assert sorted(groups) == sorted(load_dataset(phantoms).images.groupby("patient").size())
+
+
+def test_dicom_that_is_no_frontal_chest_image(tmp_path):
+    source = two_classes(tmp_path / "source", "pneumonia", "normal")
+    dicom(source / "normal" / "side.dcm", ViewPosition="LL", PatientID="7")
+    provenance = run(source, tmp_path / "data")
+    assert provenance["images"]["left_out"] == {"lateral views": 1} and provenance["images"]["labelled"] == 8
+    dicom(source / "normal" / "hand.dcm", BodyPartExamined="HAND")
+    with pytest.raises(UserError, match="normal/hand.dcm: an X-ray of another part of the body"):
+        run(source, tmp_path / "other")
+    provenance = run(source, tmp_path / "other", "--skip-bad-images")
+    assert provenance["images"]["left_out"] == {"unreadable or no X-ray of a chest": 1, "lateral views": 1}
+
+
+def test_burned_in_texts_and_shared_ids_are_told(tmp_path):
+    source = tmp_path / "source"
+    for number in range(30):
+        name = "pneumonia" if number % 2 else "normal"
+        shared = number < 24
+        dicom(
+            source / name / f"{number}.dcm", PatientID="ANON7" if shared else f"p{number}", PatientAge="095Y",
+            BurnedInAnnotation="YES" if number == 0 else None,
+        )  # fmt: skip
+    provenance = run(source, tmp_path / "data")
+    assert provenance["patients"]["known"] == 6 and provenance["patients"]["unknown_images"] == 24
+    flags = " ".join(load_dataset(tmp_path / "data").red_flags)
+    assert "1 images are said to show burned-in texts" in flags and "unknown for 24 of 30 images" in flags
+    assert set(load_dataset(tmp_path / "data").images["age"]) == {90}
+
+
+def test_without_pydicom_one_line_says_so(tmp_path, monkeypatch):
+    source = two_classes(tmp_path / "source", "pneumonia", "normal")
+    dicom(source / "normal" / "a.dcm")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    with pytest.raises(UserError, match="DICOM files need pydicom .*pip install -r requirements-dicom.txt"):
+        run(source, tmp_path / "data")

@@ -54,7 +54,10 @@ def read_chexpert(
         "sentence": f"one of the findings {', '.join(wanted)} by CheXpert's labeller of reports, uncertain {said}, "
         "all others negative, not mentioned or sick with something else among them",
     }  # fmt: skip
-    return Source(root, images, meaning, "CheXpert's patient ids", CHEXPERT, True, tables, None, left_out, notes)
+    return Source(
+        root, images, meaning, "CheXpert's patient ids", CHEXPERT, public=True, tables=tables, left_out=left_out,
+        notes=notes,
+    )  # fmt: skip
 
 
 def _labels(table: Table, wanted: Sequence[str], uncertain: str) -> list[int | None]:

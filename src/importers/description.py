@@ -1,4 +1,4 @@
-"""What an import says on the console: what it understood of a source, and what it made of it."""
+"""What an import says on the console: what it understood of a source, and what it made of it; no name of a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def describe_import(source: Source, survey: Survey, patients: ImportedPatients) 
     official = [image for image in survey.images if image.official]
     positive = sum(image.label == 1 for image in labelled)
     lines = [
-        f"{source.root}: {len(survey.images):,} images" + (f" of {source.data_set}" if source.data_set else ""),
+        f"found: {len(survey.images):,} images" + (f" of {source.data_set}" if source.data_set else ""),
         f"positive means: {source.positive['sentence']}",
         f"labelled: {len(labelled):,} images, {positive:,} positive, {len(labelled) - positive:,} negative",
     ]

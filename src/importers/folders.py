@@ -96,7 +96,7 @@ def _refuse_beside_parts(folder: Path, others: Sequence[Path], parts: Sequence[P
     for other in others:
         inner = {squeeze(path.name) for path in subfolders(other)}
         if inner and inner <= {squeeze(path.name) for path in parts}:
-            notes.append(f"{other.name} in {folder.name} is left out: it holds {', '.join(sorted(inner))} once more")
+            notes.append(f"a folder beside these is left out: it holds {', '.join(sorted(inner))} once more")
         elif any(map(is_image, list_files(other))):
             raise UserError(
                 f"{folder} holds images in {other.name} beside {' and '.join(path.name for path in parts)}; "

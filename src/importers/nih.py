@@ -81,8 +81,8 @@ def read_nih(source: Path, positive: Sequence[str] = (), skip_bad: bool = False)
         "sentence": sentence,
     }  # fmt: skip
     return Source(
-        source, images, meaning, f"{NIH}'s patient ids", NIH, public=True, tables={"labels": table.path},
-        left_out=left_out, notes=[*table.notes, *notes],
+        source, images, meaning, f"{NIH}'s patient ids", NIH, public=True, nih_names=True,
+        tables={"labels": table.path}, left_out=left_out, notes=[*table.notes, *notes],
     )  # fmt: skip
 
 

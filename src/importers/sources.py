@@ -48,7 +48,8 @@ class Source:
     ``root``: folder that all files are in; ``images``: in a fixed order; ``positive``: what label 1 means;
     ``tables``: role -> CSV file; ``patients``: where the patients come from, in words, "" if from nowhere;
     ``data_set``: name of the known data set that it is, or ""; ``public``: names and patients are public ids;
-    ``patient_map``: RSNA's mapping, where it lies with the source; ``left_out``: reason -> images; ``notes``: what
+    ``nih_names``: the images are called as in NIH ChestX-ray14, which tells their patients as RSNA's mapping does;
+    ``patient_map``: that mapping, where it lies with the source; ``left_out``: reason -> images; ``notes``: what
     was understood.
     """
 
@@ -59,6 +60,7 @@ class Source:
     data_set: str = ""
     public: bool = False
     tables: Mapping[str, Path] = field(default_factory=dict)
+    nih_names: bool = False
     patient_map: Path | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -73,7 +75,7 @@ def require_folder(source: Path) -> None:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """List all files below ``folder``, sorted; hidden ones and what archives add are left out.
+    """List all files below ``folder``, sorted; hidden ones and what archives add are left out. [] without the folder.
 
     Raises ``UserError`` if a folder cannot be listed.
     """
@@ -82,6 +84,8 @@ def list_files(folder: Path) -> list[Path]:
         raise UserError(f"{error.filename} cannot be listed ({error.strerror}); change its permissions") from None
 
     found: list[Path] = []
+    if not folder.exists():
+        return found
     for place, folders, names in os.walk(folder, onerror=fail):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         found += [Path(place, name) for name in sorted(names) if not is_hidden(name)]

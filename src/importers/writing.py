@@ -53,6 +53,8 @@ def plan_import(
     names_kept = keep_names or source.public
     ids = kept_ids(survey.images, source.root) if names_kept else None
     person_of = read_map(patient_map, ids) if patient_map and ids else None
+    if source.nih_names and ids:
+        person_of = {image_id: f"{image_id}.png" for image_id in ids}
     prove_tables(survey.images, person_of, ids)
     people = person_of.values() if person_of else [image.patient for image in survey.images if image.patient]
     known = len({person.split("_")[0] for person in people}) if person_of else len(set(people))
@@ -71,7 +73,7 @@ def plan_import(
         "data_set": source.data_set,
         "positive": source.positive,
         "patients": {
-            "source": "RSNA's mapping to NIH patients" if person_of else survey.patients or "unknown",
+            "source": survey.patients or ("RSNA's mapping to NIH patients" if person_of else "unknown"),
             "known": known,
             "unknown_images": len(survey.images) - len(person_of) if person_of else survey.unknown,
             "pseudonyms": pseudonyms,
