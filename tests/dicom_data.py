@@ -33,7 +33,7 @@ def write_dicom(
     those of the type of ``pixels``. ``window``: (centre, width). ``syntax``: transfer syntax, one of the
     constants above. ``header``: further elements by keyword, such as PatientID="7"; None leaves one out.
     """
-    from pydicom import config
+    from pydicom import config, dcmread
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import generate_uid
 
@@ -73,6 +73,10 @@ def write_dicom(
         config.settings.writing_validation_mode = before
     if syntax in (*LOSSLESS, JPEG_BASELINE):
         _compress(path, syntax)
+    if syntax == JPEG_BASELINE and samples == 3:
+        dataset = dcmread(path)
+        dataset.PhotometricInterpretation = "YBR_FULL"  # GDCM turns colours into these, but does not say so
+        dataset.save_as(path)
     return path
 
 

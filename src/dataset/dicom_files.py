@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataset.dicom_decoding import UnsuitablePixelsError
 from dataset.dicom_headers import HEADER_TAGS, DicomHeader, understand
 from utils import UserError, is_out_of_memory
 
@@ -97,16 +98,14 @@ def read_dicom(path: str | Path) -> DicomImage:
 
     Raises ``DicomError`` (a ``UserError``) if it is missing, damaged, or no X-ray of a chest in one frame.
     """
-    from dataset.dicom_pixels import UnsuitablePixelsError, presented
+    from dataset.dicom_pixels import presented
 
     dataset = _read(path, TAGS)
     header = _header_of(dataset, path)
     if header.refusal:
         raise DicomError(path, header.refusal)
-    if not dataset.get("PixelData"):
-        raise DicomError(path, "holds no pixels; it is cut short or was exported without them")
     try:
-        pixels = presented(dataset)
+        return DicomImage(presented(dataset, path), header)
     except UnsuitablePixelsError as error:
         raise DicomError(path, str(error)) from None
     except Exception as error:  # damaged bytes make pydicom and its decoders raise nearly anything
@@ -114,7 +113,6 @@ def read_dicom(path: str | Path) -> DicomImage:
             raise
         # Not the error's own text: it may quote the header.
         raise DicomError(path, "its pixels are damaged or cut short; export it again") from None
-    return DicomImage(pixels, header)
 
 
 # --- pydicom ---------------------------------------------------------------------------------------
@@ -155,12 +153,9 @@ def _why_not_dicom(path: Path) -> str:
 
 @functools.cache
 def _silence() -> None:
-    """Silence pydicom and the decoder, whose warnings quote values of headers, for the whole process."""
-    import gdcm
+    """Silence pydicom, whose warnings quote values of headers, for the whole process."""
     from pydicom import config
 
     config.settings.reading_validation_mode = config.IGNORE
     logging.getLogger("pydicom").disabled = True
     warnings.filterwarnings("ignore", module=r"pydicom\b")
-    for silence in (gdcm.Trace.DebugOff, gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff):
-        silence()

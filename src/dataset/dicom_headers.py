@@ -123,7 +123,7 @@ def _refuse(dataset: Dataset, modality: str, body_part: str) -> str:
     if (frames := int(dataset.get("NumberOfFrames") or 1)) != 1:
         return f"a sequence of {frames:,} frames; export one as a file of its own"
     if "Rows" not in dataset or "Columns" not in dataset:
-        return f"a DICOM object without an image; {WANTED}"
+        return "holds no image; it is cut short, or was exported without one"
     width, height, bits = int(dataset.Columns), int(dataset.Rows), int(dataset.get("BitsStored") or 0)
     if width < 1 or height < 1:
         return f"{width} x {height} pixels; export it again"

@@ -5,7 +5,10 @@ As no more than 16 bits are read, the way from a value to its gray is one table,
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dataset.dicom_decoding import UnsuitablePixelsError, stored_pixels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,33 +19,29 @@ WHITE = 2**16 - 1
 NARROW = 1 / 8
 TAIL = 0.01  # share of the pixels that do not count at either end of the range
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420")
-# Decoder by transfer syntax where it is not GDCM, so that the same file always gives the same pixels.
-DECODERS = {"1.2.840.10008.1.2.4.51": "pillow", "1.2.840.10008.1.2.5": "pydicom"}
 
 
-class UnsuitablePixelsError(ValueError):
-    """Whole pixels that cannot be turned into gray; the text says why, without a word of the header."""
-
-
-def presented(dataset: FileDataset) -> np.ndarray:
-    """Decode to uint16 [H, W], black 0 and white 65535, as the file wants to be shown.
+def presented(dataset: FileDataset, path: str | Path) -> np.ndarray:
+    """Decode a file that was read as ``dataset`` to uint16 [H, W], black 0 and white 65535, as it wants to be shown.
 
     Raises ``UnsuitablePixelsError``, or nearly anything if the pixels are damaged.
     """
     import numpy as np
 
+    if not dataset.get("PixelData"):
+        raise UnsuitablePixelsError("holds no pixels; it is cut short, or was exported without them")
     photometric = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
     if photometric in COLOURS:
-        return _gray_of_colours(_decode(dataset), int(dataset.BitsStored))
+        return _gray_of_colours(stored_pixels(dataset, path), int(dataset.BitsStored))
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        what = "palette colours" if photometric == "PALETTE COLOR" else "an unknown kind of colours"
+        what = "palette colours" if photometric == "PALETTE COLOR" else "an unknown kind of gray or colours"
         raise UnsuitablePixelsError(f"holds {what}; export it as gray")
     bits = int(dataset.BitsStored)
     if int(dataset.get("HighBit", bits - 1)) != bits - 1:
         raise UnsuitablePixelsError("keeps its values in the upper bits (HighBit), which is no longer allowed")
     signed = int(dataset.get("PixelRepresentation") or 0) == 1
     darkest = -(2 ** (bits - 1)) if signed else 0
-    stored = _decode(dataset).astype(np.int32) - darkest  # [H, W], places in the table
+    stored = stored_pixels(dataset, path).astype(np.int32) - darkest  # [H, W], places in the table
     if stored.min() < 0 or stored.max() >= 2**bits:
         raise UnsuitablePixelsError(f"holds values beyond its {bits} bits; export it again")
     counts = np.bincount(stored.ravel(), minlength=2**bits)
@@ -53,24 +52,6 @@ def presented(dataset: FileDataset) -> np.ndarray:
         gray = 1 - gray
     gray[padding] = 0
     return (gray * WHITE).round().astype(np.uint16)[stored]
-
-
-def _decode(dataset: FileDataset) -> np.ndarray:
-    """Return the stored values, [H, W] or [H, W, 3]."""
-    from pydicom.pixels import pixel_array
-    from pydicom.uid import UID_dictionary
-
-    syntax = dataset.file_meta.TransferSyntaxUID
-    name = UID_dictionary.get(str(syntax), ("of an unknown kind",))[0]
-    compressed = syntax in UID_dictionary and syntax.is_compressed
-    decoder = DECODERS.get(str(syntax), "gdcm") if compressed and not syntax.is_deflated else ""
-    try:
-        pixels = pixel_array(dataset, decoding_plugin=decoder)
-    except NotImplementedError:
-        raise UnsuitablePixelsError(f"is compressed in a way that is not read ({name}); export it anew") from None
-    if pixels.shape[:2] != (int(dataset.Rows), int(dataset.Columns)):
-        raise ValueError("other size")
-    return pixels
 
 
 def _gray_of_colours(pixels: np.ndarray, bits: int) -> np.ndarray:
@@ -175,5 +156,7 @@ def _full_range(values: np.ndarray, shown: np.ndarray, counts: np.ndarray) -> np
     if high - low < NARROW * (last - first):
         bits = max(1, int(used[-1]).bit_length(), int(-used[0] - 1).bit_length() if used[0] < 0 else 0)
         first, last = -(2**bits) if used[0] < 0 else 0, 2**bits - 1
-    ends = shown[[first - values[0], last - values[0]]] if shown[0] != shown[-1] else np.array([0.0, 1.0])
+    ends = shown[first - values[0] : last - values[0] + 1]
+    if ends.min() == ends.max():
+        raise UnsuitablePixelsError("is rescaled so that all its values are alike; export it again")
     return ((shown - ends.min()) / (ends.max() - ends.min())).clip(0, 1)
