@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from PIL import Image
 
@@ -22,19 +22,23 @@ SMALL = 250_000  # bytes; a picture below it is embedded as it is
 
 def compose_page(findings: Findings, folder: str | Path) -> str:
     """Write the content of ``report.html``; the pictures are read from ``folder``."""
-    loader = FileSystemLoader(paths.TEMPLATES_DIR)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["code"] = code
     parts = sections(findings)
     first = [part.key for part in parts if part.key in ("verdict", "warnings")]
-    template = environment.get_template(paths.REPORT_TEMPLATE)
-    return template.render(
+    return load_template(paths.REPORT_TEMPLATE).render(
         title=TITLE,
         sections=parts,
         contents_after=first[-1],
         pictures_first=PICTURES_FIRST,
         pictures=[_embedded(Path(folder) / picture.file, picture) for picture in findings.pictures],
     )
+
+
+def load_template(name: str) -> Template:
+    """Return a template of ``paths.TEMPLATES_DIR``; what it is given is escaped."""
+    loader = FileSystemLoader(paths.TEMPLATES_DIR)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["code"] = code
+    return environment.get_template(name)
 
 
 def code(text: str) -> Markup:
