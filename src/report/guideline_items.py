@@ -77,7 +77,7 @@ _CLAIM = (
     Item("26", "choice of the final model", (model.selection,)),
     Item("27", "ensembles", (model.ensemble,), not_applicable="each arm is one model"),
     Item("28", "metrics", (model.metrics,)),
-    Item("29", "statistical significance and uncertainty", (model.uncertainty,)),
+    Item("29", "statistical tests and uncertainty", (model.uncertainty,)),
     Item("30", "robustness and sensitivity", ask="a robustness analysis, or why there is none"),
     Item("31", "explanations of the model", (model.heat_maps,), "whether the explanations were validated",
          "no heat maps were made"),
