@@ -116,7 +116,8 @@ def test_people_of_both_sides_add_up(study):
 
 # --- Markdown --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "text", ["a|b", "<script>alert(1)<script> &amp;", "*bold* `code` [x](y)", "two\nlines", "_a_ b_c", "a\\|b", "$x$ # ~y~"]
+    "text",
+    ["a|b", "<script>alert(1)<script> &amp;", "*bold* `code` [x](y)", "two\nlines", "_a_ b_c", "a\\|b", "$x$ # ~y~"],
 )
 def test_any_text_stays_one_cell_and_marks_nothing(tmp_path, text):
     file = tmp_path / "x.md"
