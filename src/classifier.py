@@ -1,4 +1,4 @@
-"""A backbone (ResNet-50 by default) with one logit: building, loading, predicting.
+"""A backbone (ResNet-50 by default) with one logit: building, loading, predicting, explaining.
 
 Frozen (the default), only the head learns, and BatchNorm statistics never move; unfrozen, everything learns.
 
@@ -19,9 +19,10 @@ from torch import nn
 
 from data_loader import PREPARED, augment_light, to_classifier_range
 from dataset.feature_cache import FeatureCache, sha256_weights
-from networks.backbone_builder import build_backbone, folded_for_inference, imagenet_state
+from networks.backbone_builder import build_backbone, folded_for_inference, imagenet_state, layer_of_maps
 from networks.backbones import BACKBONES, DEFAULT
 from networks.weight_files import find_network, read_weight_file
+from stats.calibration import OperatingPoints
 from utils import UserError, as_tensor, autocast, derive_seed, load_checkpoint
 
 CHECKPOINT_FORMAT: Final = "pneumonia-classifier-1"
@@ -48,6 +49,10 @@ class ClassifierCheckpoint(TypedDict):
     seed: Annotated[int, "seed of the fit"]
     fold: NotRequired[Annotated[int, "the fold that it did not see, in best_overall_..."]]
     repeat: NotRequired[Annotated[int, "number of the training run, from 1, in the others"]]
+    operating_points: Annotated[OperatingPoints | None, "temperature and thresholds for this model alone"]
+    operating_points_note: Annotated[str, "what they were chosen on, or why there are none"]
+    outliers: Annotated[dict[str, Any] | None, "what tells images unlike those of training: ``image_metrics.outliers``"]
+    largest_aspect: Annotated[float, "longer through shorter side of the training images, the largest"]
     weights_flags: NotRequired[Annotated[list[str], "red flags of the initial weights, if there are any"]]
     state_dict: Annotated[dict[str, Any], "weights, named as in ``PneumoniaClassifier``"]
 
@@ -204,6 +209,34 @@ def predict_batches(
         with autocast(device, precision):
             parts.append(model(data.eval_batch(torch.from_numpy(chunk).to(device))).float().cpu())
     return torch.cat(parts)
+
+
+def gradcam_maps(
+    model: PneumoniaClassifier, pixels: np.ndarray, *, device: torch.device | None = None,
+    precision: str = "fp32", batch_size: int = 16,
+) -> np.ndarray:  # fmt: skip
+    """Map where the last convolutional block raises the logit: uint8 [N, S, S] -> float32 [N, S, S].
+
+    Each map is scaled to its own maximum, so it lies in [0, 1]; it is 0 everywhere if no region raises the
+    logit. ``device`` None is where the model lies. The model is left in eval mode. Selvaraju et al., "Grad-CAM",
+    ICCV 2017, by Captum.
+    """
+    from captum.attr import LayerGradCam
+
+    device = device or next(model.parameters()).device
+    model = model.eval().to(device)
+    explainer = LayerGradCam(model, layer_of_maps(model.backbone, model.name))
+    maps = []
+    for batch in torch.from_numpy(pixels).split(batch_size):
+        # A frozen backbone records no gradients unless its input asks for them.
+        images = to_classifier_range(batch.to(device)).requires_grad_()
+        with autocast(device, precision):
+            coarse = explainer.attribute(images, relu_attributions=True)  # [B, 1, S / 32, S / 32]
+        fine = nn.functional.interpolate(coarse.detach().float(), batch.shape[1:], mode="bilinear", align_corners=False)
+        maps.append(fine[:, 0].cpu().numpy())
+    heat = np.concatenate(maps)
+    peak = heat.max(axis=(1, 2), keepdims=True)
+    return np.divide(heat, peak, out=np.zeros_like(heat), where=peak > 0)
 
 
 class FeatureExtractor:

@@ -24,12 +24,12 @@ def run(*argv: str) -> None:
     train_classifier.main(list(argv))
 
 
-def frozen(tmp_path: Path) -> list[str]:
-    """Options for the quick frozen path: a random ResNet-50 from a file stands in for ImageNet's."""
-    from torchvision.models import resnet50
+def frozen(tmp_path: Path, backbone: str = "resnet50") -> list[str]:
+    """Options for the quick frozen path: a random network from a file stands in for ImageNet's."""
+    from torchvision import models
 
     torch.manual_seed(0)
-    torch.save(resnet50().state_dict(), tmp_path / "weights.pth")
+    torch.save(getattr(models, backbone)().state_dict(), tmp_path / "weights.pth")
     weights = ["--weights", "weights.pth", "--weights-trained-on", "ImageNet"]
     return [*weights, "--image-size", "32", "--batch-size", "8", "--epochs", "3"]
 

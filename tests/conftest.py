@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from PIL import Image
 from common import paths
 from common.logs import start_console
 
+TRAINED = "resnet18"  # backbone of the fixture ``trained``: the smallest
 COLUMNS = ["patientId", "x", "y", "width", "height", "Target", "class", "age", "sex", "modality", "position"]
 
 
@@ -100,3 +102,16 @@ def make_small_dataset(data_dir: Path, n: int = 128, size: int = 40, with_map: b
     if with_map:
         (data_dir / paths.PATIENT_MAP).write_text(json.dumps(mapping))
     return data_dir
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, models and results of a ResNet-18 baseline, two folds, two repeats; not to be changed."""
+    from classifier_runs import frozen, run
+
+    folder = tmp_path_factory.mktemp("trained")
+    data_dir = make_small_dataset(folder / "data/processed", n=96)
+    with contextlib.chdir(folder):
+        options = [*frozen(folder, TRAINED), "--backbone", TRAINED, "--k-folds", "2", "--repeats", "2"]
+        run("--data-dir", str(data_dir), *options)
+    return folder

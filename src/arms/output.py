@@ -22,17 +22,17 @@ from arms.file_formats import (
     RepeatScores,
     TrainingHistory,
 )
-from arms.operating_points import recipe_sha256
+from arms.operating_points import find_operating_points, recipe_sha256
 from arms.options import flag_of
 from arms.result_files import find_prefixes, read_result
 from arms.scores import out_of_fold_table, prediction_table, reference_results, summarise_folds, test_scores
-from classifier import CHECKPOINT_FORMAT, ClassifierCheckpoint
+from classifier import CHECKPOINT_FORMAT
 from common import paths
 from common.options import Affects, names_affecting
+from image_metrics.outliers import fit_outlier_space
 from utils import UserError, save_checkpoint, save_csv, save_figure, save_json
 
 if TYPE_CHECKING:
-    from arms.fitting import Fit
     from arms.initial_weights import InitialWeights
     from arms.training import ArmTrainer, FoldFit, Repeat
 
@@ -183,30 +183,31 @@ def save_models(out: ArmOutput, arm: TrainedArm) -> None:
     """Write the final model of each repeat (the arm's own is the first's) and the fold of lowest loss."""
     trainer, repeats = arm.trainer, arm.repeats
     folds = [item for item in arm.folds if item.fold]
+    shared = _checkpoint(out, arm)
     if folds:
         best = min(folds, key=lambda item: min(item.fit.history["val_loss"]))
-        content = _checkpoint(out, arm, best.fit, trainer.seed, fold=best.fold)
-        save_checkpoint(paths.best_fold_model(out.model_dir, out.prefix, out.backbone), dict(content))
+        content = {**shared, "seed": trainer.seed, "state_dict": trainer.full_state(best.fit), "fold": best.fold}
+        save_checkpoint(paths.best_fold_model(out.model_dir, out.prefix, out.backbone), content)
     for repeat in repeats:
-        content = _checkpoint(out, arm, repeat.fit, repeat.seed, repeat=repeat.number)
+        own = {"seed": repeat.seed, "state_dict": trainer.full_state(repeat.fit), "repeat": repeat.number}
+        content = {**shared, **own}
         if len(repeats) > 1:
             file = paths.classifier_model(out.model_dir, out.prefix_of_run(repeat.number), out.backbone)
-            save_checkpoint(file, dict(content))
+            save_checkpoint(file, content)
         if repeat.number == 1:
-            save_checkpoint(paths.classifier_model(out.model_dir, out.prefix, out.backbone), dict(content))
+            save_checkpoint(paths.classifier_model(out.model_dir, out.prefix, out.backbone), content)
 
 
-def _checkpoint(
-    out: ArmOutput,
-    arm: TrainedArm,
-    fit: Fit,
-    seed: int,
-    fold: int | None = None,
-    repeat: int | None = None,
-) -> ClassifierCheckpoint:
-    """Return the content of a model file: of a ``fold``, or of a final model, number ``repeat``."""
-    trainer = arm.trainer
-    content: ClassifierCheckpoint = {
+def _checkpoint(out: ArmOutput, arm: TrainedArm) -> dict[str, Any]:
+    """Return what all model files of the arm hold: ``ClassifierCheckpoint`` without seed, number and weights.
+
+    Whoever predicts may have nothing but the model file: it carries what decisions and odd images are told by.
+    """
+    trainer, train = arm.trainer, arm.trainer.data.train
+    recipe = recipe_sha256(out.origin)
+    points, note = find_operating_points(out.results_dir, recipe, [trainer.seed])
+    space = fit_outlier_space(train.pixels, list(train.records["patient"]))
+    content: dict[str, Any] = {
         "format": CHECKPOINT_FORMAT,
         "backbone": out.backbone,
         "prefix": out.prefix,
@@ -214,17 +215,15 @@ def _checkpoint(
         "image_size": trainer.network.image_size,
         "split_sha256": out.origin["split_sha256"],
         "data_sha256": out.origin["data_sha256"],
-        "recipe_sha256": recipe_sha256(out.origin),
+        "recipe_sha256": recipe,
         "config": out.origin["config"],
-        "seed": seed,
-        "state_dict": trainer.full_state(fit),
+        "operating_points": points,
+        "operating_points_note": note,
+        "outliers": space.state() if space else None,
+        "largest_aspect": max(max(f.width, f.height) / min(f.width, f.height) for f in train.facts),
     }
     if arm.weights.red_flags:
         content["weights_flags"] = list(arm.weights.red_flags)
-    if fold is not None:
-        content["fold"] = fold
-    if repeat is not None:
-        content["repeat"] = repeat
     return content
 
 

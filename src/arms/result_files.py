@@ -164,8 +164,8 @@ def _read_arm(metrics_dir: Path, prefix: str, numbers: list[int]) -> Arm:
         metrics=metrics,
         history=read_result(paths.training_history(metrics_dir, prefix), TrainingHistory),
         cv=read_result(paths.cv_summary(metrics_dir, prefix), CVSummary),
-        predictions=_read_predictions(paths.test_predictions(metrics_dir, prefix)),
-        cv_predictions=_read_predictions(paths.cv_predictions(metrics_dir, prefix)),
+        predictions=read_predictions(paths.test_predictions(metrics_dir, prefix)),
+        cv_predictions=read_predictions(paths.cv_predictions(metrics_dir, prefix)),
         repeats=_read_repeats(metrics_dir, prefix, metrics, numbers),
     )
 
@@ -179,13 +179,14 @@ def _read_repeats(
     repeats = []
     for number in range(1, n_runs + 1) if n_runs > 1 else ():
         path = paths.test_predictions(metrics_dir, paths.repeat_prefix(prefix, number))
-        if (predictions := _read_predictions(path)) is None:
+        if (predictions := read_predictions(path)) is None:
             return ()
         repeats.append(RepeatPredictions(number, seeds[number - 1], predictions))
     return tuple(repeats)
 
 
-def _read_predictions(path: Path) -> pd.DataFrame | None:
+def read_predictions(path: Path) -> pd.DataFrame | None:
+    """Read a table of predictions, sorted by image_id; None if it is missing, ``UserError`` if it is broken."""
     if not path.is_file():
         return None
     text = dict.fromkeys(("image_id", "patient", *WORD_COLUMNS), str)

@@ -23,8 +23,8 @@ OUTPUT_DIR = "./results"
 METRICS_DIR = "./results/metrics"
 FIGURES_DIR = "./results/figures"
 ANALYSIS_DIR = "./results/analysis"
-JUDGEMENT_DIR = "./results/judgement"
 STUDY_DIR = "./results/study"
+PREDICTIONS = "./predictions.csv"
 DEMO_DIR = "./demo"
 KAGGLE_DIR = "./.kaggle"
 LOGS = "logs"  # folder beside the results of a run
@@ -202,15 +202,6 @@ patient_flow = in_folder("patient_flow.json")  # images and patients of each ste
 model_card = in_folder("model_card.md")
 dataset_card = in_folder("dataset_card.md")
 checklist = in_folder("checklist.md")  # items of reporting guidelines, and what answers them
-judgement = in_folder("judgement.json")  # two folders compared
-JUDGEMENT_TEMPLATE = "judgement.html.j2"
-
-
-def judgement_page(folder: str | Path, shows_patients: bool) -> Path:
-    """Page of two folders compared; .gitignore leaves out the one that shows patients' images."""
-    return Path(folder) / f"judgement{REAL_PAGE_SUFFIX if shows_patients else '.html'}"
-
-
 ssim_analysis = in_folder("ssim_analysis.json")
 fid_score = in_folder("fid_score.json")
 real_vs_synthetic_figure = in_folder("real_vs_synthetic_comparison.png")
@@ -218,6 +209,21 @@ real_vs_synthetic_figure = in_folder("real_vs_synthetic_comparison.png")
 
 # --- pipeline --------------------------------------------------------------------------------------
 pipeline_log = in_folder("pipeline.json")  # steps that ran, with their commands
+
+
+# --- predictions of the user's own images ----------------------------------------------------------
+PREDICTION_TEMPLATE = "predictions.html.j2"
+
+
+def heat_map_picture(folder: str | Path, name: str) -> Path:
+    """Return the heat map of the image ``name``; it shows a patient."""
+    return Path(folder) / f"{name}{REAL_PICTURE_SUFFIX}"
+
+
+def prediction_page(name: str | Path) -> Path:
+    """Return the page that --report ``name`` means: it shows patients, so that its ending says so."""
+    page = Path(name)
+    return page if page.name.endswith(REAL_PAGE_SUFFIX) else page.with_name(f"{page.stem}{REAL_PAGE_SUFFIX}")
 
 
 # --- low-data study --------------------------------------------------------------------------------

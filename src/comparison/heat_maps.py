@@ -1,9 +1,6 @@
-"""Heat maps of what moves a classifier's score: Grad-CAM on its last convolutional block.
+"""Heat maps of the arms: Grad-CAM of the same test images, right and wrong ones, chosen by a rule that favours no arm.
 
-Every arm explains the same test images, right and wrong ones, chosen by a rule that favours no arm. Captum
-computes the maps; this module chooses the images and says what the maps mean.
-
-Selvaraju et al., "Grad-CAM", ICCV 2017.
+``classifier.gradcam_maps`` computes the maps; this module chooses the images and says what the maps mean.
 """
 
 from __future__ import annotations
@@ -14,13 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn import functional as F
 
-from classifier import InputPipeline, PneumoniaClassifier, load_classifier, predict_batches
-from data_loader import load_images, to_classifier_range
-from networks.backbone_builder import layer_of_maps
+from classifier import InputPipeline, gradcam_maps, load_classifier, predict_batches
+from data_loader import load_images
 from stats.metrics import THRESHOLD
-from utils import autocast
 
 POOL = 20  # images of each outcome that are drawn; the most confident of them are shown
 OUTCOMES = {  # (label, predicted): words
@@ -70,33 +64,6 @@ def row_titles(chosen: pd.DataFrame, arm: str = "baseline") -> list[str]:
 
 
 # --- maps ------------------------------------------------------------------------------------------
-def gradcam_maps(
-    model: PneumoniaClassifier, pixels: np.ndarray, *, device: torch.device | None = None,
-    precision: str = "fp32", batch_size: int = 16,
-) -> np.ndarray:  # fmt: skip
-    """Map where the last convolutional block raises the logit: uint8 [N, S, S] -> float32 [N, S, S].
-
-    Each map is scaled to its own maximum, so it lies in [0, 1]; it is 0 everywhere if no region raises the
-    logit. ``device`` None is where the model lies. The model is left in eval mode.
-    """
-    from captum.attr import LayerGradCam
-
-    device = device or next(model.parameters()).device
-    model = model.eval().to(device)
-    explainer = LayerGradCam(model, layer_of_maps(model.backbone, model.name))
-    maps = []
-    for batch in torch.from_numpy(pixels).split(batch_size):
-        # A frozen backbone records no gradients unless its input asks for them.
-        images = to_classifier_range(batch.to(device)).requires_grad_()
-        with autocast(device, precision):
-            coarse = explainer.attribute(images, relu_attributions=True)  # [B, 1, S / 32, S / 32]
-        fine = F.interpolate(coarse.detach().float(), batch.shape[1:], mode="bilinear", align_corners=False)
-        maps.append(fine[:, 0].cpu().numpy())
-    heat = np.concatenate(maps)
-    peak = heat.max(axis=(1, 2), keepdims=True)
-    return np.divide(heat, peak, out=np.zeros_like(heat), where=peak > 0)
-
-
 @dataclass(frozen=True)
 class Explained:
     """X-rays uint8 [N, S, S] and, for each arm, its heat maps and its model's probabilities.

@@ -1,4 +1,4 @@
-"""The one reader and the one writer of image files: gray uint8 pixels from PNG, JPEG or DICOM, and to PNG.
+"""The one reader and the one writer of image files: gray uint8 pixels from PNG, JPEG, TIFF or DICOM, and to PNG.
 
 Whoever accepts another format, or changes pixels, raises ``DECODING``: caches depend on it. Which file belongs
 to an image id: ``image_files``. Whether pixels look like X-rays: ``picture_facts`` and ``picture_checks``.
@@ -24,6 +24,7 @@ DECODING = 1  # version of ``open_picture``
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", *DICOM_SUFFIXES}
 MISSING = "missing"  # the reason of an image that is not there
 SIXTEEN_BITS = 2**16 - 1  # largest sample
+TIFF_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a tag of TIFF files, and one of its values
 # How to compress. The grain of X-rays does not shrink: more effort takes longer and saves next to nothing.
 RUNS_ONLY = {"compress_type": zlib.Z_RLE}  # three times as fast as the search for repetitions
 LOW_EFFORT = {"compress_level": 1}
@@ -124,7 +125,7 @@ def read_gray(path: str | Path, bits: int | None = None) -> np.ndarray:
 
 
 def open_picture(path: str | Path, bits: int | None = None) -> Picture:
-    """Decode 8- or 16-bit gray, RGB(A) or palette PNG, JPEG, or DICOM, to gray values in [0, 255].
+    """Decode 8- or 16-bit gray, RGB(A) or palette PNG or TIFF, JPEG, or DICOM, to gray values in [0, 255].
 
     8-bit gray keeps its values. 16-bit samples are divided by 257, PNG's own scaling to 8 bits; with ``bits``
     they are scaled so that 2**bits - 1 becomes 255. Colours become ITU-R 601 luma; transparency is ignored.
@@ -190,6 +191,8 @@ def _to_gray(image: Image.Image, bits: int | None) -> tuple[Image.Image, int | N
     if not image.mode.startswith("I"):
         return (image if image.mode == "L" else image.convert("RGB").convert("L")), None
     samples = np.asarray(image)  # 16-bit gray: PIL would clip it to 255
+    if getattr(image, "tag_v2", {}).get(TIFF_INTERPRETATION) == WHITE_IS_ZERO:  # PIL turns 8 bits only
+        samples = SIXTEEN_BITS - samples
     smallest, largest = int(samples.min()), int(samples.max())
     if smallest < 0 or largest > SIXTEEN_BITS:
         raise UnsuitableSamplesError(f"holds values of {smallest:,} to {largest:,}; 16 bits end at {SIXTEEN_BITS:,}")

@@ -25,12 +25,17 @@ from common.file_formats import format_problems
 from dataset.feature_cache import sha256_weights
 from utils import UserError, as_tensor, public_path, resolve_precision
 
+Apply = Callable[[torch.Tensor], torch.Tensor]
+
+BATCH, BATCH_OF_GPU = 8, 64  # images at a time
+
 log = logging.getLogger(__name__)
 
 # What models that are averaged must share, and what is wrong otherwise, the plainest reason first.
 SAME = {
     "split_sha256": "they were trained on different splits",
     "data_sha256": "they were trained with different metadata files",
+    "backbone": "they are different networks",
     "image_size": "they take images of different sizes",
     "prefix": "they are of different arms",
     "recipe_sha256": "they were trained with different options or synthetic images",
@@ -137,18 +142,27 @@ class Predictor:
         if not len(pixels):
             return np.empty((len(self.models), 0))
         features = {key: extract(pixels) for key, extract in self._extractors.items()}
-        rows, logits = np.arange(len(pixels)), []
+        logits = []
         for model in self.models:
-            config, precision = model.checkpoint["config"], self._precision(model)
             if model.features_once:
-                known = features[self._backbone(model)].astype(np.float16).astype(np.float32)
-                inputs = InputPipeline(torch.from_numpy(known).to(self.device))
-                apply: Callable[[torch.Tensor], torch.Tensor] = partial(logits_in_full_precision, model.network.head)
+                apply: Apply = partial(logits_in_full_precision, model.network.head)
+                known = torch.from_numpy(features[self._backbone(model)].astype(np.float16).astype(np.float32))
             else:
-                inputs, apply = InputPipeline(as_tensor(pixels).to(self.device)), model.network
-            size = 2 * config["batch_size"]
-            logits.append(predict_batches(apply, inputs, rows, batch_size=size, precision=precision))
+                apply, known = model.network, as_tensor(pixels)
+            logits.append(self._apply(apply, known, self._precision(model)))
         return torch.stack(logits).double().sigmoid().numpy()
+
+    def _apply(self, apply: Apply, inputs: torch.Tensor, precision: str) -> torch.Tensor:
+        """Return the logits, float32 [N] on the CPU, of ``inputs`` [N, ...]: pixels or features.
+
+        Batches of one size are computed in one way: what an image gets does not depend on the others.
+        """
+        size, parts = BATCH if self.device.type == "cpu" else BATCH_OF_GPU, []
+        for chunk in inputs.split(size):
+            filled = torch.cat([chunk, chunk.new_zeros(size - len(chunk), *chunk.shape[1:])])
+            data, rows = InputPipeline(filled.to(self.device)), np.arange(size)
+            parts.append(predict_batches(apply, data, rows, batch_size=size, precision=precision)[: len(chunk)])
+        return torch.cat(parts)
 
     def _precision(self, model: LoadedModel) -> str:
         return resolve_precision(model.checkpoint["config"]["precision"], self.device)

@@ -34,7 +34,7 @@ def compose_page(findings: Findings, folder: str | Path) -> str:
 
 
 def load_template(name: str) -> Template:
-    """Return a template of ``paths.TEMPLATES_DIR``; what it is given is escaped."""
+    """Load a template of a page; all text in it is escaped, and a name that is not given is an error."""
     loader = FileSystemLoader(paths.TEMPLATES_DIR)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["code"] = code
@@ -53,17 +53,21 @@ def code(text: str) -> Markup:
 def _embedded(path: Path, picture: Picture) -> dict[str, Any]:
     """Return what the template needs of one picture; its pixels as a data URI."""
     content, kind, width, height = shrink(path.read_bytes())
-    encoded = base64.b64encode(content).decode("ascii")
     return {
         "id": f"figure-{path.stem}",
         "file": picture.file,
         "short": path.stem.replace("_", " "),
         "what": picture.what,
         "section": picture.section,
-        "data": Markup(f"data:image/{kind};base64,{encoded}"),
+        "data": data_uri(content, kind),
         "width": width,
         "height": height,
     }
+
+
+def data_uri(content: bytes, kind: str) -> Markup:
+    """Return a picture as text in the page; ``kind``: "png" or "jpeg"."""
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}")
 
 
 def shrink(png: bytes) -> tuple[bytes, str, int, int]:

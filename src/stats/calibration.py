@@ -15,6 +15,7 @@ from stats.metrics import THRESHOLD, expected_calibration_error, wilson_interval
 WANTED_SENSITIVITY = 0.90
 SMALLEST = 1e-12  # probabilities closer to 0 or 1 are moved there, so that their logits are finite
 TEMPERATURES = (0.05, 20.0)
+STEPS = 201  # temperatures that resamples choose from: 3 % apart
 
 
 class CalibrationScores(TypedDict):
@@ -39,6 +40,26 @@ class AtThreshold(TypedDict):
     npv: Annotated[float | None, "negative predictive value, 0 to 1"]
 
 
+class ChosenThreshold(AtThreshold):
+    """A threshold with the rates of the predictions that it was chosen on."""
+
+    threshold_ci95: Annotated[list[float], "95 % interval, bootstrap over patients"]
+
+
+class OperatingPoints(TypedDict):
+    """Temperature and thresholds for a classifier, chosen on predictions of other models of its recipe."""
+
+    note: Annotated[str, "what they were chosen on"]
+    runs: Annotated[int, "training runs whose probabilities were averaged"]
+    n_images: Annotated[int, "out-of-fold predictions"]
+    n_patients: Annotated[int, "their patients"]
+    n_positive: Annotated[int, "positives among them"]
+    temperature: Annotated[float, "divides the logits"]
+    temperature_ci95: Annotated[list[float], "95 % interval, bootstrap over patients"]
+    youden: Annotated[ChosenThreshold, "highest sensitivity + specificity; of calibrated probabilities"]
+    sensitivity_90: Annotated[ChosenThreshold, "highest with a sensitivity of 0.90; of calibrated probabilities"]
+
+
 # --- calibration -----------------------------------------------------------------------------------
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Find the T > 0 whose logits / T have the lowest log loss (Guo et al. 2017, section 4.2).
@@ -53,6 +74,23 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
     low, high = (math.log(value) for value in TEMPERATURES)
     return math.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x)
+
+
+def fit_temperatures(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Fit a temperature to each row of ``weights`` [R, N] of the images; returns [R], NaN without any image.
+
+    The best of ``STEPS`` temperatures, refined by the parabola through its neighbours: within 0.1 %.
+    """
+    low_end, high_end = (math.log(value) for value in TEMPERATURES)
+    logs = np.linspace(low_end, high_end, STEPS)
+    scaled = _logits(probabilities) / np.exp(logs)[:, None]  # [STEPS, N]
+    losses = weights @ (np.logaddexp(0.0, scaled) - np.asarray(labels, dtype=float) * scaled).T  # [R, STEPS]
+    best, rows = losses.argmin(axis=1).clip(1, STEPS - 2), np.arange(len(losses))
+    low, middle, high = (losses[rows, best + step] for step in (-1, 0, 1))
+    bend = low - 2 * middle + high
+    shift = np.divide(low - high, 2 * bend, out=np.zeros_like(bend), where=bend > 0).clip(-1, 1)
+    found = np.exp(logs[best] + shift * (logs[1] - logs[0])).clip(*TEMPERATURES)
+    return np.where(weights.sum(axis=1) > 0, found, np.nan)
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -94,6 +132,24 @@ def choose_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> dict[str
         "youden": float(thresholds[np.argmax(true_positive - false_positive)]),
         "sensitivity_90": float(thresholds[enough[0]]),
     }
+
+
+def choose_thresholds_weighted(
+    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Choose "youden" and "sensitivity_90" for each row of ``weights`` [R, N]; [R] each, NaN without both classes."""
+    order = np.argsort(-np.asarray(probabilities), kind="stable")
+    labels, probabilities = np.asarray(labels)[order], np.asarray(probabilities)[order]
+    positive, negative = weights[:, order] * (labels == 1), weights[:, order] * (labels == 0)
+    last = np.append(np.flatnonzero(np.diff(probabilities)), len(probabilities) - 1)  # of equal probabilities
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sensitivity = positive.cumsum(axis=1)[:, last] / positive.sum(axis=1, keepdims=True)
+        false_positive = negative.cumsum(axis=1)[:, last] / negative.sum(axis=1, keepdims=True)
+    defined = np.isfinite(sensitivity[:, 0] + false_positive[:, 0])
+    thresholds, chosen = probabilities[last], {}
+    chosen["youden"] = (sensitivity - false_positive).argmax(axis=1)
+    chosen["sensitivity_90"] = (sensitivity >= WANTED_SENSITIVITY - 1e-12).argmax(axis=1)
+    return {rule: np.where(defined, thresholds[places], np.nan) for rule, places in chosen.items()}
 
 
 def at_threshold(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> AtThreshold:

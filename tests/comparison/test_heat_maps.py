@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from classifier import CHECKPOINT_FORMAT, PneumoniaClassifier
+from classifier import CHECKPOINT_FORMAT, PneumoniaClassifier, gradcam_maps
 from comparison import heat_maps
 from report import image_figures
 from utils import UserError, save_checkpoint
@@ -59,7 +59,7 @@ def squares() -> tuple[np.ndarray, list[tuple[slice, slice]]]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_bright_square_that_drives_the_logit_gets_the_heat(frozen, precision):
     images, windows = squares()
-    maps = heat_maps.gradcam_maps(Brightness(frozen=frozen), images, precision=precision, batch_size=3)
+    maps = gradcam_maps(Brightness(frozen=frozen), images, precision=precision, batch_size=3)
     assert maps.shape == images.shape and maps.dtype == np.float32
     for heat, window in zip(maps, windows, strict=True):
         assert heat.min() >= 0 and heat.max() == pytest.approx(1.0)
@@ -76,7 +76,7 @@ def _flat(window: tuple[slice, slice]) -> np.ndarray:
 
 def test_what_lowers_the_score_gets_no_heat():
     images, _ = squares()
-    assert (heat_maps.gradcam_maps(Brightness(sign=-1.0), images) == 0).all()
+    assert (gradcam_maps(Brightness(sign=-1.0), images) == 0).all()
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -85,7 +85,7 @@ def test_our_classifier_is_explained_whole_and_left_as_it_was(frozen):
     model = PneumoniaClassifier(frozen).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE), dtype=np.uint8)
-    maps = heat_maps.gradcam_maps(model, images, device=CPU)
+    maps = gradcam_maps(model, images, device=CPU)
     assert maps.shape == (2, SIZE, SIZE) and np.isfinite(maps).all()
     assert maps.min() >= 0 and maps.max() <= 1
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -108,7 +108,7 @@ def test_maps_are_grad_cam_by_its_equations():
     coarse = (weights * kept["a"]).sum(dim=1, keepdim=True).relu()  # [1, 1, 3, 3]
     expected = nn.functional.interpolate(coarse, (96, 96), mode="bilinear")[0, 0].detach().numpy()
     assert expected.max() > 0
-    assert heat_maps.gradcam_maps(model, pixels)[0] == pytest.approx(expected / expected.max(), abs=1e-5)
+    assert gradcam_maps(model, pixels)[0] == pytest.approx(expected / expected.max(), abs=1e-5)
 
 
 # --- which images ----------------------------------------------------------------------------------

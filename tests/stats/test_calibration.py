@@ -142,3 +142,25 @@ def test_small_parts_give_none_and_unknown_ones_no_row(predictions):
         assert row[name] is None and row[f"{name}_ci95_image_level"] is None
     assert not any(group == "sex" for group, _ in rows)
     assert subgroup_rows(predictions[["image_id", "patient", "label", "probability"]]) == []
+
+
+# --- resamples -------------------------------------------------------------------------------------
+def test_weighted_choices_are_those_of_repeated_images():
+    rng = np.random.default_rng(5)
+    labels = (rng.random(60) < 0.4).astype(int)
+    probabilities = np.round(1 / (1 + np.exp(-(2 * labels - 1 + rng.normal(0, 1, 60)))), 2)  # with ties
+    weights = rng.multinomial(60, np.full(60, 1 / 60), size=20).astype(float)
+    chosen = calibration.choose_thresholds_weighted(labels, probabilities, weights)
+    temperatures = calibration.fit_temperatures(labels, probabilities, weights)
+    for row, counts in enumerate(weights.astype(int)):
+        again = np.repeat(labels, counts), np.repeat(probabilities, counts)
+        expected = calibration.choose_thresholds(*again)
+        assert {rule: chosen[rule][row] for rule in chosen} == {rule: expected[rule] for rule in chosen}
+        assert temperatures[row] == pytest.approx(calibration.fit_temperature(*again), rel=2e-3)
+
+
+def test_resamples_of_one_class_choose_nothing():
+    labels, probabilities = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.6, 0.9])
+    weights = np.array([[2.0, 2, 0, 0], [0, 0, 2, 2], [1, 1, 1, 1]])
+    for values in calibration.choose_thresholds_weighted(labels, probabilities, weights).values():
+        assert np.isnan(values).tolist() == [True, True, False]
