@@ -51,6 +51,7 @@ FORMATS = {
     "synthetic.file_formats": ("Manifest",),
     "comparison.file_formats": ("Comparison",),
     "comparison.image_file_formats": ("SsimAnalysis", "FidScore", "ImageQuality"),
+    "image_metrics.file_formats": ("Judgement",),
     "report.file_formats": ("PatientFlow",),
     "studies.file_formats": ("StepEntry", "LearningCurve"),
     "benchmarks.file_formats": ("SpeedBenchmark", "GeneratorBenchmark"),

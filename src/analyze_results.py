@@ -74,7 +74,7 @@ def write_analysis(args: argparse.Namespace, found: dict[str, Arm], arms: dict[s
     from comparison.shortcuts import find_shortcuts, shortcut_flags
     from report.image_steps import ImageOptions, look_at_images
     from report.page import compose_page
-    from report.reviewer_files import write_flow
+    from report.reviewer_files import add_cards, write_flow
     from report.sections import Findings
     from report.steps import (
         Outcome,
@@ -123,6 +123,7 @@ def write_analysis(args: argparse.Namespace, found: dict[str, Arm], arms: dict[s
         no_real_images=args.no_real_images,
         flow=flow,
     )
+    findings = add_cards(findings, arms, compared, args.metrics_dir, outcome.folder)
     text, page = compose_text(findings), paths.report_page(outcome.folder)
     save_text(paths.comparison_report(outcome.folder), text)
     save_text(page, compose_page(findings, outcome.folder))

@@ -63,27 +63,6 @@ def load_generator(path: str, latent_dim: int | None, feature_maps: int | None) 
     return generator, checkpoint
 
 
-def class_to_make(generator: Generator, checkpoint: dict[str, Any], path: str, label: str | None) -> int | None:
-    """Return the number of the class that ``label`` names, for a generator that takes one; else None.
-
-    Raises ``UserError`` if it takes one and none is given, or takes none and has not learned from that
-    class alone.
-    """
-    if generator.n_classes:
-        if label is None:
-            raise UserError(
-                f"{path} was trained with --conditional and makes images of {len(CLASS_FLAGS)} classes: say "
-                f"which with --label {{{','.join(CLASS_FLAGS)}}}"
-            )
-        return CLASS_FLAGS.index(label)
-    learned = CLASS_FLAGS[0] if checkpoint["label"] == 1 else None
-    if label not in (None, learned):
-        what = f"images of {learned} only" if learned else "all classes as if they were one"
-        remedy = "train a generator of all classes with `python src/train_gan.py --conditional`"
-        raise UserError(f"--label {label} contradicts {path}, which was trained on {what}; {remedy}")
-    return None
-
-
 # --- the folder ------------------------------------------------------------------------------------
 def describe_images(checkpoint: dict[str, Any], class_number: int | None, args: argparse.Namespace) -> dict[str, Any]:
     """Make the manifest; ``class_number``: for a conditional generator, whose images have its label."""
@@ -123,7 +102,7 @@ def prepare_folder(folder: Path, manifest: dict[str, Any], overwrite: bool) -> l
 
 def make_images(args: argparse.Namespace) -> None:
     """Make the images that the folder lacks, or with --estimate say how long that takes."""
-    from gan.generation import ImageMaker
+    from gan.generation import ImageMaker, class_to_make
     from studies.time_estimate import estimate_generation
     from utils import select_device
 

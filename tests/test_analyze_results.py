@@ -117,7 +117,7 @@ def test_all_documented_files_are_written(analysed):
         "fid_score.json", "real_vs_synthetic_comparison.png", "comparison_report.txt", "comparison.json",
         "report.html", "image_quality.json", "roc_pr.png", "calibration.png", "confusion.png",
         "subgroups.png", "differences.png", "nearest_neighbours.png", "gradcam.png", "patient_flow.json",
-        "patient_flow.png",
+        "patient_flow.png", "model_card.md", "dataset_card.md", "checklist.md",
     }  # fmt: skip
     for picture in analysed.glob("*.png"):
         with Image.open(picture) as image:
@@ -274,7 +274,7 @@ def test_nothing_claims_anything_and_nothing_names_this_machine(analysed, finish
     for file in analysed.iterdir():
         content = file.read_bytes()
         assert str(finished).encode() not in content, file.name
-        if file.suffix in (".txt", ".json", ".html"):
+        if file.suffix in (".txt", ".json", ".html", ".md"):
             words = VERDICTS.sub("", re.sub(r"base64,[\w+/=]*", "", content.decode()))
             assert not CLAIMS.search(words), (file.name, CLAIMS.search(words))
 
@@ -283,7 +283,7 @@ def test_same_flags_same_files(analysed, finished, tmp_path):
     main(flags(finished, analysis_dir=tmp_path / "again"))
     for file in analysed.iterdir():
         name = file.name
-        if name in ("comparison_report.txt", "report.html"):  # they state their own command line
+        if name in ("comparison_report.txt", "report.html", "model_card.md"):  # they state their own command line
             continue
         assert (tmp_path / "again" / name).read_bytes() == (analysed / name).read_bytes(), name
 
@@ -312,7 +312,7 @@ def test_one_arm_alone_is_reported_with_what_is_missing(tmp_path):
     assert {file.name for file in (tmp_path / "analysis").iterdir()} == {
         "comparison_acc.png", "comparison_loss.png", "comparison_report.txt", "comparison.json",
         "report.html", "roc_pr.png", "calibration.png", "confusion.png", "subgroups.png", "patient_flow.json",
-        "patient_flow.png",
+        "patient_flow.png", "model_card.md", "dataset_card.md", "checklist.md",
     }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ OUTPUT_DIR = "./results"
 METRICS_DIR = "./results/metrics"
 FIGURES_DIR = "./results/figures"
 ANALYSIS_DIR = "./results/analysis"
+JUDGEMENT_DIR = "./results/judgement"
 STUDY_DIR = "./results/study"
 PREDICTIONS = "./predictions.csv"
 DEMO_DIR = "./demo"
@@ -202,6 +203,15 @@ patient_flow = in_folder("patient_flow.json")  # images and patients of each ste
 model_card = in_folder("model_card.md")
 dataset_card = in_folder("dataset_card.md")
 checklist = in_folder("checklist.md")  # items of reporting guidelines, and what answers them
+judgement = in_folder("judgement.json")  # two folders compared
+JUDGEMENT_TEMPLATE = "judgement.html.j2"
+
+
+def judgement_page(folder: str | Path, shows_patients: bool) -> Path:
+    """Page of two folders compared; .gitignore leaves out the one that shows patients' images."""
+    return Path(folder) / f"judgement{REAL_PAGE_SUFFIX if shows_patients else '.html'}"
+
+
 ssim_analysis = in_folder("ssim_analysis.json")
 fid_score = in_folder("fid_score.json")
 real_vs_synthetic_figure = in_folder("real_vs_synthetic_comparison.png")

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -59,6 +59,27 @@ class ImageMaker:
         with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
             images: Tensor = self.network(z, label)  # [N, C, S, S] in [-1, 1]
             return from_gan_range(images).cpu().numpy()
+
+
+def class_to_make(generator: Generator, checkpoint: dict[str, Any], path: str, label: str | None) -> int | None:
+    """Return the number of the class that ``label`` names, for a generator that takes one; else None.
+
+    Raises ``UserError`` if it takes one and none is given, or takes none and has not learned from that
+    class alone.
+    """
+    if generator.n_classes:
+        if label is None:
+            raise UserError(
+                f"{path} was trained with --conditional and makes images of {len(CLASS_FLAGS)} classes: say "
+                f"which with --label {{{','.join(CLASS_FLAGS)}}}"
+            )
+        return CLASS_FLAGS.index(label)
+    learned = CLASS_FLAGS[0] if checkpoint["label"] == 1 else None
+    if label not in (None, learned):
+        what = f"images of {learned} only" if learned else "all classes as if they were one"
+        remedy = "train a generator of all classes with `python src/train_gan.py --conditional`"
+        raise UserError(f"--label {label} contradicts {path}, which was trained on {what}; {remedy}")
+    return None
 
 
 def for_inference(generator: Generator) -> Generator:

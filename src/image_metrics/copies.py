@@ -112,7 +112,7 @@ def closer_to_training(
     n_training, n_heldout = to_training.shape[1], to_heldout.shape[1]
     is_heldout = np.arange(n_training + n_heldout) >= n_training
     rng = np.random.default_rng(seed)
-    chance = [_share(order, _relabel(patients, n_heldout, rng)) for _ in range(permutations)]
+    chance = [_share(order, mark_whole_groups(patients, n_heldout, rng)) for _ in range(permutations)]
     return {
         "share": _share(order, is_heldout),
         "chance95": np.quantile(chance, [0.025, 0.975]).tolist(),
@@ -123,11 +123,11 @@ def closer_to_training(
     }
 
 
-def _relabel(patients: np.ndarray, n_heldout: int, rng: np.random.Generator) -> np.ndarray:
-    """Mark the images of random whole patients, ``n_heldout`` as nearly as whole patients allow: bool [N]."""
-    names, member, sizes = np.unique(patients, return_inverse=True, return_counts=True)
+def mark_whole_groups(groups: np.ndarray, n_marked: int, rng: np.random.Generator) -> np.ndarray:
+    """Mark the rows of random whole groups (patients), ``n_marked`` as nearly as whole groups allow: bool [N]."""
+    names, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     shuffled = rng.permutation(len(names))
-    taken = np.searchsorted(np.cumsum(sizes[shuffled]), n_heldout) + 1
+    taken = np.searchsorted(np.cumsum(sizes[shuffled]), n_marked) + 1
     chosen = np.zeros(len(names), dtype=bool)
     chosen[shuffled[: min(taken, len(names) - 1)]] = True
     return chosen[member]

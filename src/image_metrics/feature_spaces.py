@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dataset.near_copies import thumbnail_features
+from common.progress import progress_bar
+from dataset.images import enlarged
+from dataset.near_copies import THUMBNAIL_SIDE, thumbnail_features
 from networks.backbones import BACKBONES
 from utils import UserError, public_path, sha256_file
 
@@ -32,6 +34,8 @@ HOG_SIDE = 32  # at most
 HOG_CELL, HOG_BLOCK, HOG_DIRECTIONS = 8, 2, 8  # pixels, cells, bins of 22.5 degrees
 HOG_SECONDS = 1e-3  # per image, on one core
 INCEPTION_OPERATIONS = 11.4e9  # per image at 299 pixels, whatever the image's size
+OTHERS_SIDE = 224  # pixels at which other people's ResNet-50 sees images
+BLOCK = 64  # images at once, where they are brought to a network's size
 
 
 # --- without a network -----------------------------------------------------------------------------
@@ -140,6 +144,53 @@ def hog_space(image_size: int) -> Space:
 
     facts = {"features": "histograms of oriented gradients, no weights", "side": min(HOG_SIDE, image_size)}
     return Space("HOG", of_rows, hog_features, hog_dim(image_size), facts, seconds=HOG_SECONDS)
+
+
+def pixel_space() -> Space:
+    """Return area averages of 16 x 16 pixels, in [0, 1]."""
+
+    def of_rows(images: ImageSet, rows: np.ndarray) -> np.ndarray:
+        return thumbnail_features(np.ascontiguousarray(images.pixels[rows]))
+
+    facts = {"features": "area averages, no weights", "side": THUMBNAIL_SIDE}
+    name = f"{THUMBNAIL_SIDE}x{THUMBNAIL_SIDE} pixels"
+    return Space(name, of_rows, thumbnail_features, THUMBNAIL_SIDE**2, facts, seconds=HOG_SECONDS)
+
+
+def named_space(features: str, device: torch.device) -> Space:
+    """Return FID's Inception ("inception"), or the ResNet-50 in the file ``features``; nothing is cached.
+
+    Images are brought to the side that one of our classifiers learned from, to 224 pixels for other people's
+    weights. Raises ``UserError`` if weights are missing or do not fit.
+    """
+    from networks import inception
+
+    if features == "inception":
+        remedy = "leave --features out: HOG and 16x16 pixels need no weights"
+        cache = inception.inception_cache(inception.load_inception(remedy), None, device=device)
+        return _in_blocks(network_space("Inception", cache, {"features": "FID's Inception"}), None)
+    from classifier import CHECKPOINT_FORMAT, build_classifier, feature_caches, load_classifier
+    from networks.weight_files import read_weight_file
+
+    content = read_weight_file(features)
+    ours = content.get("format") == CHECKPOINT_FORMAT
+    model = load_classifier(features)[0] if ours else build_classifier(features, frozen=True)
+    name, side = ("classifier", int(content["image_size"])) if ours else ("ResNet-50", OTHERS_SIDE)
+    facts = {"features": name, "file": public_path(features), "sha256": sha256_file(features), "side": side}
+    cache = feature_caches(model, None, device=device, precision="fp32")[0]
+    return _in_blocks(network_space(name, cache, facts), side)
+
+
+def _in_blocks(space: Space, side: int | None) -> Space:
+    """Return ``space`` for images of any size, brought to ``side`` pixels a few at a time."""
+
+    def features(pixels: np.ndarray) -> np.ndarray:
+        blocks = np.array_split(pixels, max(1, len(pixels) // BLOCK))
+        bar = progress_bar(blocks, desc=f"{space.name} features", unit="block")
+        made = (block if side is None else np.stack([enlarged(image, side) for image in block]) for block in bar)
+        return np.concatenate([space.features(block) for block in made])
+
+    return replace(space, features=features)
 
 
 def network_space(

@@ -76,13 +76,13 @@ def build_network() -> nn.Module:
     return network
 
 
-def load_inception() -> nn.Module:
+def load_inception(remedy: str = REMEDY) -> nn.Module:
     """Load the network with FID's weights, in eval mode; it returns pooled features [N, 2048].
 
-    Raises ``WeightsUnavailableError`` if the weights are neither cached nor reachable; raises ``UserError``
-    if the cached file holds another network.
+    ``remedy``: what else the user can do, for errors. Raises ``WeightsUnavailableError`` if the weights are
+    neither cached nor reachable; raises ``UserError`` if the cached file holds another network.
     """
-    state = hub_weights(WEIGHTS_URL, "FID's Inception weights", REMEDY)
+    state = hub_weights(WEIGHTS_URL, "FID's Inception weights", remedy)
     network = build_network()
     expected = network.state_dict()
     counters = {key for key in expected if key.endswith("num_batches_tracked")}  # the file lacks them
@@ -91,7 +91,7 @@ def load_inception() -> nn.Module:
     if wrong:
         file = weights_file(WEIGHTS_URL).name
         raise UserError(
-            f"{file} in torch's cache is not FID's Inception network ({wrong[0]} does not fit); delete it, or {REMEDY}"
+            f"{file} in torch's cache is not FID's Inception network ({wrong[0]} does not fit); delete it, or {remedy}"
         )
     network.load_state_dict(state, strict=False)
     network.fc = nn.Identity()

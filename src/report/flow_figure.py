@@ -26,10 +26,10 @@ from report.patient_flow import (
     steps_of_arms,
 )
 
-WIDTH, COLUMN, GAP = 5.8, 2.75, 0.16  # inches: figure, column of boxes, space between boxes
+WIDTH, COLUMN, GAP = 5.0, 2.36, 0.16  # inches: figure, column of boxes, space between boxes
 LINE, PADDING = 0.17, 0.09  # inches: line of text, space around the text of a box
 SIZE = 9.5  # points
-CHARACTERS = 35  # of a line in a column
+CHARACTERS = 30  # of a line in a column
 INDENT, ASIDE = 0.25, 4  # inches and characters by which a box of images that left is narrower
 LEFT_OUT = "0.93"
 

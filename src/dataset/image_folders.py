@@ -1,0 +1,118 @@
+"""Folders of images without any metadata: which files they hold, and whose images these are.
+
+Patients are named by a CSV file, or by a part of the file names; an image that neither names stands for itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dataset.dicom_files import is_dicom
+from dataset.image_files import is_image_name
+from dataset.image_ids import without_ending
+from dataset.metadata import IMAGE_NAMES, PERSON_NAMES, PERSON_OR_IMAGE
+from dataset.tables import read_table, squeeze
+from utils import UserError
+
+FILE_NAMES = (*IMAGE_NAMES, "path", "filepath", "imagepath", "name")
+
+
+def list_folder(folder: Path, flag: str) -> list[Path]:
+    """Return the image files of ``folder``, or if it holds none, those of all folders below it; sorted.
+
+    Raises ``UserError``, naming the ``flag``, if there are none.
+    """
+    if not folder.is_dir():
+        problem = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise UserError(f"{flag} {folder} {problem}; give the folder that holds the images")
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be listed ({error.strerror}); change its permissions")
+
+    found: list[Path] = []
+    for place, below, names in os.walk(folder, onerror=refuse, followlinks=True):
+        found += [Path(place) / name for name in names if is_image_name(name) or _nameless_dicom(Path(place) / name)]
+        if found and Path(place) == folder:
+            break
+        below[:] = sorted(name for name in below if not name.startswith("."))
+    if not found:
+        raise UserError(f"{flag} {folder} holds no image, nor does any folder below it; give the folder of the images")
+    return sorted(found)
+
+
+def _nameless_dicom(file: Path) -> bool:
+    """Tell whether a file without an ending is DICOM, as archives often write them."""
+    return not file.suffix and not file.name.startswith(".") and is_dicom(file)
+
+
+def check_apart(real: Sequence[Path], synthetic: Sequence[Path]) -> None:
+    """Raise ``UserError`` if a file is on both sides."""
+    if both := sorted({file.resolve() for file in real} & {file.resolve() for file in synthetic}):
+        raise UserError(
+            f"--real and --synthetic share {len(both):,} files, {both[0].name} among them: give two folders of "
+            "different images"
+        )
+
+
+def read_patients(path: Path) -> dict[str, str]:
+    """Read a CSV file that names the patient of each image: file name without ending -> patient.
+
+    Raises ``UserError`` if a column is missing or an image has two patients.
+    """
+    table = read_table(path, (*FILE_NAMES, *PERSON_NAMES, PERSON_OR_IMAGE))
+    names = [squeeze(name) for name in table.names]
+    files = next((names.index(name) for name in FILE_NAMES if name in names), None)
+    persons = next((names.index(name) for name in (*PERSON_NAMES, PERSON_OR_IMAGE) if name in names), None)
+    if files is None or persons is None:
+        lacking = "names the image (filename, image_id)" if files is None else "names the patient (patient_id, patient)"
+        raise UserError(f"--patients {path}: no column {lacking}; its columns are {', '.join(table.names)}")
+    patients: dict[str, str] = {}
+    for image, person, line in zip(table.column(files), table.column(persons), table.lines, strict=True):
+        key = _key(image)
+        if person and patients.setdefault(key, person) != person:
+            raise UserError(f"--patients {path}: line {line} gives image {image} a second patient; keep the right one")
+    return patients
+
+
+def _key(name: str) -> str:
+    return without_ending(name.replace("\\", "/").rsplit("/", 1)[-1])
+
+
+def groups_of(
+    files: Sequence[Path], side: str, patients: Mapping[str, str] | None = None, pattern: re.Pattern[str] | None = None
+) -> tuple[list[str], int]:
+    """Return the group of each image, and how many images stand for themselves because nothing names their patient.
+
+    ``pattern``: the first bracket of its first match in a file name (the whole match without brackets) is the
+    patient. ``side`` keeps images that stand for themselves apart from those of the other side.
+    """
+    groups, ungrouped = [], 0
+    for number, file in enumerate(files):
+        name = None
+        if patients is not None:
+            name = patients.get(_key(file.name))
+        elif pattern is not None and (match := pattern.search(file.name)):
+            name = match[1] if pattern.groups else match[0]
+        ungrouped += not name
+        groups.append(f"patient {name}" if name else f"{side} image {number}")
+    return groups, ungrouped
+
+
+def check_groups(groups: Sequence[str], side: str, least: int, by: str | None) -> None:
+    """Raise ``UserError`` if ``side`` has fewer than ``least`` groups; ``by``: the flag that names them."""
+    counts = Counter(groups)
+    if len(counts) >= least:
+        return
+    if len(groups) < least or by is None:
+        raise UserError(
+            f"{side} holds {len(groups):,} image{'' if len(groups) == 1 else 's'}: too few images to measure anything; "
+            f"at least {least} are needed on each side, and some 100 for a verdict"
+        )
+    raise UserError(
+        f"{by} puts the {len(groups):,} images of {side} into {len(counts):,} groups ({next(iter(counts))}, ...); at "
+        f"least {least} patients are needed on each side: name them one by one, or leave {by} out"
+    )

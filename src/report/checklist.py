@@ -1,0 +1,91 @@
+"""checklist.md: each item of CLAIM 2024 and TRIPOD+AI, and who answers it: these files, the author, or nobody."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import paths
+from report.guideline_items import GUIDELINES, Guideline, Item
+from report.markdown import escape_text, read_tables, write_table
+from report.study import Study
+from utils import save_text
+
+HERE, AUTHOR, FILLED, NOT_APPLICABLE = (
+    "answered here", "the author must answer", "answered by the author", "not applicable"
+)  # fmt: skip
+COLUMNS = ("item", "topic", "status", "what the files say, and where", "author: page or answer")
+INTRODUCTION = """Written by `analyze_results.py`. Topics are in our own words; the guideline's text decides.
+
+- **answered here**: the number or fact is in the files named. It still has to be said in the paper.
+- **the author must answer**: no file can know it. What the files do know about it stands beside.
+- **not applicable**: the reason stands beside.
+
+Write into the last column, in one line: the page of your manuscript, or the answer. A new analysis keeps that column
+and writes everything else anew.
+"""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An item with its status and, in words, what the files say about it and what is left to say."""
+
+    item: Item
+    status: str
+    text: str
+
+
+def write_checklist(study: Study, folder: Path) -> None:
+    """Write checklist.md; what the author wrote in the last column stays."""
+    file = paths.checklist(folder)
+    filled = authors_column(file)
+    parts = ["# Checklist of reporting guidelines\n", INTRODUCTION]
+    for guideline in GUIDELINES:
+        answers = [answer_item(item, study) for item in guideline.items]
+        rows = [_row(guideline, answer, filled) for answer in answers]
+        counts = Counter(row[2] for row in rows)
+        order = (HERE, FILLED, AUTHOR, NOT_APPLICABLE)
+        said = ", ".join(f"{counts[status]} {status}" for status in order if counts[status])
+        size = f"{guideline.size}; numbers and topics were read in {guideline.read_in}."
+        parts += [
+            f"## {guideline.name}\n",
+            f"{escape_text(guideline.article)}. {size}\n",
+            f"{len(rows)} rows: {said}.\n",
+            write_table(COLUMNS, rows),
+        ]
+    if filled:
+        parts += ["## Kept from an earlier version\n", write_table(("item", COLUMNS[-1]), list(filled.items()))]
+    save_text(file, "\n".join(parts))
+
+
+def answer_item(item: Item, study: Study) -> Answered:
+    """Say who answers an item, and what the files say about it."""
+    facts = [fact for find in item.facts if (fact := find(study))]
+    known = "; ".join(f"{fact.text} (from {fact.source})" for fact in facts)
+    if item.not_applicable and not facts:
+        return Answered(item, NOT_APPLICABLE, item.not_applicable)
+    lacking = not facts or (item.all_needed and len(facts) < len(item.facts))
+    if ask := item.ask or (lacking and "what these files do not hold"):
+        return Answered(item, AUTHOR, f"to say: {ask}" + (f". Known here: {known}" if known else ""))
+    return Answered(item, HERE, known)
+
+
+def _row(guideline: Guideline, answer: Answered, filled: dict[str, str]) -> tuple[str, ...]:
+    """Return the cells of an item; takes what the author wrote out of ``filled``."""
+    name = f"{guideline.name} {answer.item.number}"
+    own = filled.pop(name, "")
+    status = FILLED if own and answer.status == AUTHOR else answer.status
+    return name, escape_text(answer.item.topic), status, escape_text(answer.text), own
+
+
+def authors_column(file: Path) -> dict[str, str]:
+    """Return item -> what the author wrote beside it, where that is something."""
+    known = {f"{guideline.name} {item.number}" for guideline in GUIDELINES for item in guideline.items}
+    rows = [row for row in read_tables(file) if len(row) in (2, len(COLUMNS))]
+    return {row[0]: row[-1] for row in rows if row[-1] and row[0] in known}
+
+
+def count_open_items(file: Path) -> int:
+    """Count the items that still wait for the author."""
+    return sum(row[2] == AUTHOR for row in read_tables(file) if len(row) == len(COLUMNS))
