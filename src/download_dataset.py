@@ -119,6 +119,7 @@ def obtain_dataset(dataset: str, data_dir: Path, force: bool) -> None:
         "train_metadata_sha256": sha256_file(data_dir / paths.TRAIN_METADATA),
     }
     save_json(paths.download_marker(data_dir), marker)
+    paths.provenance(data_dir).unlink(missing_ok=True)  # of an import that --force has replaced
     # The archive goes before the folder that says "unpacked", so that no interruption leaves it lying there.
     (work / ARCHIVE).unlink(missing_ok=True)
     shutil.rmtree(downloads_dir(data_dir))

@@ -61,8 +61,22 @@ def test_kermany_becomes_a_data_folder(tmp_path, capsys):
 
 
 def test_unknown_patients_are_a_red_flag(tmp_path):
-    run(two_classes(tmp_path / "source", "pneumonia", "normal"), tmp_path / "data")
-    assert any("the patient is unknown for 8 of 8 images" in flag for flag in load_dataset(tmp_path / "data").red_flags)
+    source = two_classes(tmp_path / "source", "pneumonia", "normal")
+    run(source, tmp_path / "data", "--group-pattern", "^(p.[01])")
+    assert any("the patient is unknown for 6 of 8 images" in flag for flag in load_dataset(tmp_path / "data").red_flags)
+    run(source, tmp_path / "none")  # then every result says that images are grouped by image id
+    assert load_dataset(tmp_path / "none").grouped_by == "image_id"
+
+
+def test_source_files_that_give_the_labels_away_are_a_red_flag(tmp_path):
+    for name, side, quality in (("pneumonia", 44, 60), ("normal", 40, 90)):
+        for number in range(22):
+            picture(tmp_path / "source" / name / f"{number}.jpg", 40, side, quality=quality, comment="x")
+    provenance = run(tmp_path / "source", tmp_path / "data")
+    assert "files of the source alone give the labels away" in provenance["red_flags"][-1]
+    with Image.open(load_dataset(tmp_path / "data").images["path"][0]) as image:
+        assert image.format == "PNG"  # whose files say nothing any more
+    assert provenance["images"]["padding_positive"] > provenance["images"]["padding_negative"] == 0
 
 
 def test_a_kept_key_gives_the_same_patients_again(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -69,7 +69,6 @@ def measure(picture: Picture, file_bytes: int) -> PictureFacts:
     width, height = gray.size
     counts = np.asarray(gray.histogram())
     below = counts.cumsum() / (width * height)
-    tables = repr(sorted(picture.jpeg_tables.items())).encode()
     return PictureFacts(
         width, height, file_bytes, picture.mode, picture.frames,
         low=int(np.searchsorted(below, TAIL)),
@@ -78,9 +77,14 @@ def measure(picture: Picture, file_bytes: int) -> PictureFacts:
         largest=picture.largest,
         thumbnail=gray.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes().hex(),
         pixels=hashlib.sha256(f"{width}x{height}".encode() + gray.tobytes()).hexdigest()[:32],
-        jpeg=f"{zlib.crc32(tables):08x}" if picture.jpeg_tables else "",
+        jpeg=hash_jpeg_tables(picture.jpeg_tables),
         header=BETWEEN.join(picture.warnings),
     )  # fmt: skip
+
+
+def hash_jpeg_tables(tables: Mapping[int, list[int]]) -> str:
+    """Return a hash of the quantisation tables of a JPEG file; "" if there are none."""
+    return f"{zlib.crc32(repr(sorted(tables.items())).encode()):08x}" if tables else ""
 
 
 def facts_from(cached: Any) -> PictureFacts | None:

@@ -44,10 +44,10 @@ def import_flags(provenance: Provenance | None, grouping: Grouping, n_images: in
     flags = list(provenance["red_flags"])
     if provenance["positive"]["names"] != [POSITIVE_CLASS]:
         flags.insert(0, f"positive means: {provenance['positive']['sentence']}")
-    unknown = n_images if grouping.grouped_by == GROUPED_BY_IMAGE else grouping.unmapped
-    if unknown:
+    # Where all patients are unknown, every result says how it groups images.
+    if grouping.grouped_by != GROUPED_BY_IMAGE and grouping.unmapped:
         flags.append(
-            f"the patient is unknown for {unknown:,} of {n_images:,} images, so images of one person may lie on "
-            "both sides of a split"
+            f"the patient is unknown for {grouping.unmapped:,} of {n_images:,} images, so images of one person may lie "
+            "on both sides of a split"
         )
     return flags

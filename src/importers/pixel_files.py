@@ -7,15 +7,18 @@ with 16 bits. What is not square gets black edges.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dataset.dicom_files import is_dicom, read_dicom
-from dataset.images import open_picture, save_png
+from dataset.images import LOW_EFFORT, RUNS_ONLY, open_picture, save_png
+from dataset.picture_facts import hash_jpeg_tables
 from utils import UserError, atomic_path
 
 if TYPE_CHECKING:
@@ -43,10 +46,17 @@ JFIF_LENGTH, ADOBE_LENGTH = 16, 14  # bytes of these segments, if they hold no t
 
 @dataclass(frozen=True)
 class Written:
-    """What became of an image: ``size`` (width, height) of the source; ``way``: linked, copied or rewritten."""
+    """What became of an image: ``way``: linked, copied or rewritten; and what the source's file gives away.
+
+    ``size``: (width, height); ``file_bytes``; ``mode``: Pillow's name of its pixels, or DICOM; ``jpeg``: hash of
+    its JPEG tables, "" for other files, as in ``picture_facts``.
+    """
 
     way: Literal["linked", "copied", "rewritten"]
     size: tuple[int, int]
+    file_bytes: int
+    mode: str
+    jpeg: str
 
     @property
     def added(self) -> float:
@@ -62,26 +72,41 @@ def write_image(source: Path, content: bytes, target: Path) -> tuple[Path, Writt
     """
     if (size := size_to_link(content)) is not None:
         file = target.with_name(target.name + source.suffix.lower())
-        return file, Written(_link(source, file), size)
+        return file, Written(_link(source, file), size, *_facts(content))
     file = target.with_name(f"{target.name}.png")
     pixels = read_pixels(source)
     height, width = pixels.shape
     if not _is_whole(file, max(height, width)):
-        save_png(file, pad(pixels))
-    return file, Written("rewritten", (width, height))
+        save_png(file, pad(pixels), _compression(pixels))
+    return file, Written("rewritten", (width, height), *_facts(content))
+
+
+def _facts(content: bytes) -> tuple[int, str, str]:
+    """Return (bytes, mode, hash of JPEG tables) of a readable file."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return len(content), image.mode, hash_jpeg_tables(getattr(image, "quantization", {}))
+    except UnidentifiedImageError:
+        return len(content), "DICOM", ""
 
 
 def bytes_needed(source: Path, content: bytes, same_disk: bool) -> int:
     """Return how many bytes ``write_image`` would add to the disk."""
-    import io
-
     from PIL import Image
 
     if size_to_link(content) is not None:
         return 0 if same_disk else len(content)
     buffer = io.BytesIO()
-    Image.fromarray(pad(read_pixels(source))).save(buffer, format="PNG", compress_type=3)
+    pixels = read_pixels(source)
+    Image.fromarray(pad(pixels)).save(buffer, format="PNG", **_compression(pixels))
     return len(buffer.getvalue())
+
+
+def _compression(pixels: np.ndarray) -> Mapping[str, int]:
+    """Return how to compress: of 8 bits scaled to 16, every byte stands twice, which a search for repetitions finds."""
+    return RUNS_ONLY if pixels.dtype.itemsize == 1 else LOW_EFFORT
 
 
 def read_pixels(source: Path) -> np.ndarray:
@@ -146,8 +171,6 @@ def _link(source: Path, file: Path) -> Literal["linked", "copied"]:
 # --- metadata --------------------------------------------------------------------------------------
 def size_to_link(content: bytes) -> tuple[int, int] | None:
     """Return (width, height) of a file that can be linked: square, PNG or JPEG, without metadata; else None."""
-    import io
-
     from PIL import Image
 
     holds_nothing_else = png_holds_pixels_only(content) or jpeg_holds_pixels_only(content)

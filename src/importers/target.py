@@ -88,7 +88,7 @@ def _read_journal(folder: Path) -> dict[int, Finished]:
     for line in lines:
         try:
             place, image_id, file, written = json.loads(line)
-            finished = Finished(image_id, file, Written(written["way"], tuple(written["size"])))
+            finished = Finished(image_id, file, Written(**{**written, "size": tuple(written["size"])}))
         except (ValueError, TypeError, KeyError):
             continue
         if any((images / file).is_file() for images in (paths.training_images(folder), paths.test_images(folder))):

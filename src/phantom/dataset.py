@@ -170,7 +170,7 @@ def _claim(folder: Path, settings: PhantomMarker) -> None:
     tables = [folder / paths.TRAIN_METADATA, folder / paths.TEST_METADATA, folder / paths.PATIENT_MAP]
     image_folders = [paths.training_images(folder).parent, paths.test_images(folder)]
     if not marker.is_file():
-        if found := [path.name for path in tables + image_folders if path.exists()]:
+        if found := [path.name for path in [*tables, *image_folders, paths.provenance(folder)] if path.exists()]:
             raise UserError(
                 f"{folder} holds a dataset that is not a phantom one ({found[0]}), so nothing was written; "
                 "give another --output-dir"
