@@ -49,7 +49,7 @@ class PatientDraws:
         return self.counts[resamples][:, self.group].astype(float)
 
     def values(self, statistic: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """``statistic``, a function of weights [R, N] -> [R], in each resample; computed in blocks."""
+        """``statistic``, a function of weights [R, N] -> [R] or [R, K], in each resample; computed in blocks."""
         step = max(1, BLOCK_ELEMENTS // len(self.group))
         starts = range(0, len(self.counts), step)
         return np.concatenate([statistic(self.weights(slice(start, start + step))) for start in starts])
@@ -199,7 +199,21 @@ class ResampledScore:
 
 
 def resample_score(draws: PatientDraws, metric: Metric, labels: np.ndarray, runs: np.ndarray) -> ResampledScore:
-    """Score an arm on every draw of patients; ``runs`` are the probabilities [R, N] of R training runs.
+    """Score an arm on every draw of patients; ``runs`` are the probabilities [R, N] of R training runs."""
+
+    def statistic(probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return metric.on_weights(labels, probabilities, weights)[:, None]
+
+    return resample_scores(draws, statistic, runs)[0]
+
+
+def resample_scores(
+    draws: PatientDraws, statistic: Callable[[np.ndarray, np.ndarray], np.ndarray], runs: np.ndarray
+) -> list[ResampledScore]:
+    """Compute K statistics of an arm on every draw of patients.
+
+    ``statistic``: (the mean of some runs [...], weights [R, N]) -> values [R, K]; ``runs``: what each training
+    run gives, [runs, ...], such as the probabilities [runs, N].
 
     The variance under other seeds is that of the delete-d jackknife over the runs with d = R // 2 (Shao and
     Wu 1989). A bootstrap of so few runs would draw some runs twice, and such means score lower by themselves;
@@ -207,19 +221,27 @@ def resample_score(draws: PatientDraws, metric: Metric, labels: np.ndarray, runs
     half of the runs changes the mean about as much as other seeds would. A score that jumps at a threshold,
     such as accuracy, needs that.
     """
-    n_runs, mean = len(runs), runs.mean(axis=0)
-    score, patients = metric.point_estimate(labels, mean), draws.scores(metric, labels, mean)
+    n_runs, once = len(runs), np.ones((1, len(draws.group)))
+
+    def scored(mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # [K], [K, n_resamples]
+        values = draws.values(partial(statistic, mean))
+        return statistic(mean, once)[0], np.ascontiguousarray(values.T)
+
+    scores, patients = scored(runs.mean(axis=0))
     if n_runs == 1:
-        return ResampledScore(score, patients)
+        return [ResampledScore(float(score), values) for score, values in zip(scores, patients, strict=True)]
     kept = n_runs - n_runs // 2
-    means = [runs[list(subset)].mean(axis=0) for subset in _subsets(n_runs, kept)]
-    on_all = np.array([metric.point_estimate(labels, mean) for mean in means])
-    on_drawn = np.stack([draws.scores(metric, labels, mean) for mean in means])
-    effects = on_drawn - on_all[:, None]  # what other images change of each subset's score
-    effects = effects[:, np.isfinite(effects).all(axis=0)]
-    chance = float(np.mean((effects - effects.mean(axis=0)) ** 2)) if effects.size else 0.0
-    scale = kept / (n_runs - kept)
-    return ResampledScore(score, patients, scale * float(on_all.var()), scale * chance, n_runs - 1)
+    subsets = [scored(runs[list(subset)].mean(axis=0)) for subset in _subsets(n_runs, kept)]
+    scale, found = kept / (n_runs - kept), []
+    for k, score in enumerate(scores):
+        on_all = np.array([values[k] for values, _ in subsets])
+        on_drawn = np.stack([drawn[k] for _, drawn in subsets])
+        effects = on_drawn - on_all[:, None]  # what other images change of each subset's score
+        effects = effects[:, np.isfinite(effects).all(axis=0)]
+        chance = float(np.mean((effects - effects.mean(axis=0)) ** 2)) if effects.size else 0.0
+        run_variance = scale * float(on_all.var())
+        found.append(ResampledScore(float(score), patients[k], run_variance, scale * chance, n_runs - 1))
+    return found
 
 
 def _subsets(n: int, size: int) -> list[tuple[int, ...]]:

@@ -119,9 +119,10 @@ def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, n_
 
 # --- weighted images, for the bootstrap --------------------------------------------------------------
 def weighted_accuracy(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the accuracy [R] of images weighted by ``weights`` [R, N]."""
+    """Return the accuracy [R] of images weighted by ``weights`` [R, N]; NaN in rows where none weighs anything."""
     correct = (np.asarray(probabilities) >= THRESHOLD) == np.asarray(labels)
-    return weights @ correct.astype(float) / weights.sum(axis=1)
+    right, total = weights @ correct.astype(float), weights.sum(axis=1)
+    return np.divide(right, total, out=np.full(len(weights), np.nan), where=total > 0)
 
 
 def weighted_auroc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:

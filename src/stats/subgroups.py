@@ -50,7 +50,7 @@ def subgroup_rows(predictions: pd.DataFrame) -> list[SubgroupRow]:
     Images whose view, sex or age is unknown are in no part of that kind.
     """
     rows: list[SubgroupRow] = []
-    for group, value, chosen in _parts(predictions):
+    for group, value, chosen in parts_of(predictions):
         part = predictions[chosen]
         if len(part):
             row = {"group": group, "value": value, **_scores_of_part(part, rates_only=group == "class")}
@@ -58,8 +58,8 @@ def subgroup_rows(predictions: pd.DataFrame) -> list[SubgroupRow]:
     return rows
 
 
-def _parts(predictions: pd.DataFrame) -> list[tuple[str, str, np.ndarray]]:
-    """(kind, name, which rows) of each part."""
+def parts_of(predictions: pd.DataFrame) -> list[tuple[str, str, np.ndarray]]:
+    """List the parts by view, sex, age and class: (kind, name, which rows: bool [N]), empty ones too."""
     parts = []
     for column, values in (("view", VIEWS), ("sex", SEXES)):
         if column in predictions:
