@@ -90,10 +90,12 @@ def one_line(text: str) -> str:
 def quick(monkeypatch) -> None:
     """Leave out the figures of the arms, for tests of what is said."""
     from report import image_steps as analysis_images
+    from report import reviewer_steps
     from report import steps as analysis_steps
 
     monkeypatch.setattr(analysis_steps, "draw_comparison", lambda *_: None)
     monkeypatch.setattr(analysis_steps, "draw_training", lambda *_: None)
+    monkeypatch.setattr(reviewer_steps, "draw_reviewer_figures", lambda *_: None)
     monkeypatch.setattr(analysis_images, "draw_heat_maps", lambda *_: None)
 
 
@@ -117,7 +119,7 @@ def test_all_documented_files_are_written(analysed):
         "fid_score.json", "real_vs_synthetic_comparison.png", "comparison_report.txt", "comparison.json",
         "report.html", "image_quality.json", "roc_pr.png", "calibration.png", "confusion.png",
         "subgroups.png", "differences.png", "nearest_neighbours.png", "gradcam.png", "patient_flow.json",
-        "patient_flow.png", "model_card.md", "dataset_card.md", "checklist.md",
+        "patient_flow.png", "model_card.md", "dataset_card.md", "checklist.md", "decision_curve.png",
     }  # fmt: skip
     for picture in analysed.glob("*.png"):
         with Image.open(picture) as image:
@@ -312,7 +314,7 @@ def test_one_arm_alone_is_reported_with_what_is_missing(tmp_path):
     assert {file.name for file in (tmp_path / "analysis").iterdir()} == {
         "comparison_acc.png", "comparison_loss.png", "comparison_report.txt", "comparison.json",
         "report.html", "roc_pr.png", "calibration.png", "confusion.png", "subgroups.png", "patient_flow.json",
-        "patient_flow.png", "model_card.md", "dataset_card.md", "checklist.md",
+        "patient_flow.png", "model_card.md", "dataset_card.md", "checklist.md", "decision_curve.png",
     }  # fmt: skip
 
 
@@ -514,6 +516,7 @@ def test_files_of_an_earlier_run_do_not_pass_for_new(finished, tmp_path, capsys)
     stale = {
         "ssim_analysis.json", "fid_score.json", "real_vs_synthetic_comparison.png", "cv_comparison.png",
         "image_quality.json", "differences.png", "nearest_neighbours.png", "gradcam.png",
+        "subgroup_differences.png",
     }  # fmt: skip
     kept = {"comparison_of_my_own.png", "notes.txt", "comparison_acc.png"}
     (tmp_path / "analysis").mkdir()
@@ -523,7 +526,8 @@ def test_files_of_an_earlier_run_do_not_pass_for_new(finished, tmp_path, capsys)
     there = {file.name for file in (tmp_path / "analysis").iterdir()}
     assert there == kept | {
         "comparison_loss.png", "comparison_report.txt", "comparison.json", "report.html", "roc_pr.png",
-        "calibration.png", "confusion.png", "subgroups.png",
+        "calibration.png", "confusion.png", "subgroups.png", "decision_curve.png", "patient_flow.json",
+        "patient_flow.png", "model_card.md", "dataset_card.md", "checklist.md",
     }  # fmt: skip
     (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("removed from")]
     assert all(name in said for name in stale) and "comparison_acc.png" not in said

@@ -59,7 +59,8 @@ def _difference(
     # One seed for all thresholds: the effect of other seeds is drawn once, and the band has no steps of its own.
     own_seed = derive_seed(seed, a, b, "net benefit")
     # At these thresholds an image adds between -1 and 1, as an accuracy does, which ``bootstrap_test`` counts on.
-    found = [bootstrap_test(*pair, n_patients, same, own_seed) for pair in zip(scores[a], scores[b], strict=True)]
+    pairs = zip(scores[a], scores[b], strict=True)
+    found = [bootstrap_test(first, second, n_patients, same, own_seed) for first, second in pairs]
     return {
         "a": a,
         "b": b,

@@ -98,7 +98,7 @@ def _parts(predictions: pd.DataFrame) -> list[_Part]:
 
 
 def _split_by_size(parts: Sequence[_Part]) -> tuple[dict[Key, _Part], list[SmallSubgroup]]:
-    large = {(part.group, part.value): part for part in parts if min(part.patients) >= FEWEST}
+    large: dict[Key, _Part] = {(part.group, part.value): part for part in parts if min(part.patients) >= FEWEST}
     small: list[SmallSubgroup] = [
         {"group": part.group, "value": part.value, "n_patients_positive": part.patients[0],
          "n_patients_negative": part.patients[1]}
@@ -130,12 +130,12 @@ def _of_pair(a: str, b: str, one: _ArmInParts, other: _ArmInParts, seed: int) ->
     ]
 
     def test(metric: Metric, key: Key, parts: Sequence[_Part]) -> ScoreDifference:
-        scores = (arm.scores[metric.name][key] for arm in (one, other))
+        first, second = (arm.scores[metric.name][key] for arm in (one, other))
         rows = np.logical_or.reduce([part.chosen for part in parts])
         same = np.array_equal(one.table["probability"][rows], other.table["probability"][rows])
         # Where no resample differs, a contrast may be off by as much in either of its parts.
         n_patients = min(one.table["patient"][part.chosen].nunique() for part in parts) // len(parts)
-        return bootstrap_test(*scores, n_patients, bool(same), derive_seed(seed, a, b, metric.name, *key))
+        return bootstrap_test(first, second, n_patients, bool(same), derive_seed(seed, a, b, metric.name, *key))
 
     for metric in compared_metrics():
         for row, (key, part) in zip(differences, shared.items(), strict=True):

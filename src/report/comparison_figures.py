@@ -34,7 +34,7 @@ BAND = "#d6e6f2"  # the margin
 SHARE_TICKS = np.linspace(0, 1, 6)
 
 
-def _head(figure: Figure, what: str, test_set: ComparedTestSet) -> None:
+def write_heading(figure: Figure, what: str, test_set: ComparedTestSet) -> None:
     """Write what the figure shows, and below it on how many images and patients it rests."""
     size = (
         f"n = {test_set['n_images']:,} test images of {test_set['n_patients']:,} patients, "
@@ -43,7 +43,7 @@ def _head(figure: Figure, what: str, test_set: ComparedTestSet) -> None:
     figure.suptitle(f"{what}\n{size}", x=0.01, ha="left", fontsize="medium")
 
 
-def _arm_styles(arms: Sequence[str]) -> dict[str, dict[str, Any]]:
+def arm_styles(arms: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return the colour and marker of each arm, as keyword arguments of ``plot``."""
     colours = arm_colours(arms)
     return {
@@ -70,7 +70,7 @@ def differences(comparison: Comparison) -> Figure:
     ]
     figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=2)
     what = "Differences between arms, called positive from a probability of 0.5"
-    _head(figure, what, comparison["test_set"])
+    write_heading(figure, what, comparison["test_set"])
     return figure
 
 
@@ -129,7 +129,7 @@ def roc_pr(curves: Mapping[str, Mapping[str, Any]], comparison: Comparison) -> F
     arms = comparison["arms"]
     figure = new_figure(WIDTH, 3.45 + 0.24 * len(curves))
     roc, pr = panels(figure, 1, 2)
-    styles = _arm_styles(list(arms))
+    styles = arm_styles(list(arms))
     handles = []
     for i, (arm, curve) in enumerate(curves.items()):
         style = {"color": styles[arm]["color"], "linewidth": 2, "linestyle": ("-", "--", "-.", ":")[i % 4]}
@@ -149,7 +149,7 @@ def roc_pr(curves: Mapping[str, Mapping[str, Any]], comparison: Comparison) -> F
         ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xticks=SHARE_TICKS, yticks=SHARE_TICKS, aspect="equal")
         ax.grid(visible=True, axis="both")
     figure.legend(handles=handles, loc="outside lower left", frameon=False, fontsize="small")
-    _head(figure, "ROC and precision-recall", comparison["test_set"])
+    write_heading(figure, "ROC and precision-recall", comparison["test_set"])
     return figure
 
 
@@ -166,7 +166,7 @@ def calibration(comparison: Comparison) -> Figure:
     grid = figure.subplots(
         2 * rows, columns, squeeze=False, sharex=True, gridspec_kw={"height_ratios": [3.2, 1] * rows}
     )
-    styles = _arm_styles(list(comparison["arms"]))
+    styles = arm_styles(list(comparison["arms"]))
     for i, (name, arm) in enumerate(arms.items()):
         top, bottom = grid[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]
         _reliability(top, bottom, name, arm["calibration"], styles[name]["color"])
@@ -183,7 +183,7 @@ def calibration(comparison: Comparison) -> Figure:
     if not any(arm["calibration"]["bins_after"] for arm in arms.values()):
         handles.pop()
     figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=3)
-    _head(figure, "Calibration", comparison["test_set"])
+    write_heading(figure, "Calibration", comparison["test_set"])
     return figure
 
 
@@ -242,7 +242,7 @@ def confusion(comparison: Comparison) -> Figure:
         ax.spines[:].set_visible(False)
     for ax in axes[len(arms) :]:
         ax.set_axis_off()
-    _head(figure, "Right and wrong calls, positive from a probability of 0.5", comparison["test_set"])
+    write_heading(figure, "Right and wrong calls, positive from a probability of 0.5", comparison["test_set"])
     return figure
 
 
@@ -265,13 +265,13 @@ def subgroups(comparison: Comparison) -> Figure:
     heights = [len(rows) * (0.3 + 0.15 * len(arms)) for rows, *_ in parts]
     figure = new_figure(WIDTH, 1.6 + sum(heights) + 0.7 * len(parts))
     axes = panels(figure, len(parts), 1, gridspec_kw={"height_ratios": heights})
-    styles = _arm_styles(list(comparison["arms"]))
+    styles = arm_styles(list(comparison["arms"]))
     for ax, (rows, metric, title, label) in zip(axes, parts, strict=True):
         _forest(ax, arms, rows, metric, styles)
         ax.set(title=title, xlabel=label)
     handles = [Line2D([], [], linewidth=2, markersize=6, label=name, **styles[name]) for name in arms]
     figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=min(4, len(handles)))
-    _head(figure, "Subgroups, with image-level 95 % CI", comparison["test_set"])
+    write_heading(figure, "Subgroups, with image-level 95 % CI", comparison["test_set"])
     return figure
 
 

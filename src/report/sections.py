@@ -13,7 +13,7 @@ from typing import Any
 
 from comparison.file_formats import ArmResult, Comparison, PairResult, metric_entry
 from dataset.patients import grouping_sentence
-from report import details
+from report import details, reviewer_details
 from report.blocks import (
     Block,
     Bullets,
@@ -75,7 +75,8 @@ class Findings:
 
 
 # Sections that the page folds -> the words that open them.
-FOLDED = {"reviewers": "Show the patient flow, the cards and the checklist"}
+# Key of a section that the page folds -> the words that open it.
+FOLDED = {"reviewers": "Show the patient flow, the cards and the checklist", **reviewer_details.FOLDED}
 
 
 def sections(findings: Findings) -> list[Section]:
@@ -96,6 +97,7 @@ def sections(findings: Findings) -> list[Section]:
         ("images", "Synthetic images beside real ones", images),
         ("heat-maps", "Heat maps", _heat_maps(findings.pictures)),
         ("reviewers", "For authors and reviewers", _reviewers(findings)),
+        *reviewer_details.parts(content),
         ("commands", "Commands that made these results", _commands(findings.commands)),
         ("files", "Files beside this report", _files(findings)),
         ("missing", "What is missing", _missing(findings.missing)),

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 
 COMPARISON_FIGURES = ("differences", "roc_pr", "confusion", "calibration", "subgroups")
+REVIEWER_FIGURES = ("decision_curve", "subgroup_differences")
 IMAGE_FIGURES = ("nearest_neighbours", "gradcam")
 PREDICTIONS_REMEDY = f"`{TRAIN_COMMAND}` writes it"
 
@@ -171,7 +172,7 @@ def remove_stale(outcome: Outcome) -> None:
         paths.ssim_analysis(folder),
         paths.fid_score(folder),
         paths.image_quality(folder),
-        *(paths.analysis_figure(folder, name) for name in (*COMPARISON_FIGURES, *IMAGE_FIGURES)),
+        *(paths.analysis_figure(folder, name) for name in (*COMPARISON_FIGURES, *REVIEWER_FIGURES, *IMAGE_FIGURES)),
     ]
     written = outcome.written()
     stale = sorted(path for path in made_by_this_script if path.name not in written and path.is_file())
