@@ -71,10 +71,8 @@ def main(argv: list[str] | None = None) -> None:
 def write_analysis(args: argparse.Namespace, found: dict[str, Arm], arms: dict[str, Arm]) -> None:
     """Compare the chosen ``arms``, of all that were ``found``, then the images; write numbers, figures, reports."""
     from comparison.arms import compare_arms
-    from comparison.decision_curves import decision_curves
+    from comparison.reviewer_numbers import add_reviewer_numbers
     from comparison.shortcuts import find_shortcuts, shortcut_flags
-    from comparison.subgroup_differences import subgroup_differences
-    from comparison.worst_errors import worst_errors
     from report.image_steps import ImageOptions, look_at_images
     from report.page import compose_page
     from report.reviewer_files import add_cards, write_flow
@@ -100,9 +98,7 @@ def write_analysis(args: argparse.Namespace, found: dict[str, Arm], arms: dict[s
     )
     tests = find_shortcuts(arms, shortcut_sources(args))
     content["shortcut_tests"], content["flags"] = tests, [*shortcut_flags(tests), *content["flags"]]
-    content["decision_curves"] = decision_curves(arms, content)
-    content["subgroup_differences"] = subgroup_differences(arms, content)
-    content["worst_errors"] = worst_errors(arms, content)
+    add_reviewer_numbers(arms, content)
     remove_reports(outcome.folder)
     outcome.numbers(file, content, "every arm and every pair in numbers, as fractions")
     comparison = load_json(file)  # what is written below holds for the file, not for what was in memory

@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 
 from arms.result_files import Arm, probabilities_of_runs
-from comparison.file_formats import Comparison, DecisionCurve, DecisionCurves, DecisionDifference
+from comparison.file_formats import Comparison
+from comparison.reviewer_file_formats import DecisionCurve, DecisionCurves, DecisionDifference
 from stats.bootstrap import PatientDraws, ResampledScore, bootstrap_test, resample_scores
 from stats.decision_curve import THRESHOLDS, treat_all, weighted_net_benefit
 from utils import derive_seed

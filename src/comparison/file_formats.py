@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 from common.file_formats import with_fields
+from comparison.reviewer_file_formats import DecisionCurves, ErrorsOfArm, Robustness, SubgroupsOfPair
 from stats.calibration import AtThreshold, CalibrationScores
 from stats.metric_registry import METRICS, Metric, compared_metrics, value_fields
 from stats.metrics import ReliabilityBin
@@ -191,95 +192,6 @@ class ReferenceScores(TypedDict):
     thumbnail_auroc: Annotated[float | None, "logistic regression on 16 x 16 thumbnails"]
 
 
-# --- what reviewers ask for ------------------------------------------------------------------------
-class DecisionCurve(TypedDict):
-    """Net benefit of one arm at each threshold: true positives minus t / (1 - t) times false positives."""
-
-    net_benefit: Annotated[list[float], "per image, at each of the thresholds"]
-    treat_all: Annotated[list[float], "the same of calling every image positive; calling none has 0"]
-    temperature: Annotated[float | None, "the logits were divided by it; null: probabilities as trained"]
-
-
-class DecisionDifference(TypedDict):
-    """Net benefit of arm b minus that of arm a at each threshold; null where undefined."""
-
-    a: str
-    b: str
-    net_benefit_difference: Annotated[list[float | None], "per image"]
-    net_benefit_ci95_pointwise: Annotated[
-        list[Ci95 | None], "95 % interval by patient and run of each threshold alone, not adjusted for their number"
-    ]
-
-
-class DecisionCurves(TypedDict):
-    """Decision curve analysis (Vickers and Elkin 2006) at the prevalence of the test set."""
-
-    thresholds: Annotated[list[float], "probability from which an image is called positive"]
-    probabilities: Annotated[str, "calibrated: after each arm's temperature; or as trained; the same for all arms"]
-    without_temperature: Annotated[list[str], "arms without a temperature, for which all stay as trained"]
-    arms: Annotated[dict[str, DecisionCurve], "by name"]
-    pairs: list[DecisionDifference]
-
-
-class SmallSubgroup(TypedDict):
-    """A part of the test images in which too few patients have, or lack, pneumonia to compare arms."""
-
-    group: Annotated[str, "view, sex or age"]
-    value: str
-    n_patients_positive: Annotated[int, "patients with a positive image in it; at least ten are needed"]
-    n_patients_negative: Annotated[int, "patients with a negative image in it; at least ten are needed"]
-
-
-class SubgroupDifference(TypedDict):
-    """Arm b minus arm a within a part of the test images, for each compared metric; not adjusted."""
-
-    group: Annotated[str, "view, sex or age"]
-    value: str
-    n_images: int
-    n_patients: int
-    n_positive: Annotated[int, "images with pneumonia"]
-
-
-class SubgroupInteraction(TypedDict):
-    """The difference of two arms in one part minus that in another, for each compared metric."""
-
-    group: Annotated[str, "view, sex or age"]
-    value: str
-    reference: Annotated[str, "the part that it is measured against: the largest of its kind"]
-
-
-class SubgroupsOfPair(TypedDict):
-    """Two arms within subgroups. Exploratory: p is adjusted for the interactions of this pair and metric only."""
-
-    a: str
-    b: str
-    differences: list[SubgroupDifference]
-    interactions: list[SubgroupInteraction]
-    too_small: Annotated[list[SmallSubgroup], "parts that were not computed"]
-
-
-class WorstError(TypedDict):
-    """A test image that an arm calls wrongly at 0.5, by the mean probability over its runs."""
-
-    image_id: str
-    label: Annotated[int, "1 for pneumonia, 0 without"]
-    probability: Annotated[float, "of pneumonia, mean over the runs"]
-    runs_wrong: Annotated[int, "training runs that call it wrongly, too"]
-    others_wrong: Annotated[list[str], "other arms that call it wrongly, too"]
-    class_name: Annotated[str | None, "class in the metadata; null if unknown"]
-    view: str | None
-    sex: str | None
-    age: Annotated[float | None, "years"]
-
-
-class ErrorsOfArm(TypedDict):
-    """The wrong calls of one arm, the most confident first."""
-
-    n_wrong: Annotated[int, "test images called wrongly at 0.5"]
-    n_runs: Annotated[int, "training runs"]
-    worst: Annotated[list[WorstError], "at most ten"]
-
-
 class Comparison(TypedDict):
     """comparison.json: every arm and every pair of arms. Rates and differences are fractions."""
 
@@ -297,6 +209,7 @@ class Comparison(TypedDict):
     decision_curves: NotRequired[DecisionCurves]
     subgroup_differences: NotRequired[Annotated[list[SubgroupsOfPair], "of each pair"]]
     worst_errors: NotRequired[Annotated[dict[str, ErrorsOfArm], "by arm"]]
+    robustness: NotRequired[Annotated[Robustness | None, "null without --robustness, or without models"]]
 
 
 # --- keys of the metrics ---------------------------------------------------------------------------
@@ -337,26 +250,8 @@ def fields_of_pairs() -> dict[str, Any]:
     return fields
 
 
-def _fields_of_subgroups() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return key -> type of each compared metric: of a difference within a part, and of an interaction."""
-    parts: dict[str, Any] = {}
-    contrasts: dict[str, Any] = {}
-    for metric in compared_metrics():
-        what = f"{metric.title} of b minus that of a"
-        parts[metric_key(metric, "difference")] = Annotated[float | None, what]
-        parts[metric_key(metric, "ci95")] = Annotated[Ci95 | None, "95 % interval by patient and run"]
-        contrasts[metric_key(metric, "interaction")] = Annotated[float | None, f"{what}, here minus in the reference"]
-        contrasts[metric_key(metric, "interaction_ci95")] = Annotated[Ci95 | None, "95 % interval by patient and run"]
-        contrasts[metric_key(metric, "interaction_p")] = Annotated[float | None, "two-sided p of no interaction"]
-        words = "p adjusted for the interactions of this pair and metric (Holm)"
-        contrasts[metric_key(metric, "interaction_p_holm")] = Annotated[float | None, words]
-    return parts, contrasts
-
-
 if not TYPE_CHECKING:  # type checkers know the fixed keys; ``metric_entry`` reads the others
     RunScores = with_fields(RunScores, {metric.name: float for metric in compared_metrics()})
     FoldComparison = with_fields(FoldComparison, {m.name: FoldTest | None for m in compared_metrics()})
     ArmResult = with_fields(ArmResult, _fields_of_arms())
     PairResult = with_fields(PairResult, fields_of_pairs())
-    SubgroupDifference = with_fields(SubgroupDifference, _fields_of_subgroups()[0])
-    SubgroupInteraction = with_fields(SubgroupInteraction, _fields_of_subgroups()[1])

@@ -16,13 +16,12 @@ import numpy as np
 import pandas as pd
 
 from arms.result_files import Arm, probabilities_of_runs
-from comparison.file_formats import (
-    Comparison,
+from comparison.file_formats import Comparison, metric_key
+from comparison.reviewer_file_formats import (
     SmallSubgroup,
     SubgroupDifference,
     SubgroupInteraction,
     SubgroupsOfPair,
-    metric_key,
 )
 from stats.bootstrap import PatientDraws, ResampledScore, ScoreDifference, bootstrap_test, resample_scores
 from stats.metric_registry import Metric, compared_metrics

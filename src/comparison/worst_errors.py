@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from arms.result_files import Arm, probabilities_of_runs
-from comparison.file_formats import Comparison, ErrorsOfArm, WorstError
+from comparison.file_formats import Comparison
+from comparison.reviewer_file_formats import ErrorsOfArm, WorstError
 from stats.metrics import THRESHOLD
 
 MOST = 10  # of each arm

@@ -9,14 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from comparison.decision_curves import CALIBRATED
-from comparison.file_formats import (
-    Comparison,
-    DecisionDifference,
-    ErrorsOfArm,
-    SubgroupsOfPair,
-    WorstError,
-    metric_key,
-)
+from comparison.file_formats import Comparison, metric_key
+from comparison.reviewer_file_formats import DecisionDifference, ErrorsOfArm, SubgroupsOfPair, WorstError
 from report.blocks import Block, Table, count, decimal, interval, p_value, percent, scale_of, signed
 from report.verdict import headline_pairs
 from stats.metric_registry import Metric, compared_metrics

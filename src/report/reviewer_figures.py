@@ -17,7 +17,8 @@ from matplotlib.patches import Patch
 from arms.figures import arm_colours
 from common.plot_style import INK, new_figure, panels, styled, tint
 from comparison.decision_curves import CALIBRATED
-from comparison.file_formats import Comparison, DecisionCurves, DecisionDifference, SubgroupsOfPair, metric_key
+from comparison.file_formats import Comparison, metric_key
+from comparison.reviewer_file_formats import DecisionCurves, DecisionDifference, SubgroupsOfPair
 from report.blocks import scale_of
 from report.comparison_figures import BAND, WIDTH, write_heading
 from stats.metric_registry import Metric, compared_metrics

@@ -11,7 +11,7 @@ from arms.result_files import find_arms
 from common.file_formats import format_problems
 from comparison.arms import compare_arms
 from comparison.decision_curves import decision_curves
-from comparison.file_formats import DecisionCurves
+from comparison.reviewer_file_formats import DecisionCurves
 from fake_results import fake_records, write_arm
 from stats.bootstrap import PatientDraws, percentile_interval
 from stats.calibration import apply_temperature

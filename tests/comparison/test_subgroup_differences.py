@@ -13,7 +13,7 @@ from arms.result_files import find_arms
 from common import paths
 from common.file_formats import format_problems
 from comparison.arms import compare_arms
-from comparison.file_formats import SubgroupsOfPair
+from comparison.reviewer_file_formats import SubgroupsOfPair
 from comparison.subgroup_differences import subgroup_differences
 from fake_results import fake_records, write_arm
 from stats.bootstrap import PatientDraws, percentile_interval, two_sided_p

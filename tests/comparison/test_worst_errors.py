@@ -8,7 +8,7 @@ import pytest
 from arms.result_files import find_arms
 from common.file_formats import format_problems
 from comparison.arms import compare_arms
-from comparison.file_formats import ErrorsOfArm
+from comparison.reviewer_file_formats import ErrorsOfArm
 from comparison.worst_errors import worst_errors
 from fake_results import fake_records, write_arm
 
