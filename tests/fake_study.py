@@ -8,6 +8,7 @@ import pandas as pd
 
 from arms.result_files import find_arms
 from comparison.arms import compare_arms
+from dataset.file_formats import Provenance
 from dataset.records import Dataset
 from dataset.splits import TEST, TRAIN, Splits
 from fake_results import SPLIT, fake_out_of_fold, fake_records, write_arm
@@ -28,6 +29,22 @@ def make_study(metrics_dir: Path, data_dir: Path | None = None) -> Study:
     comparison = compare_arms(arms, n_resamples=40)
     commands = [("Train the arm", "python src/train_classifier.py --epochs 3")]
     return Study(comparison, arms, flow, data, flags=comparison["flags"], commands=commands)
+
+
+def fake_provenance(**left_out: int) -> Provenance:
+    """What an import of the 480 labelled images of ``make_study`` would have written."""
+    return {
+        "version": 1, "product_version": "0.1.0", "complete": True, "date": "2026-01-02", "layout": "folders",
+        "data_set": "Kermany",
+        "positive": {"names": ["PNEUMONIA"], "negative": ["NORMAL"], "uncertain": "",
+                     "labelled_by": "two physicians", "sentence": "images in folders called PNEUMONIA"},
+        "images": {"labelled": 480, "positive": 120, "official_test": 40, "official_positive": None, "linked": 100,
+                   "copied": 0, "rewritten": 420, "padded": 0, "padding_positive": 0.0, "padding_negative": 0.0,
+                   "left_out": left_out},
+        "patients": {"source": "file names", "known": 361, "unknown_images": 7, "pseudonyms": True, "key": None},
+        "names": "hashed", "source_sha256": "0" * 64, "tables_sha256": {}, "settings_sha256": "0" * 64,
+        "red_flags": [],
+    }  # fmt: skip
 
 
 def two_arms(folder: Path) -> Study:

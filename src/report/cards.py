@@ -160,6 +160,7 @@ def _data_sections(study: Study) -> dict[str, Sequence[Field | str]]:
         ],
         "Ethics and privacy": [
             ("Approval and consent", "committee, number, consent or waiver"),
+            ("What the import removed", data.removed_at_import(study)),
             ("De-identification", "how names, dates and text in pixels were removed, and who checked it"),
             ("Sensitive content", "what the images could reveal, and to whom they may be shown"),
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from report.blocks import count, percent
 from report.details import synthetic_words
 from report.patient_flow import folds_of_arms, group_words, left_out_words, steps_of_arms
 from report.study import Fact, Study, by_arm
-from utils import load_json
+from utils import UserError, load_json
 
 COMPARISON, FLOW = "comparison.json", "patient_flow.json"
 
@@ -22,14 +23,23 @@ def data_set(study: Study) -> Fact | None:
     """Name the data set, if the data folder says where it comes from."""
     if study.data is None:
         return None
-    folder = study.data.dataset.data_dir
+    folder, provenance = study.data.dataset.data_dir, study.data.dataset.provenance
+    if provenance is not None:
+        name = provenance["data_set"] or "a data set that the layout does not name"
+        text = f"{name}, imported on {provenance['date']} from the layout {provenance['layout']}"
+        return Fact(text, f"{paths.provenance(folder).name}: data_set, layout, date")
     markers: dict[Callable[..., Any], tuple[str, str]] = {
         paths.download_marker: ("dataset", "Kaggle data set"),
         paths.phantom_marker: ("what", "drawn chests (phantoms)"),
     }
     for path_of, (key, what) in markers.items():
-        if (file := path_of(folder)).is_file() and (said := load_json(file).get(key)):
-            return Fact(f"{what}: {said}", f"{file.name}: {key}")
+        file = path_of(folder)
+        said = None
+        if file.is_file():
+            with contextlib.suppress(UserError):  # a damaged marker names nothing
+                said = load_json(file)
+        if isinstance(said, dict) and said.get(key):
+            return Fact(f"{what}: {said[key]}", f"{file.name}: {key}")
     return None
 
 
@@ -43,6 +53,10 @@ def label(study: Study) -> Fact | None:
     """Say what counts as positive."""
     if study.data is None:
         return None
+    if provenance := study.data.dataset.provenance:
+        meaning = provenance["positive"]
+        by = f"; labelled by {meaning['labelled_by']}" if meaning["labelled_by"] else ""
+        return Fact(f"positive: {meaning['sentence']}{by}", "provenance.json: positive")
     classes = [name for name in study.data.dataset.images["class"].unique() if name]
     if POSITIVE_CLASS not in classes:
         return None
@@ -63,7 +77,7 @@ def exclusions(study: Study) -> Fact | None:
     """Say what was left out within the data folder, and why."""
     if study.flow["labelled"] is None:
         return None
-    said = []
+    said = [f"at the import: {item['images']:,} {item['reason']}" for item in study.flow["left_out_at_import"]]
     for side in ("training", "test"):
         for names, gone, _ in steps_of_arms(study.flow, side):
             said += [f"{side}, {names}: {left_out_words(item)}: {item['reason']}" for item in gone]
@@ -124,6 +138,20 @@ def _whole(study: Study) -> str:
     return "image by image" if study.flow["grouped_by"] == GROUPED_BY_IMAGE else "whole patients"
 
 
+def removed_at_import(study: Study) -> Fact | None:
+    """Say what an import did to names, pixels and patient ids."""
+    provenance = study.data.dataset.provenance if study.data else None
+    if provenance is None:
+        return None
+    counts, patients = provenance["images"], provenance["patients"]
+    words = ["names of files are hidden" if provenance["names"] == "hashed" else "names of files are the source's"]
+    words.append(f"{count(counts['rewritten'], 'image')} written anew, pixels only")
+    words.append(f"{counts['linked'] + counts['copied']:,} files as they were")
+    if patients["known"]:
+        words.append(f"patient ids are {'pseudonyms' if patients['pseudonyms'] else 'those of the source'}")
+    return Fact("; ".join(words), "provenance.json: names, images, patients")
+
+
 def missing_data(study: Study) -> Fact | None:
     """Say how missing images and missing view, sex and age were handled."""
     skipped, source = study.recorded("skipped_images")
@@ -169,12 +197,20 @@ def synthetic_origin(study: Study) -> Fact | None:
 
 
 def generator(study: Study) -> Fact | None:
-    """Say what the GAN learned from."""
-    if (gan := study.gan) is None:
+    """Say what the generator of the synthetic images learned from: by their manifest, else by the GAN's history."""
+    people = study.flow["grouped_by"] != GROUPED_BY_IMAGE
+    if (manifest := study.manifest) and manifest.get("train_image_ids"):
+        learned = count(len(manifest["train_image_ids"]), "image")
+        learned += f" of {count(len(manifest['train_patients']), 'patient')}" if people else ""
+        name = (manifest.get("generator_sha256") or "unknown")[:12]
+        return Fact(f"generator {name} learned from {learned}", "manifest.json of --synthetic-dir: train_image_ids")
+    gan = study.gan or {}
+    if not {"n_images", "n_patients", "classes", "steps", "seed"} <= gan.keys():
         return None
-    people = "" if gan["grouped_by"] == GROUPED_BY_IMAGE else f" of {count(gan['n_patients'], 'patient')}"
-    text = f"GAN trained on {count(gan['n_images'], 'image')}{people} ({gan['classes']}), {gan['steps']:,} steps"
-    return Fact(f"{text}, seed {gan['seed']}", f"{paths.gan_history('').name}: n_images, n_patients, steps")
+    learned = count(gan["n_images"], "image") + (f" of {count(gan['n_patients'], 'patient')}" if people else "")
+    learned += f" ({gan['classes']}), {gan['steps']:,} steps, seed {gan['seed']}"
+    source = f"{paths.gan_history('').name}: n_images, n_patients, steps"
+    return Fact(f"the GAN of this folder learned from {learned}", source)
 
 
 def synthetic_quality(study: Study) -> Fact | None:

@@ -55,6 +55,8 @@ class PatientFlow(TypedDict):
     format: Annotated[str, FLOW_FORMAT]
     grouped_by: Annotated[str | None, "what counts as one patient; null where no file says so"]
     patients_unknown: Annotated[int | None, "images whose patient is unknown, each counted as a patient"]
+    source_images: Annotated[int | None, "images of the source of an import; null: the folder was not imported"]
+    left_out_at_import: Annotated[list[LeftOut], "images of that source"]
     labelled: Annotated[FlowGroup | None, "labelled images of the data folder; null: the folder was not read"]
     training_side: Annotated[FlowGroup | None, "training side of the split; null: the folder was not read"]
     hold_out: Annotated[FlowGroup | None, "test side of the split; null: the folder was not read"]

@@ -31,6 +31,8 @@ LINE, PADDING = 0.17, 0.09  # inches: line of text, space around the text of a b
 SIZE = 9.5  # points
 CHARACTERS = 30  # of a line in a column
 INDENT, ASIDE = 0.25, 4  # inches and characters by which a box of images that left is narrower
+EDGE = 0.05  # inches beside the boxes
+WIDE = round(CHARACTERS * (WIDTH - 2 * EDGE) / COLUMN)  # characters of a line across both columns
 LEFT_OUT = "0.93"
 
 Kind = Literal["kept", "aside", "outside"]
@@ -60,22 +62,33 @@ class Box:
 def flow_figure(flow: PatientFlow) -> Figure:
     """Draw what each step kept and left out, training on the left, test on the right."""
     columns = (_training_boxes(flow), _test_boxes(flow))
-    top = Box("Labelled images of the data folder", group_words(flow["labelled"])) if flow["labelled"] else None
-    wide = round(CHARACTERS * (WIDTH - 0.1) / COLUMN)
-    head = _height(top, wide) + GAP if top else 0.0
+    top = _top_boxes(flow)
+    head = sum(_height(box, WIDE) + GAP for box in top)
     height = head + max(sum(_height(box, CHARACTERS) + GAP for box in boxes) for boxes in columns)
     figure = new_figure(WIDTH, height, layout=None)
     ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     ax.set(xlim=(0, WIDTH), ylim=(height, 0))
     ax.axis("off")
-    if top:
-        _draw_box(ax, top, 0.05, GAP / 2, WIDTH - 0.1, wide)
-    for x, boxes in zip((0.05, WIDTH - COLUMN - 0.05), columns, strict=True):
-        _draw_column(ax, boxes, x, head + GAP / 2, bool(top))
+    _draw_column(ax, top, (EDGE, GAP / 2), None, (WIDTH - 2 * EDGE, WIDE))
+    for x, boxes in zip((EDGE, WIDTH - COLUMN - EDGE), columns, strict=True):
+        start = head - GAP / 2 if top else None
+        _draw_column(ax, boxes, (x, head + GAP / 2), start, (COLUMN, CHARACTERS))
     return figure
 
 
 # --- what the boxes say ----------------------------------------------------------------------------
+def _top_boxes(flow: PatientFlow) -> list[Box]:
+    boxes = []
+    if flow["source_images"] is not None:
+        boxes.append(Box("Imported source", count(flow["source_images"], "image")))
+    if left_out := flow["left_out_at_import"]:
+        text = "\n".join(f"{item['reason']}: {count(item['images'], 'image')}" for item in left_out)
+        boxes.append(Box("Left out at the import", text, "aside"))
+    if flow["labelled"]:
+        boxes.append(Box("Labelled images of the data folder", group_words(flow["labelled"])))
+    return boxes
+
+
 def _training_boxes(flow: PatientFlow) -> list[Box]:
     boxes = [Box("Training side of the split", _two_lines(flow["training_side"]))] if flow["training_side"] else []
     boxes += _steps(flow, "training", "Trained on")
@@ -129,19 +142,23 @@ def _height(box: Box, characters: int) -> float:
     return (len(title) + len(text)) * LINE + 2 * PADDING
 
 
-def _draw_column(ax: Axes, boxes: Sequence[Box], x: float, y: float, below_another: bool) -> None:
-    """Draw boxes from ``y`` downwards; an arrow leads to each that follows the last one that stayed."""
-    start = y - GAP if below_another else None  # where the last box of the way ends
+def _draw_column(
+    ax: Axes, boxes: Sequence[Box], place: tuple[float, float], start: float | None, size: tuple[float, int]
+) -> None:
+    """Draw boxes from ``place`` (x, y) downwards; a line leads to each that follows the last one that stayed.
+
+    ``start``: where the box above ends, None without one; ``size``: width in inches and characters of a line.
+    """
+    (x, y), (width, characters) = place, size
     for box in boxes:
         indent = INDENT if box.kind == "aside" else 0.0
-        height = _height(box, CHARACTERS)
-        middle = x + 0.12
+        height, middle = _height(box, characters), x + 0.12
         if box.kind == "aside" and box.follows and start is not None:
             ax.plot([middle, middle, x + indent], [start, y + height / 2, y + height / 2], color=INK, linewidth=1)
         elif box.follows and start is not None:
             style = {"arrowstyle": "-|>", "color": INK, "linewidth": 1, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", (middle, y), (middle, start), arrowprops=style)
-        _draw_box(ax, box, x + indent, y, COLUMN - indent, CHARACTERS)
+        _draw_box(ax, box, x + indent, y, width - indent, characters)
         if box.kind == "kept":
             start = y + height
         y += height + GAP

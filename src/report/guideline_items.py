@@ -59,7 +59,7 @@ _CLAIM = (
     Item("8", "who was included and excluded", (data.exclusions,), "criteria that were applied before the data folder"),
     Item("9", "preprocessing", (model.preprocessing,)),
     Item("10", "choice of parts of the data", (model.preprocessing, data.split)),
-    Item("11", "de-identification", ask="how identifiers were removed, and by which rules"),
+    Item("11", "de-identification", (data.removed_at_import,), ask="how identifiers were removed, and by which rules"),
     Item("12", "handling of missing data", (data.missing_data,)),
     Item("13", "how the images were taken", (data.views,), "devices, protocols, resolution"),
     Item("14", "definition of the reference standard", (data.label,), "how the label was obtained"),

@@ -53,12 +53,16 @@ def count_flow(arms: Mapping[str, Arm], data: DataFolder | None) -> PatientFlow:
     if not counter.patients_known:
         notes.append("The data name no patients, so images are counted and patients are unknown.")
     rows = [counter.arm_flow(arm) for arm in arms.values()]
+    source_images, left_out_at_import, more = _at_import(data)
+    notes += more
     if any(left["reason"] == UNEXPLAINED for row in rows for left in _all_left_out(row)):
         notes.append("Some images are missing from an arm's files and no file says why.")
     return {
         "format": FLOW_FORMAT,
         "grouped_by": grouped_by,
         "patients_unknown": data.dataset.unmapped if data else _recorded(arms, "unmapped_images"),
+        "source_images": source_images,
+        "left_out_at_import": left_out_at_import,
         "labelled": counter.group(data.splits.images) if data else None,
         "training_side": counter.side(TRAIN),
         "hold_out": counter.side(TEST),
@@ -73,6 +77,21 @@ def _arms_of_other_data(arms: Mapping[str, Arm], data: DataFolder) -> list[str]:
     own = (data.splits.sha256, data.dataset.data_sha256)
     used = {name: arm.metrics for name, arm in arms.items() if arm.metrics}
     return [name for name, metrics in used.items() if (metrics["split_sha256"], metrics["data_sha256"]) != own]
+
+
+def _at_import(data: DataFolder | None) -> tuple[int | None, list[LeftOut], list[str]]:
+    """Return (images of the source that was imported, None without an import; what was left out; notes)."""
+    provenance = data.dataset.provenance if data else None
+    if data is None or provenance is None:
+        return None, [], []
+    counts = provenance["images"]
+    if counts["labelled"] != len(data.splits.images):
+        return None, [], ["The data folder holds other images than the import brought, so the import is not counted."]
+    left_out: list[LeftOut] = [
+        {"images": n, "patients": None, "positive": None, "reason": why} for why, n in counts["left_out"].items() if n
+    ]
+    brought = counts["labelled"] + counts["official_test"]
+    return brought + sum(item["images"] for item in left_out), left_out, []
 
 
 def _recorded(arms: Mapping[str, Arm], key: str) -> Any:
@@ -252,6 +271,9 @@ def left_out_words(item: LeftOut) -> str:
 def flow_table(flow: PatientFlow) -> list[Block]:
     """Write the flow as a table, a row per step, and its notes. Arms with the same numbers share a row."""
     rows: list[tuple[str, ...]] = []
+    if flow["source_images"] is not None:
+        rows.append(("images of the imported source", f"{flow['source_images']:,}", "–", "–"))
+    rows += [_row(f"left out at the import: {item['reason']}", item) for item in flow["left_out_at_import"]]
     for name, group in (("labelled images", flow["labelled"]), ("training side of the split", flow["training_side"])):
         rows += [_row(name, group)] if group else []
     for names, gone, group in steps_of_arms(flow, "training"):

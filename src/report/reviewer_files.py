@@ -46,6 +46,7 @@ def add_cards(
         arms=arms,
         flow=findings.flow,
         data=images.data if findings.flow["labelled"] else None,
+        manifest=images.manifest,
         gan=load_json(history) if history.is_file() else None,
         quality=findings.quality,
         flags=findings.flags,

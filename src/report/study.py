@@ -26,15 +26,16 @@ class Fact:
 class Study:
     """All that an analysis knows.
 
-    ``data``: None if the data folder was not read, or is not that of the arms; ``gan``: content of
-    gan_training_history.json, ``quality``: of image_quality.json, None without; ``flags``: warnings; ``commands``:
-    (what it does, command line); ``pictures``: names of the figures that were made.
+    ``data``: None if the data folder was not read, or is not that of the arms; ``manifest``: of the
+    synthetic images, ``gan``: content of gan_training_history.json, ``quality``: of image_quality.json, None without;
+    ``flags``: warnings; ``commands``: (what it does, command line); ``pictures``: names of the figures that were made.
     """
 
     comparison: Comparison
     arms: Mapping[str, Arm]
     flow: PatientFlow
     data: DataFolder | None = None
+    manifest: Mapping[str, Any] | None = None
     gan: Mapping[str, Any] | None = None
     quality: Mapping[str, Any] | None = None
     flags: Sequence[str] = ()

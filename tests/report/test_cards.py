@@ -10,7 +10,7 @@ import pytest
 
 from common import paths
 from fake_results import fake_records, write_arm
-from fake_study import make_study, two_arms
+from fake_study import fake_provenance, make_study, two_arms
 from report.cards import ASK, authors_cells, count_open_fields, people_table, write_cards
 from report.markdown import code_block, escape_text, read_tables, write_table
 from report.study import Study, by_arm
@@ -99,6 +99,34 @@ def test_a_data_folder_that_names_its_source_is_named(study, tmp_path):
     write_cards(replace(study, data=replace(study.data, dataset=dataset)), tmp_path)
     value, source = fields(paths.dataset_card(tmp_path))["Name and source"]
     assert value == "Kaggle data set: owner/rsna\\|x" and "dataset" in source
+
+
+    paths.download_marker(folder).write_text("damaged")
+    write_cards(replace(study, data=replace(study.data, dataset=dataset)), tmp_path)
+    assert fields(paths.dataset_card(tmp_path))["Name and source"][0].startswith(ASK)
+
+
+def test_an_import_says_where_images_come_from_and_what_it_removed(study, tmp_path):
+    dataset = replace(study.data.dataset, provenance=fake_provenance())
+    write_cards(replace(study, data=replace(study.data, dataset=dataset)), tmp_path)
+    card = fields(paths.dataset_card(tmp_path))
+    assert "Kermany, imported on 2026-01-02 from the layout folders" in card["Name and source"][0]
+    assert card["Meaning"][0] == "positive: images in folders called PNEUMONIA; labelled by two physicians"
+    assert "names of files are hidden; 420 images written anew, pixels only" in card["What the import removed"][0]
+    assert card["De-identification"][0].startswith(ASK)  # what was in the pixels, no import can know
+
+
+def test_the_generator_is_told_by_its_manifest_else_by_the_history(study, tmp_path):
+    gan = {"n_images": 90, "n_patients": 80, "classes": "positive", "steps": 1200, "seed": 7}
+    manifest = {"train_image_ids": ["a", "b", "c"], "train_patients": ["p", "q"], "generator_sha256": "ab" * 32}
+    for changes, words in (
+        ({"gan": gan}, "learned from 90 images of 80 patients (positive), 1,200 steps, seed 7"),
+        ({"gan": gan, "manifest": manifest}, "generator abababababab learned from 3 images of 2 patients"),
+        ({"gan": {"config": {}}}, None),
+    ):
+        write_cards(replace(study, **changes), tmp_path)
+        card = fields(paths.model_card(tmp_path))
+        assert ("Generator" in card) == bool(words) and (not words or words in card["Generator"][0])
 
 
 def test_people_of_both_sides_add_up(study):

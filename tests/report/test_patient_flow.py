@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -13,6 +14,7 @@ from common.file_formats import format_problems
 from dataset.records import Dataset, OfficialTest
 from dataset.splits import TEST, TRAIN, Splits, reduce_training
 from fake_results import SPLIT, fake_out_of_fold, fake_records, write_arm
+from fake_study import fake_provenance
 from report.blocks import Table
 from report.file_formats import PatientFlow
 from report.flow_figure import CHARACTERS, Box, flow_figure
@@ -142,6 +144,28 @@ def test_a_test_set_from_elsewhere_is_not_taken_for_the_hold_out(tmp_path):
     flow = count_flow(find_arms(tmp_path), data)
     assert flow["test_set"] == "other" and flow["arms"][0]["left_out_of_test"] == []
     assert "Test side of the split: not used here" in words(flow)
+
+
+def test_an_import_adds_what_it_left_out(tmp_path):
+    data = folder(labelled=False)
+    provenance = fake_provenance(unreadable=3, lateral=0)
+    data = replace(data, dataset=replace(data.dataset, provenance=provenance))
+    write_arm(tmp_path, "baseline", fake_records(), **training(data))
+    arms = find_arms(tmp_path)
+    flow = count_flow(arms, data)
+    assert format_problems(flow, PatientFlow) == []
+    left_out = sum(item["images"] for item in flow["left_out_at_import"])
+    assert flow["source_images"] == left_out + flow["labelled"]["images"] + flow["official"]["images"] == 523
+    assert [item["reason"] for item in flow["left_out_at_import"]] == ["unreadable"]
+    said = words(flow)
+    assert "Imported source 523 images" in said and "Left out at the import unreadable: 3 images" in said
+    table, _ = flow_table(flow)
+    assert ("left out at the import: unreadable", "3", "–", "–") in table.rows
+    # Tables that were changed after the import are not what it brought.
+    provenance["images"]["labelled"] = 479
+    flow = count_flow(arms, data)
+    assert flow["source_images"] is None and flow["left_out_at_import"] == []
+    assert any("other images than the import brought" in note for note in flow["notes"])
 
 
 # --- table and figure ------------------------------------------------------------------------------
