@@ -175,7 +175,7 @@ def test_help_is_quick_offline_and_tells_every_default(script):
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS | {"data_loader"}))
 def test_help_imports_nothing_heavy(script):
-    heavy = ("torch", "pandas", "matplotlib", "sklearn", "kaggle", "skimage")
+    heavy = ("torch", "pandas", "matplotlib", "sklearn", "kaggle", "skimage", "pydicom", "gdcm")
     code = (
         f"import sys; sys.argv = ['{script}', '--help']\n"
         f"try:\n    import runpy; runpy.run_path(r'{SRC / script}.py', run_name='__main__')\n"

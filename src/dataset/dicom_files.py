@@ -7,7 +7,6 @@ in words of our own, and pydicom's messages, which quote headers, are silenced. 
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import importlib.util
 import logging
@@ -36,6 +35,7 @@ PIXEL_TAGS = (
     "WindowCenter", "WindowWidth", "VOILUTFunction", "PixelData",
 )  # fmt: skip
 TAGS = [*HEADER_TAGS, *PIXEL_TAGS]
+OF_PYDICOM = r"pydicom\b"  # modules whose warnings are silenced
 DECODING = 1  # version of the way from stored values to gray
 
 
@@ -151,11 +151,12 @@ def _why_not_dicom(path: Path) -> str:
     return "not a DICOM file (no DICM after 128 bytes)"
 
 
-@functools.cache
 def _silence() -> None:
     """Silence pydicom, whose warnings quote values of headers, for the whole process."""
     from pydicom import config
 
     config.settings.reading_validation_mode = config.IGNORE
     logging.getLogger("pydicom").disabled = True
-    warnings.filterwarnings("ignore", module=r"pydicom\b")
+    # Once more if it is gone: whoever catches warnings restores the filters that there were before.
+    if not any(getattr(rule[3], "pattern", "") == OF_PYDICOM for rule in warnings.filters):
+        warnings.filterwarnings("ignore", module=OF_PYDICOM)

@@ -139,7 +139,7 @@ def _class_name(dataset: Dataset) -> str:
     from pydicom.uid import UID_dictionary
 
     name = UID_dictionary.get(_text(dataset, "SOPClassUID"), ("",))[0]
-    return name.replace(" Storage", "")
+    return re.sub(r" Storage( -|$)", r"\1", name)
 
 
 def _read_body_part(dataset: Dataset) -> str:

@@ -46,9 +46,9 @@ class Picture:
     """A decoded file at its own size.
 
     ``gray``: of PIL's mode L, or F in [0, 255] for 16-bit samples. ``mode``: PIL's name of what the file
-    holds (L, RGB, I;16, ...). ``frames``: more than 1 in animations, whose first one is ``gray``. ``largest``:
-    largest 16-bit sample, None in files of 8 bits. ``jpeg_tables``: quantisation tables of a JPEG file.
-    ``warnings``: what is odd by the header of a DICOM file.
+    holds (L, RGB, I;16, ...), or DICOM. ``frames``: more than 1 in animations, whose first one is ``gray``.
+    ``largest``: largest 16-bit sample, None in files of 8 bits and in DICOM, which says itself what white is.
+    ``jpeg_tables``: quantisation tables of a JPEG file. ``warnings``: what is odd by the header of a DICOM file.
     """
 
     gray: Image.Image
@@ -129,14 +129,14 @@ def open_picture(path: str | Path, bits: int | None = None) -> Picture:
 
     8-bit gray keeps its values. 16-bit samples are divided by 257, PNG's own scaling to 8 bits; with ``bits``
     they are scaled so that 2**bits - 1 becomes 255. Colours become ITU-R 601 luma; transparency is ignored.
-    A DICOM file is read like a 16-bit PNG of what it shows.
+    A DICOM file is read like a 16-bit PNG of what it shows, in all 16 bits whatever ``bits`` is.
     Raises ``OSError``, whose text is the reason, if the file is missing or damaged, holds floating-point or
     32-bit samples, or one above 2**bits - 1.
     """
     from PIL import Image, UnidentifiedImageError
 
     if is_dicom(path):
-        return _open_dicom(Path(path), bits)
+        return _open_dicom(Path(path))
     try:
         _verify_checksums(path)
         with Image.open(path) as image:
@@ -150,21 +150,18 @@ def open_picture(path: str | Path, bits: int | None = None) -> Picture:
         raise OSError(why_unreadable(Path(path), error)) from None
 
 
-def _open_dicom(path: Path, bits: int | None) -> Picture:
+def _open_dicom(path: Path) -> Picture:
     from PIL import Image
 
     try:
         path.open("rb").close()
         found = read_dicom(path)
-        image = Image.fromarray(found.pixels)
-        gray, largest = _to_gray(image, bits)
     except DicomError as error:
         raise OSError(_other_content(path) or error.reason) from None
-    except UnsuitableSamplesError as error:
-        raise OSError(str(error)) from None
     except OSError as error:
         raise OSError(why_unreadable(path, error)) from None
-    return Picture(gray, image.mode, 1, largest, {}, found.header.warnings)
+    gray, _ = _to_gray(Image.fromarray(found.pixels), None)
+    return Picture(gray, "DICOM", 1, None, {}, found.header.warnings)
 
 
 def _verify_checksums(path: str | Path) -> None:

@@ -58,7 +58,7 @@ def load_key(path: str | Path | None, folders: Sequence[str | Path] = ()) -> byt
 
 def _parse(content: bytes, path: Path) -> bytes:
     text = content.strip()
-    key = bytes.fromhex(text.decode()) if re.fullmatch(rb"[0-9a-fA-F]{64}", text) else content
+    key = bytes.fromhex(text.decode()) if re.fullmatch(rb"([0-9a-fA-F]{2})+", text) else content
     if len(key) < KEY_BYTES or len(set(key)) < FEWEST_DIFFERENT:
         raise UserError(
             f"--patient-key {path} holds no key of {KEY_BYTES} random bytes; name a file that does not exist yet, "
