@@ -5,14 +5,16 @@ Two columns of boxes, training and test, narrow enough to be read on a phone.
 
 from __future__ import annotations
 
-import textwrap
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.textpath import TextPath
 
 from common.plot_style import INK, PALETTE, new_figure, styled, tint
 from report.blocks import count
@@ -27,12 +29,9 @@ from report.patient_flow import (
 )
 
 WIDTH, COLUMN, GAP = 5.0, 2.36, 0.16  # inches: figure, column of boxes, space between boxes
+EDGE, INDENT = 0.05, 0.25  # inches: beside the boxes, before a box of images that left
 LINE, PADDING = 0.17, 0.09  # inches: line of text, space around the text of a box
 SIZE = 9.5  # points
-CHARACTERS = 30  # of a line in a column
-INDENT, ASIDE = 0.25, 4  # inches and characters by which a box of images that left is narrower
-EDGE = 0.05  # inches beside the boxes
-WIDE = round(CHARACTERS * (WIDTH - 2 * EDGE) / COLUMN)  # characters of a line across both columns
 LEFT_OUT = "0.93"
 
 Kind = Literal["kept", "aside", "outside"]
@@ -50,12 +49,35 @@ class Box:
     kind: Kind = "kept"
     follows: bool = True
 
-    def lines(self, characters: int) -> tuple[list[str], list[str]]:
-        """Return the lines of the title and of the text, wrapped to ``characters``."""
-        characters -= ASIDE if self.kind == "aside" else 0
-        bold = round(0.88 * characters)  # bold letters are wider
-        text = [line for part in self.text.split("\n") for line in textwrap.wrap(part, characters)]
-        return textwrap.wrap(self.title, bold, break_on_hyphens=False), text
+    def lines(self, width: float) -> tuple[list[str], list[str]]:
+        """Return the lines of the title and of the text of a box that is ``width`` inches wide."""
+        inner = width - 2 * PADDING
+        text = [line for part in self.text.split("\n") for line in wrap_text(part, inner, False)]
+        return wrap_text(self.title, inner, True), text
+
+
+def wrap_text(text: str, width: float, bold: bool) -> list[str]:
+    """Break ``text`` into lines of at most ``width`` inches: between words, within one only if it is too long."""
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if _text_width(joined, bold) <= width:
+            lines[-1] = joined
+            continue
+        lines += [""] if lines[-1] else []
+        for letter in word:
+            if _text_width(lines[-1] + letter, bold) > width:
+                lines.append("")
+            lines[-1] += letter
+    return lines
+
+
+@functools.lru_cache(maxsize=4096)
+def _text_width(text: str, bold: bool) -> float:
+    """Return the width of a line in inches."""
+    font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
+    path = TextPath((0, 0), text.replace("$", r"\$"), size=SIZE, prop=font)
+    return float(path.get_extents().width) / 72
 
 
 @styled
@@ -63,16 +85,16 @@ def flow_figure(flow: PatientFlow) -> Figure:
     """Draw what each step kept and left out, training on the left, test on the right."""
     columns = (_training_boxes(flow), _test_boxes(flow))
     top = _top_boxes(flow)
-    head = sum(_height(box, WIDE) + GAP for box in top)
-    height = head + max(sum(_height(box, CHARACTERS) + GAP for box in boxes) for boxes in columns)
+    head = sum(_height(box, WIDTH - 2 * EDGE) + GAP for box in top)
+    height = head + max(sum(_height(box, COLUMN) + GAP for box in boxes) for boxes in columns)
     figure = new_figure(WIDTH, height, layout=None)
     ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     ax.set(xlim=(0, WIDTH), ylim=(height, 0))
     ax.axis("off")
-    _draw_column(ax, top, (EDGE, GAP / 2), None, (WIDTH - 2 * EDGE, WIDE))
+    _draw_column(ax, top, (EDGE, GAP / 2), None, WIDTH - 2 * EDGE)
     for x, boxes in zip((EDGE, WIDTH - COLUMN - EDGE), columns, strict=True):
         start = head - GAP / 2 if top else None
-        _draw_column(ax, boxes, (x, head + GAP / 2), start, (COLUMN, CHARACTERS))
+        _draw_column(ax, boxes, (x, head + GAP / 2), start, COLUMN)
     return figure
 
 
@@ -137,44 +159,49 @@ def _test_boxes(flow: PatientFlow) -> list[Box]:
 
 
 # --- drawing ---------------------------------------------------------------------------------------
-def _height(box: Box, characters: int) -> float:
-    title, text = box.lines(characters)
+def _height(box: Box, width: float) -> float:
+    """Return the height in inches of a box in a column that is ``width`` inches wide."""
+    title, text = box.lines(width - _indent(box))
     return (len(title) + len(text)) * LINE + 2 * PADDING
 
 
+def _indent(box: Box) -> float:
+    return INDENT if box.kind == "aside" else 0.0
+
+
 def _draw_column(
-    ax: Axes, boxes: Sequence[Box], place: tuple[float, float], start: float | None, size: tuple[float, int]
+    ax: Axes, boxes: Sequence[Box], place: tuple[float, float], start: float | None, width: float
 ) -> None:
     """Draw boxes from ``place`` (x, y) downwards; a line leads to each that follows the last one that stayed.
 
-    ``start``: where the box above ends, None without one; ``size``: width in inches and characters of a line.
+    ``start``: where the box above ends, None without one; ``width``: of the column, all in inches.
     """
-    (x, y), (width, characters) = place, size
+    x, y = place
     for box in boxes:
-        indent = INDENT if box.kind == "aside" else 0.0
-        height, middle = _height(box, characters), x + 0.12
+        indent, height, middle = _indent(box), _height(box, width), x + 0.12
         if box.kind == "aside" and box.follows and start is not None:
             ax.plot([middle, middle, x + indent], [start, y + height / 2, y + height / 2], color=INK, linewidth=1)
         elif box.follows and start is not None:
             style = {"arrowstyle": "-|>", "color": INK, "linewidth": 1, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", (middle, y), (middle, start), arrowprops=style)
-        _draw_box(ax, box, x + indent, y, width - indent, characters)
+        _draw_box(ax, box, (x + indent, y), width - indent)
         if box.kind == "kept":
             start = y + height
         y += height + GAP
 
 
-def _draw_box(ax: Axes, box: Box, x: float, y: float, width: float, characters: int) -> None:
-    title, text = box.lines(characters)
+def _draw_box(ax: Axes, box: Box, place: tuple[float, float], width: float) -> None:
+    (x, y), (title, text) = place, box.lines(width)
+    height = (len(title) + len(text)) * LINE + 2 * PADDING
     colour = {"kept": tint(PALETTE[0], 0.85), "aside": LEFT_OUT, "outside": "white"}[box.kind]
     ax.add_patch(
         FancyBboxPatch(
-            (x, y), width, _height(box, characters), boxstyle="round,pad=0,rounding_size=0.05",
+            (x, y), width, height, boxstyle="round,pad=0,rounding_size=0.05",
             facecolor=colour, edgecolor=INK, linewidth=0.8, linestyle="--" if box.kind == "aside" else "-",
         )
     )  # fmt: skip
     y += PADDING + LINE / 2
     for lines, weight in ((title, "bold"), (text, "normal")):
         for line in lines:
-            ax.text(x + PADDING, y, line, size=SIZE, weight=weight, va="center", color="0.1")
+            ax.text(x + PADDING, y, line, size=SIZE, weight=weight, va="center", color="0.1", parse_math=False)
             y += LINE
