@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from common import paths
 from common.command_line import argument_parser, command_line, public_config, run_script
+from common.experiment_files import config_sha256
 from common.locks import claim
 from common.logs import keep_run_log
 from common.output_folders import check_folders
@@ -96,6 +97,8 @@ def write_analysis(args: argparse.Namespace, found: dict[str, Arm], arms: dict[s
     content = compare_arms(
         arms, margin=args.margin / 100, prevalence=args.prevalence, seed=args.seed, left_out=left_out
     )
+    if sha256 := config_sha256():
+        content["config_sha256"] = sha256
     tests = find_shortcuts(arms, shortcut_sources(args))
     content["shortcut_tests"], content["flags"] = tests, [*shortcut_flags(tests), *content["flags"]]
     add_reviewer_numbers(arms, content)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from common.experiment_files import CONFIG_KEY
 from data_loader import PREPARED, augment_light, to_classifier_range
 from dataset.feature_cache import FeatureCache, sha256_weights
 from networks.backbone_builder import build_backbone, folded_for_inference, imagenet_state, layer_of_maps
@@ -46,6 +47,7 @@ class ClassifierCheckpoint(TypedDict):
     data_sha256: Annotated[str, "SHA-256 of the metadata file"]
     recipe_sha256: Annotated[str, "the same for all training runs of one arm, whatever their seeds and folds"]
     config: Annotated[dict[str, Any], "options of the run, name -> value"]
+    config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
     seed: Annotated[int, "seed of the fit"]
     fold: NotRequired[Annotated[int, "the fold that it did not see, in best_overall_..."]]
     repeat: NotRequired[Annotated[int, "number of the training run, from 1, in the others"]]

@@ -29,7 +29,7 @@ from common.progress import progress_bar
 from dataset.images import is_whole
 from gan.options import GENERATION_OPTIONS
 from gan.settings import CLASS_FLAGS, label_of_class
-from synthetic.folders import CLAIM, check_folder, clear, make_manifest
+from synthetic.folders import CLAIM, begin_manifest, clear, make_manifest
 from utils import UserError, save_json
 
 if TYPE_CHECKING:
@@ -91,13 +91,12 @@ def missing_numbers(folder: Path, count: int, side: int) -> list[int]:
     return [i for i in range(1, count + 1) if not is_whole(paths.synthetic_image(folder, i), (side, side))]
 
 
-def prepare_folder(folder: Path, manifest: dict[str, Any], overwrite: bool) -> list[int]:
-    """Check, and with ``overwrite`` empty, the folder; returns the numbers of the images to be made."""
+def prepare_folder(folder: Path, manifest: dict[str, Any], overwrite: bool) -> tuple[dict[str, Any], list[int]]:
+    """Check, and with ``overwrite`` empty, the folder; returns its manifest and the numbers of images to make."""
     if overwrite:
         clear(folder)
-    check_folder(folder, manifest)
-    save_json(paths.synthetic_manifest(folder), manifest)
-    return missing_numbers(folder, manifest["count"], manifest["image_size"])
+    manifest = begin_manifest(folder, manifest)
+    return manifest, missing_numbers(folder, manifest["count"], manifest["image_size"])
 
 
 def make_images(args: argparse.Namespace) -> None:
@@ -122,7 +121,7 @@ def make_images(args: argparse.Namespace) -> None:
             log.info(estimate_generation(make, mine, args.batch_size, args.workers))
         return
     with claim([folder] if is_main() else [], *CLAIM):
-        lacking = from_main(prepare_folder, folder, manifest, args.overwrite)
+        manifest, lacking = from_main(prepare_folder, folder, manifest, args.overwrite)
         if kept := args.num_images - len(lacking):
             log.info(f"{folder}: {kept:,} images of this generator and seed are there already")
         write_with_progress(folder, lacking[my_share()], kept, make, args.batch_size, args.workers)

@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
     check_folders({"--output-dir": args.output_dir})
     from dataset.records import load_dataset, load_official_test
     from dataset.splits import describe_splits, load_or_create_splits, training_part
-    from synthetic.folders import CLAIM, check_folder, clear, make_manifest
+    from synthetic.folders import CLAIM, begin_manifest, clear, make_manifest
     from synthetic.foreign_images import copy_images, find_images, read_ids, survey
 
     folder = paths.synthetic_fold(args.output_dir, args.fold)
@@ -179,8 +179,7 @@ def main(argv: list[str] | None = None) -> None:
     with claim([folder], *CLAIM):
         if args.overwrite:
             clear(folder)
-        check_folder(folder, manifest)
-        save_json(paths.synthetic_manifest(folder), manifest)
+        manifest = begin_manifest(folder, manifest)
         copy_images(sources, folder, args.bits)
         save_json(paths.synthetic_manifest(folder), manifest | {"complete": True})
 

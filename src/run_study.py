@@ -22,6 +22,7 @@ from arms.options import TRAIN_OPTIONS
 from arms.registry import BASELINE
 from common import paths
 from common.command_line import ArgumentParser, argument_parser, run_script
+from common.experiment_files import config_sha256
 from common.locks import claim
 from common.logs import keep_run_log
 from common.options import add_options
@@ -185,6 +186,8 @@ def draw(study_dir: str, seed: int, missing: Sequence[tuple[float, str]] = ()) -
         raise UserError(f"{study_dir} holds no finished arm; run this without --draw-only first")
     check_points(points, study_dir)
     content = build_learning_curve(points, missing=left_out, seed=seed)
+    if sha256 := config_sha256():
+        content["config_sha256"] = sha256
     file, figure = paths.learning_curve_results(study_dir), paths.learning_curve_figure(study_dir)
     save_json(file, content)
     save_figure(figure, figures.draw_learning_curve(content))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from common import paths
 from common.command_line import argument_parser, run_script
 from common.distributed import from_main, is_main, main_first, process_count, process_group, require_same
+from common.experiment_files import named_config
 from common.locks import claim
 from common.logs import keep_run_log
 from common.output_folders import check_folders, only_checks
@@ -79,7 +80,7 @@ def run_training(settings: Settings) -> None:
     plan = Plan(
         schedule, settings.folders, settings.watching, settings.gan, settings.seed, precision, perceptual,
         fixed=checkpoints.fixed_facts(settings, data, schedule.batch_size, precision, perceptual),
-        config=options.recorded_config(settings), environment=environment(device),
+        config=options.recorded_config(settings), environment=environment(device), named_config=named_config(),
     )  # fmt: skip
     require_same("data, weights or settings", plan.fixed)
     log.info(describe_training(plan, gan, len(data.pixels), device))

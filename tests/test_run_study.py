@@ -25,7 +25,7 @@ from studies import steps as pipeline_steps
 from studies.options import STUDY_OPTIONS
 from studies.plan import equal_epochs, plan_parts, steps_per_epoch
 from studies.time_estimate import ClassifierWork, Speeds
-from utils import UserError, load_json, save_json
+from utils import UserError, load_json, save_json, sha256_file
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 STUDY = Path("results/study")
@@ -215,6 +215,7 @@ def test_sections_of_a_file_are_handed_to_every_fraction(study, in_tmp, monkeypa
         assert ("--batch-size" in command) == (script == "train_classifier")
         assert ("--num-channels" in command) == (script == "train_gan")
     assert study("--config", "x.yaml") == []
+    assert load_json(STUDY / "learning_curve.json")["config_sha256"] == sha256_file("x.yaml")
     Path("x.yaml").write_text(f"{text}train_gan: {{num-channels: 3}}\n", encoding="utf-8")
     assert study("--config", "x.yaml") == ["1 gan", "1 images anew", "1 augmented"], "another value, not another file"
     Path("x.yaml").write_text("train_gan: {seed: 1}", encoding="utf-8")

@@ -19,6 +19,7 @@ from arms.file_formats import FinalMetrics, Origin, SkippedImages, SyntheticFold
 from arms.options import differing_options
 from arms.registry import Addition, FitImages, Synthetic, Treatment
 from common import paths
+from common.experiment_files import config_sha256
 from data_loader import LABELLED, OFFICIAL, SYNTHETIC, ImageSet, judge_pictures, load_images
 from dataset.image_ids import name_some
 from dataset.patients import GROUPED_BY_IMAGE, GROUPED_BY_PATIENT, grouping_sentence
@@ -309,7 +310,11 @@ def origin_of_results(
         "skipped_images": data.skipped(),
         "red_flags": red_flags,
     }
-    return origin if weights_sha256 is None else {**origin, "weights_sha256": weights_sha256}
+    if weights_sha256 is not None:
+        origin["weights_sha256"] = weights_sha256
+    if sha256 := config_sha256():
+        origin["config_sha256"] = sha256
+    return origin
 
 
 # --- red flags -------------------------------------------------------------------------------------

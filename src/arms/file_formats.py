@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
+from common.experiment_files import CONFIG_KEY
 from dataset.file_formats import SkippedImages
 from stats.metric_registry import METRICS, value_fields
 
@@ -19,6 +20,7 @@ class Origin(TypedDict):
     """Where the numbers of a file come from."""
 
     config: Annotated[dict[str, Any], "options of the run, name -> value; paths as the user gave them"]
+    config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
     split_sha256: Annotated[str, "SHA-256 of the train/test split"]
     data_sha256: Annotated[str, "SHA-256 of the metadata file"]
     grouped_by: Annotated[str, "what tells the images of one person"]

@@ -222,6 +222,8 @@ def _checkpoint(out: ArmOutput, arm: TrainedArm) -> dict[str, Any]:
         "outliers": space.state() if space else None,
         "largest_aspect": max(max(f.width, f.height) / min(f.width, f.height) for f in train.facts),
     }
+    if "config_sha256" in out.origin:
+        content["config_sha256"] = out.origin["config_sha256"]
     if arm.weights.red_flags:
         content["weights_flags"] = list(arm.weights.red_flags)
     return content

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
+from common.experiment_files import CONFIG_KEY
 from image_metrics.copies import CloserToTraining, NearCopies
 
 
@@ -62,6 +63,7 @@ class SpeedBenchmark(TypedDict):
     """``benchmark.json``: times and memory of this project beside a plain implementation."""
 
     format: Annotated[Literal["benchmark-1"], "name of this format"]
+    config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
     settings: SpeedSettings
     machine: TimedMachine
     peaks: MachinePeaks
@@ -206,6 +208,7 @@ class GeneratorBenchmark(TypedDict):
     """``gan_benchmark.json``: generators beside others, or options of this project beside one another."""
 
     format: Annotated[Literal["gan-benchmark-1"], "name of this format"]
+    config_sha256: NotRequired[Annotated[str, f"of the run that wrote last: {CONFIG_KEY}"]]
     machine: Machine
     data: BenchmarkImages
     images: Annotated[int, "images that each generator makes"]

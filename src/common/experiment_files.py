@@ -30,6 +30,7 @@ FILE_FLAGS = ("--config", "--save-config")
 NO_KEYS = ("--help", "--version", *FILE_FLAGS)
 CONFIG_VARIABLE = "CONFIG_SHA256"  # environment variable: of the file whose options a sequence hands on
 TEXT, LIST, MAPPING = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
+CONFIG_KEY = "SHA-256 of the file of --config; absent without one"  # of config_sha256 in result files
 SAVED = "written by --save-config"  # in the first line of files that may be written over
 
 _sha256: str | None = None  # of the file that this process has read

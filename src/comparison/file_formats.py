@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
+from common.experiment_files import CONFIG_KEY
 from common.file_formats import with_fields
 from comparison.reviewer_file_formats import DecisionCurves, ErrorsOfArm, Robustness, SubgroupsOfPair
 from stats.calibration import AtThreshold, CalibrationScores
@@ -196,6 +197,7 @@ class Comparison(TypedDict):
     """comparison.json: every arm and every pair of arms. Rates and differences are fractions."""
 
     format: Annotated[str, FORMAT]
+    config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
     settings: ComparisonSettings
     test_set: ComparedTestSet
     goal: Goal

@@ -79,6 +79,7 @@ def network_checkpoint(
         "seed": plan.seed,
         "options": plan.gan.as_dict(),
         "config": plan.config,
+        **plan.named_config,
     }
     return cast(NetworkCheckpoint, content)
 

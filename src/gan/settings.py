@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -299,7 +299,8 @@ class Plan:
     """One run as it was decided: settings, fitted to images and machine.
 
     ``fixed``: what must be the same when the run is continued, by flag. ``config``, ``environment``: as in
-    result files. ``perceptual``: "on", "off" or "unavailable".
+    result files. ``perceptual``: "on", "off" or "unavailable". ``named_config``: the experiment file, as in result
+    files.
     """
 
     schedule: Schedule
@@ -312,3 +313,4 @@ class Plan:
     fixed: dict[str, Any]
     config: dict[str, Any]
     environment: dict[str, Any]
+    named_config: dict[str, str] = field(default_factory=dict)

@@ -197,23 +197,31 @@ def commands(
     """
     rows: list[tuple[str, str]] = []
     history = paths.gan_history(metrics_dir)
-    config = load_json(history).get("config") if history.is_file() else None
+    trained = load_json(history) if history.is_file() else {}
+    config = trained.get("config")
     if config and _made_by(manifest, config):
         # train_gan.py takes one of the two, and records the default of --epochs beside --kimg.
         unused = ["resume", *(["epochs"] if config.get("kimg") is not None else [])]
-        rows.append(("Train the generator", command_line("train_gan", config, leave_out=unused)))
+        rows.append((_with_file("Train the generator", trained), command_line("train_gan", config, leave_out=unused)))
     if manifest and manifest.get("created_by") == "generate_synthetic.py":
         options = {
             "model_path": "generator", "output_dir": "output_dir", "label": "class",
             "num_images": "count", "seed": "seed",
         }  # fmt: skip
         recorded = {flag: manifest.get(key) for flag, key in options.items()}
-        rows.append(("Generate the synthetic images", command_line("generate_synthetic", recorded)))
+        what = _with_file("Generate the synthetic images", manifest)
+        rows.append((what, command_line("generate_synthetic", recorded)))
     for name, arm in arms.items():
         own_command = comparison["arms"][name]["command"] if name in comparison["arms"] else None
         rows += _folds_command(arm, own_command)
-        rows += [(f"Train the arm {name}", own_command)] if own_command else []
-    return [*rows, ("Make this report, its numbers and its figures", own)]
+        rows += [(_with_file(f"Train the arm {name}", arm.recorded), own_command)] if own_command else []
+    return [*rows, (_with_file("Make this report, its numbers and its figures", comparison), own)]
+
+
+def _with_file(what: str, result: Mapping[str, Any]) -> str:
+    """Add to a step the experiment file that its ``result`` names, if it names one."""
+    sha256 = result.get("config_sha256")
+    return f"{what} (experiment file with SHA-256 {sha256[:12]})" if sha256 else what
 
 
 def _made_by(manifest: Mapping[str, Any] | None, config: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
+from common.experiment_files import CONFIG_KEY
 from common.file_formats import with_fields
 from comparison.file_formats import Ci95, RunScores, fields_of_pairs, metric_key
 from stats.metric_registry import compared_metrics
@@ -114,6 +115,7 @@ class LearningCurve(TypedDict):
     """
 
     format: str
+    config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
     settings: CurveSettings
     test_set: CurveTestSet
     points: Annotated[list[CurvePoint], "from few to many patients"]

@@ -3,6 +3,7 @@
 # No "from __future__ import annotations": as strings, NotRequired keys would count as required.
 from typing import Annotated, Literal, NotRequired, TypedDict
 
+from common.experiment_files import CONFIG_KEY
 from dataset.file_formats import SkippedImages
 
 
@@ -40,6 +41,7 @@ class Manifest(Origin, OfOneClass):
     count: Annotated[int, "number of images"]
     complete: Annotated[bool, "false until the last image is written"]
     created_by: Annotated[str, "script that wrote it"]
+    config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
     generator_step: NotRequired[Annotated[int, "training step of the generator"]]
     seed: NotRequired[Annotated[int, "seed of the noise"]]
     output_dir: NotRequired[Annotated[str, "--output-dir of the command"]]

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import paths
+from common.experiment_files import config_sha256
 from common.file_formats import format_problems
 from dataset.image_ids import name_some
 from dataset.images import read_side, typical_side
 from synthetic.file_formats import Manifest, Origin
 from synthetic.leak_checks import check_origin, unknown_origin_flag
-from utils import UserError, load_json, public_path, sha256_file
+from utils import UserError, load_json, public_path, save_json, sha256_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -279,6 +280,20 @@ def make_manifest(origin: Mapping[str, Any], count: int, created_by: str, **imag
     from_origin = {key: origin[key] for key in Origin.__annotations__}
     how = {"files": paths.SYNTHETIC_NAME, "count": count, "complete": False, "created_by": created_by}
     return {"format": MANIFEST_FORMAT, **images, **from_origin, **how}
+
+
+def begin_manifest(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Check ``folder`` (``check_folder``), write the manifest of images under way to it, and return that.
+
+    It names the experiment file of the run that began the folder: a run that finds all images there must not
+    change the manifest, whose hash tells arms with the same images.
+    """
+    check_folder(folder, manifest)
+    file = paths.synthetic_manifest(folder)
+    named = load_json(file).get("config_sha256") if file.is_file() else config_sha256()
+    content = {**manifest, "config_sha256": named} if named else dict(manifest)
+    save_json(file, content)
+    return content
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from benchmarks.generators.contender_runs import (
 )
 from benchmarks.generators.contenders import Unit
 from benchmarks.generators.scores import SPACES, Judge, is_trained, nearest_generator, shipped_generator
+from common.experiment_files import named_config
 from common.locks import hold_lock
 from utils import UserError, load_json, public_path, save_json
 
@@ -53,6 +54,7 @@ class GeneratorResults:
             "heldout": judge.heldout_reference(),
             "controls": judge.control_scores(),
             "rows": [],
+            **named_config(),
         }
         with hold_lock(benchmark_paths.lock_beside(self.file)):
             if not self.file.is_file():
@@ -81,7 +83,7 @@ class GeneratorResults:
             if row["status"] != "done" and any(kept["status"] == "done" for kept in same):
                 return False
             others = [kept for kept in self.content["rows"] if place_of(kept) != place_of(row)]
-            save_json(self.file, self.content | {"rows": [*others, row]})
+            save_json(self.file, {**self.content, "rows": [*others, row], **named_config()})
             self.content = self._read()  # as others will read it
         return True
 

@@ -12,6 +12,7 @@ from benchmarks.machine import machine_peaks
 from benchmarks.speed import commands, steps
 from benchmarks.speed.plan import PLAN_OF, PLANS, Bench, not_measured
 from benchmarks.text_table import aligned_columns
+from common.experiment_files import config_sha256
 from utils import UserError, load_json, public_path, save_json
 
 log = logging.getLogger(__name__)
@@ -77,10 +78,13 @@ class SpeedResults:
         waiting = "not chosen yet (--rows), or not reached"
         rows = [self.rows.get(plan.id) or not_measured(plan.id, waiting) for plan in PLANS]
         assert self.peaks is not None
-        return {
+        content: SpeedBenchmark = {
             "format": FORMAT, "settings": self.settings, "machine": self.machine, "peaks": self.peaks,
             "rows": rows,
         }  # fmt: skip
+        if sha256 := config_sha256():
+            content["config_sha256"] = sha256
+        return content
 
     def measure(self, bench: Bench, chosen: Collection[str], keep: bool) -> None:
         """Measure the rows ``chosen``; with ``keep`` only those that no earlier run measured."""
