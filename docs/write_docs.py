@@ -46,7 +46,7 @@ def help_pages() -> dict[str, str]:
 # Module of src/ -> the typed files in it, in the order of a run.
 FORMATS = {
     "dataset.file_formats": ("DownloadMarker", "PhantomMarker", "Provenance", "SplitsFile"),
-    "arms.file_formats": ("FinalMetrics", "CVSummary", "TrainingHistory"),
+    "arms.file_formats": ("FinalMetrics", "CVSummary", "TrainingHistory", "ExternalTest"),
     "gan.file_formats": ("GanTrainingHistory", "StatsLine", "NetworkCheckpoint", "TrainingState"),
     "synthetic.file_formats": ("Manifest",),
     "comparison.file_formats": ("Comparison",),

@@ -19,13 +19,16 @@ from common.experiment_files import config_sha256
 from common.locks import claim
 from common.logs import keep_run_log
 from common.output_folders import check_folders
-from comparison.options import ANALYSIS_OPTIONS
+from comparison.options import ANALYSIS_OPTIONS, EXTERNAL, INTERNAL
 from dataset.options import cache_folder
 from utils import load_json, save_text
 
 if TYPE_CHECKING:
     from arms.result_files import Arm
+    from comparison.external import ExternalResults
+    from comparison.file_formats import Comparison
     from comparison.shortcuts import Sources
+    from report.sections import Findings
 
 log = logging.getLogger(__name__)
 
@@ -58,24 +61,62 @@ def shortcut_sources(args: argparse.Namespace) -> Sources:
 def main(argv: list[str] | None = None) -> None:
     """Compare the arms, then the images; write the numbers, the figures and the reports."""
     args = build_parser().parse_args(argv)
-    check_folders({"--analysis-dir": args.analysis_dir})
+    folder = analysis_folder(args)
+    check_folders({"--analysis-dir": folder})
     from arms.result_files import find_arms, select_arms
+    from comparison.external import read_external
 
-    found = arms = find_arms(args.metrics_dir)
+    external = None
+    if args.test_set != INTERNAL:
+        external = read_external(args.metrics_dir, args.test_set.removeprefix(EXTERNAL), args.model_dir)
+    found = arms = external.arms if external else find_arms(args.metrics_dir)
     if args.arms:
         arms = select_arms(found, [name.strip() for name in args.arms.split(",") if name.strip()])
     # After the arms: a wrong folder is told at once.
-    with claim([args.analysis_dir], "analysis", "analyze_results.py"):
-        write_analysis(args, found, arms)
+    with claim([folder], "analysis", "analyze_results.py"):
+        write_analysis(args, found, arms, external)
 
 
-def write_analysis(args: argparse.Namespace, found: dict[str, Arm], arms: dict[str, Arm]) -> None:
-    """Compare the chosen ``arms``, of all that were ``found``, then the images; write numbers, figures, reports."""
+def analysis_folder(args: argparse.Namespace) -> Path:
+    """Return the folder of the report: an external test has its own."""
+    if args.test_set == INTERNAL or args.analysis_dir != paths.ANALYSIS_DIR:
+        return Path(args.analysis_dir)
+    return paths.external_analysis(paths.external_folder(args.metrics_dir, args.test_set.removeprefix(EXTERNAL)))
+
+
+def compare(
+    args: argparse.Namespace, found: dict[str, Arm], arms: dict[str, Arm], external: ExternalResults | None
+) -> Comparison:
+    """Compare the chosen ``arms``: the content of comparison.json."""
     from comparison.arms import compare_arms
+    from comparison.external import add_external, describe_shift
     from comparison.reviewer_numbers import add_reviewer_numbers
     from comparison.shortcuts import find_shortcuts, shortcut_flags
-    from report.image_steps import ImageOptions, look_at_images
-    from report.page import compose_page
+
+    left_out = {name: arm for name, arm in found.items() if name not in arms}
+    content = compare_arms(
+        arms, margin=args.margin / 100, prevalence=args.prevalence, seed=args.seed, left_out=left_out
+    )
+    if sha256 := config_sha256():
+        content["config_sha256"] = sha256
+    if external:
+        add_external(content, describe_shift(external, arms, args.seed))
+    else:
+        tests = find_shortcuts(arms, shortcut_sources(args))
+        content["shortcut_tests"], content["flags"] = tests, [*shortcut_flags(tests), *content["flags"]]
+    add_reviewer_numbers(arms, content)
+    return content
+
+
+def write_analysis(
+    args: argparse.Namespace, found: dict[str, Arm], arms: dict[str, Arm], external: ExternalResults | None
+) -> None:
+    """Compare the chosen ``arms``, of all that were ``found``, then the images; write numbers, figures, reports.
+
+    ``external``: the test that the arms were found in; None for that of their training.
+    """
+    from comparison.external import find_reports
+    from report.image_steps import ImageOptions, ImageResults, look_at_images
     from report.reviewer_files import add_cards, write_flow
     from report.reviewer_steps import draw_reviewer_figures
     from report.sections import Findings
@@ -88,38 +129,32 @@ def write_analysis(args: argparse.Namespace, found: dict[str, Arm], arms: dict[s
         remove_reports,
         remove_stale,
     )
-    from report.text import compose_text
 
-    keep_run_log(args.analysis_dir)
-    outcome = Outcome(Path(args.analysis_dir))
+    keep_run_log(args.metrics_dir if external else args.analysis_dir)
+    outcome = Outcome(analysis_folder(args))
     file = paths.comparison(outcome.folder)
     left_out = {name: arm for name, arm in found.items() if name not in arms}
-    content = compare_arms(
-        arms, margin=args.margin / 100, prevalence=args.prevalence, seed=args.seed, left_out=left_out
-    )
-    if sha256 := config_sha256():
-        content["config_sha256"] = sha256
-    tests = find_shortcuts(arms, shortcut_sources(args))
-    content["shortcut_tests"], content["flags"] = tests, [*shortcut_flags(tests), *content["flags"]]
-    add_reviewer_numbers(arms, content)
+    content = compare(args, found, arms, external)
     remove_reports(outcome.folder)
     outcome.numbers(file, content, "every arm and every pair in numbers, as fractions")
     comparison = load_json(file)  # what is written below holds for the file, not for what was in memory
     note_missing(arms, left_out, args.metrics_dir, outcome)
     draw_comparison(arms, comparison, outcome)
-    draw_training(arms, outcome)
     draw_reviewer_figures(comparison, outcome)
-    named = {field.name: getattr(args, field.name) for field in fields(ImageOptions)}
-    options = ImageOptions(**named | {"cache_dir": cache_folder(args.no_cache, args.cache_dir)})
-    compared = look_at_images(options, arms, outcome)
-    flow = write_flow(arms, compared.data, outcome)
+    compared, flow = ImageResults(), None
+    if not external:  # folds, curves, synthetic images and patient flow are those of the training
+        draw_training(arms, outcome)
+        named = {field.name: getattr(args, field.name) for field in fields(ImageOptions)}
+        options = ImageOptions(**named | {"cache_dir": cache_folder(args.no_cache, args.cache_dir)})
+        compared = look_at_images(options, arms, outcome)
+        flow = write_flow(arms, compared.data, outcome)
     remove_stale(outcome)
     sources = {row["thresholds"]["source"] for row in comparison["arms"].values()}
     used = {name: arm for name, arm in found.items() if name in arms or name in sources}
     own_command = changed_options_command(vars(args))
     findings = Findings(
         comparison=comparison,
-        cross_validated={name: arm.cv for name, arm in arms.items() if arm.cv},
+        cross_validated={name: arm.cv for name, arm in arms.items() if arm.cv and not external},
         quality=compared.quality,
         comparability=compared.comparability,
         flags=[*comparison["flags"], *outcome.warnings],
@@ -129,11 +164,22 @@ def write_analysis(args: argparse.Namespace, found: dict[str, Arm], arms: dict[s
         files=outcome.files,
         no_real_images=args.no_real_images,
         flow=flow,
+        external_reports=[] if external else find_reports(args.metrics_dir),
+        folder=outcome.folder,
     )
-    findings = add_cards(findings, arms, compared, args.metrics_dir, outcome.folder)
-    text, page = compose_text(findings), paths.report_page(outcome.folder)
-    save_text(paths.comparison_report(outcome.folder), text)
-    save_text(page, compose_page(findings, outcome.folder))
+    if flow:
+        findings = add_cards(findings, arms, compared, args.metrics_dir, outcome.folder)
+    write_reports(findings)
+
+
+def write_reports(findings: Findings) -> None:
+    """Write the report as text and as a page."""
+    from report.page import compose_page
+    from report.text import compose_text
+
+    text, page = compose_text(findings), paths.report_page(findings.folder)
+    save_text(paths.comparison_report(findings.folder), text)
+    save_text(page, compose_page(findings, findings.folder))
     log.info(f"\n{text}\nthe same report with its figures, for a browser: {page}")
 
 

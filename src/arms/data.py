@@ -388,7 +388,7 @@ def _describe_synthetic(data: ArmData) -> SyntheticImages | None:
 
 
 def _describe_folder(images: SyntheticSet) -> SyntheticFolder:
-    return {
+    found: SyntheticFolder = {
         "dir": public_path(images.records["path"].iloc[0].parent),
         "n_available": len(images.records),
         "label": images.label,
@@ -397,3 +397,6 @@ def _describe_folder(images: SyntheticSet) -> SyntheticFolder:
         "generator_sha256": images.manifest.get("generator_sha256"),
         "manifest_sha256": images.manifest_sha256,
     }
+    if elsewhere := images.manifest.get("trained_elsewhere"):
+        found["trained_elsewhere"] = elsewhere
+    return found

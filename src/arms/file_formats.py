@@ -78,6 +78,7 @@ SyntheticFolder = TypedDict(
         "verified": Annotated[bool, "the origin is known and does not touch the test set"],
         "generator_sha256": Annotated[str | None, "SHA-256 of the generator"],
         "manifest_sha256": Annotated[str | None, "SHA-256 of the manifest"],
+        "trained_elsewhere": NotRequired[Annotated[str, "other data that the generator learned from, if any"]],
     },
 )
 SyntheticFolder.__doc__ = "One folder of synthetic images."
@@ -233,6 +234,69 @@ class TrainingHistory(Origin):
     folds: list[FoldCurves]
     final: Annotated[FinalCurves, "the first training run"]
     repeats: NotRequired[Annotated[list[FinalCurves], "all training runs; absent in the file of one run"]]
+
+
+# --- external/<name>/external_test.json ------------------------------------------------------------
+class DroppedImages(TypedDict):
+    """Labelled images of an external data set that --drop-overlap left out; each is counted once."""
+
+    by_image_id: Annotated[int, "their ids are ids of training images"]
+    by_patient: Annotated[int, "their patients were trained on"]
+    by_picture: Annotated[int, "they show the pictures of training images, or such a patient"]
+    by_unknown_patient: Annotated[int, "of the same family of data sets, and nobody knows their patients"]
+    image_ids: Annotated[list[str], "their ids"]
+
+
+class DataMeaning(TypedDict):
+    """What is known of a data set."""
+
+    families: Annotated[list[str], "known data sets whose images it may hold; [] if nothing says so"]
+    positive: Annotated[str | None, "what a positive label means; null if nothing says so"]
+
+
+class ExternalArm(TypedDict):
+    """One arm in an external test."""
+
+    models: Annotated[dict[str, str], "file of each final model -> SHA-256 of its weights"]
+    predictions: Annotated[dict[str, str], "file of predictions -> SHA-256"]
+    metrics_sha256: Annotated[str | None, "SHA-256 of the arm's final_metrics.json; null without one"]
+
+
+class ExternalReferences(TypedDict):
+    """Predictors that ignore the lungs, fitted on the training images."""
+
+    metadata_auroc: Annotated[float, "AUROC of view, sex and age"]
+    thumbnail_auroc: Annotated[float, "AUROC of 16 x 16 thumbnails"]
+
+
+class ExternalTest(TypedDict):
+    """``external/<name>/external_test.json``: what the final models predicted that nothing was trained on.
+
+    The predictions beside it have the format of the test predictions.
+    """
+
+    format: Annotated[str, "external-test-1"]
+    name: Annotated[str, "--name"]
+    config: Annotated[dict[str, Any], "options of the run, name -> value; paths as the user gave them"]
+    split_sha256: Annotated[str, "SHA-256 of the split that the models were trained on"]
+    data_sha256: Annotated[str, "SHA-256 of the external metadata file"]
+    n_images: Annotated[int, "images that were predicted"]
+    n_patients: Annotated[int, "their patients; an image of an unknown patient counts as one"]
+    n_positive: Annotated[int, "positives among them"]
+    grouped_by: Annotated[str, "what tells the images of one person"]
+    unmapped_images: Annotated[int, "images whose patient is unknown"]
+    skipped_images: SkippedImages
+    dropped: DroppedImages
+    shared_with_test: Annotated[int, "images that are in the internal test, or show its patients or pictures"]
+    data: Annotated[DataMeaning, "the external data set"]
+    training_data: Annotated[DataMeaning, "the data that the models were trained on"]
+    positive_differs: Annotated[bool | None, "a positive label means something else; null if nobody knows"]
+    patients_compared: Annotated[bool, "patient ids of both mean the same people, so they could be compared"]
+    pictures_compared: Annotated[bool, "the images were compared with the training images, picture by picture"]
+    references: Annotated[ExternalReferences | None, "null without the training images"]
+    arms: Annotated[dict[str, ExternalArm], "by prefix"]
+    environment: Annotated[dict[str, Any], "versions, device, threads"]
+    red_flags: Annotated[list[str], "sentences that every reader of the results must see"]
 
 
 # --- <prefix>test_predictions.csv, cv_predictions.csv, unlabelled_predictions.csv ------------------

@@ -24,6 +24,7 @@ METRICS_DIR = "./results/metrics"
 FIGURES_DIR = "./results/figures"
 ANALYSIS_DIR = "./results/analysis"
 JUDGEMENT_DIR = "./results/judgement"
+EXTERNAL_DATA_DIR = "./data/external"
 STUDY_DIR = "./results/study"
 PREDICTIONS = "./predictions.csv"
 DEMO_DIR = "./demo"
@@ -215,6 +216,17 @@ def judgement_page(folder: str | Path, shows_patients: bool) -> Path:
 ssim_analysis = in_folder("ssim_analysis.json")
 fid_score = in_folder("fid_score.json")
 real_vs_synthetic_figure = in_folder("real_vs_synthetic_comparison.png")
+
+
+# --- external tests --------------------------------------------------------------------------------
+def external_folder(metrics_dir: str | Path, name: str | None = None) -> Path:
+    """Return the folder of the external test ``name``, or of all of them, beside the training metrics."""
+    folder = Path(metrics_dir).parent / "external"
+    return folder if name is None else folder / name
+
+
+external_test = in_folder("external_test.json")
+external_analysis = in_folder("analysis")  # the report of an external test
 
 
 # --- pipeline --------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def compare_arms(
     scored = {name: arm for name, arm in arms.items() if arm.predictions is not None}
     if not scored:
         raise UserError(f"no arm has predictions of the test images; `{TRAIN_COMMAND}` writes them")
-    resampled = {name: _resample(arm, n_resamples, seed) for name, arm in scored.items()}
+    resampled = {name: resample_arm(arm, n_resamples, seed) for name, arm in scored.items()}
     baseline = arms.get(BASELINE) or left_out.get(BASELINE)
     rows = {name: _arm_result(arm, baseline, resampled[name], prevalence, seed) for name, arm in scored.items()}
     pairs, not_compared = _pair_results(arms, resampled, margin, seed)
@@ -124,7 +124,7 @@ def _references(arms: dict[str, Arm], first: ArmResult) -> ReferenceScores:
     }
 
 
-def _resample(arm: Arm, n_resamples: int, seed: int) -> dict[str, ResampledScore]:
+def resample_arm(arm: Arm, n_resamples: int, seed: int) -> dict[str, ResampledScore]:
     """Score an arm by every metric with a weighted form on draws of patients, the same for all arms."""
     table, runs = _predictions(arm), probabilities_of_runs(arm)
     draws, labels = PatientDraws(list(table["patient"]), n_resamples, seed), table["label"].to_numpy()

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
-from common.experiment_files import CONFIG_KEY
-from common.file_formats import with_fields
+bafrom common.file_formats import with_fields
 from comparison.reviewer_file_formats import DecisionCurves, ErrorsOfArm, Robustness, SubgroupsOfPair
 from stats.calibration import AtThreshold, CalibrationScores
+from stats.calibration_line import CalibrationLine
 from stats.metric_registry import METRICS, Metric, compared_metrics, value_fields
 from stats.metrics import ReliabilityBin
 from stats.paired_tests import FoldTest
@@ -193,6 +193,37 @@ class ReferenceScores(TypedDict):
     thumbnail_auroc: Annotated[float | None, "logistic regression on 16 x 16 thumbnails"]
 
 
+# --- an external test ------------------------------------------------------------------------------
+class SideOfShift(TypedDict):
+    """One arm on one of the two tests, by the same computations."""
+
+    n_images: int
+    n_patients: int
+    accuracy: Annotated[float, "share of images called correctly at a probability of 0.5, 0 to 1"]
+    accuracy_ci95: Annotated[Ci95 | None, "95 % interval, by patient and training run"]
+    auroc: Annotated[float, "area under the ROC curve, 0 to 1"]
+    auroc_ci95: Annotated[Ci95 | None, "95 % interval, by patient and training run"]
+    ece: Annotated[float, "expected calibration error over ten bins, 0 to 1"]
+    line: CalibrationLine
+    thresholds: Annotated[
+        dict[str, AtThreshold | None], "youden and sensitivity_90, chosen on the training's out-of-fold predictions"
+    ]
+
+
+class ShiftOfArm(TypedDict):
+    """An arm on the internal and on the external test."""
+
+    internal: Annotated[SideOfShift | None, "null without predictions of the internal test"]
+    external: SideOfShift
+
+
+class ExternalComparison(TypedDict):
+    """What comparison.json says of an external test beside the comparison itself."""
+
+    test: ExternalTest
+    arms: Annotated[dict[str, ShiftOfArm], "by name"]
+
+
 class Comparison(TypedDict):
     """comparison.json: every arm and every pair of arms. Rates and differences are fractions."""
 
@@ -212,6 +243,7 @@ class Comparison(TypedDict):
     subgroup_differences: NotRequired[Annotated[list[SubgroupsOfPair], "of each pair"]]
     worst_errors: NotRequired[Annotated[dict[str, ErrorsOfArm], "by arm"]]
     robustness: NotRequired[Annotated[Robustness | None, "null without --robustness, or without models"]]
+    external: NotRequired[ExternalComparison]
 
 
 # --- keys of the metrics ---------------------------------------------------------------------------

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+import argparse
+import re
+
 from common import paths
 from common.command_line import number
 from common.options import Option
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
 
 DEFAULT_MARGIN = 1.0  # percentage points
+INTERNAL, EXTERNAL = "internal", "external:"  # values of --test-set; the latter with the name of the test
+
+
+def external_name(text: str) -> str:
+    """Read an argparse value: the name of an external test, which names its folder."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name of letters, digits, - and _")
+    return text
+
+
+def read_test_set(text: str) -> str:
+    """Read an argparse value: "internal" or "external:NAME"."""
+    if text != INTERNAL:
+        if not text.startswith(EXTERNAL):
+            raise argparse.ArgumentTypeError(f"must be {INTERNAL} or {EXTERNAL}NAME, got {text!r}")
+        external_name(text.removeprefix(EXTERNAL))
+    return text
+
 
 ANALYSIS_OPTIONS = (
     Option("--metrics-dir", "folder of the training metrics", default=paths.METRICS_DIR, metavar="PATH"),
     Option("--analysis-dir", "folder for reports and figures", default=paths.ANALYSIS_DIR, metavar="PATH"),
+    Option(
+        "--test-set",
+        "the test images of the training, or those of an external test (external:NAME) that evaluate_external.py made "
+        "beside --metrics-dir; the report of that goes to its own folder, unless --analysis-dir names another",
+        type=read_test_set, default=INTERNAL, metavar="{internal,external:NAME}",
+    ),
     Option(
         "--arms",
         "arms to compare, separated by commas: file prefixes without the last _ (default: all found)",

@@ -295,6 +295,22 @@ def overlap_reason(text: str) -> str | None:
     return None
 
 
+def families_of(text: str) -> frozenset[str]:
+    """Return the known data sets whose images data named ``text`` may hold, its own rows among them; {} if unknown.
+
+    Two sets of data may share images or patients if their families have a row in common. Photographs have none.
+    """
+    by_name = {row.name: row for row in DATA_SETS}
+    found: dict[str, None] = {}
+    waiting = [row.name for row in find_data_sets(text).rows if not row.photographs]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = None
+            waiting += by_name[name].contains
+    return frozenset(found)
+
+
 def _path_to_ours(row: KnownDataSet) -> tuple[KnownDataSet, ...]:
     """Return the shortest chain of rows from ``row``, each in the one before, to one of ``OURS``; () for none."""
     by_name = {each.name: each for each in DATA_SETS}

@@ -93,7 +93,7 @@ def load_dataset(
     require_mapped(grouping, list(images["image_id"]), map_file, file)
     images = _with_files(images.assign(patient=grouping.patients), paths.training_images(data_dir))
     if images["label"].nunique() < 2:
-        raise UserError(f"{file} has images of one class only; training needs both, so add the other")
+        raise UserError(f"{file} has images of one class only; both are needed, so add the other")
     return Dataset(
         data_dir=data_dir,
         images=images,

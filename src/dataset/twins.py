@@ -110,7 +110,7 @@ def _search(files: Sequence[Path], workers: int) -> list[list[int]]:
     from dataset.near_copies import find_copies
 
     found = find_copies(np.stack([decoded[row] for row in rows]), desc="searching for twins")
-    pairs = _confirm(files, rows[found.rows], found.mirrored, workers)
+    pairs = confirm_pairs(files, rows[found.rows], found.mirrored, workers)
     if (seconds := time.monotonic() - started) > WORTH_SAYING:
         log.info(f"{len(rows):,} images searched for twins in {duration_in_words(seconds)}")
     return pairs
@@ -129,8 +129,11 @@ def _decode(files: Sequence[Path], side: int, workers: int, desc: str) -> list[n
         return list(progress_bar(pool.map(read, files), total=len(files), desc=desc, unit="img", disable=not files))
 
 
-def _confirm(files: Sequence[Path], pairs: np.ndarray, mirrored: np.ndarray, workers: int) -> list[list[int]]:
-    """Return those of ``pairs`` [P, 2] whose files, decoded anew, show one picture."""
+def confirm_pairs(files: Sequence[Path], pairs: np.ndarray, mirrored: np.ndarray, workers: int) -> list[list[int]]:
+    """Return those of ``pairs``, rows of ``files`` int [P, 2], whose files, decoded anew, show one picture.
+
+    ``mirrored`` bool [P]: whether the first one must be mirrored for that.
+    """
     import numpy as np
 
     from dataset.registration import show_same_picture

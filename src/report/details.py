@@ -46,10 +46,10 @@ def thresholds(content: Comparison) -> list[Block]:
         ]
         if rows:
             blocks.append(Table(("arm", "threshold", *(f"{key}, %" for key in RATES)), rows, title))
-    return [*blocks, *_notes({name: item["note"] for name, item in arms.items()})]
+    return [*blocks, *note_lines({name: item["note"] for name, item in arms.items()})]
 
 
-def _notes(notes: Mapping[str, str]) -> list[str]:
+def note_lines(notes: Mapping[str, str]) -> list[str]:
     """Each arm's note, arms with the same note together."""
     names: dict[str, list[str]] = {}
     for name, note in notes.items():
@@ -103,7 +103,7 @@ def calibration(content: Comparison) -> list[Block]:
         "A cell holds the value before → after the logits are divided by the temperature; 0 is perfect. The "
         "temperature is fitted on the same out-of-fold predictions as the thresholds; without them there is "
         "none. A temperature keeps the order of the images, so AUROC and the results at 0.5 do not change.",
-        *_notes(notes),
+        *note_lines(notes),
     ]
 
 

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from common import paths
+from report.external import external_of
 from report.sections import Findings, Picture, sections
 
 TITLE = "Does the synthetic data help?"
@@ -25,12 +26,17 @@ def compose_page(findings: Findings, folder: str | Path) -> str:
     parts = sections(findings)
     first = [part.key for part in parts if part.key in ("verdict", "warnings")]
     return load_template(paths.REPORT_TEMPLATE).render(
-        title=TITLE,
+        title=_title(findings),
         sections=parts,
         contents_after=first[-1],
         pictures_first=PICTURES_FIRST,
         pictures=[_embedded(Path(folder) / picture.file, picture) for picture in findings.pictures],
     )
+
+
+def _title(findings: Findings) -> str:
+    external = external_of(findings.comparison)
+    return f"{TITLE.removesuffix('?')} on {external['test']['name']}?" if external else TITLE
 
 
 def load_template(name: str) -> Template:

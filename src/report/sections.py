@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from comparison.external import ExternalReport
 from comparison.file_formats import ArmResult, Comparison, PairResult, metric_entry
 from dataset.patients import grouping_sentence
 from report import details, reviewer_details
@@ -32,6 +34,7 @@ from report.blocks import (
     scale_of,
     with_interval,
 )
+from report.external import external_of, links, shift, test_images, thresholds
 from report.file_formats import PatientFlow
 from report.patient_flow import flow_table
 from report.verdict import seeds_words, smallest_differences, verdict_lines
@@ -57,7 +60,7 @@ class Findings:
     ``comparability``: what the Fréchet distance may be compared with; ``cross_validated``: arm ->
     cv_summary.json; ``missing``: (what is not there, how to get it); ``commands``: (what it does, command
     line); ``files``: (name, what it holds); ``flow``: content of patient_flow.json; ``cards``: files for authors
-    and reviewers (name, what it holds).
+    and reviewers (name, what it holds); ``external_reports``: of external tests, linked to from ``folder``.
     """
 
     comparison: Comparison
@@ -72,6 +75,8 @@ class Findings:
     no_real_images: bool = False
     flow: PatientFlow | None = None
     cards: Sequence[tuple[str, str]] = ()
+    external_reports: Sequence[ExternalReport] = ()
+    folder: Path = Path()
 
 
 # Sections that the page folds -> the words that open them.
@@ -83,17 +88,30 @@ def sections(findings: Findings) -> list[Section]:
     """Write the report, always in this order; sections without content are left out."""
     content = findings.comparison
     images = details.images(findings.quality, findings.comparability)
+    if external := external_of(content):
+        own = [
+            ("test-set", f"The images of {external['test']['name']}", test_images(content, external)),
+            ("shift", f"Internal test and {external['test']['name']}", shift(external)),
+        ]
+        at_thresholds = thresholds(content, external)
+    else:
+        own = [("test-set", "Test set and references", _test_set(content))]
+        at_thresholds = details.thresholds(content)
     parts = [
         ("verdict", "Verdict", verdict_lines(content)),
         ("warnings", "Warnings: read these before any number", _warnings(findings.flags)),
-        ("test-set", "Test set and references", _test_set(content)),
+        *own,
+        ("external", "External tests", links(findings.external_reports, findings.folder)),
         ("arms", "Each arm on the test images", _arms(content)),
         ("differences", "Differences between arms", _differences(content)),
         ("shortcut", "Shortcut test: does blur pass for the label?", details.shortcut(content)),
-        ("thresholds", "Thresholds", details.thresholds(content)),
+        ("thresholds", "Thresholds carried over" if external else "Thresholds", at_thresholds),
         ("calibration", "Calibration", details.calibration(content)),
         ("subgroups", "Subgroups", details.subgroups(content)),
-        ("training", "Training and cross-validation", details.training(content, findings.cross_validated)),
+        (
+            "training", "Training" if external else "Training and cross-validation",
+            details.training(content, findings.cross_validated),
+        ),
         ("images", "Synthetic images beside real ones", images),
         ("heat-maps", "Heat maps", _heat_maps(findings.pictures)),
         ("reviewers", "For authors and reviewers", _reviewers(findings)),
@@ -101,7 +119,7 @@ def sections(findings: Findings) -> list[Section]:
         ("commands", "Commands that made these results", _commands(findings.commands)),
         ("files", "Files beside this report", _files(findings)),
         ("missing", "What is missing", _missing(findings.missing)),
-    ]
+    ]  # fmt: skip
     shown = {picture.section for picture in findings.pictures}
     return [
         Section(key, heading, blocks, FOLDED.get(key, ""))
@@ -137,14 +155,15 @@ def _test_set(content: Comparison) -> list[Block]:
 
 def _arms(content: Comparison) -> list[Block]:
     arms, goal = content["arms"], content["goal"]
+    of_training = external_of(content) is None  # the goal was set for its test
     first, more = metrics_shown(Shown.ARMS), metrics_shown(Shown.DETAILS)
     main = Table(
-        ("arm", *map(column_of, first), f"goal {percent(goal['accuracy'], 0)}"),
+        ("arm", *map(column_of, first), *([f"goal {percent(goal['accuracy'], 0)}"] if of_training else [])),
         [
             (
                 name,
                 *(_cell(row, metric) for metric in first),
-                "met" if goal["arms"][name]["met"] else "not met",
+                *(["met" if goal["arms"][name]["met"] else "not met"] if of_training else []),
             )
             for name, row in arms.items()
         ],

@@ -215,6 +215,9 @@ def commands(
         own_command = comparison["arms"][name]["command"] if name in comparison["arms"] else None
         rows += _folds_command(arm, own_command)
         rows += [(_with_file(f"Train the arm {name}", arm.recorded), own_command)] if own_command else []
+    if external := comparison.get("external"):
+        test = external["test"]
+        rows.append((f"Predict the images of {test['name']}", command_line("evaluate_external", test["config"])))
     return [*rows, (_with_file("Make this report, its numbers and its figures", comparison), own)]
 
 

@@ -10,18 +10,24 @@ from arms.result_files import training_command_of
 from comparison.file_formats import ArmResult, Comparison, PairResult, metric_entry, metric_key
 from comparison.warnings import adjusted_for
 from report.blocks import Block, amount, change, count, percent
+from report.external import external_of, scores_of_both, tested_on
 from stats.metric_registry import compared_metrics
 from stats.paired_tests import BETTER, NO_EVIDENCE, WORSE, points
 
 
 def verdict_lines(content: Comparison) -> list[Block]:
     """Write the section: a sentence per headline, what the test set can show, the goal."""
-    pairs = headline_pairs(content)
-    reason = _why_no_answer(content)
-    lines: list[Block] = [*([reason] if reason else []), *(verdict_sentence(pair) for pair in pairs)]
+    pairs, external = headline_pairs(content), external_of(content)
+    reason, where = _why_no_answer(content), tested_on(content)
+    sentences = [verdict_sentence(pair, where) for pair in pairs]
+    if where and not sentences:
+        sentences = [f"The models were tested on {where}."]
+    reasons = [reason] if reason else []
+    lines: list[Block] = [*sentences, *reasons] if where else [*reasons, *sentences]
     if pairs:
         lines.append(_resolution(content, pairs[0]))
-    return [*lines, _goal_sentence(content)]
+    # The goal was set for the internal test.
+    return [*lines, *scores_of_both(external)] if external else [*lines, _goal_sentence(content)]
 
 
 def headline_pairs(content: Comparison) -> Sequence[PairResult]:
@@ -54,9 +60,9 @@ def _turned(pair: PairResult) -> PairResult:
     return cast(PairResult, turned)
 
 
-def verdict_sentence(pair: PairResult) -> str:
-    """Write the verdicts of a pair, each with its difference."""
-    n = f"{count(pair['n_images'], 'test image')} of {count(pair['n_patients'], 'patient')}"
+def verdict_sentence(pair: PairResult, where: str | None = None) -> str:
+    """Write the verdicts of a pair, each with its difference; ``where``: on which images, None for the test images."""
+    n = where or f"{count(pair['n_images'], 'test image')} of {count(pair['n_patients'], 'patient')}"
     verdicts, said = [], ""
     for metric in compared_metrics():
         verdict, *numbers = (metric_entry(pair, metric, what) for what in ("verdict", "difference", "ci95"))

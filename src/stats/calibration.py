@@ -66,7 +66,7 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
     A T above 1 means that the probabilities were too bold. Searched between 0.05 and 20.
     """
-    labels, logits = np.asarray(labels, dtype=float), _logits(probabilities)
+    labels, logits = np.asarray(labels, dtype=float), probability_logits(probabilities)
 
     def loss(log_t: float) -> float:
         scaled = logits / math.exp(log_t)
@@ -83,7 +83,7 @@ def fit_temperatures(labels: np.ndarray, probabilities: np.ndarray, weights: np.
     """
     low_end, high_end = (math.log(value) for value in TEMPERATURES)
     logs = np.linspace(low_end, high_end, STEPS)
-    scaled = _logits(probabilities) / np.exp(logs)[:, None]  # [STEPS, N]
+    scaled = probability_logits(probabilities) / np.exp(logs)[:, None]  # [STEPS, N]
     losses = weights @ (np.logaddexp(0.0, scaled) - np.asarray(labels, dtype=float) * scaled).T  # [R, STEPS]
     best, rows = losses.argmin(axis=1).clip(1, STEPS - 2), np.arange(len(losses))
     low, middle, high = (losses[rows, best + step] for step in (-1, 0, 1))
@@ -98,7 +98,7 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
 
     Their order stays, and so do AUROC and the results at 0.5.
     """
-    return expit(_logits(probabilities) / temperature)
+    return expit(probability_logits(probabilities) / temperature)
 
 
 def calibration_scores(labels: np.ndarray, probabilities: np.ndarray) -> CalibrationScores:
@@ -111,7 +111,8 @@ def calibration_scores(labels: np.ndarray, probabilities: np.ndarray) -> Calibra
     }
 
 
-def _logits(probabilities: np.ndarray) -> np.ndarray:
+def probability_logits(probabilities: np.ndarray) -> np.ndarray:
+    """Return the logits of probabilities [N]; those of 0 and 1 are finite, too."""
     return logit(np.clip(np.asarray(probabilities, dtype=float), SMALLEST, 1 - SMALLEST))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dataset.known_datasets import DATA_SETS, NIH, OURS, RSNA, find_data_sets, overlap_reason
+from dataset.known_datasets import DATA_SETS, NIH, OURS, RSNA, families_of, find_data_sets, overlap_reason
 from synthetic.leak_checks import refuse_overlapping
 from utils import UserError
 
@@ -82,3 +82,18 @@ def test_a_refusal_says_which_row_says_so_and_what_to_do():
 )  # fmt: skip
 def test_names_beside_known_ones_are_noticed(text, unknown):
     assert find_data_sets(text).unknown is unknown
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "related"),
+    [
+        ("RSNA", "NIH", True),
+        ("Kermany folders", "COVIDx", True),
+        ("PneumoniaMNIST", "chest_xray_pneumonia", True),
+        ("RSNA", "CheXpert", False),
+        ("ImageNet", "ImageNet", False),  # photographs show no patients
+        ("hospital_b", "hospital_b", False),
+    ],
+)
+def test_families_meet_where_images_can_be_the_same(one, other, related):
+    assert bool(families_of(one) & families_of(other)) is related

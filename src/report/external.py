@@ -1,0 +1,170 @@
+"""What the report of an external test says: whose images, what shifted, thresholds carried over; links to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from comparison.external import ExternalReport
+from comparison.file_formats import Comparison, ExternalComparison, SideOfShift
+from report.blocks import Block, Facts, Links, Table, count, decimal, interval, percent, signed, with_interval
+from report.details import note_lines
+from stats.calibration import AtThreshold
+
+RULES = {
+    "youden": "Threshold of the highest sensitivity + specificity on the training's out-of-fold predictions (Youden)",
+    "sensitivity_90": "Threshold of a sensitivity of at least 0.90 on the training's out-of-fold predictions",
+}
+
+
+def external_of(content: Comparison) -> ExternalComparison | None:
+    """Return the external test that ``content`` is about; None if it is about the internal one."""
+    return content.get("external")
+
+
+def tested_on(content: Comparison) -> str | None:
+    """Write what the first sentence says of an external test; None for the internal one.
+
+    "hospital_b (412 images of 300 patients), on which nothing was trained".
+    """
+    if (external := external_of(content)) is None:
+        return None
+    test = external["test"]
+    words = f"{test['name']} ({count(test['n_images'], 'image')} of {count(test['n_patients'], 'patient')})"
+    words += ", on which nothing was trained"
+    if test["positive_differs"]:
+        here, there = test["data"]["positive"], test["training_data"]["positive"]
+        words += f", and where “positive” means something else: {here} (in training: {there})"
+    return words
+
+
+def test_images(content: Comparison, external: ExternalComparison) -> list[Block]:
+    """Write whose images were tested on, and how they were compared with the training data."""
+    test = external["test"]
+    dropped = test["dropped"]
+    seen = {
+        "by their ids": dropped["by_image_id"], "by their patients": dropped["by_patient"],
+        "by their pictures": dropped["by_picture"],
+        "because nobody knows their patients": dropped["by_unknown_patient"],
+    }  # fmt: skip
+    left_out = [f"{n:,} {how}" for how, n in seen.items() if n]
+    compared = ["ids", *(["patients"] if test["patients_compared"] else [])]
+    compared += ["pictures"] if test["pictures_compared"] else []
+    words = (
+        f"{test['name']} has {count(test['n_images'], 'image')} of {count(test['n_patients'], 'patient')}; "
+        f"{test['n_positive']:,} of the images are positive ({percent(test['n_positive'] / test['n_images'])}). Their "
+        f"{' and '.join(compared)} were compared with those of the training data. "
+        + (f"Left out: {', '.join(left_out)}. " if left_out else "No image had to be left out. ")
+        + "Nothing was trained, chosen or calibrated on them."
+    )
+    sides = (test["data"], test["training_data"])
+    rows = [
+        ("known data sets", " / ".join(", ".join(side["families"]) or "not known" for side in sides)),
+        ("a positive means", " / ".join(side["positive"] or "not known" for side in sides)),
+    ]
+    references = content["references"]
+    predictors = [("calling every image negative", f"accuracy {percent(references['always_negative_accuracy'])}")]
+    for value, what in (
+        (references["metadata_auroc"], "view, sex and age alone"),
+        (references["thumbnail_auroc"], "thumbnails of 16 x 16 pixels"),
+    ):
+        predictors.append((what, "not known" if value is None else f"AUROC {decimal(value)}"))
+    return [
+        words,
+        Facts(f"{test['name']} / training data", rows),
+        Facts("Reference predictors that ignore the lungs, fitted on the training images", predictors),
+    ]
+
+
+def shift(external: ExternalComparison) -> list[Block]:
+    """Write how each arm did on the internal and on the external test, and how its calibration shifted."""
+    name = external["test"]["name"]
+    scores, lines = [], []
+    for arm, both in external["arms"].items():
+        for side, where in ((both["internal"], "internal"), (both["external"], name)):
+            if side is None:
+                continue
+            scores.append((f"{arm}, {where}", f"{side['n_images']:,}", _accuracy(side), _auroc(side)))
+            line = side["line"]
+            lines.append(
+                (
+                    f"{arm}, {where}", percent(line["share_positive"]), percent(line["mean_probability"]),
+                    _estimate(line["intercept"], line["intercept_ci95"], sign=True),
+                    _estimate(line["slope"], line["slope_ci95"]), decimal(side["ece"]),
+                )
+            )  # fmt: skip
+    return [
+        Table(("arm, test", "images", "accuracy, %", "AUROC"), scores),
+        "Brackets hold 95 % intervals by patient. Accuracy at 0.5 changes with the share of positives; AUROC does not.",
+        Table(
+            ("arm, test", "positive", "predicted", "intercept", "slope", "ECE"), lines,
+            "Calibration of the probabilities as trained",
+        ),
+        "Predicted: the mean probability, which equals the share of positives where calibration in the large is right. "
+        "The intercept (logit scale) is 0 then, and below 0 where probabilities are too high. A slope below 1 means "
+        "probabilities too bold, above 1 too timid. ECE: expected calibration error over ten bins; 0 is perfect.",
+    ]  # fmt: skip
+
+
+def scores_of_both(external: ExternalComparison) -> list[str]:
+    """Write in a sentence the AUROC of each arm on both tests; none without an internal one."""
+    name, words = external["test"]["name"], []
+    for arm, both in external["arms"].items():
+        if (inside := both["internal"]) is not None:
+            outside = both["external"]
+            words.append(f"{arm} {decimal(inside['auroc'])} and {_auroc(outside).replace('(', '(95 % CI ')}")
+    return [f"AUROC on the internal test and on {name}: {'; '.join(words)}."] if words else []
+
+
+def _estimate(value: float | None, bounds: Sequence[float] | None, sign: bool = False) -> str:
+    if value is None:
+        return "–"
+    written = signed(value, 2) if sign else f"{value:.2f}"
+    return f"{written} ({interval(bounds, 1.0, 2, sign=sign)})".replace("-", "−")
+
+
+def _accuracy(side: SideOfShift) -> str:
+    return with_interval(side["accuracy"], side["accuracy_ci95"], 100, 1)
+
+
+def _auroc(side: SideOfShift) -> str:
+    return with_interval(side["auroc"], side["auroc_ci95"])
+
+
+def thresholds(content: Comparison, external: ExternalComparison) -> list[Block]:
+    """Write sensitivity and specificity at thresholds that the training chose, on both tests."""
+    name = external["test"]["name"]
+    blocks: list[Block] = []
+    for rule, title in RULES.items():
+        rows = []
+        for arm, both in external["arms"].items():
+            for side, where in ((both["internal"], "internal"), (both["external"], name)):
+                found = side["thresholds"].get(rule) if side else None
+                if found:
+                    rows.append((f"{arm}, {where}", decimal(found["threshold"]), *_rates(found)))
+        if rows:
+            blocks.append(Table(("arm, test", "threshold", "sensitivity, %", "specificity, %"), rows, title))
+    if blocks:
+        blocks.append("Brackets hold image-level 95 % intervals. The thresholds were never adapted to these images.")
+    return [*blocks, *note_lines({arm: row["thresholds"]["note"] for arm, row in content["arms"].items()})]
+
+
+def _rates(found: AtThreshold) -> list[str]:
+    return [
+        with_interval(found["sensitivity"], found["sensitivity_ci95_image_level"], 100, 1),
+        with_interval(found["specificity"], found["specificity_ci95_image_level"], 100, 1),
+    ]
+
+
+# --- links -------------------------------------------------------------------------------------------
+def links(reports: Sequence[ExternalReport], folder: Path) -> list[Block]:
+    """Write links from a report in ``folder`` to the reports of external tests; none without them."""
+    rows = []
+    for report in reports:
+        size = f"{count(report.n_images, 'image')} of {count(report.n_patients, 'patient')}"
+        words = f"{report.name}, {size}, on which nothing was trained"
+        if not report.current:
+            words += "; made with models of an earlier training: test them again"
+        rows.append((Path(os.path.relpath(report.page, folder)).as_posix(), words))
+    return [Links(rows)] if rows else []
