@@ -278,6 +278,7 @@ class ExternalTest(TypedDict):
     format: Annotated[str, "external-test-1"]
     name: Annotated[str, "--name"]
     config: Annotated[dict[str, Any], "options of the run, name -> value; paths as the user gave them"]
+    config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
     split_sha256: Annotated[str, "SHA-256 of the split that the models were trained on"]
     data_sha256: Annotated[str, "SHA-256 of the external metadata file"]
     n_images: Annotated[int, "images that were predicted"]

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
-bafrom common.file_formats import with_fields
+from arms.file_formats import ExternalTest
+from common.experiment_files import CONFIG_KEY
+from common.file_formats import with_fields
 from comparison.reviewer_file_formats import DecisionCurves, ErrorsOfArm, Robustness, SubgroupsOfPair
 from stats.calibration import AtThreshold, CalibrationScores
 from stats.calibration_line import CalibrationLine
