@@ -53,10 +53,10 @@ def stored_pixels(dataset: FileDataset, path: str | Path) -> np.ndarray:
     """
     from pydicom.uid import UID_dictionary
 
-    syntax = dataset.file_meta.TransferSyntaxUID
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
     known = UID_dictionary.get(str(syntax))
     if known is None or known[1] != "Transfer Syntax":
-        raise UnsuitablePixelsError("has a transfer syntax that is not in the standard; export it again")
+        raise UnsuitablePixelsError("has no transfer syntax of the standard; export it again")
     compressed = syntax.is_compressed and not syntax.is_deflated
     if compressed and not _is_framed(dataset.PixelData):
         raise DamagedPixelsError("cut short")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from pydicom.dataset import Dataset, FileDataset
 
-WHITE = 2**16 - 1
+MOST_BITS = 16
+WHITE = 2**MOST_BITS - 1
 # Share of the range below which pixels would show nothing: 32 of 256 gray values, as in ``picture_checks``.
 NARROW = 1 / 8
 TAIL = 0.01  # share of the pixels that do not count at either end of the range
@@ -40,14 +41,20 @@ def presented(dataset: FileDataset, path: str | Path) -> np.ndarray:
     if int(dataset.get("HighBit", bits - 1)) != bits - 1:
         raise UnsuitablePixelsError("keeps its values in the upper bits (HighBit), which is no longer allowed")
     signed = int(dataset.get("PixelRepresentation") or 0) == 1
+    stored = stored_pixels(dataset, path).astype(np.int32)  # [H, W]
+    # Compressed pixels know their bits better than some headers.
+    needed = max(int(stored.max()).bit_length(), (~min(0, int(stored.min()))).bit_length())
+    if (bits := max(bits, needed + signed)) > MOST_BITS:
+        raise UnsuitablePixelsError(f"holds values of {bits} bits; 8 to {MOST_BITS} are read")
     darkest = -(2 ** (bits - 1)) if signed else 0
-    stored = stored_pixels(dataset, path).astype(np.int32) - darkest  # [H, W], places in the table
-    if stored.min() < 0 or stored.max() >= 2**bits:
-        raise UnsuitablePixelsError(f"holds values beyond its {bits} bits; export it again")
+    stored -= darkest  # now places in the table
     counts = np.bincount(stored.ravel(), minlength=2**bits)
     padding = _padding(dataset, darkest, bits)
     counts[padding] = 0
-    gray = _gray_of_values(dataset, np.arange(2**bits) + darkest, counts)
+    with np.errstate(all="ignore"):
+        gray = _gray_of_values(dataset, np.arange(2**bits) + darkest, counts)
+    if not np.isfinite(gray).all():
+        raise UnsuitablePixelsError("has a slope, an intercept or a window that is no number; export it again")
     if photometric == "MONOCHROME1":
         gray = 1 - gray
     gray[padding] = 0

@@ -87,7 +87,7 @@ def _read_headers(
         left_out["unreadable or no X-ray of a chest"] = len(bad)
     good = {place: header for place, header in headers.items() if not isinstance(header, str)}
     says = Counter(warning for header in good.values() for warning in header.warnings)
-    notes += [f"{count:,} DICOM files are {warning}" for warning, count in says.items()]
+    notes += [f"{count:,} DICOM files have this in their headers: {warning}" for warning, count in says.items()]
     if burned := sum(header.burned_in is True for header in good.values()):
         flags.append(f"{burned:,} images are said to show burned-in texts, which may name patients or give labels away")
     # RSNA's files repeat the name of the image there: that tells no patients.

@@ -169,6 +169,15 @@ def test_unused_high_bits_do_not_matter(tmp_path):
     assert np.array_equal(shown(tmp_path, with_overlay), shown(tmp_path))
 
 
+def test_compressed_pixels_know_their_bits_better_than_the_header(tmp_path):
+    file = write_dicom(tmp_path / "x.dcm", VALUES, bits=12, window=(2048, 4096), syntax=JPEG_2000)
+    expected = read_dicom(file).pixels
+    dataset = dcmread(file)
+    dataset.BitsStored, dataset.HighBit = 10, 9
+    dataset.save_as(file)
+    assert np.array_equal(read_dicom(file).pixels, expected)
+
+
 # --- no window -------------------------------------------------------------------------------------
 def test_without_a_window_the_range_is_that_of_the_bits(tmp_path):
     half = (VALUES // 2).astype(np.uint16)
@@ -197,6 +206,9 @@ def test_an_empty_picture_stays_empty(tmp_path):
         ({"HighBit": 15}, "keeps its values in the upper bits"),
         ({"VOILUTFunction": "DOE^JOHN", "window": (1, 2)}, "a function of the window that is not read"),
         ({"RescaleSlope": 0, "RescaleIntercept": 0}, "is rescaled so that all its values are alike"),
+        ({"RescaleSlope": "1e308", "RescaleIntercept": 0}, "a window that is no number"),
+        ({"RescaleSlope": "nan", "RescaleIntercept": 0}, "a window that is no number"),
+        ({"window": ("inf", "nan")}, "a window that is no number"),
         ({"PixelData": b""}, "holds no pixels"),
         ({"PixelData": None}, "holds no pixels"),
         ({"PixelData": bytes(100)}, "its pixels are damaged or cut short"),
@@ -223,7 +235,7 @@ def test_what_cannot_be_shown_is_refused_by_name(tmp_path, header, reason):
         ("1.2.840.10008.1.2.4.102", "is compressed in a way that is not read (MPEG-4"),
         ("1.2.840.10008.1.2.4.203", "is compressed in a way that is not read (High-Throughput JPEG 2000"),
         ("1.2.840.10008.1.2.4.51", "is compressed in a way that is not read (JPEG Extended"),  # of 12 bits
-        ("1.2.3.4.5678", "has a transfer syntax that is not in the standard"),
+        ("1.2.3.4.5678", "has no transfer syntax of the standard"),
     ],
 )
 def test_another_compression_is_refused_by_name(tmp_path, syntax, reason):
