@@ -65,6 +65,7 @@ def _model_sections(study: Study) -> dict[str, Sequence[Field | str]]:
         ],
         "Factors": [
             ("Subgroups scored", model.subgroups(study)),
+            ("Arms compared within subgroups", model.interactions(study)),
             ("Factors not scored", "such as site, device, ethnicity, severity and other diseases, and why"),
         ],
         "Training data": [
@@ -86,8 +87,11 @@ def _model_sections(study: Study) -> dict[str, Sequence[Field | str]]:
             ("Thresholds", model.thresholds(study)),
             ("Calibration", model.calibration(study)),
             ("Differences between arms", model.differences(study)),
+            ("Net benefit", model.net_benefit(study)),
+            ("Robustness", model.robustness(study)),
             ("What ignoring the lungs achieves", model.references(study)),
             ("Wrong calls at 0.5", model.confusion(study)),
+            ("Worst errors", model.errors(study)),
             _scores(study),
         ],
         "Ethics": [

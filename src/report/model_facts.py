@@ -255,3 +255,40 @@ def arms_compared(study: Study) -> Fact:
     """List the arms and what each trains on."""
     words = [f"{name}: {ARMS[name].words}" if name in ARMS else name for name in study.comparison["arms"]]
     return Fact("; ".join(words), f"{COMPARISON}: arms")
+
+
+# --- what reviewers ask for ------------------------------------------------------------------------
+def net_benefit(study: Study) -> Fact | None:
+    """Say that decision curves were computed."""
+    if (curves := study.comparison.get("decision_curves")) is None:
+        return None
+    low, high = curves["thresholds"][0], curves["thresholds"][-1]
+    text = f"decision curves at thresholds of {low:g} to {high:g}, with paired pointwise 95 % intervals, in report.html"
+    return Fact(text, f"{COMPARISON}: decision_curves")
+
+
+def interactions(study: Study) -> Fact | None:
+    """Count the differences between arms within subgroups."""
+    rows = study.comparison.get("subgroup_differences") or []
+    n, tested = sum(len(row["differences"]) for row in rows), sum(len(row["interactions"]) for row in rows)
+    if not n:
+        return None
+    text = f"differences between arms in {count(n, 'subgroup')} of pairs, {count(tested, 'interaction')} tested"
+    return Fact(f"{text} (exploratory); in report.html", f"{COMPARISON}: subgroup_differences")
+
+
+def errors(study: Study) -> Fact | None:
+    """Say where the worst errors are listed."""
+    rows = study.comparison.get("worst_errors") or {}
+    said = [(name, f"{row['n_wrong']:,} wrong, the worst {len(row['worst'])} listed") for name, row in rows.items()]
+    words = by_arm(said)
+    return Fact(words, f"{COMPARISON}: worst_errors; report.html") if words else None
+
+
+def robustness(study: Study) -> Fact | None:
+    """Say how the models were perturbed."""
+    if not (found := study.comparison.get("robustness")):
+        return None
+    names = ", ".join(row["name"] for row in found["perturbations"])
+    text = f"{count(found['n_images'], 'test image')} of {count(found['n_patients'], 'patient')} under {names}"
+    return Fact(f"{text}; changes with intervals in report.html", f"{COMPARISON}: robustness")

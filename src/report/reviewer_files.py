@@ -36,10 +36,11 @@ def add_cards(
 ) -> Findings:
     """Write model_card.md, dataset_card.md and checklist.md; returns ``findings`` that name them.
 
-    ``findings`` must hold a flow; ``arms``: those of the analysis.
+    Without a flow (of a test on other data) nothing is written: the cards are of the training. ``arms``: those of
+    the analysis.
     """
     if findings.flow is None:
-        raise ValueError("the cards need a patient flow")
+        return findings
     history = paths.gan_history(metrics_dir)
     study = Study(
         comparison=findings.comparison,

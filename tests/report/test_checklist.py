@@ -28,7 +28,7 @@ from report.study import Study
 # What no file of ours can ever know; and what is always answered where there is an arm with its files.
 INVENTED = {
     "CLAIM 2024": ("2", "3", "5", "11", "15", "16", "17", "18", "34", "41", "44"),
-    "TRIPOD+AI": ("2", "3a", "3b", "3c", "5b", "6a", "6c", "8b", "8c", "14", "17", "18a", "18b", "18c", "18d", "19",
+    "TRIPOD+AI": ("2", "3a", "3b", "3c", "5b", "6a", "6c", "8b", "8c", "17", "18a", "18b", "18c", "18d", "19",
                   "27b", "27c"),
 }  # fmt: skip
 ANSWERED = {
@@ -117,3 +117,11 @@ def test_facts_that_are_missing_are_not_called_answered(tmp_path):
     assert answer_item(by_number["31"], replace(study, pictures=["gradcam.png"])).status == AUTHOR
     write_checklist(study, tmp_path)
     assert len(rows(paths.checklist(tmp_path))) == 96
+
+
+def test_robustness_is_answered_once_it_was_measured(study):
+    (item,) = (item for item in CLAIM.items if item.number == "30")
+    assert answer_item(item, study).status == AUTHOR
+    measured = {"n_images": 100, "n_patients": 90, "perturbations": [{"name": "noise of 5 %"}, {"name": "blur"}]}
+    answer = answer_item(item, replace(study, comparison={**study.comparison, "robustness": measured}))
+    assert answer.status == HERE and "100 test images of 90 patients under noise of 5 %, blur" in answer.text
