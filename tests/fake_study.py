@@ -49,7 +49,8 @@ def fake_provenance(**left_out: int) -> Provenance:
 
 def two_arms(folder: Path) -> Study:
     """A study of baseline and augmented, whose files and data are in ``folder``."""
-    config = {"epochs": 9, "image_size": 224, "lr": 0.001, "weights": "imagenet", "unfreeze": False}
+    config = {"epochs": 9, "image_size": 224, "lr": 0.001, "weights": "imagenet", "unfreeze": False,
+              "backbone": "densenet121"}  # fmt: skip
     write_arm(folder, "baseline", fake_records(), folds=3, config=config, environment={"torch": "2.15.0"})
     write_arm(folder, "augmented", fake_records(), seed=1, n_synthetic=24, config=config)
     return make_study(folder, folder)

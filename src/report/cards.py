@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from common import paths
 from dataset.splits import TEST, TRAIN
+from networks.backbones import DEFAULT
 from report import data_facts as data
 from report import model_facts as model
 from report.blocks import Table, percent
@@ -107,9 +108,10 @@ def _model_sections(study: Study) -> dict[str, Sequence[Field | str]]:
 
 
 def _files(study: Study) -> Fact | None:
-    names = [paths.classifier_model("", arm.prefix).name for arm in study.arms.values() if arm.metrics]
-    said = f"in the folder of --model-dir: {', '.join(names)}"
-    return Fact(said, "each arm's final_metrics.json: prefix") if names else None
+    recorded = [arm.recorded["config"] | {"prefix": arm.prefix} for arm in study.arms.values() if arm.metrics]
+    files = (paths.classifier_model("", config["prefix"], config.get("backbone", DEFAULT)).name for config in recorded)
+    said = f"in the folder of --model-dir: {', '.join(files)}"
+    return Fact(said, "each arm's final_metrics.json: prefix, config") if recorded else None
 
 
 def _scores(study: Study) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from arms.registry import ARMS
 from comparison.file_formats import metric_entry
+from networks.backbones import BACKBONES, DEFAULT
 from report.blocks import column_of, count, decimal, interval, percent, scale_of
 from report.data_facts import COMPARISON, test_set
 from report.study import Fact, Study, by_arm
@@ -16,13 +17,12 @@ from utils import public_path
 # --- model -----------------------------------------------------------------------------------------
 def architecture(study: Study) -> Fact:
     """Describe the network, its input and its output."""
-    size = study.options("image_size").get("image_size")
+    options = study.options("image_size", "backbone")
+    size, network = options.get("image_size"), BACKBONES.get(options.get("backbone", DEFAULT))
     pixels = f"{size} x {size} pixels" if size else "a size that no file names"
-    return Fact(
-        f"ResNet-50 (He et al., 2016) whose last layer is one logit; input: one gray X-ray, {pixels}; output: "
-        "probability of a positive label",
-        "src/classifier.py" + ("; config.image_size" if size else ""),
-    )
+    name = network.title if network else options["backbone"]
+    text = f"{name} whose last layer is one logit; input: one gray X-ray, {pixels}; output: probability of a positive"
+    return Fact(text, "src/classifier.py" + (f"; {study.recorded('config')[1]}" if options else ""))
 
 
 def preprocessing(study: Study) -> Fact | None:
@@ -42,7 +42,7 @@ def initial_weights(study: Study) -> Fact | None:
     """Say what the network started from."""
     if not (options := study.options("weights", "weights_trained_on", "unfreeze")):
         return None
-    start = {"imagenet": "ImageNet weights of torchvision", "none": "random weights"}
+    start = {"imagenet": "ImageNet weights", "none": "random weights"}
     weights = str(options["weights"])
     text = start.get(weights, f"file {public_path(weights)}")
     if options.get("weights_trained_on"):
@@ -248,7 +248,7 @@ def recorded_commands(study: Study) -> Fact | None:
 def model_kind(study: Study) -> Fact:
     """Say what kind of model it is."""
     arms = count(len(study.comparison["arms"]), "arm")
-    return Fact(f"deep learning: a convolutional network that classifies chest X-rays, {arms}", "src/classifier.py")
+    return Fact(f"deep learning: a convolutional network that classifies chest X-rays ({arms})", "src/classifier.py")
 
 
 def arms_compared(study: Study) -> Fact:

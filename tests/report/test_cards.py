@@ -38,8 +38,9 @@ def test_what_the_files_know_stands_beside_its_source(study, tmp_path):
     write_cards(study, tmp_path)
     model, data = fields(paths.model_card(tmp_path)), fields(paths.dataset_card(tmp_path))
     for card, field, value, source in (
-        (model, "Network", "224 x 224 pixels", "src/classifier.py"),
-        (model, "Initial weights", "ImageNet weights of torchvision; only the last layer learns", "baseline_final"),
+        (model, "Network", "DenseNet-121 whose last layer is one logit; input: one gray X-ray, 224 x 224", "config"),
+        (model, "Files", "baseline_densenet121.pth, augmented_densenet121.pth", "config"),
+        (model, "Initial weights", "ImageNet weights; only the last layer learns", "baseline_final"),
         (model, "Synthetic images", "augmented: 24 synthetic images, origin verified", "final_metrics.json: synthetic"),
         (model, "Test set", "120 images of 60 patients", "comparison.json: test_set"),
         (model, "Software and device", "torch 2.15.0", "baseline_final_metrics.json: environment"),

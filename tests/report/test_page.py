@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -159,3 +160,19 @@ def test_heavy_pictures_get_lighter_and_light_ones_stay(tmp_path):
     wide = png(tmp_path / "wide.png", 2 * MAX_WIDTH, 600)  # no byte too many, but too many pixels
     content, kind, width, _ = shrink(wide)
     assert (kind, width) == ("png", MAX_WIDTH)
+
+
+def test_what_is_for_reviewers_is_folded_and_links_to_the_files_beside(findings, tmp_path):
+    cards = [("model_card.md", "models & <results>; 9 fields left to the author")]
+    picture = Picture("patient_flow.png", "the flow", "reviewers")
+    png(tmp_path / picture.file)
+    content = compose_page(replace(findings, cards=cards, pictures=[*findings.pictures, picture]), tmp_path)
+    page = Page(content)
+    assert page.open == []
+    section = content[content.index('<section id="reviewers"') :]
+    section = section[: section.index("</section>")]
+    folded = section[section.index("<details>") : section.index("</details>")]  # closed until it is clicked
+    assert '<a href="model_card.md">model_card.md</a>: models &amp; &lt;results&gt;' in folded
+    assert 'id="figure-patient_flow"' in folded
+    body = content[content.index("<body>") :]
+    assert body.index("<details>") > body.index("<nav")
