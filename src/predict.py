@@ -64,7 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Raise ``UserError`` if what the options name cannot be written."""
+    """Raise ``UserError`` if what the options name cannot be written, or would take the place of what is read."""
+    read = [Path(file).absolute() for file in (*args.model_path, *args.images)]
+    if Path(args.output).absolute() in read:
+        raise UserError(f"--output {args.output} is read, too; name another file")
     folders = {"--output": Path(args.output).parent}
     if args.heatmaps is not None:
         folders["--heatmaps"] = Path(args.heatmaps)
@@ -97,7 +100,11 @@ def predict(args: argparse.Namespace, ensemble: Ensemble, files: list[Path]) -> 
 
     heat_map_dir = None if args.heatmaps is None else Path(args.heatmaps)
     table = OutputTable(Path(args.output), files, [ensemble.identity, str(heat_map_dir)])
-    predict_files(table, ensemble, args.workers, heat_map_dir)
+    try:
+        predict_files(table, ensemble, args.workers, heat_map_dir)
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"the same command goes on with what is in {table.part}")
+        raise
     summary = Summary(0 if args.report is None else args.report_images)
     table.finish(summary.add)
     if args.report is not None:
@@ -131,6 +138,8 @@ def main(argv: list[str] | None = None) -> None:
 
     ensemble = load_ensemble(args.model_path, args.results_dir, select_device(args.cpu))
     images = find_images(args)
+    for flag in ensemble.red_flags:
+        log.warning(f"RED FLAG: {flag}")
     log.info(f"thresholds: {ensemble.points_note}")
     output = Path(args.output)
     with claim([output.parent], output.name, "predict.py"):

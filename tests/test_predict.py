@@ -15,6 +15,7 @@ import predict
 from classifier_runs import METRICS
 from common import paths
 from conftest import TRAINED
+from dicom_data import as_stored, write_dicom
 from prediction import runs
 from prediction.output_table import COLUMNS
 from utils import UserError, load_checkpoint, save_checkpoint
@@ -83,6 +84,13 @@ def test_thresholds_are_found_in_the_results_of_the_same_recipe(home):
     assert points["runs"] == 1
 
 
+def test_a_fold_model_says_so(home, caplog):
+    fold = paths.best_fold_model(home / "models", "baseline_", TRAINED)
+    run("--images", "x", "--report", "page", model=str(fold))
+    assert "RED FLAG: best_overall_baseline_resnet18.pth was trained without fold" in caplog.text
+    assert "was trained without fold" in Path("page.patient.html").read_text(encoding="utf-8")
+
+
 def test_an_unreadable_file_is_a_row(home, caplog):
     Path("x/broken.png").write_bytes(Path("x").glob("img*.png").__next__().read_bytes()[:200])
     Path("x/empty.jpg").touch()
@@ -130,8 +138,9 @@ def test_an_interrupted_run_goes_on(home, monkeypatch, caplog):
         return real(files, *rest)
 
     monkeypatch.setattr(runs, "_predict_batch", stop_at_third)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stop:
         run("--images", "x")
+    assert "goes on with what is in predictions.csv.part" in stop.value.__notes__[0]
     assert not Path("predictions.csv").exists()
     with Path("predictions.csv.part").open("a", encoding="ascii") as part:
         part.write('[["x/cut')  # a killed process may leave half a line
@@ -204,7 +213,8 @@ def test_gitignore_holds_what_shows_patients(home):
     ("argv", "problem"),
     [
         (["--images", "absent"], "--images absent is not there"),
-        (["--images", "x", "--output", "x"], "--output x is a folder"),
+        (["--images", "x/..", "--output", "x"], "--output x is a folder"),
+        (["--images", "x", "list.csv", "--output", "./list.csv"], "--output ./list.csv is read, too"),
         (["--images", "x", "--model-path", "absent.pth"], "absent.pth is missing"),
         (["--images", "x", "--model-path", "x/wrong.pth"], "is not a classifier"),
     ],
@@ -214,3 +224,24 @@ def test_wrong_options_end_before_any_image_is_read(argv, problem, home, monkeyp
     monkeypatch.setattr("prediction.runs.read_images", lambda *_: pytest.fail("an image was read"))
     with pytest.raises(UserError, match=problem):
         predict.main(["--model-path", "model.pth", "--cpu", *argv])
+
+
+def test_dicom_files_predict_as_their_png_and_no_identifier_leaves_them(home):
+    planted = {"PatientName": "Planted^Jane", "PatientID": "PLANTED7", "AccessionNumber": "PLANTED8",
+               "StudyDescription": "PLANTED9", "InstitutionName": "PLANTED10"}  # fmt: skip
+    for file in sorted(Path("x").iterdir())[:3]:
+        gray = np.asarray(Image.open(file))
+        Path("png").mkdir(exist_ok=True)
+        file.rename(Path("png") / file.name)
+        stored = as_stored(gray, 12, "MONOCHROME1")
+        write_dicom(f"dcm/{file.stem}", stored, photometric="MONOCHROME1", bits=12, **planted)
+    write_dicom("dcm/lateral.dcm", as_stored(gray, 8), ViewPosition="LL", **planted)
+    write_dicom("dcm/ct.dcm", as_stored(gray, 8), Modality="CT", SOPClassUID="1.2.840.10008.5.1.4.1.1.2", **planted)
+    expected = [float(row["probability"]) for row in run("--images", "png")]
+    written = ["--heatmaps", "out/maps", "--report", "out/page", "--output", "out/p.csv"]
+    ct, *same, lateral = run("--images", "dcm", *written)
+    assert [float(row["probability"]) for row in same] == pytest.approx(expected, abs=0.01)
+    assert "CT" in ct["error"] and lateral["warnings"].startswith("lateral view") and lateral["probability"]
+    for file in Path("out").rglob("*"):
+        if file.is_file():
+            assert b"planted" not in file.read_bytes().lower(), file

@@ -12,10 +12,12 @@ import torch
 
 from arms.operating_points import find_operating_points
 from classifier import gradcam_maps
+from common import paths
 from image_metrics.outliers import OutlierSpace
 from prediction.models import InputRecipe, LoadedModel, Predictor, load_models, require_one_recipe
 from stats.calibration import OperatingPoints, apply_temperature
 from stats.metrics import THRESHOLD
+from utils import public_path
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,14 @@ class Ensemble:
         outliers = first["outliers"]
         self.space = OutlierSpace.from_state(outliers) if outliers else None
         self.largest_aspect: float | None = first["largest_aspect"]
+        flags = [flag for model in models for flag in model.checkpoint.get("weights_flags", [])]
+        flags += [
+            f"{public_path(model.file)} was trained without fold {model.checkpoint['fold']}; the final model is "
+            f"{paths.classifier_model('', model.checkpoint['prefix'], model.checkpoint['backbone'])}"
+            for model in models
+            if not model.is_final
+        ]
+        self.red_flags = list(dict.fromkeys(flags))
 
     @property
     def inputs(self) -> InputRecipe:

@@ -16,6 +16,7 @@ from dataset.picture_checks import FEW_LEVELS, NARROW
 from dataset.picture_facts import measure
 from image_metrics.outliers import INVERTED, WITHIN, OutlierSpace, outlier_features
 from prediction.models import InputRecipe
+from utils import is_out_of_memory
 
 FAR_SMALLER = 0.5  # of the side that the network takes
 SAME_SHAPE = 1.02  # by which the ratio of two sides may differ
@@ -44,6 +45,10 @@ def _read(file: Path, inputs: InputRecipe, largest_aspect: float | None) -> Read
         pixels = picture.resized(inputs.image_size, inputs.through)
     except OSError as error:
         return ReadImage(None, error=str(error))
+    except Exception as error:  # damaged bytes make decoders raise nearly anything; other images still count
+        if is_out_of_memory(error):
+            raise
+        return ReadImage(None, error=f"damaged ({type(error).__name__})")
     return ReadImage(pixels, tuple(_odd_about_file(picture, inputs, largest_aspect)))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prediction.ensembles import Decision
-from utils import UserError, atomic_path, readable, sha256_json
+from utils import atomic_path, readable, sha256_json
 
 log = logging.getLogger(__name__)
 
@@ -70,17 +70,17 @@ class OutputTable:
 
     def take_up(self) -> int:
         """Keep the rows of an interrupted run that hold for ``files``; returns how many of these are done."""
-        done = 0
         if self.part.is_file():
             done, end = self._count_valid()
             if done:
                 os.truncate(self.part, end)
                 log.info(f"{done:,} of {len(self.files):,} images were predicted before an interruption: {self.part}")
                 return done
-            log.info(f"{self.part} is of other models or files: starting from the beginning")
+            if self.part.stat().st_size > max(end, len(json.dumps(self.header)) + 1):
+                log.info(f"{self.part} is of other models, thresholds or files: starting from the beginning")
         self.part.parent.mkdir(parents=True, exist_ok=True)
         self.part.write_text(json.dumps(self.header) + "\n", encoding="ascii")
-        return done
+        return 0
 
     def _count_valid(self) -> tuple[int, int]:
         """Return (number of whole rows at the beginning that belong to ``files``, where they end in bytes)."""
@@ -138,9 +138,3 @@ def _state(file: Path) -> list[int | None]:
         status = file.stat()
         return [status.st_size, status.st_mtime_ns]
     return [None, None]
-
-
-def require_writable_name(output: Path) -> None:
-    """Raise ``UserError`` if ``output`` cannot be the name of the table."""
-    if output.is_dir():
-        raise UserError(f"--output {output} is a folder; name a file in it, such as {output / 'predictions.csv'}")

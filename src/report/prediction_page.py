@@ -83,6 +83,7 @@ def _facts(summary: Summary, ensemble: Ensemble, rules: Sequence[Rule]) -> list[
     names = ", ".join(public_path(model.file) for model in ensemble.models)
     averaged = f" (mean of {len(ensemble.models)})" if len(ensemble.models) > 1 else ""
     facts = [("classifier" if not averaged else "classifiers", f"{names}{averaged}")]
+    facts += [("red flag", flag) for flag in ensemble.red_flags]
     unreadable = summary.n_images - summary.n_predicted
     read = f"{summary.n_predicted:,} predicted" + (f", {unreadable:,} unreadable" if unreadable else "")
     facts.append(("images", f"{read}; {summary.n_odd:,} with warnings"))
