@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SIZED = 50  # files whose size is looked at, to say how large images typically are
-DECODING = 1  # version of ``open_picture``
+DECODING = 2  # version of ``open_picture``
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", *DICOM_SUFFIXES}
 MISSING = "missing"  # the reason of an image that is not there
 SIXTEEN_BITS = 2**16 - 1  # largest sample
@@ -65,8 +65,9 @@ class Picture:
         return np.asarray(self.gray).round().astype(np.uint8)
 
     def resized(self, image_size: int, through: int | None = None) -> np.ndarray:
-        """Return gray uint8 [image_size, image_size], antialiased bilinear; 16 bits are rounded afterwards.
+        """Return gray uint8 [image_size, image_size], antialiased bilinear.
 
+        16 bits are rounded to 8 first: an 8-bit picture that DICOM or PNG holds in 16 bits becomes the same pixels.
         ``through``: side of a smaller square that the image is reduced to first (None: none). A real image has
         then gone the way of a synthetic one of that side: reduced for its generator, rounded to uint8, and
         brought to ``image_size`` by the classifier's reader.
@@ -76,8 +77,8 @@ class Picture:
 
         if through is not None:
             return enlarged(self.resized(through), image_size)
-        resized = self.gray.resize((image_size, image_size), Image.Resampling.BILINEAR)
-        return np.asarray(resized).round().astype(np.uint8)
+        gray = self.gray if self.gray.mode == "L" else Image.fromarray(self.pixels())
+        return np.asarray(gray.resize((image_size, image_size), Image.Resampling.BILINEAR))
 
 
 def read_image(path: str | Path, image_size: int, bits: int | None = None) -> np.ndarray:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.dicom_files import is_dicom
 from dataset.images import Picture, open_picture
 from dataset.picture_checks import FEW_LEVELS, NARROW
 from dataset.picture_facts import measure
@@ -40,8 +39,7 @@ def read_images(
 
 def _read(file: Path, inputs: InputRecipe, largest_aspect: float | None) -> ReadImage:
     try:
-        # A DICOM file says itself how many bits it uses.
-        picture = open_picture(file, None if is_dicom(file) else inputs.bits)
+        picture = open_picture(file, inputs.bits)
         pixels = picture.resized(inputs.image_size, inputs.through)
     except OSError as error:
         return ReadImage(None, error=str(error))
