@@ -102,7 +102,7 @@ def _no_constants(name: str) -> None:
 def leftovers(folder: Path) -> list[str]:
     """List what should not be there once a script has ended well: temporary files, states of unfinished runs."""
     names = [name for name in files_of(folder) if not is_unfinished_cache(name)]
-    found = [str(name) for name in names if is_temporary(name) or UNDER_WAY & set(name.parts)]
+    found = [str(name) for name in names if is_temporary(name) or UNDER_WAY & set(name.parts) or name.suffix == ".part"]
     return found + [str(path.relative_to(folder)) for path in folder.rglob("*unfinished") if path.is_dir()]
 
 

@@ -202,6 +202,12 @@ JOBS = {
             ("check", "classifier", "generate", "augmented"), kills=6,
         ),
         Job(
+            "predict", "predict",
+            ["--model-path", MODEL, "--images", "data/processed/Training/Images", "data/processed/Test", "--cpu",
+             "--workers", "1", "--heatmaps", "maps", "--report", "page.html"],
+            ("check", "classifier"), kills=16,
+        ),
+        Job(
             "pipeline", "run_pipeline",
             ["--image-size", SIDE, "--epochs", "1", "--gan-epochs", "1", "--num-images", "8", "--k-folds", "2", "--cpu",
              "--no-real-images", "--classifier-args", " ".join(CLASSIFIER), "--gan-args", " ".join(GAN)],
