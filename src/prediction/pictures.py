@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,8 +29,7 @@ def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 def heat_map_file(folder: Path, file: Path) -> Path:
     """Return where the heat map of ``file`` goes: its name, and what tells files of one name in several folders."""
-    path = os.path.abspath(file)  # noqa: PTH100  Path.absolute() keeps ".."
-    digest = hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:8]
+    digest = hashlib.sha256(str(file).encode(errors="surrogateescape")).hexdigest()[:8]
     return paths.heat_map_picture(folder, f"{readable(file.stem)[:LONGEST_NAME]}_{digest}")
 
 
