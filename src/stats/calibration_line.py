@@ -63,20 +63,38 @@ def fit_intercept(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -
 
 
 def fit_slope(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return b [R] of logit P(label) = a + b * logits, weighted as above; NaN where a class is missing or apart."""
-    a, b, positives = np.zeros(len(weights)), np.ones(len(weights)), weights @ labels
+    """Return b [R] of logit P(label) = a + b * logits, weighted as above; NaN where a class is missing or apart.
+
+    Newton's method from no slope at all; a step that lowers the likelihood is halved, as from far away it may be
+    much too long.
+    """
+    total, positives = weights.sum(axis=1), weights @ labels
+    share = np.clip(positives / total, 1e-6, 1 - 1e-6)
+    line = np.stack([np.log(share / (1 - share)), np.zeros(len(weights))])  # a and b, [2, R]
     positive_logits = weights @ (labels * logits)
+
+    def measure(line: np.ndarray) -> np.ndarray:
+        """Log-likelihood [R]."""
+        eta = line[0][:, None] + line[1][:, None] * logits
+        return positives * line[0] + positive_logits * line[1] - (weights * np.logaddexp(0, eta)).sum(axis=1)
+
+    likelihood = measure(line)
     for _ in range(ROUNDS):
-        p = expit(a[:, None] + b[:, None] * logits)
+        p = expit(line[0][:, None] + line[1][:, None] * logits)
         weighted = weights * p * (1 - p)
         h00, h01, h11 = weighted.sum(axis=1), weighted @ logits, weighted @ logits**2
         g0, g1 = positives - (weights * p).sum(axis=1), positive_logits - (weights * p) @ logits
-        determinant = np.maximum(h00 * h11 - h01**2, 1e-12)
-        steps = np.stack([h11 * g0 - h01 * g1, h00 * g1 - h01 * g0]) / determinant
-        a, b = a + np.clip(steps[0], -2, 2), b + np.clip(steps[1], -2, 2)
+        steps = np.stack([h11 * g0 - h01 * g1, h00 * g1 - h01 * g0]) / np.maximum(h00 * h11 - h01**2, 1e-12)
+        for _ in range(ROUNDS):
+            after = measure(line + steps)
+            worse = after < likelihood - 1e-12 * np.abs(likelihood)
+            if not worse.any():
+                break
+            steps[:, worse] /= 2
+        line, likelihood = line + steps, after
         if np.abs(steps).max() < SETTLED:
             break
-    return np.where(_classes_overlap(labels, logits, weights), b, np.nan)
+    return np.where(_classes_overlap(labels, logits, weights), line[1], np.nan)
 
 
 def _classes_overlap(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -27,6 +27,20 @@ def test_both_fits_are_those_of_a_logistic_regression(drawn):
         assert a == pytest.approx(large.params[0], abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("centre", "spread", "true"), [(-3.0, 3.0, 0.15), (-6.0, 4.0, 0.4), (0.0, 0.05, 5.0), (2.0, 6.0, -0.1)]
+)
+def test_far_from_calibrated_it_converges_too(centre, spread, true):
+    """Plain Newton from a slope of 1 jumps to and fro between 1 and -1 for probabilities that are much too bold."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(centre, spread, 300)
+    labels = (rng.random(300) < expit(-1 + true * (logits - centre))).astype(float)
+    weights = np.vstack([np.ones(300), rng.integers(0, 3, (4, 300))])
+    for row, b in zip(weights, fit_slope(labels, logits, weights), strict=True):
+        line = sm.GLM(labels, sm.add_constant(logits), family=sm.families.Binomial(), freq_weights=row).fit()
+        assert b == pytest.approx(line.params[1], rel=1e-5)
+
+
 def test_the_intervals_hold_what_the_labels_were_drawn_with(drawn):
     labels, logits, _ = drawn
     line = calibration_line(labels, expit(logits), list(range(400)))
