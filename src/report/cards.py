@@ -80,7 +80,7 @@ def _model_sections(study: Study) -> dict[str, Sequence[Field | str]]:
         "Test data": [
             ("Test set", data.test_set(study)),
             ("Level of the split", data.grouping(study) or NO_FILE),
-            ("External test set", "whether the model was tested on patients of another hospital, and the result"),
+            ("External test set", data.external_tests(study) or "a test on people from elsewhere, and its result"),
         ],
         "Metrics and results": [
             ("Metrics", model.metrics(study)),

@@ -124,6 +124,16 @@ def test_set(study: Study) -> Fact:
                 f"{people}, {share}", f"{COMPARISON}: test_set")  # fmt: skip
 
 
+def external_tests(study: Study) -> Fact | None:
+    """Name the external tests of these models."""
+    tests = [report for report in study.external_reports if report.current]
+    if not tests:
+        return None
+    words = [f"{test.name}: {count(test.n_images, 'image')} of {count(test.n_patients, 'patient')}" for test in tests]
+    where = "each test's report is linked in report.html"
+    return Fact(f"{'; '.join(words)}, on which nothing was trained; {where}", "external_test.json of each test")
+
+
 def folds(study: Study) -> Fact | None:
     """Say which arms have folds."""
     rows = folds_of_arms(study.flow)

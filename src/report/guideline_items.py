@@ -82,7 +82,7 @@ _CLAIM = (
     Item("31", "explanations of the model", (model.heat_maps,), "whether the explanations were validated",
          "no heat maps were made"),
     Item("32", "test on internal data", (data.test_set, model.performance)),
-    Item("33", "test on external data", ask="an external test, or why there is none"),
+    Item("33", "test on external data", (data.external_tests,)),
     Item("34", "registration as a clinical trial", ask="registration, if this is a clinical trial"),
     Item("35", "numbers included and excluded, with a diagram", (data.flow_in_figure, data.exclusions),
          "numbers left out before the data folder"),

@@ -53,6 +53,7 @@ def add_cards(
         flags=findings.flags,
         commands=findings.commands,
         pictures=[picture.file for picture in findings.pictures],
+        external_reports=findings.external_reports,
     )
     write_cards(study, folder)
     write_checklist(study, folder)

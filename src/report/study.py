@@ -9,6 +9,7 @@ from typing import Any
 from arms.registry import BASELINE
 from arms.result_files import Arm
 from common import paths
+from comparison.external import ExternalReport
 from comparison.file_formats import Comparison
 from report.file_formats import PatientFlow
 from report.patient_flow import DataFolder
@@ -28,7 +29,8 @@ class Study:
 
     ``data``: None if the data folder was not read, or is not that of the arms; ``manifest``: of the
     synthetic images, ``gan``: content of gan_training_history.json, ``quality``: of image_quality.json, None without;
-    ``flags``: warnings; ``commands``: (what it does, command line); ``pictures``: names of the figures that were made.
+    ``flags``: warnings; ``commands``: (what it does, command line); ``pictures``: names of the figures that were made;
+    ``external_reports``: of external tests.
     """
 
     comparison: Comparison
@@ -41,6 +43,7 @@ class Study:
     flags: Sequence[str] = ()
     commands: Sequence[tuple[str, str]] = ()
     pictures: Sequence[str] = ()
+    external_reports: Sequence[ExternalReport] = ()
 
     @property
     def first(self) -> Arm | None:

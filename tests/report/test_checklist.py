@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from common import paths
+from comparison.external import ExternalReport
 from fake_results import fake_records, write_arm
 from fake_study import make_study, two_arms
 from report.checklist import (
@@ -117,6 +119,15 @@ def test_facts_that_are_missing_are_not_called_answered(tmp_path):
     assert answer_item(by_number["31"], replace(study, pictures=["gradcam.png"])).status == AUTHOR
     write_checklist(study, tmp_path)
     assert len(rows(paths.checklist(tmp_path))) == 96
+
+
+def test_an_external_test_is_answered_while_it_is_of_these_models(study):
+    (item,) = (item for item in CLAIM.items if item.number == "33")
+    assert answer_item(item, study).status == AUTHOR
+    for current, status in ((True, HERE), (False, AUTHOR)):
+        report = ExternalReport("hospital_b", 412, 300, Path("report.html"), current)
+        answer = answer_item(item, replace(study, external_reports=[report]))
+        assert answer.status == status and ("hospital_b: 412 images of 300 patients" in answer.text) == current
 
 
 def test_robustness_is_answered_once_it_was_measured(study):
