@@ -34,7 +34,15 @@ def import_notes(provenance: Provenance | None) -> list[str]:
     if provenance is None:
         return []
     what = provenance["data_set"] or "a data set"
-    return [f"{what} was imported on {provenance['date']} from the layout {provenance['layout']}"]
+    notes = [f"{what} was imported on {provenance['date']} from the layout {provenance['layout']}"]
+    if _means_the_usual(provenance):
+        notes.append(f"positive means: {provenance['positive']['sentence']}")
+    return notes
+
+
+def _means_the_usual(provenance: Provenance) -> bool:
+    """Tell whether label 1 means what reports call it."""
+    return provenance["positive"]["names"] == [POSITIVE_CLASS]
 
 
 def import_flags(provenance: Provenance | None, grouping: Grouping, n_images: int) -> list[str]:
@@ -42,7 +50,7 @@ def import_flags(provenance: Provenance | None, grouping: Grouping, n_images: in
     if provenance is None:
         return []
     flags = list(provenance["red_flags"])
-    if provenance["positive"]["names"] != [POSITIVE_CLASS]:
+    if not _means_the_usual(provenance):
         flags.insert(0, f"positive means: {provenance['positive']['sentence']}")
     # Where all patients are unknown, every result says how it groups images.
     if grouping.grouped_by != GROUPED_BY_IMAGE and grouping.unmapped:

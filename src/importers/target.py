@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from common import paths
 from dataset.file_formats import ImportedImages, Provenance
+from dataset.provenance import IMPORT_COMMAND
 from importers.pixel_files import Written
 from utils import UserError, load_json
 
@@ -49,7 +50,9 @@ def find_earlier(folder: Path, wanted: Provenance) -> Provenance | None:
         if found := [path.name for path in held if path.exists()]:
             raise UserError(f"{folder} already holds a data set ({found[0]}); give another --data-dir")
         return None
-    earlier: Provenance = load_json(file)
+    earlier: Provenance = load_json(file, f"`{IMPORT_COMMAND}`")
+    if not isinstance(earlier, dict):
+        raise UserError(f"{file} is not what `{IMPORT_COMMAND}` writes; give another --data-dir")
     same = ("version", "layout", "source_sha256", "settings_sha256", "names")
     differing = [key for key in same if earlier.get(key) != wanted.get(key)]
     if differing:
