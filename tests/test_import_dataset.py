@@ -202,6 +202,15 @@ def test_bad_images_are_named_or_left_out(tmp_path):
     assert provenance["images"]["left_out"] == {"unreadable": 1} and len(load_dataset(tmp_path / "data").images) == 8
 
 
+def test_labels_of_one_class_are_refused_before_anything_is_written(tmp_path):
+    source = two_classes(tmp_path / "source", "pneumonia", "normal")
+    rows = [f"{file.name},1" for file in sorted(source.rglob("*.png"))]
+    table = text(tmp_path / "table.csv", "image,label", *rows)
+    with pytest.raises(UserError, match="all labels of the training images are positive; training needs both"):
+        run(source, tmp_path / "data", "--table", table, layout="csv")
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_small_disk_is_found_before_anything_is_written(tmp_path, monkeypatch):
     from collections import namedtuple
 

@@ -66,7 +66,10 @@ def read_metadata(path: Path, patient_column: str | None = None, column_needed: 
     import pandas as pd
 
     if not path.is_file():
-        raise UserError(f"{path} is missing; `python src/download_dataset.py` fetches the dataset")
+        raise UserError(
+            f"{path} is missing; `python src/download_dataset.py` fetches the dataset, `python src/import_dataset.py` "
+            "imports X-rays from another layout"
+        )
     table = read_table(path, KNOWN_NAMES)
     ids, persons = _find_ids(table, patient_column, column_needed)
     notes = [*table.notes, *_name_notes(table, ids)]
