@@ -34,9 +34,9 @@ def test_the_competition_becomes_the_processed_set(tmp_path):
     assert official.images["age"].isna().all()  # 155 years: a typing error, not 90
     picture = open_picture(dataset.images["path"][0])
     assert picture.mode == "I;16" and np.asarray(picture.gray).max() > 250
-    # The meaning is the product's own; without the mapping, patients are unknown.
+    # The meaning is the product's own; without the mapping, patients are unknown, which every result says.
     assert not any("positive means" in flag for flag in dataset.red_flags)
-    assert any("the patient is unknown for 6 of 6" in flag for flag in dataset.red_flags)
+    assert dataset.grouped_by == "image_id" and provenance["patients"]["known"] == 0
 
 
 def test_the_mapping_is_found_or_given(tmp_path):
