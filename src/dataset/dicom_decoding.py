@@ -81,14 +81,13 @@ def _decode(dataset: FileDataset) -> np.ndarray:
     syntax = dataset.file_meta.TransferSyntaxUID
     decoder = DECODERS.get(str(syntax), "gdcm") if syntax.is_compressed and not syntax.is_deflated else ""
     try:
-        if decoder and decoder not in get_decoder(syntax).available_plugins:
-            raise NotImplementedError
-        if decoder == "pillow" and int(dataset.BitsStored) > 8:  # JPEG of 12 bits
-            raise NotImplementedError
-        return pixel_array(dataset, decoding_plugin=decoder)
-    except NotImplementedError:
+        readable = decoder in ("", *get_decoder(syntax).available_plugins)
+    except NotImplementedError:  # pydicom knows none
+        readable = False
+    if not readable or (decoder == "pillow" and int(dataset.BitsStored) > 8):  # JPEG of 12 bits
         name = UID_dictionary[str(syntax)][0]
-        raise UnsuitablePixelsError(f"is compressed in a way that is not read ({name}); export it again") from None
+        raise UnsuitablePixelsError(f"is compressed in a way that is not read ({name}); export it again")
+    return pixel_array(dataset, decoding_plugin=decoder)
 
 
 # --- this process ----------------------------------------------------------------------------------

@@ -243,7 +243,7 @@ def as_dicom(data_dir: Path, target: Path, **header) -> Path:
 def folders(tmp_path_factory) -> tuple[Path, Path]:
     """A folder of phantoms as PNG, and the same as DICOM of ten kinds."""
     folder = tmp_path_factory.mktemp("phantoms")
-    make_phantom_dataset(folder / "png", num_images=60, image_size=64)
+    make_phantom_dataset(folder / "png", num_images=40, image_size=64)
     return folder / "png", as_dicom(folder / "png", folder / "dicom")
 
 
