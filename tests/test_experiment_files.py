@@ -1,9 +1,13 @@
-"""Results name the experiment file that they were made with; another file with the same values changes nothing."""
+"""The committed experiment files are the documented commands; results name the file that they were made with."""
 
 import hashlib
+import importlib
 import json
+import shlex
 import sys
 from pathlib import Path
+
+import pytest
 
 import analyze_results
 import generate_synthetic
@@ -14,12 +18,14 @@ from arms.training import identity_of_run
 from classifier import ClassifierCheckpoint
 from classifier_runs import METRICS, frozen, run
 from common import paths
+from common.experiment_files import read_experiment, typed_values
 from common.file_formats import format_problems
 from comparison.file_formats import Comparison
 from fake_results import fake_records, write_arm
 from gan.file_formats import GanTrainingHistory, NetworkCheckpoint
 from gan_data import make_dataset as make_gan_dataset
 from synthetic.file_formats import Manifest
+from test_docs import commands
 from utils import load_checkpoint, load_json, save_json
 
 
@@ -29,6 +35,62 @@ def write_file(name: str, text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+# --- the committed recipes -------------------------------------------------------------------------
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def options_of(line: str, monkeypatch) -> tuple[str, dict]:
+    """Return (script, its options) of a documented command."""
+    script, *words = shlex.split(line, comments=True)[1:]
+    monkeypatch.setattr(sys, "argv", [script])
+    name = Path(script).stem
+    return name, vars(importlib.import_module(name).build_parser().parse_args(words))
+
+
+def test_the_recipes_are_the_documented_commands(monkeypatch):
+    """The page has each command twice: written out, and with an experiment file."""
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "results-rsna-1500.md").read_text(encoding="utf-8")
+    lines = [line for line in commands(page) if line.startswith("python src/")]
+    plain, short = ([line for line in lines if ("--config" in line) is with_file] for with_file in (False, True))
+    assert len(plain) == len(short) == 13
+    for one, other in zip(plain, short, strict=True):
+        assert options_of(one, monkeypatch) == options_of(other, monkeypatch)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_section_of_a_recipe_is_read_by_its_script_and_by_the_sequence(file, monkeypatch, in_tmp):
+    needed = {"generate_synthetic": ["--model-path", "g.pth"]}
+    sequence = "run_study" if file.stem.endswith("study") else "run_pipeline"
+    for script in [*read_experiment(str(file)).sections, sequence]:
+        monkeypatch.setattr(sys, "argv", [f"{script}.py"])
+        parser = importlib.import_module(script).build_parser()
+        given = parser.parse_args(["--config", str(file), *needed.get(script, [])])
+        assert given != parser.parse_args(needed.get(script, []))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "script", "results", "other"),
+    [
+        ("rsna-1500", "train_classifier", "metrics/*_final_metrics.json", set()),
+        ("rsna-1500-best", "train_classifier", "metrics/augmented_best_*final_metrics.json", set()),
+        # Before --diffaug was an option, and with checkpoints more often, which change nothing.
+        ("rsna-1500", "train_gan", "metrics/gan_training_history.json", {"diffaug", "checkpoint_interval"}),
+        ("rsna-1500-best", "train_gan", "best/gan_training_history.json", set()),
+    ],
+)
+def test_the_committed_results_were_made_with_the_recipes(recipe, script, results, other):
+    """The options that the result files record are those of the file, but for ``other``."""
+    file = read_experiment(str(ROOT / "experiments" / f"{recipe}.yaml"))
+    wanted = typed_values(importlib.import_module(script).build_parser(), file, file.sections[script])
+    found = sorted((ROOT / "results" / "rsna_1500").glob(results))
+    assert found
+    for result in found:
+        recorded = load_json(result)["config"]
+        assert {name for name, value in wanted.items() if recorded.get(name, "") != value} == other, result.name
+
+
+# --- their name in results -------------------------------------------------------------------------
 def test_the_classifier_names_its_file_and_goes_on_with_another_of_the_same_values(make_dataset, in_tmp):
     data, words = make_dataset(n=48), frozen(in_tmp)
     options = {word[2:]: value for word, value in zip(words[::2], words[1::2], strict=True)}
