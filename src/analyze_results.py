@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from arms.result_files import Arm
     from comparison.external import ExternalResults
     from comparison.file_formats import Comparison
-    from comparison.shortcuts import Sources
+    from comparison.final_models import Sources
     from report.sections import Findings
 
 log = logging.getLogger(__name__)
@@ -47,15 +47,16 @@ def changed_options_command(options: Mapping[str, Any]) -> str:
     return command_line("analyze_results", given)
 
 
-def shortcut_sources(args: argparse.Namespace) -> Sources:
-    """Say where the shortcut test finds images and models."""
-    from comparison.shortcuts import Sources
+def scoring_sources(args: argparse.Namespace) -> Sources:
+    """Say where images and models lie, for what scores test images again."""
+    from comparison.final_models import Sources
     from utils import select_device
 
     cache_dir, device = cache_folder(args.no_cache, args.cache_dir), select_device(args.cpu)
     return Sources(
-        args.data_dir, args.patient_map, args.patient_column, args.model_dir, cache_dir, args.workers, args.seed, device
-    )
+        args.data_dir, args.patient_map, args.patient_column, args.model_dir, cache_dir, args.workers, args.seed,
+        device, args.bits,
+    )  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -85,8 +86,9 @@ def analysis_folder(args: argparse.Namespace) -> Path:
 
 
 def compare(
-    args: argparse.Namespace, found: dict[str, Arm], arms: dict[str, Arm], external: ExternalResults | None
-) -> Comparison:
+    args: argparse.Namespace, found: dict[str, Arm], arms: dict[str, Arm], external: ExternalResults | None,
+    sources: Sources,
+) -> Comparison:  # fmt: skip
     """Compare the chosen ``arms``: the content of comparison.json."""
     from comparison.arms import compare_arms
     from comparison.external import add_external, describe_shift
@@ -102,7 +104,7 @@ def compare(
     if external:
         add_external(content, describe_shift(external, arms, args.seed))
     else:
-        tests = find_shortcuts(arms, shortcut_sources(args))
+        tests = find_shortcuts(arms, sources)
         content["shortcut_tests"], content["flags"] = tests, [*shortcut_flags(tests), *content["flags"]]
     add_reviewer_numbers(arms, content)
     return content
@@ -118,7 +120,7 @@ def write_analysis(
     from comparison.external import find_reports
     from report.image_steps import ImageOptions, ImageResults, look_at_images
     from report.reviewer_files import add_cards, write_flow
-    from report.reviewer_steps import draw_reviewer_figures
+    from report.reviewer_steps import add_robustness, draw_real_images, draw_reviewer_figures
     from report.sections import Findings
     from report.steps import (
         Outcome,
@@ -134,7 +136,9 @@ def write_analysis(
     outcome = Outcome(analysis_folder(args))
     file = paths.comparison(outcome.folder)
     left_out = {name: arm for name, arm in found.items() if name not in arms}
-    content = compare(args, found, arms, external)
+    sources = scoring_sources(args)
+    content = compare(args, found, arms, external, sources)
+    add_robustness(arms, content, args.robustness, None if external else sources, outcome)
     remove_reports(outcome.folder)
     outcome.numbers(file, content, "every arm and every pair in numbers, as fractions")
     comparison = load_json(file)  # what is written below holds for the file, not for what was in memory
@@ -144,13 +148,14 @@ def write_analysis(
     compared, flow = ImageResults(), None
     if not external:  # folds, curves, synthetic images and patient flow are those of the training
         draw_training(arms, outcome)
+        draw_real_images(arms, comparison, sources, outcome, args.no_real_images)
         named = {field.name: getattr(args, field.name) for field in fields(ImageOptions)}
         options = ImageOptions(**named | {"cache_dir": cache_folder(args.no_cache, args.cache_dir)})
         compared = look_at_images(options, arms, outcome)
         flow = write_flow(arms, compared.data, outcome)
     remove_stale(outcome)
-    sources = {row["thresholds"]["source"] for row in comparison["arms"].values()}
-    used = {name: arm for name, arm in found.items() if name in arms or name in sources}
+    with_folds = {row["thresholds"]["source"] for row in comparison["arms"].values()}
+    used = {name: arm for name, arm in found.items() if name in arms or name in with_folds}
     own_command = changed_options_command(vars(args))
     findings = Findings(
         comparison=comparison,

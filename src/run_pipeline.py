@@ -59,7 +59,7 @@ DEMO = {
         "--save-interval", "500", "--checkpoint-interval", "50", "--perceptual", "off",
     ],
     "generation": ["--num-images", "100"],
-    "analysis": ["--extractor", "classifier"],
+    "analysis": ["--extractor", "classifier", "--robustness", "100"],
 }  # fmt: skip
 
 

@@ -89,6 +89,11 @@ def cached_distances(cache_dir: str | Path, name: str) -> Path:
     return Path(cache_dir) / "distances" / f"{name}.json"
 
 
+def cached_scores(cache_dir: str | Path, name: str) -> Path:
+    """Scores of perturbed images by one model, which need not be computed for every analysis."""
+    return Path(cache_dir) / "robustness" / f"{name}.json"
+
+
 # --- classifier ------------------------------------------------------------------------------------
 CV_COMPARISON = "cv_comparison.png"
 
@@ -211,6 +216,11 @@ JUDGEMENT_TEMPLATE = "judgement.html.j2"
 def judgement_page(folder: str | Path, shows_patients: bool) -> Path:
     """Page of two folders compared; .gitignore leaves out the one that shows patients' images."""
     return Path(folder) / f"judgement{REAL_PAGE_SUFFIX if shows_patients else '.html'}"
+
+
+def real_figure(analysis_dir: str | Path, name: str) -> Path:
+    """``name``: worst_errors or perturbations, pictures of real X-rays."""
+    return Path(analysis_dir) / f"{name}{REAL_PICTURE_SUFFIX}"
 
 
 ssim_analysis = in_folder("ssim_analysis.json")

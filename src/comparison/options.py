@@ -85,6 +85,12 @@ ANALYSIS_OPTIONS = (
         "synthetic images, else 224)",
         type=number(int, 32), metavar="N",
     ),
+    Option(
+        "--robustness",
+        "test images, drawn by patient, that the final models score again after small changes of brightness, "
+        "contrast, noise, blur, JPEG compression and rotation; 0: none",
+        type=number(int, 0), default=0, metavar="N",
+    ),
     Option("--seed", "seed of every random draw", type=number(int, 0, 2**32 - 1), default=42, metavar="N"),
     Option("--workers", "threads that decode images", type=number(int, 0), default=4, metavar="N"),
     Option("--cpu", "use the CPU even if a GPU is available", switch=True),

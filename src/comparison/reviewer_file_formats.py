@@ -109,7 +109,7 @@ class ScoreChange(TypedDict):
     """A score under a perturbation minus the same score of the same images as they are."""
 
     change: Annotated[float | None, "null where undefined"]
-    ci95: Annotated[Ci95 | None, "95 % interval by patient and run, not adjusted for the number of perturbations"]
+    ci95: Annotated[Ci95 | None, "95 % interval by patient and run, not adjusted; null where no resample differs"]
 
 
 class ChangesOfArm(TypedDict):

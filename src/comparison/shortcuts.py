@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from arms.registry import BASELINE, CONTROL_DUPLICATE
-from arms.result_files import Arm, probabilities_of_runs, why_not_comparable
-from classifier import InputPipeline, PneumoniaClassifier, feature_caches, load_classifier, predict_batches
+from arms.result_files import Arm, why_not_comparable
 from common import paths
 from comparison.file_formats import ShortcutTest, SyntheticNegatives
+from comparison.final_models import FinalModels, Sources, find_test_records
 from data_loader import ImageSet, load_images
 from dataset.images import enlarged, typical_side
-from dataset.records import load_dataset, load_official_test
 from gan.generation import ImageMaker
 from gan.networks import generator_from_checkpoint
 from gan.settings import CLASS_FLAGS
@@ -33,12 +30,9 @@ from stats.bootstrap import RESAMPLES, bootstrap_mean
 from synthetic.folders import existing_images, read_manifest
 from utils import (
     UserError,
-    as_tensor,
     derive_seed,
     load_checkpoint,
-    plain,
     public_path,
-    resolve_precision,
     sha256_file,
     without_folders,
 )
@@ -58,21 +52,6 @@ NOT_NEEDED, NOT_TESTED = "not needed", "not tested"
 
 class _NotNeeded(Exception):
     """The synthetic images are as sharp as real ones, for the reason given."""
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where images and models lie, and how they are scored. ``features``: computed so far, by their space."""
-
-    data_dir: str
-    patient_map: str | None
-    patient_column: str | None
-    model_dir: str
-    cache_dir: str | None
-    workers: int
-    seed: int
-    device: torch.device
-    features: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 # --- the test --------------------------------------------------------------------------------------
@@ -126,7 +105,7 @@ def _measure(arm: Arm, reference: Arm, result: ShortcutTest, sources: Sources) -
     for key in ("image_size", "match_resolution"):
         if arm.recorded["config"].get(key) != reference.recorded.get("config", {}).get(key):
             raise UserError(f"{reference.name} was trained with another --{key.replace('_', '-')}")
-    models = {each.name: _Models(each, sources) for each in (arm, reference)}
+    models = {each.name: FinalModels(each, sources) for each in (arm, reference)}
     # Images whose label differs from that of the synthetic ones: negatives, as a rule.
     label = 0 if (arm.recorded.get("synthetic") or {}).get("label") == 0 else 1
     records = _test_images(arm, 1 - label, sources)
@@ -135,7 +114,7 @@ def _measure(arm: Arm, reference: Arm, result: ShortcutTest, sources: Sources) -
     log.info(f"shortcut test of {arm.name}: {len(records):,} real test images, reduced to {side} px")
     reduced = load_images(
         records, size, workers=sources.workers, desc=f"reducing test images to {side} pixels",
-        cache_dir=sources.cache_dir, through=side,
+        cache_dir=sources.cache_dir, through=side, bits=sources.bits,
     )  # fmt: skip
     before = {name: each.recorded_logits(list(records["image_id"])) for name, each in models.items()}
     after = {name: each.mean_logits(reduced) for name, each in models.items()}
@@ -181,75 +160,17 @@ def _in_words(test: ShortcutTest) -> str:
 # --- what is scored --------------------------------------------------------------------------------
 def _test_images(arm: Arm, label: int, sources: Sources) -> pd.DataFrame:
     """Return at most ``MOST`` test images of ``label``: image_id, patient, path."""
-    if not (Path(sources.data_dir) / paths.TRAIN_METADATA).is_file():
-        raise UserError(f"it needs the test images: {public_path(sources.data_dir)} holds no dataset")
-    tables = [load_dataset(sources.data_dir, sources.patient_map, sources.patient_column).images]
-    if arm.recorded.get("test_set") == "official":
-        official = load_official_test(sources.data_dir, sources.patient_map, sources.patient_column)
-        tables = [official.images] if official else tables
-    known = pd.concat(tables).set_index("image_id")["path"]
-    wanted = arm.tested.loc[arm.tested["label"] == label, ["image_id", "patient"]]
+    known = find_test_records(arm, sources)
+    wanted = known.loc[known["label"] == label, ["image_id", "patient", "path"]]
     if len(wanted) > MOST:
         wanted = wanted.sample(MOST, random_state=sources.seed).sort_index()
-    if unknown := sorted(set(wanted["image_id"]) - set(known.index)):
-        raise UserError(f"{len(unknown)} of the test images are not in {public_path(sources.data_dir)}")
     if wanted.empty:
         raise UserError(f"no test image has the label {label}")
-    return wanted.assign(path=list(known.loc[wanted["image_id"]])).reset_index(drop=True)
-
-
-# --- the models ------------------------------------------------------------------------------------
-class _Models:
-    """The final models of an arm's training runs. Raises ``UserError`` if one is not there."""
-
-    def __init__(self, arm: Arm, sources: Sources) -> None:
-        self.arm, self.sources = arm, sources
-        repeats = arm.recorded.get("repeats", 1)
-        if len(probabilities_of_runs(arm)) != repeats:
-            raise UserError(f"it needs the predictions of each of the {repeats} runs of {arm.name}")
-        runs = [paths.repeat_prefix(arm.prefix, number) for number in range(1, repeats + 1)]
-        prefixes = runs if repeats > 1 else [arm.prefix]
-        self.files = [paths.classifier_model(sources.model_dir, prefix, arm.backbone) for prefix in prefixes]
-        if missing := [file for file in self.files if not file.is_file()]:
-            raise UserError(f"it needs {public_path(missing[0])}; --model-dir says where the models are")
-
-    def recorded_logits(self, image_ids: Sequence[str]) -> np.ndarray:
-        """Return the mean logits, float64 [N], of test images as their files record them."""
-        rows = pd.Index(self.arm.tested["image_id"]).get_indexer(list(image_ids))
-        kept = probabilities_of_runs(self.arm)[:, rows].clip(1e-15, 1 - 1e-15)
-        return (np.log(kept) - np.log1p(-kept)).mean(axis=0)
-
-    def mean_logits(self, images: ImageSet) -> np.ndarray:
-        """Score ``images`` with every model: mean logits, float64 [N]."""
-        return np.mean([self._logits(file, images) for file in self.files], axis=0)
-
-    def _logits(self, file: Path, images: ImageSet) -> np.ndarray:
-        model, checkpoint = load_classifier(file)
-        if plain(checkpoint.get("config")) != self.arm.recorded["config"]:
-            name = self.arm.name
-            raise UserError(f"{public_path(file)} is not the model whose predictions are compared; train {name} again")
-        device = self.sources.device
-        fast = resolve_precision("auto", device) == self.arm.recorded.get("precision") == "bf16"
-        precision = "bf16" if fast else "fp32"  # bfloat16 takes ages where the hardware does not multiply it
-        if checkpoint["frozen"]:
-            features = torch.from_numpy(self._features(model, images, precision)).float()
-            with torch.inference_mode():
-                return model.head(features).squeeze(1).double().numpy()
-        inputs, rows = InputPipeline(as_tensor(images.pixels).to(device)), np.arange(len(images.pixels))
-        logits = predict_batches(model.to(device), inputs, rows, batch_size=32, precision=precision)
-        return logits.double().numpy()
-
-    def _features(self, model: PneumoniaClassifier, images: ImageSet, precision: str) -> np.ndarray:
-        """Return the features of a frozen backbone, which arms and their runs share."""
-        cache = feature_caches(model, self.sources.cache_dir, device=self.sources.device, precision=precision)[0]
-        key = f"{cache.key} {images.key}"
-        if key not in self.sources.features:
-            self.sources.features[key] = cache.features(images, desc="features for the shortcut test")
-        return self.sources.features[key]
+    return wanted.reset_index(drop=True)
 
 
 # --- synthetic negatives ---------------------------------------------------------------------------
-def _beside(arm: Arm, models: _Models, before: np.ndarray, after: np.ndarray) -> SyntheticNegatives | None:
+def _beside(arm: Arm, models: FinalModels, before: np.ndarray, after: np.ndarray) -> SyntheticNegatives | None:
     """Score synthetic negatives under ``arm``, beside its logits of real ones; None if there are none."""
     size = arm.recorded["config"]["image_size"]
     folders = (arm.recorded.get("synthetic") or {}).get("folders", [])

@@ -59,10 +59,11 @@ def code(text: str) -> Markup:
 def _embedded(path: Path, picture: Picture) -> dict[str, Any]:
     """Return what the template needs of one picture; its pixels as a data URI."""
     content, kind, width, height = shrink(path.read_bytes())
+    name = path.name.split(".")[0]  # without what marks a picture of real patients
     return {
-        "id": f"figure-{path.stem}",
+        "id": f"figure-{name}",
         "file": picture.file,
-        "short": path.stem.replace("_", " "),
+        "short": name.replace("_", " "),
         "what": picture.what,
         "section": picture.section,
         "data": data_uri(content, kind),

@@ -6,23 +6,25 @@ All of it is exploratory: no verdict rests on it, and the words say what is adju
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from comparison.decision_curves import CALIBRATED
 from comparison.file_formats import Comparison, metric_key
-from comparison.reviewer_file_formats import DecisionDifference, ErrorsOfArm, SubgroupsOfPair, WorstError
+from comparison.reviewer_file_formats import DecisionDifference, ErrorsOfArm, Robustness, SubgroupsOfPair, WorstError
 from report.blocks import Block, Table, count, decimal, interval, p_value, percent, scale_of, signed
 from report.verdict import headline_pairs
 from stats.metric_registry import Metric, compared_metrics
+from stats.metrics import CONFIDENCE
 
 Pair = TypeVar("Pair", DecisionDifference, SubgroupsOfPair)
 Part = tuple[str, str, list[Block]]  # key of the section, heading, blocks
 
-DECISION, SUBGROUPS, ERRORS = "decision-curve", "subgroup-differences", "worst-errors"
+DECISION, SUBGROUPS, ERRORS, ROBUSTNESS = "decision-curve", "subgroup-differences", "worst-errors", "robustness"
 FOLDED = {
     DECISION: "Show the net benefit of each arm and the differences",
     SUBGROUPS: "Show the differences and their interactions",
     ERRORS: "Show the images",
+    ROBUSTNESS: "Show the changes of each arm",
 }
 SHOWN_THRESHOLDS = (0.05, 0.10, 0.20, 0.30, 0.40, 0.50)
 
@@ -33,6 +35,7 @@ def parts(content: Comparison) -> list[Part]:
         (DECISION, "Decision curve", decision_curve(content)),
         (SUBGROUPS, "Differences within subgroups", subgroup_differences(content)),
         (ERRORS, "Worst errors of each arm", worst_errors(content)),
+        (ROBUSTNESS, "Robustness to small changes of the images", robustness(content)),
     ]
 
 
@@ -222,3 +225,63 @@ def _truth(row: WorstError) -> str:
 def _person(row: WorstError) -> str:
     age = None if row["age"] is None else f"{row['age']:.0f}"
     return ", ".join(value or "?" for value in (row["view"], row["sex"], age))
+
+
+# --- robustness ------------------------------------------------------------------------------------
+def robustness(content: Comparison) -> list[Block]:
+    """Write a table per arm, and one per pair that answers the question: what each perturbation changes."""
+    found = content.get("robustness")
+    if not found:
+        return []
+    names = [name for name in content["arms"] if name in found["unperturbed"]]
+    blocks: list[Block] = [_what_was_perturbed(found, content)]
+    blocks += [_table_of_changes(_title(name, found), found, "arms", name) for name in names]
+    pairs = found["perturbations"][0]["pairs"]
+    asked = [{pair["a"], pair["b"]} for pair in headline_pairs(content)]
+    for place, pair in enumerate(pairs):
+        if {pair["a"], pair["b"]} in asked:
+            title = f"Change under {pair['b']} minus change under {pair['a']} (95 % CI)"
+            blocks.append(_table_of_changes(title, found, "pairs", place))
+    if left_out := found["left_out"]:
+        blocks.append("Not scored: " + "; ".join(f"{name}: {reason}" for name, reason in left_out.items()) + ".")
+    return blocks
+
+
+def _what_was_perturbed(found: Robustness, content: Comparison) -> str:
+    unseen = 1 - (1 - CONFIDENCE) ** (1 / found["n_patients"])  # a rate of 0, one-sided (Clopper and Pearson 1934)
+    meanings = "; ".join(f"{row['name']}: {row['meaning']}" for row in found["perturbations"])
+    return (
+        f"{count(found['n_images'], 'test image')} of {count(found['n_patients'], 'patient')}, drawn by patient "
+        f"({found['n_positive']:,} positive), were changed at the size that the network sees and scored again by the "
+        f"final models: {meanings}. A change is the score of the changed images minus that of the same images as they "
+        f"are. Intervals come from the paired bootstrap over patients ({content['settings']['n_resamples']:,} "
+        "resamples) and are not adjusted for the number of perturbations; no verdict rests on them. (None seen): no "
+        f"image moves the score; changes in up to {percent(unseen)} of all patients can go unseen in so few. All this "
+        "is simpler than what another hospital's machines do."
+    )
+
+
+def _title(name: str, found: Robustness) -> str:
+    scores = found["unperturbed"][name]
+    words = ", ".join(f"{m.title} {_score(scores[m.name], m)}" for m in compared_metrics())
+    return f"{name}: change (95 % CI) from {words}, mean p {decimal(scores['probability'])}"
+
+
+def _score(value: float | None, metric: Metric) -> str:
+    return percent(value) if metric.percent else decimal(value)
+
+
+def _change_of(found: Mapping[str, Any], scale: float, digits: int) -> str:
+    if found["change"] is not None and found["ci95"] is None:
+        return f"{signed(scale * found['change'], digits)} (none seen)"
+    return _difference(found["change"], found["ci95"], scale, digits)
+
+
+def _table_of_changes(title: str, found: Robustness, part: str, key: str | int) -> Table:
+    """Write the changes of one arm (``part`` "arms", ``key`` its name) or pair ("pairs", its place)."""
+    metrics, rows = compared_metrics(), []
+    for perturbation in cast("list[dict[str, Any]]", found["perturbations"]):
+        own = perturbation[part][key]
+        cells = [_change_of(own[m.name], *scale_of(m)) for m in metrics]
+        rows.append((perturbation["name"], *cells, _change_of(own["probability"], 1.0, 3)))
+    return Table(("perturbation", *map(_heading, metrics), "mean p"), rows, title)

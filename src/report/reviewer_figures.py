@@ -1,4 +1,4 @@
-"""Figures that reviewers ask for: decision curves, and differences of arms within subgroups.
+"""Figures that reviewers ask for: decision curves, differences of arms within subgroups, robustness.
 
 As in ``comparison_figures``, nothing is computed here, and an arm has one colour throughout.
 """
@@ -6,7 +6,7 @@ As in ``comparison_figures``, nothing is computed here, and an arm has one colou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,9 +18,9 @@ from arms.figures import arm_colours
 from common.plot_style import INK, new_figure, panels, styled, tint
 from comparison.decision_curves import CALIBRATED
 from comparison.file_formats import Comparison, metric_key
-from comparison.reviewer_file_formats import DecisionCurves, DecisionDifference, SubgroupsOfPair
+from comparison.reviewer_file_formats import DecisionCurves, DecisionDifference, Robustness, SubgroupsOfPair
 from report.blocks import scale_of
-from report.comparison_figures import BAND, WIDTH, write_heading
+from report.comparison_figures import BAND, WIDTH, arm_styles, write_heading
 from stats.metric_registry import Metric, compared_metrics
 from stats.paired_tests import points
 
@@ -156,3 +156,39 @@ def _reach(pairs: Sequence[SubgroupsOfPair], metric: Metric, margin: float) -> f
     rows: list[Mapping[str, Any]] = [row for pair in pairs for row in pair["differences"]]
     bounds = [abs(bound) for row in rows for bound in row[metric_key(metric, "ci95")] or []]
     return scale_of(metric)[0] * max(1.6 * margin, *(1.08 * bound for bound in bounds), 0.0)
+
+
+# --- robustness ------------------------------------------------------------------------------------
+@styled
+def robustness(comparison: Comparison, found: Robustness) -> Figure:
+    """Draw what each perturbation changes of each compared metric: a line per perturbation, an interval per arm."""
+    metrics, names = compared_metrics(), list(found["unperturbed"])
+    rows = found["perturbations"]
+    figure = new_figure(WIDTH, 1.5 + len(rows) * (0.2 + 0.11 * len(names)))
+    axes = panels(figure, 1, len(metrics), sharey=True)
+    styles = arm_styles(list(comparison["arms"]))
+    spread = 0.62 * (np.arange(len(names)) - (len(names) - 1) / 2) / max(1, len(names) - 1)
+    for ax, metric in zip(axes, metrics, strict=True):
+        scale, _ = scale_of(metric)
+        ax.axvline(0, color=INK, linewidth=1, zorder=1)
+        for y, row in enumerate(rows):
+            for offset, name in zip(spread, names, strict=True):
+                change = cast(dict[str, Any], row["arms"][name])[metric.name]
+                if change["change"] is None:
+                    continue
+                bounds = np.multiply(change["ci95"] or [change["change"]] * 2, scale)
+                ax.plot(bounds, [y + offset] * 2, color=styles[name]["color"], linewidth=2)
+                ax.plot(scale * change["change"], y + offset, linestyle="", markersize=4.5, **styles[name])
+            ax.axhline(y + 0.5, color="0.9", linewidth=0.8, zorder=0)
+        ax.set_xlabel(f"Change in {metric.title}{', points' if metric.percent else ''}")
+        ax.grid(visible=False, axis="y")
+        ax.grid(visible=True, axis="x")
+        ax.tick_params(axis="y", length=0)
+    axes[0].set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize="small")
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    handles = [Line2D([], [], linewidth=2, markersize=5, label=name, **styles[name]) for name in names]
+    figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=min(3, len(handles)))
+    what = "Change of scores under small changes of the images, 95 % CI by patient"
+    size = f"{found['n_images']:,} test images of {found['n_patients']:,} patients, {found['n_positive']:,} positive"
+    figure.suptitle(f"{what}\nn = {size}", x=0.01, ha="left", fontsize="medium")
+    return figure

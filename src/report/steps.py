@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 
 COMPARISON_FIGURES = ("differences", "roc_pr", "confusion", "calibration", "subgroups")
-REVIEWER_FIGURES = ("decision_curve", "subgroup_differences")
+REVIEWER_FIGURES = ("decision_curve", "subgroup_differences", "robustness")
+REAL_FIGURES = ("worst_errors", "perturbations")  # they show real X-rays, and their names say so
 IMAGE_FIGURES = ("nearest_neighbours", "gradcam")
 PREDICTIONS_REMEDY = f"`{TRAIN_COMMAND}` writes it"
 
@@ -172,6 +173,7 @@ def remove_stale(outcome: Outcome) -> None:
         paths.ssim_analysis(folder),
         paths.fid_score(folder),
         paths.image_quality(folder),
+        *(paths.real_figure(folder, name) for name in REAL_FIGURES),
         *(paths.analysis_figure(folder, name) for name in (*COMPARISON_FIGURES, *REVIEWER_FIGURES, *IMAGE_FIGURES)),
     ]
     written = outcome.written()

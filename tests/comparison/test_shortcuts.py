@@ -14,9 +14,10 @@ from arms.result_files import find_arms
 from classifier import InputPipeline, PneumoniaClassifier, predict_batches
 from common import paths
 from common.file_formats import format_problems
-from comparison import shortcuts
+from comparison import final_models, shortcuts
 from comparison.file_formats import ShortcutTest
-from comparison.shortcuts import CANNOT_SAY, CLEAR, FLAGGED, NOT_NEEDED, NOT_TESTED, Sources, find_shortcuts, judge
+from comparison.final_models import FinalModels, Sources
+from comparison.shortcuts import CANNOT_SAY, CLEAR, FLAGGED, NOT_NEEDED, NOT_TESTED, find_shortcuts, judge
 from data_loader import ImageSet, load_images
 from dataset.records import load_dataset
 from dataset.splits import TEST, load_or_create_splits, select
@@ -75,7 +76,7 @@ class Study:
         dataset = load_dataset(data_dir)
         self.records = select(dataset, load_or_create_splits(dataset), TEST)
         self.pixels = load_images(self.records, SIZE).pixels
-        monkeypatch.setattr(shortcuts, "load_classifier", lambda file: self.models[file.name])
+        monkeypatch.setattr(final_models, "load_classifier", lambda file: self.models[file.name])
         monkeypatch.chdir(folder)
 
     def add(self, name: str, *dislikes: float, config: dict | None = None, **changes) -> None:
@@ -206,7 +207,7 @@ def test_a_frozen_backbone_gives_the_same_logits_as_the_whole_network(study):
     arm = find_arms("metrics")["baseline"]
     study.models["baseline_resnet50.pth"] = model, {"config": CONFIG, "frozen": True}
     sources = study.sources()
-    scored = shortcuts._Models(arm, sources).mean_logits(images)
+    scored = FinalModels(arm, sources).mean_logits(images)
     assert scored == pytest.approx(logits_of(model, pixels), rel=1e-3) and len(sources.features) == 1
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from itertools import combinations
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 
 from arms.result_files import find_arms
+from common.file_formats import format_problems
 from comparison.arms import compare_arms
 from comparison.decision_curves import decision_curves
+from comparison.file_formats import Comparison
 from comparison.subgroup_differences import subgroup_differences
 from comparison.worst_errors import worst_errors
 from fake_comparison import fake_comparison
@@ -117,6 +120,51 @@ def test_worst_errors_are_listed_by_arm(content):
     assert section(without, reviewer_details.ERRORS).blocks == ["mine: no test image is called wrongly."]
 
 
+def fake_robustness(names=("baseline", "augmented", "control_duplicate", "control_weight")) -> dict:
+    def changes(k: int) -> dict:
+        change = {"change": k / 1000, "ci95": [k / 1000 - 0.02, k / 1000 + 0.03]}
+        return {"accuracy": change, "auroc": change, "probability": change}
+
+    none = {"change": 0.0, "ci95": None}
+    rows = [
+        {"name": name, "meaning": f"what {name} does",
+         "arms": {arm: changes(k + j) | {"absolute_probability": 0.05} for j, arm in enumerate(names)},
+         "pairs": [{"a": a, "b": b, **changes(k + 50)} for a, b in combinations(names, 2)]}
+        for k, name in enumerate(("brightness", "noise", "blur"))
+    ]  # fmt: skip
+    rows[2]["arms"]["baseline"] |= {"accuracy": none}
+    return {
+        "n_images": 100, "n_patients": 60, "n_positive": 25, "seed": 42, "perturbations": rows,
+        "unperturbed": {name: {"accuracy": 0.8, "auroc": 0.85, "probability": 0.3} for name in names},
+        "left_out": {"mine": "it needs models/mine_resnet50.pth"},
+    }  # fmt: skip
+
+
+def test_robustness_states_every_change_of_arms_and_of_the_headline_pairs(content):
+    own = {**content, "robustness": fake_robustness()}
+    assert format_problems(own, Comparison) == []
+    found = tables(own, reviewer_details.ROBUSTNESS)
+    assert [table.title.split(":")[0] for table in found[:4]] == list(content["arms"])
+    assert found[0].title == "baseline: change (95 % CI) from accuracy 80.0 %, AUROC 0.850, mean p 0.300"
+    assert found[0].columns == ("perturbation", "accuracy, points", "AUROC", "mean p")
+    assert found[1].rows[1] == (
+        "noise", "+0.2 (−1.8 to +3.2)", "+0.002 (−0.018 to +0.032)", "+0.002 (−0.018 to +0.032)"
+    )  # fmt: skip
+    assert found[0].rows[2][1] == "0.0 (none seen)"
+    assert [table.title for table in found[4:]] == [
+        "Change under augmented minus change under baseline (95 % CI)",
+        "Change under control_duplicate minus change under augmented (95 % CI)",
+    ]
+    words = " ".join(block for block in section(own, reviewer_details.ROBUSTNESS).blocks if isinstance(block, str))
+    for said in ("100 test images of 60 patients, drawn by patient (25 positive)", "noise: what noise does",
+                 "not adjusted for the number of perturbations; no verdict rests on them",
+                 "up to 4.9 % of all patients", "Not scored: mine: it needs models/mine_resnet50.pth."):  # fmt: skip
+        assert said in words
+    assert not CLAIMS.search(words)
+    for nothing in ({**content, "robustness": None}, content):
+        assert reviewer_details.ROBUSTNESS not in [part.key for part in sections(Findings(comparison=nothing))]
+
+
 # --- page ------------------------------------------------------------------------------------------
 class Nesting(HTMLParser):
     """What stands inside <details>: ids of sections are outside, their tables inside."""
@@ -142,10 +190,10 @@ def test_the_page_folds_them_and_lists_them_in_one_line(content, tmp_path):
     page = compose_page(Findings(comparison=content), tmp_path)
     nesting = Nesting(page)
     assert nesting.open == 0 and nesting.attributes == [{}] * 3, "closed until a reader opens them"
-    assert nesting.tables_inside == sum(len(tables(content, key)) for key in reviewer_details.FOLDED)
+    assert nesting.tables_inside == sum(len(tables(content, key)) for key in [*reviewer_details.FOLDED][:3])
     navigation = page[page.index("<nav") : page.index("</nav>")]
     (line,) = (line for line in navigation.split("<li>") if "#decision-curve" in line)
-    assert re.findall(r'href="#([^"]+)"', line) == list(reviewer_details.FOLDED)
+    assert re.findall(r'href="#([^"]+)"', line) == [*reviewer_details.FOLDED][:3]
     assert "&lt;" not in navigation
 
 
@@ -185,3 +233,18 @@ def test_subgroup_forest_draws_every_interval(content):
         low, high = ax.get_xlim()
         assert low <= np.min(drawn) and np.max(drawn) <= high
     assert "exploratory" in texts(figure)
+
+
+def test_the_robustness_figure_draws_every_interval_and_marks_what_did_not_change(content):
+    found = fake_robustness()
+    figure = reviewer_figures.robustness(content, found)
+    assert len(figure.axes) == 2
+    accuracy = figure.axes[0]
+    lines = [line for line in accuracy.lines if line.get_linewidth() == 2 and len(line.get_xdata()) == 2]
+    drawn = [list(line.get_xdata()) for line in lines]
+    wanted = [
+        [100 * bound for bound in arm["accuracy"]["ci95"] or [0, 0]]
+        for row in found["perturbations"] for arm in row["arms"].values()
+    ]  # fmt: skip
+    np.testing.assert_allclose(drawn, wanted)
+    assert "n = 100 test images of 60 patients, 25 positive" in texts(figure)
