@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from comparison.external import ExternalResults
     from comparison.file_formats import Comparison
     from comparison.final_models import Sources
+    from report.file_formats import PatientFlow
+    from report.image_steps import ImageResults
     from report.sections import Findings
+    from report.steps import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +113,21 @@ def compare(
     return content
 
 
+def look_at_training(
+    args: argparse.Namespace, arms: dict[str, Arm], outcome: Outcome
+) -> tuple[ImageResults, PatientFlow]:
+    """Draw what is of the training and not of a test: curves, folds, synthetic images, patient flow."""
+    from report.image_steps import ImageOptions, look_at_images
+    from report.reviewer_files import write_flow
+    from report.steps import draw_training
+
+    draw_training(arms, outcome)
+    named = {field.name: getattr(args, field.name) for field in fields(ImageOptions)}
+    options = ImageOptions(**named | {"cache_dir": cache_folder(args.no_cache, args.cache_dir)})
+    compared = look_at_images(options, arms, outcome)
+    return compared, write_flow(arms, compared.data, outcome)
+
+
 def write_analysis(
     args: argparse.Namespace, found: dict[str, Arm], arms: dict[str, Arm], external: ExternalResults | None
 ) -> None:
@@ -118,19 +136,11 @@ def write_analysis(
     ``external``: the test that the arms were found in; None for that of their training.
     """
     from comparison.external import find_reports
-    from report.image_steps import ImageOptions, ImageResults, look_at_images
-    from report.reviewer_files import add_cards, write_flow
+    from report.image_steps import ImageResults
+    from report.reviewer_files import add_cards
     from report.reviewer_steps import add_robustness, draw_real_images, draw_reviewer_figures
     from report.sections import Findings
-    from report.steps import (
-        Outcome,
-        commands,
-        draw_comparison,
-        draw_training,
-        note_missing,
-        remove_reports,
-        remove_stale,
-    )
+    from report.steps import Outcome, commands, draw_comparison, note_missing, remove_reports, remove_stale
 
     keep_run_log(args.metrics_dir if external else args.analysis_dir)
     outcome = Outcome(analysis_folder(args))
@@ -146,13 +156,9 @@ def write_analysis(
     draw_comparison(arms, comparison, outcome)
     draw_reviewer_figures(comparison, outcome)
     compared, flow = ImageResults(), None
-    if not external:  # folds, curves, synthetic images and patient flow are those of the training
-        draw_training(arms, outcome)
+    if not external:
         draw_real_images(arms, comparison, sources, outcome, args.no_real_images)
-        named = {field.name: getattr(args, field.name) for field in fields(ImageOptions)}
-        options = ImageOptions(**named | {"cache_dir": cache_folder(args.no_cache, args.cache_dir)})
-        compared = look_at_images(options, arms, outcome)
-        flow = write_flow(arms, compared.data, outcome)
+        compared, flow = look_at_training(args, arms, outcome)
     remove_stale(outcome)
     with_folds = {row["thresholds"]["source"] for row in comparison["arms"].values()}
     used = {name: arm for name, arm in found.items() if name in arms or name in with_folds}

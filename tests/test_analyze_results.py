@@ -95,7 +95,8 @@ def quick(monkeypatch) -> None:
 
     monkeypatch.setattr(analysis_steps, "draw_comparison", lambda *_: None)
     monkeypatch.setattr(analysis_steps, "draw_training", lambda *_: None)
-    monkeypatch.setattr(reviewer_steps, "draw_reviewer_figures", lambda *_: None)
+    for step in ("draw_reviewer_figures", "draw_real_images"):
+        monkeypatch.setattr(reviewer_steps, step, lambda *_: None)
     monkeypatch.setattr(analysis_images, "draw_heat_maps", lambda *_: None)
 
 
@@ -120,6 +121,7 @@ def test_all_documented_files_are_written(analysed):
         "report.html", "image_quality.json", "roc_pr.png", "calibration.png", "confusion.png",
         "subgroups.png", "differences.png", "nearest_neighbours.png", "gradcam.png", "patient_flow.json",
         "patient_flow.png", "model_card.md", "dataset_card.md", "checklist.md", "decision_curve.png",
+        "worst_errors.patient.png",
     }  # fmt: skip
     for picture in analysed.glob("*.png"):
         with Image.open(picture) as image:
@@ -502,6 +504,7 @@ def test_no_real_images_leaves_the_heat_maps_out_and_the_neighbours_alone(finish
     assert [given["no_real_images"] for given in asked] == [True]
     text, page = read_report(tmp_path), paths.report_page(tmp_path).read_text()
     assert "shows real X-rays" not in text + page and "gradcam" not in text + page
+    assert not list(tmp_path.glob(f"*{paths.REAL_PICTURE_SUFFIX}")) and "Worst errors of each arm" in text
 
 
 def test_an_old_picture_of_real_images_does_not_stay(finished, tmp_path, quick):
@@ -511,12 +514,21 @@ def test_an_old_picture_of_real_images_does_not_stay(finished, tmp_path, quick):
     assert not picture.exists()
 
 
+def test_robustness_that_cannot_be_measured_is_a_line_and_no_section(tmp_path, quick):
+    write_arm(tmp_path / "metrics", "baseline", fake_records())
+    main([*flags(tmp_path), "--robustness", "60"])
+    text = one_line(read_report(tmp_path / "analysis"))
+    assert "robustness (--robustness 60): it needs models/baseline_resnet50.pth; --model-dir says where" in text
+    assert "Robustness to small changes" not in text
+    assert load_json(paths.comparison(tmp_path / "analysis"))["robustness"] is None
+
+
 def test_files_of_an_earlier_run_do_not_pass_for_new(finished, tmp_path, capsys):
     write_arm(tmp_path / "metrics", "baseline", fake_records())
     stale = {
         "ssim_analysis.json", "fid_score.json", "real_vs_synthetic_comparison.png", "cv_comparison.png",
         "image_quality.json", "differences.png", "nearest_neighbours.png", "gradcam.png",
-        "subgroup_differences.png",
+        "subgroup_differences.png", "robustness.png", "worst_errors.patient.png", "perturbations.patient.png",
     }  # fmt: skip
     kept = {"comparison_of_my_own.png", "notes.txt", "comparison_acc.png"}
     (tmp_path / "analysis").mkdir()
