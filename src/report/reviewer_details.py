@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from comparison.decision_curves import CALIBRATED
 from comparison.file_formats import Comparison, metric_key
 from comparison.reviewer_file_formats import DecisionDifference, ErrorsOfArm, Robustness, SubgroupsOfPair, WorstError
-from report.blocks import Block, Table, count, decimal, interval, p_value, percent, scale_of, signed
+from report.blocks import Block, Facts, Table, count, decimal, interval, p_value, percent, scale_of, signed
 from report.verdict import headline_pairs
 from stats.metric_registry import Metric, compared_metrics
 from stats.metrics import CONFIDENCE
@@ -234,7 +234,8 @@ def robustness(content: Comparison) -> list[Block]:
     if not found:
         return []
     names = [name for name in content["arms"] if name in found["unperturbed"]]
-    blocks: list[Block] = [_what_was_perturbed(found, content)]
+    meanings = [(row["name"], row["meaning"]) for row in found["perturbations"]]
+    blocks: list[Block] = [_what_was_perturbed(found, content), Facts("The changes", meanings)]
     blocks += [_table_of_changes(_title(name, found), found, "arms", name) for name in names]
     pairs = found["perturbations"][0]["pairs"]
     asked = [{pair["a"], pair["b"]} for pair in headline_pairs(content)]
@@ -249,11 +250,10 @@ def robustness(content: Comparison) -> list[Block]:
 
 def _what_was_perturbed(found: Robustness, content: Comparison) -> str:
     unseen = 1 - (1 - CONFIDENCE) ** (1 / found["n_patients"])  # a rate of 0, one-sided (Clopper and Pearson 1934)
-    meanings = "; ".join(f"{row['name']}: {row['meaning']}" for row in found["perturbations"])
     return (
         f"{count(found['n_images'], 'test image')} of {count(found['n_patients'], 'patient')}, drawn by patient "
         f"({found['n_positive']:,} positive), were changed at the size that the network sees and scored again by the "
-        f"final models: {meanings}. A change is the score of the changed images minus that of the same images as they "
+        "final models. A change is the score of the changed images minus that of the same images as they "
         f"are. Intervals come from the paired bootstrap over patients ({content['settings']['n_resamples']:,} "
         "resamples) and are not adjusted for the number of perturbations; no verdict rests on them. (None seen): no "
         f"image moves the score; changes in up to {percent(unseen)} of all patients can go unseen in so few. All this "

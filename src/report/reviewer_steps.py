@@ -105,7 +105,7 @@ def _draw_worst_errors(
             ]
             sections.append(ImageSection(name, pixels, labels))
     if sections:
-        title = "The wrong calls of each arm that are farthest from 0.5, numbered as in the tables of the report"
+        title = "The wrong calls of each arm that are farthest from 0.5, numbered as in the report"
         figure = image_figures.image_sections(sections, 5, title)
         what = "the most confident wrong calls of each arm: label and probability; shows real X-rays"
         outcome.picture(paths.real_figure(outcome.folder, "worst_errors"), figure, what, reviewer_details.ERRORS)

@@ -20,7 +20,7 @@ from comparison.worst_errors import worst_errors
 from fake_comparison import fake_comparison
 from fake_results import fake_records, write_arm
 from report import reviewer_details, reviewer_figures
-from report.blocks import Table
+from report.blocks import Facts, Table
 from report.page import compose_page
 from report.sections import Findings, sections
 from report.text import WIDTH, compose_text
@@ -156,11 +156,13 @@ def test_robustness_states_every_change_of_arms_and_of_the_headline_pairs(conten
         "Change under control_duplicate minus change under augmented (95 % CI)",
     ]
     words = " ".join(block for block in section(own, reviewer_details.ROBUSTNESS).blocks if isinstance(block, str))
-    for said in ("100 test images of 60 patients, drawn by patient (25 positive)", "noise: what noise does",
+    for said in ("100 test images of 60 patients, drawn by patient (25 positive)",
                  "not adjusted for the number of perturbations; no verdict rests on them",
                  "up to 4.9 % of all patients", "Not scored: mine: it needs models/mine_resnet50.pth."):  # fmt: skip
         assert said in words
     assert not CLAIMS.search(words)
+    (facts,) = [block for block in section(own, reviewer_details.ROBUSTNESS).blocks if isinstance(block, Facts)]
+    assert facts.rows[1] == ("noise", "what noise does")
     for nothing in ({**content, "robustness": None}, content):
         assert reviewer_details.ROBUSTNESS not in [part.key for part in sections(Findings(comparison=nothing))]
 
