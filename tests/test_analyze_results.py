@@ -518,7 +518,7 @@ def test_robustness_that_cannot_be_measured_is_a_line_and_no_section(tmp_path, q
     write_arm(tmp_path / "metrics", "baseline", fake_records())
     main([*flags(tmp_path), "--robustness", "60"])
     text = one_line(read_report(tmp_path / "analysis"))
-    assert "robustness (--robustness 60): it needs models/baseline_resnet50.pth; --model-dir says where" in text
+    assert "robustness (--robustness 60): it needs baseline_resnet50.pth; --model-dir says where" in text
     assert "Robustness to small changes" not in text
     assert load_json(paths.comparison(tmp_path / "analysis"))["robustness"] is None
 
