@@ -66,7 +66,8 @@ def answer_item(item: Item, study: Study) -> Answered:
     if item.not_applicable and not facts:
         return Answered(item, NOT_APPLICABLE, item.not_applicable)
     lacking = not facts or (item.all_needed and len(facts) < len(item.facts))
-    if ask := item.ask or (lacking and "what no file of this analysis holds"):
+    rest = f"{'the rest' if facts else 'all of it'}, which no file of this analysis holds"
+    if ask := item.ask or (lacking and rest):
         return Answered(item, AUTHOR, f"to say: {ask}" + (f". Known here: {known}" if known else ""))
     return Answered(item, HERE, known)
 
