@@ -32,6 +32,12 @@ def here(trained, tmp_path, monkeypatch):
     return tmp_path
 
 
+def model_of(root, number):
+    """The file of a training run, of whatever backbone."""
+    (file,) = (root / "models").glob(f"baseline_r{number}_*.pth")
+    return file
+
+
 def evaluate(trained, *argv, name="b", data="outside"):
     folders = ["--data-dir", data, "--train-data-dir", str(trained / "data/processed")]
     evaluate_external.main([*folders, "--name", name, "--cpu", "--workers", "1", "--no-cache", *argv])
@@ -42,7 +48,7 @@ def test_probabilities_are_those_of_training(trained):
     table = pd.read_csv(paths.test_predictions(trained / METRICS, "baseline_r2_"))
     dataset = load_dataset(trained / "data/processed")
     records = dataset.images.set_index("image_id").loc[table["image_id"]].reset_index()
-    (model,) = load_models([paths.classifier_model(trained / "models", "baseline_r2_")])
+    (model,) = load_models([model_of(trained, 2)])
     probabilities = predict_run(model, load_images(records, 32, workers=1), torch.device("cpu"), None)
     np.testing.assert_allclose(probabilities, table["probability"], atol=1e-7)
 
@@ -53,7 +59,7 @@ def test_every_run_of_the_arm_predicts(trained, here):
     assert format_problems(found, ExternalTest) == []
     assert (found["n_images"], found["n_patients"], found["n_positive"]) == (24, 12, 8)
     assert found["positive_differs"] is None and not found["patients_compared"] and found["pictures_compared"]
-    assert set(found["arms"]["baseline_"]["models"]) == {"baseline_r1_resnet50.pth", "baseline_r2_resnet50.pth"}
+    assert set(found["arms"]["baseline_"]["models"]) == {model_of(here, 1).name, model_of(here, 2).name}
     tables = [pd.read_csv(here / "results/external/b" / file) for file in found["arms"]["baseline_"]["predictions"]]
     internal = pd.read_csv(paths.test_predictions(METRICS, "baseline_"))
     assert [list(table.columns) for table in tables] == [list(internal.columns)] * 3
@@ -173,18 +179,18 @@ def change_model(file, **changes):
     ("spoil", "problem"),
     [
         (lambda root: shutil.rmtree(root / "models"), "models holds no final model; `python src/train_class"),
-        (lambda root: (root / "models/baseline_r2_resnet50.pth").unlink(), "r2_resnet50.pth is missing, one of 2"),
+        (lambda root: model_of(root, 2).unlink(), "baseline_r2_.*pth is missing, one of 2"),
         (
-            lambda root: change_model(root / "models/baseline_r1_resnet50.pth", split_sha256="0" * 64),
-            "r1_resnet50.pth is not the model whose results lie in --results-dir",
+            lambda root: change_model(model_of(root, 1), split_sha256="0" * 64),
+            "baseline_r1_.*pth is not the model whose results lie in --results-dir",
         ),
         (
-            lambda root: change_model(root / "models/baseline_r2_resnet50.pth", image_size=64),
+            lambda root: change_model(model_of(root, 2), image_size=64),
             "cannot be averaged: they take images of different sizes",
         ),
         (lambda root: add_arm(root, split_sha256="0" * 64), "were trained on different splits, so they cannot"),
         (lambda root: add_arm(root, image_size=64), "take images of different sizes, so they cannot"),
-        (lambda root: add_arm(root, backbone="resnet18"), "have different backbones, so they cannot"),
+        (lambda root: add_arm(root, backbone="resnet34"), "have different backbones, so they cannot"),
         (lambda root: (root / "outside" / paths.TRAIN_METADATA).unlink(), "must hold labelled images in the layout"),
         (lambda root: set_labels(root, None), "has neither Target nor class|lacks|Target"),
         (lambda root: set_labels(root, "0"), "of one class only"),
@@ -199,8 +205,9 @@ def test_what_does_not_fit_ends_in_one_line(spoil, problem, trained, here):
 
 
 def add_arm(root, **changes):
-    file = paths.classifier_model(root / "models", "mine_")
-    save_checkpoint(file, load_checkpoint(root / "models/baseline_r1_resnet50.pth") | {"prefix": "mine_"} | changes)
+    one = model_of(root, 1)
+    file = one.with_name(one.name.replace("baseline_r1_", "mine_"))
+    save_checkpoint(file, load_checkpoint(one) | {"prefix": "mine_"} | changes)
 
 
 def set_labels(root, value):
