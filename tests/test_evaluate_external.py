@@ -13,8 +13,10 @@ from arms.result_files import find_arms
 from common import paths
 from common.file_formats import format_problems
 from comparison.arms import compare_arms
+from comparison.external import find_reports
 from comparison.file_formats import Comparison
 from fake_results import fake_probabilities, fake_records, write_arm
+from report.external import links
 from stats.metrics import auroc
 from utils import UserError, load_json, save_csv, save_json, sha256_file
 
@@ -213,17 +215,18 @@ def test_values_of_test_set(value, problem, capsys):
 # --- links -----------------------------------------------------------------------------------------
 def test_the_internal_report_links_to_external_ones(results, quick):
     write_external({"baseline": 1.0, "augmented": 0.4})
-
-    def internal() -> tuple[str, str]:
-        main(["--data-dir", "absent"])
-        page, text = (name_of("results/analysis") for name_of in (paths.report_page, paths.comparison_report))
-        return page.read_text("utf-8"), one_line(text.read_text("utf-8"))
-
-    assert "External tests" not in internal()[0]  # it has no report yet
+    assert find_reports(METRICS) == []  # it has no report yet
     analyse()
-    page, text = internal()
+    main(["--data-dir", "absent"])
+    files = (name_of("results/analysis") for name_of in (paths.report_page, paths.comparison_report))
+    page, text = (file.read_text("utf-8") for file in files)
     link = "../external/hospital_b/analysis/report.html"
-    assert f'<a href="{link}">' in page and f"{link} hospital_b, 90 images of 45 patients" in text
+    assert f'<a href="{link}">' in page and f"{link} hospital_b, 90 images of 45 patients" in one_line(text)
     assert page.index('id="verdict"') < page.index('id="external"')
+    (report,) = find_reports(METRICS)
+    assert report.current
     write_arm(METRICS, "baseline", fake_records(), seed=9)
-    assert "models of an earlier training" in internal()[1]
+    (report,) = find_reports(METRICS)
+    assert not report.current
+    (block,) = links([report], Path("results/analysis"))
+    assert "models of an earlier training" in block.rows[0][1]
