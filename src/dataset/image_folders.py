@@ -18,6 +18,7 @@ from dataset.metadata import IMAGE_NAMES, PERSON_NAMES, PERSON_OR_IMAGE
 from dataset.tables import read_table, squeeze
 from utils import UserError
 
+NAMED = "patient "  # how groups of a named patient begin
 FILE_NAMES = (*IMAGE_NAMES, "path", "filepath", "imagepath", "name")
 
 
@@ -98,13 +99,15 @@ def groups_of(
         elif pattern is not None and (match := pattern.search(file.name)):
             name = match[1] if pattern.groups else match[0]
         ungrouped += not name
-        groups.append(f"patient {name}" if name else f"{side} image {number}")
+        groups.append(f"{NAMED}{name}" if name else f"{side} image {number}")
     return groups, ungrouped
 
 
 def check_groups(groups: Sequence[str], side: str, least: int, by: str | None) -> None:
     """Raise ``UserError`` if ``side`` has fewer than ``least`` groups; ``by``: the flag that names them."""
     counts = Counter(groups)
+    if by is not None and side.startswith("--real") and not any(group.startswith(NAMED) for group in counts):
+        raise UserError(f"{by} names the patient of none of the {len(groups):,} images of {side}; check the file names")
     if len(counts) >= least:
         return
     if len(groups) < least or by is None:
@@ -113,6 +116,6 @@ def check_groups(groups: Sequence[str], side: str, least: int, by: str | None) -
             f"at least {least} are needed on each side, and some 100 for a verdict"
         )
     raise UserError(
-        f"{by} puts the {len(groups):,} images of {side} into {len(counts):,} groups ({next(iter(counts))}, ...); at "
-        f"least {least} patients are needed on each side: name them one by one, or leave {by} out"
+        f"{by} puts the {len(groups):,} images of {side} into {len(counts):,} group{'' if len(counts) == 1 else 's'} "
+        f"({next(iter(counts))}, ...); at least {least} patients are needed on each side: name them one by one, or leave {by} out"
     )

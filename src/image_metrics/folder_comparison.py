@@ -37,6 +37,7 @@ VALUE_DRAWS, ERROR_DRAWS = 5, 20
 LISTED = 12  # pairs of images
 BLOCK = 2048  # synthetic images whose distances to all real ones are held at once
 CLOSE, FAR = "as near as other patients", "farther than other patients"
+SPACE_WORDS = {"HOG": "edges (HOG)", "16x16 pixels": "brightness (16x16)"}  # else the name of the network
 COPIES, FEW = "copies real images", "too few images: at least {:,}"
 
 
@@ -102,8 +103,8 @@ def decide(
     name = (far or unclear or list(energies))[0]
     energy = energies[name]
     numbers = (
-        f"the distance in {name} is {energy.value:.3g} ({energy.ci95[0]:.3g} to {energy.ci95[1]:.3g}), that of other "
-        f"real patients {energy.floor:.3g}"
+        f"the distance in {_in_words(name)} is {energy.value:.3g} ({energy.ci95[0]:.3g} to {energy.ci95[1]:.3g}), that of "
+        f"other real patients {energy.floor:.3g}"
     )
     if copies["copies"] and copies["reliable"]:
         text, sentence = COPIES, f"{copies['copies']:,} synthetic images show the picture of a real one; {numbers}"
@@ -112,13 +113,14 @@ def decide(
     elif unclear:
         text = FEW.format(needed)
         sentence = (
-            f"{n_images[0]:,} synthetic and {n_images[1]:,} real images leave the distance in {name} uncertain by "
-            f"{energy.half_width:.2g}; it must be below {energy.margin:.2g}, by which {REFERENCE} and {REFERENCE} real "
-            "images differ by chance"
+            f"{n_images[0]:,} synthetic and {n_images[1]:,} real images leave the distance in {_in_words(name)} "
+            f"uncertain by {energy.half_width:.2g}; it must be below {energy.margin:.2g}, by which {REFERENCE} and "
+            f"{REFERENCE} real images differ by chance"
         )
     else:
         text, sentence = CLOSE, numbers
-    also = [axis["name"] for axis in axes if axis["outside"] and axis["id"] != _distance_id(name)]
+    said = {_distance_id(name)} | ({"copies"} if text == COPIES else set())
+    also = [axis["name"] for axis in axes if axis["outside"] and axis["id"] not in said]
     return {"verdict": text, "needed": needed, "sentence": sentence, "also": also}
 
 
@@ -134,13 +136,17 @@ def _axis(
     }  # fmt: skip
 
 
+def _in_words(space: str) -> str:
+    return SPACE_WORDS.get(space, space)
+
+
 def _distance_id(space: str) -> str:
     return "distance_" + space.lower().replace(" ", "_")
 
 
 def _distance_axis(space: str, energy: EnergyDistance) -> Axis:
     return _axis(
-        _distance_id(space), f"distance in {space}", energy.value, energy.floor, energy.ci95, "lower",
+        _distance_id(space), f"distance in {_in_words(space)}", energy.value, energy.floor, energy.ci95, "lower",
         f"{energy.n:,} images a side",
         "Energy distance of the features. Floor: disjoint halves of the real patients, as many images a side.",
     )  # fmt: skip

@@ -83,7 +83,7 @@ def read_folder(
     found = check_pictures(table, f"{flag.lstrip('-')} images", image_size=1, bits=bits)
     if found.problems and flag == "--real":
         raise UserError(f"{where}: {'; '.join(found.problems)}")
-    notes = found.problems + found.red_flags + found.notes
+    notes = found.problems + found.red_flags
     if len(chosen) < len(files):
         drawn = f"{len(chosen):,} of the {len(files):,} images of {flag} were drawn at random (--max-images)"
         notes.append(f"{drawn}; copies of the others are not looked for")

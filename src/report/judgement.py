@@ -19,6 +19,7 @@ from report.blocks import count, percent
 from report.page import load_template
 
 TITLE = "Are these images as near to real X-rays as other patients' are?"
+ARROWS = {"lower": "↓", "higher": "↑", "near the floor": "="}
 COLUMNS = ("axis", "value", "better", "floor", "95 % interval")
 LEGEND = (
     "Floor: what real images of other patients score. * the floor lies outside of the interval, on the side that "
@@ -88,13 +89,13 @@ def _also(judgement: Judgement) -> str:
     return f"Also outside of what other patients give: {', '.join(also)}."
 
 
-def _side(facts: FolderFacts) -> str:
+def _side(facts: FolderFacts, kind: str = "") -> str:
     named = facts["groups"] - facts["ungrouped"]
     if not named:
         whose = "each image taken for another patient"
     else:
         whose = count(named, "patient") + (f", {facts['ungrouped']:,} without a name" if facts["ungrouped"] else "")
-    return f"{count(facts['used'], 'image')} ({whose})"
+    return f"{count(facts['used'], kind + 'image')} ({whose})"
 
 
 def _copies(judgement: Judgement) -> str:
@@ -127,9 +128,10 @@ def compose_judgement(judgement: Judgement, command: str, shown: ShownImages | N
     return load_template(paths.JUDGEMENT_TEMPLATE).render(
         title=TITLE, judgement=judgement, shows_patients=shown is not None,
         tone=TONES.get(judgement["verdict"]["verdict"], "unsure"),
-        sides=f"{_side(judgement['synthetic'])} against {_side(judgement['real'])}",
+        sides=f"{_side(judgement['synthetic'], 'synthetic ')} against {_side(judgement['real'], 'real ')}",
         reason=_sentence(judgement["verdict"]["sentence"]), also=_also(judgement), copies=_copies(judgement),
-        columns=COLUMNS, rows=table_rows(judgement["axes"]), legend=LEGEND + ".", facts=facts, command=command,
+        columns=COLUMNS, arrows=ARROWS, rows=table_rows(judgement["axes"]), legend=LEGEND + ".",
+        facts=facts, command=command,
         pictures=None if shown is None else _pictures(judgement, shown),
     )  # fmt: skip
 
