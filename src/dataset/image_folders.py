@@ -115,7 +115,8 @@ def check_groups(groups: Sequence[str], side: str, least: int, by: str | None) -
             f"{side} holds {len(groups):,} image{'' if len(groups) == 1 else 's'}: too few images to measure anything; "
             f"at least {least} are needed on each side, and some 100 for a verdict"
         )
+    found = f"{len(counts):,} group{'' if len(counts) == 1 else 's'} ({next(iter(counts))}, ...)"
     raise UserError(
-        f"{by} puts the {len(groups):,} images of {side} into {len(counts):,} group{'' if len(counts) == 1 else 's'} "
-        f"({next(iter(counts))}, ...); at least {least} patients are needed on each side: name them one by one, or leave {by} out"
+        f"{by} puts the {len(groups):,} images of {side} into {found}; at least {least} patients are needed on each "
+        f"side: name them one by one, or leave {by} out"
     )

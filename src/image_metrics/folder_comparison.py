@@ -103,8 +103,8 @@ def decide(
     name = (far or unclear or list(energies))[0]
     energy = energies[name]
     numbers = (
-        f"the distance in {_in_words(name)} is {energy.value:.3g} ({energy.ci95[0]:.3g} to {energy.ci95[1]:.3g}), that of "
-        f"other real patients {energy.floor:.3g}"
+        f"the distance in {_in_words(name)} is {energy.value:.3g} ({energy.ci95[0]:.3g} to {energy.ci95[1]:.3g}), "
+        f"that of other real patients {energy.floor:.3g}"
     )
     if copies["copies"] and copies["reliable"]:
         text, sentence = COPIES, f"{copies['copies']:,} synthetic images show the picture of a real one; {numbers}"

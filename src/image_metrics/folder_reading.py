@@ -88,11 +88,11 @@ def read_folder(
         drawn = f"{len(chosen):,} of the {len(files):,} images of {flag} were drawn at random (--max-images)"
         notes.append(f"{drawn}; copies of the others are not looked for")
     if images.reasons:
-        notes.append(f"{len(images.reasons):,} images of {flag} cannot be read and are left out")
+        notes.append(f"{_images(len(images.reasons))} of {flag} unreadable and left out")
     if odd := int((table["width"] != table["height"]).sum()):
-        notes.append(f"{odd:,} images of {flag} are not square: squeezed to a square, as everywhere in this product")
+        notes.append(f"{_images(odd)} of {flag} not square: squeezed to a square, as everywhere in this product")
     if grouping.flag and ungrouped and flag == "--real":
-        notes.append(f"{grouping.flag} names no patient for {ungrouped:,} images of {flag}; each stands for itself")
+        notes.append(f"{grouping.flag} names no patient for {_images(ungrouped)} of {flag}: another patient each")
     facts: FolderFacts = {
         "source": public_path(folder), "found": len(files), "used": len(used),
         "unreadable": [{"file": name, "reason": reason} for name, reason in images.reasons.items()],
@@ -101,6 +101,10 @@ def read_folder(
     }  # fmt: skip
     formats = frozenset("JPEG" if jpeg else "lossless" for jpeg in table["jpeg"])
     return Reading(Side(images.pixels, list(images.records["image_id"]), groups), facts, notes, formats)
+
+
+def _images(n: int) -> str:
+    return f"{n:,} image{'' if n == 1 else 's'}"
 
 
 def made_by(source: Path, pixels: np.ndarray, image_size: int) -> Reading:
