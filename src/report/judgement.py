@@ -92,9 +92,8 @@ def _also(judgement: Judgement) -> str:
 def _side(facts: FolderFacts, kind: str = "") -> str:
     named = facts["groups"] - facts["ungrouped"]
     if not named:
-        whose = "each image taken for another patient"
-    else:
-        whose = count(named, "patient") + (f", {facts['ungrouped']:,} without a name" if facts["ungrouped"] else "")
+        return count(facts["used"], kind + "image")
+    whose = count(named, "patient") + (f", {facts['ungrouped']:,} without a name" if facts["ungrouped"] else "")
     return f"{count(facts['used'], kind + 'image')} ({whose})"
 
 
