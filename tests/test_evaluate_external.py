@@ -16,7 +16,7 @@ from comparison.arms import compare_arms
 from comparison.external import find_reports
 from comparison.file_formats import Comparison
 from fake_results import fake_probabilities, fake_records, write_arm
-from report.external import links
+from report.external import report_links
 from stats.metrics import auroc
 from utils import UserError, load_json, save_csv, save_json, sha256_file
 
@@ -228,5 +228,5 @@ def test_the_internal_report_links_to_external_ones(results, quick):
     write_arm(METRICS, "baseline", fake_records(), seed=9)
     (report,) = find_reports(METRICS)
     assert not report.current
-    (block,) = links([report], Path("results/analysis"))
+    (block,) = report_links([report], Path("results/analysis"))
     assert "models of an earlier training" in block.rows[0][1]

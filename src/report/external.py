@@ -39,7 +39,7 @@ def tested_on(content: Comparison) -> str | None:
     return words
 
 
-def test_images(content: Comparison, external: ExternalComparison) -> list[Block]:
+def external_images(content: Comparison, external: ExternalComparison) -> list[Block]:
     """Write whose images were tested on, and how they were compared with the training data."""
     test = external["test"]
     dropped = test["dropped"]
@@ -49,19 +49,20 @@ def test_images(content: Comparison, external: ExternalComparison) -> list[Block
         "because nobody knows their patients": dropped["by_unknown_patient"],
     }  # fmt: skip
     left_out = [f"{n:,} {how}" for how, n in seen.items() if n]
-    compared = ["ids", *(["patients"] if test["patients_compared"] else [])]
-    compared += ["pictures"] if test["pictures_compared"] else []
+    also = {"patients": test["patients_compared"], "pictures": test["pictures_compared"]}
+    *more, last = ["ids", *(what for what, done in also.items() if done)]
+    compared = f"{', '.join(more)} and {last}" if more else last
     words = (
         f"{test['name']} has {count(test['n_images'], 'image')} of {count(test['n_patients'], 'patient')}; "
         f"{test['n_positive']:,} of the images are positive ({percent(test['n_positive'] / test['n_images'])}). Their "
-        f"{' and '.join(compared)} were compared with those of the training data. "
+        f"{compared} were compared with those of the training data. "
         + (f"Left out: {', '.join(left_out)}. " if left_out else "No image had to be left out. ")
         + "Nothing was trained, chosen or calibrated on them."
     )
     sides = (test["data"], test["training_data"])
     rows = [
-        ("known data sets", " / ".join(", ".join(side["families"]) or "not known" for side in sides)),
-        ("a positive means", " / ".join(side["positive"] or "not known" for side in sides)),
+        ("known data sets", *(", ".join(side["families"]) or "not known" for side in sides)),
+        ("a positive means", *(side["positive"] or "not known" for side in sides)),
     ]
     references = content["references"]
     predictors = [("calling every image negative", f"accuracy {percent(references['always_negative_accuracy'])}")]
@@ -72,7 +73,7 @@ def test_images(content: Comparison, external: ExternalComparison) -> list[Block
         predictors.append((what, "not known" if value is None else f"AUROC {decimal(value)}"))
     return [
         words,
-        Facts(f"{test['name']} / training data", rows),
+        Table(("", test["name"], "training data"), rows),
         Facts("Reference predictors that ignore the lungs, fitted on the training images", predictors),
     ]
 
@@ -132,7 +133,7 @@ def _auroc(side: SideOfShift) -> str:
     return with_interval(side["auroc"], side["auroc_ci95"])
 
 
-def thresholds(content: Comparison, external: ExternalComparison) -> list[Block]:
+def thresholds_carried_over(content: Comparison, external: ExternalComparison) -> list[Block]:
     """Write sensitivity and specificity at thresholds that the training chose, on both tests."""
     name = external["test"]["name"]
     blocks: list[Block] = []
@@ -158,7 +159,7 @@ def _rates(found: AtThreshold) -> list[str]:
 
 
 # --- links -------------------------------------------------------------------------------------------
-def links(reports: Sequence[ExternalReport], folder: Path) -> list[Block]:
+def report_links(reports: Sequence[ExternalReport], folder: Path) -> list[Block]:
     """Write links from a report in ``folder`` to the reports of external tests; none without them."""
     rows = []
     for report in reports:

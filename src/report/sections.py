@@ -34,7 +34,7 @@ from report.blocks import (
     scale_of,
     with_interval,
 )
-from report.external import external_of, links, shift, test_images, thresholds
+from report.external import external_images, external_of, report_links, shift, thresholds_carried_over
 from report.file_formats import PatientFlow
 from report.patient_flow import flow_table
 from report.verdict import seeds_words, smallest_differences, verdict_lines
@@ -90,10 +90,10 @@ def sections(findings: Findings) -> list[Section]:
     images = details.images(findings.quality, findings.comparability)
     if external := external_of(content):
         own = [
-            ("test-set", f"The images of {external['test']['name']}", test_images(content, external)),
+            ("test-set", f"The images of {external['test']['name']}", external_images(content, external)),
             ("shift", f"Internal test and {external['test']['name']}", shift(external)),
         ]
-        at_thresholds = thresholds(content, external)
+        at_thresholds = thresholds_carried_over(content, external)
     else:
         own = [("test-set", "Test set and references", _test_set(content))]
         at_thresholds = details.thresholds(content)
@@ -101,7 +101,7 @@ def sections(findings: Findings) -> list[Section]:
         ("verdict", "Verdict", verdict_lines(content)),
         ("warnings", "Warnings: read these before any number", _warnings(findings.flags)),
         *own,
-        ("external", "External tests", links(findings.external_reports, findings.folder)),
+        ("external", "External tests", report_links(findings.external_reports, findings.folder)),
         ("arms", "Each arm on the test images", _arms(content)),
         ("differences", "Differences between arms", _differences(content)),
         ("shortcut", "Shortcut test: does blur pass for the label?", details.shortcut(content)),
