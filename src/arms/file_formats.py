@@ -311,7 +311,7 @@ TEST_COLUMNS = {
     "age": "years, whole; blank if unknown",
     "label": "1 for pneumonia, 0 without",
     "probability": "of pneumonia, in full precision",
-    "predicted": "1 from a probability of 0.5",
+    "predicted": "1 if the probability is at least 0.5",
 }
 CV_COLUMNS = TEST_COLUMNS | {"fold": "the fold whose model did not see the image"}
 UNLABELLED_COLUMNS = {name: TEST_COLUMNS[name] for name in ("image_id", "probability")}

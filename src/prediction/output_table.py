@@ -28,10 +28,10 @@ COLUMNS = {
     "path": "the file, as it was found",
     "probability": "of pneumonia, 0 to 1; the mean of several models",
     "probability_calibrated": "the same, its logit divided by the temperature; blank without one",
-    "decision_050": "1 from a probability of 0.5",
-    "decision_youden": "1 from the threshold of the highest sensitivity + specificity; blank without one",
-    "decision_sens90": "1 from the threshold of a sensitivity of 0.90; blank without one",
-    "warnings": "what is odd about the image, `; ` between",
+    "decision_050": "1 if the probability is at least 0.5",
+    "decision_youden": "1 if it is at least the threshold of the highest sensitivity + specificity; blank without one",
+    "decision_sens90": "1 if it is at least the threshold of a sensitivity of 0.90; blank without one",
+    "warnings": "what is odd about the image; several are separated by `; `",
     "error": "why it could not be read; then all numbers are blank",
 }
 
