@@ -2,6 +2,7 @@
 # make test       install, then every test that is not slow (under 5 minutes)
 # make test-slow  the slow tests (under 40 minutes)
 # make campaign MINUTES=60  kill every script and mutate its inputs, on one thread; the same command goes on
+# make simulations  do the intervals of cross-fitted studies hold the truth? hours on one thread; goes on
 # make lint       ruff, types (mypy), layers of imports (import-linter, tests/test_layering.py)
 # make docs       write docs/help/ anew from the scripts' --help
 #
@@ -24,7 +25,7 @@ else
   INSTALL := uv pip install --compile-bytecode --python $(BIN)/python
 endif
 
-.PHONY: setup demo test test-slow campaign lint docs
+.PHONY: setup demo test test-slow campaign simulations lint docs
 
 setup: $(VENV)/.installed
 
@@ -50,6 +51,11 @@ CAMPAIGN_DIR ?= $(HOME)/.cache/campaign
 
 campaign: setup
 	PYTHONPATH=src:tests OMP_NUM_THREADS=1 $(BIN)/python -P -m campaign --out $(CAMPAIGN_DIR) --minutes $(MINUTES) --retry
+
+SIMULATIONS ?= $(HOME)/.cache/simulations.json
+
+simulations: setup
+	PYTHONPATH=src:tests OMP_NUM_THREADS=1 $(BIN)/python -P -m simulations --out $(SIMULATIONS)
 
 lint: setup
 	$(BIN)/python -m ruff check src tests docs

@@ -54,6 +54,7 @@ FORMATS = {
     "image_metrics.file_formats": ("Judgement",),
     "report.file_formats": ("PatientFlow",),
     "studies.file_formats": ("StepEntry", "LearningCurve"),
+    "comparison.cross_fit_file_formats": ("CrossFitComparison",),
     "benchmarks.file_formats": ("SpeedBenchmark", "GeneratorBenchmark"),
 }
 FORMATS_TITLE = """# File formats

@@ -1,4 +1,4 @@
-"""The low-data study: does synthetic data help where real patients are few? Score against their number.
+"""Studies: the answer against the number of real patients, or, cross-fitted, on all labelled images.
 
 For each fraction of the training patients it trains the baseline, a GAN on that fraction alone, makes its
 images, and trains the other arms, each step a command that could be typed by hand. Run again with the same
@@ -8,14 +8,19 @@ options it skips what is finished and takes up what was interrupted; other fract
 
 Every fraction takes the same number of optimiser steps: small ones are trained for more epochs. Nothing is
 chosen on test.
+
+    python src/run_study.py --cross-fit 5 --study-dir results/cross_fit
+
+With --cross-fit every labelled image is tested once, by models and a GAN that never saw its patient.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import common  # noqa: F401  first of all: refuses a Python that cannot run the rest
 from arms.options import TRAIN_OPTIONS
@@ -52,7 +57,10 @@ from studies.time_estimate import (
     study_seconds,
     study_speeds,
 )
-from utils import UserError, save_figure, save_json
+from utils import UserError, save_figure, save_json, save_text
+
+if TYPE_CHECKING:
+    from studies.cross_fit import OuterRun
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +69,8 @@ log = logging.getLogger(__name__)
 def build_parser() -> argparse.ArgumentParser:
     return argument_parser(
         "The low-data study: AUROC and accuracy against the number of real training patients, arm by arm. "
-        "Every fraction takes the same number of optimiser steps, so small ones are trained for more epochs.",
+        "Every fraction takes the same number of optimiser steps, so small ones are trained for more epochs. "
+        "With --cross-fit: the arms on all labelled images, each predicted by models that never saw its patient.",
         STUDY_OPTIONS,
     )
 
@@ -73,23 +82,36 @@ def parse_study_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--k-folds 1 is not allowed: one fold cannot validate; use 0, or at least 2")
     if args.estimate and args.draw_only:
         parser.error("--estimate and --draw-only exclude each other: give one of them")
+    if args.cross_fit is None and args.gan_seeds != 1:
+        parser.error("--gan-seeds is for --cross-fit, which is not given")
+    if args.cross_fit is not None:
+        if args.fractions != parser.get_default("fractions"):
+            parser.error("--fractions and --cross-fit exclude each other: every fold trains on all its patients")
+        if args.splits or args.k_folds:
+            flag = "--splits" if args.splits else "--k-folds"
+            parser.error(f"{flag} and --cross-fit exclude each other: the outer folds are its splits")
     classifier_work(args), gan_settings(args)  # wrong numbers end here
     return args
 
 
 # --- the plan --------------------------------------------------------------------------------------
-def study_steps(args: argparse.Namespace, part: Part) -> list[Step]:
-    """List the commands of one fraction."""
+def study_words(args: argparse.Namespace, seed: Sequence[str] = ()) -> Words:
+    """Return what all fractions, or all folds, are told; ``seed``: words of theirs if they share it."""
     cpu = ["--cpu"] if args.cpu else []
-    shared = ["--image-size", str(args.image_size), "--seed", str(args.seed), *cpu]
+    shared = ["--image-size", str(args.image_size), *seed, *cpu]
     runs = ["--repeats", str(args.repeats), "--k-folds", str(args.k_folds)]
-    words = Words(
+    return Words(
         data=data_words(args.splits, args.patient_map, args.patient_column, args.skip_bad_images, args.bits),
         classifier=[*runs, *shared, *args.classifier_args],
         gan=[*shared, "--no-real-images", *args.gan_args],
-        generation=["--seed", str(args.seed), *cpu, *label_words(args.gan_args)],
+        generation=[*seed, *cpu, *label_words(args.gan_args)],
         cache=cache_words(args.cache_dir, args.no_cache),
     )
+
+
+def study_steps(args: argparse.Namespace, part: Part) -> list[Step]:
+    """List the commands of one fraction."""
+    words = study_words(args, ["--seed", str(args.seed)])
     folders = folders_of_fraction(args.study_dir, args.data_dir, part.fraction)
     return part_steps(part, folders, args.arms, words, args.kimg)
 
@@ -141,12 +163,14 @@ def gan_settings(args: argparse.Namespace) -> Settings:
         parser.error(str(error))
 
 
-def log_estimate(args: argparse.Namespace, parts: list[Part], images: list[Path], n_scored: int) -> None:
-    """Time a few seconds of each kind of work, and say how long all that is due takes.
+def log_estimate(
+    args: argparse.Namespace, due: Sequence[tuple[Part, Step]], images: list[Path], n_scored: int, known: int = 0
+) -> None:
+    """Time a few seconds of each kind of work, and say how long all that is ``due`` takes.
 
-    ``images``: image files of the dataset; ``n_scored``: how many images every arm predicts.
+    ``images``: image files of the dataset; ``n_scored``: how many images every arm predicts; ``known``: how many
+    training images finished steps have decoded.
     """
-    due = all_due(args, parts)
     if not due:
         log.info("everything is trained already")
         return
@@ -154,11 +178,10 @@ def log_estimate(args: argparse.Namespace, parts: list[Part], images: list[Path]
     log.info("measuring how fast this machine is ...")
     some, needed = images[:IMAGES_TO_DECODE], gan if any(map(uses_images, args.arms)) else None
     speeds = in_process_of_its_own(study_speeds, classifier, needed, some, args.cpu)
-    untrained = {part.fraction for part, step in due if step.name == arm_step_name(BASELINE)}
     gan_work = GANWork(gan, epoch_images=1000 * args.kimg)
     times = study_seconds(
         due, classifier, gan_work, speeds, n_scored=n_scored, cached=not args.no_cache,
-        known=max((part.n_images for part in parts if part.fraction not in untrained), default=0),
+        known=known,
     )  # fmt: skip
     seconds: dict[str, float] = {}
     for (_, step), value in zip(due, times, strict=True):
@@ -166,8 +189,9 @@ def log_estimate(args: argparse.Namespace, parts: list[Part], images: list[Path]
     shares = ", ".join(f"{script}.py {duration_in_words(value)}" for script, value in seconds.items())
     log.info(f"ABOUT {duration_in_words(sum(times))} for {len(due)} steps: {shares}")
     n_models = args.repeats + 1 if args.repeats > 1 else 1  # one of each run, and the arm's own
-    gigabytes = BACKBONES[classifier.backbone].megabytes * len(args.arms) * len(parts) * n_models / 1000
-    log.info(f"the classifiers take about {gigabytes:.1f} GB below {args.study_dir}")
+    n_arms = sum(step.script == "train_classifier" for _, step in due)
+    gigabytes = BACKBONES[classifier.backbone].megabytes * n_arms * n_models / 1000
+    log.info(f"the classifiers still to be trained take about {gigabytes:.1f} GB below {args.study_dir}")
 
 
 # --- the curve -------------------------------------------------------------------------------------
@@ -196,15 +220,8 @@ def draw(study_dir: str, seed: int, missing: Sequence[tuple[float, str]] = ()) -
     log.info(f"{len(points)} points: {figure}, {file}")
 
 
-def main(argv: list[str] | None = None) -> None:
-    args = parse_study_args(argv)
-    results = Path(args.study_dir) / Path(paths.METRICS_DIR).name
-    if not args.estimate:
-        check_folders({"--study-dir": args.study_dir})
-    if args.draw_only:
-        keep_run_log(results)
-        draw(args.study_dir, args.seed)
-        return
+def run_fractions(args: argparse.Namespace, results: Path) -> None:
+    """Run the low-data study."""
     from dataset.records import load_dataset, load_official_test
     from dataset.splits import TEST, describe_splits, load_or_create_splits
     from studies.learning_curve import check_points, find_points
@@ -221,14 +238,17 @@ def main(argv: list[str] | None = None) -> None:
         synthetic_per_real=args.synthetic_per_real,
     )
     check_options(study_steps(args, parts[0]))
-    earlier = find_points(args.study_dir, leave_out=due_arms(all_due(args, parts)))
+    due = all_due(args, parts)
+    earlier = find_points(args.study_dir, leave_out=due_arms(due))
     check_points(earlier, args.study_dir, splits.sha256)
     sentences = [describe_part(part, any(map(uses_images, args.arms))) for part in parts]
     for sentence in sentences:
         log.info(sentence)
     official = load_official_test(args.data_dir, args.patient_map, args.patient_column)
     n_scored = int((splits.images["role"] == TEST).sum()) + (len(official.images) if official else 0)
-    log_estimate(args, parts, list(dataset.images["path"]), n_scored)
+    untrained = {part.fraction for part, step in due if step.name == arm_step_name(BASELINE)}
+    known = max((part.n_images for part in parts if part.fraction not in untrained), default=0)
+    log_estimate(args, due, list(dataset.images["path"]), n_scored, known)
     if args.estimate:
         return
     with claim([args.study_dir], "run_study", "run_study.py"):
@@ -237,6 +257,83 @@ def main(argv: list[str] | None = None) -> None:
             log.info(f"\n==== {sentence}")
             run_steps(study_steps(args, part), log_file_of(args, part))
             draw(args.study_dir, args.seed, due_arms(all_due(args, parts)))
+
+
+# --- cross-fitting ---------------------------------------------------------------------------------
+def run_cross_fit(args: argparse.Namespace, results: Path) -> None:
+    """Train and test the arms in every outer fold, and compare them on all images."""
+    from dataset.records import load_dataset
+    from dataset.splits import TEST
+    from studies import cross_fit
+
+    k, gans = args.cross_fit, args.gan_seeds
+    dataset = load_dataset(args.data_dir, args.patient_map, args.patient_column)
+    runs = cross_fit.plan_outer_runs(args.study_dir, k, gans, args.repeats, args.seed)
+    splits = cross_fit.freeze_outer_splits(dataset, args.study_dir, k, cache_folder(args.no_cache, args.cache_dir))
+    length = (args.epochs, classifier_work(args).batch_size, args.synthetic_per_real)
+    parts = {fold: cross_fit.part_of_fold(own, *length) for fold, own in splits.items()}
+    words = study_words(args)
+    steps = {run: cross_fit.steps_of_run(run, parts[run.fold], args.data_dir, args.arms, words, args.kimg)
+             for run in runs}  # fmt: skip
+    if not args.draw_only:
+        check_options(steps[runs[0]])
+        due = [(parts[run.fold], step) for run in runs for step in cross_fit.due_steps(run, steps[run])]
+        n_scored = max(int((own.images["role"] == TEST).sum()) for own in splits.values())
+        log_estimate(args, due, list(dataset.images["path"]), n_scored)
+    if args.estimate:
+        return
+    with claim([args.study_dir], "run_study", "run_study.py"):
+        keep_run_log(results)
+        for run in [] if args.draw_only else runs:
+            log.info(f"\n==== {cross_fit.describe_outer_run(run, parts[run.fold], k, gans)}")
+            if cross_fit.due_steps(run, steps[run]):
+                run_steps(steps[run], run.log_file)
+            else:
+                log.info("already finished")
+        finished = {run: not cross_fit.due_steps(run, steps[run]) for run in runs}
+        write_cross_fit(args, finished)
+
+
+def write_cross_fit(args: argparse.Namespace, finished: Mapping[OuterRun, bool]) -> None:
+    """Compare the folds all of whose runs are ``finished``; write comparison.json, text, figure and page."""
+    from comparison.cross_fitting import compare_folds
+    from report.cross_fit import FIGURE_CAPTION, TITLE, cross_fit_sections, draw_cross_fit
+    from report.page import render_page
+    from report.sections import Picture
+    from report.text import write_sections
+    from studies.cross_fit import read_finished_folds
+
+    folds, missing = read_finished_folds(finished)
+    if len(folds) < 2:
+        raise UserError(f"{args.study_dir} holds {len(folds)} finished folds, and 2 are needed; run it on")
+    settings = {"folds": args.cross_fit, "gans": args.gan_seeds, "repeats": args.repeats}
+    content = compare_folds(folds, args.arms, settings, missing, seed=args.seed)
+    folder, parts = args.study_dir, cross_fit_sections(content)
+    figure = paths.cross_fit_figure(folder)
+    save_json(paths.cross_fit_results(folder), content)
+    save_figure(figure, draw_cross_fit(content))
+    save_text(paths.cross_fit_report(folder), write_sections("COMPARISON REPORT, CROSS-FITTED", parts))
+    page = paths.cross_fit_page(folder)
+    save_text(page, render_page(TITLE, parts, [Picture(figure.name, FIGURE_CAPTION, "differences")], folder))
+    for flag in content["flags"]:
+        log.warning(f"FLAG: {flag}")
+    for block in parts[0].blocks:
+        log.info(str(block))
+    log.info(f"report: {page}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_study_args(argv)
+    results = Path(args.study_dir) / Path(paths.METRICS_DIR).name
+    if not args.estimate:
+        check_folders({"--study-dir": args.study_dir})
+    if args.cross_fit is not None:
+        run_cross_fit(args, results)
+    elif args.draw_only:
+        keep_run_log(results)
+        draw(args.study_dir, args.seed)
+    else:
+        run_fractions(args, results)
 
 
 if __name__ == "__main__":

@@ -283,7 +283,7 @@ def test_the_estimate_alone_trains_nothing(study, in_tmp, capsys):
     assert study(*FULL, "--estimate") == []
     out = capsys.readouterr().out
     assert re.search(r"ABOUT \d+ min for 10 steps: train_classifier.py .*, train_gan.py ", out)
-    assert "classifiers take about 1.7 GB" in out
+    assert "classifiers still to be trained take about 1.7 GB" in out
     assert not (in_tmp / "results").exists()
 
 

@@ -267,5 +267,19 @@ def study_fraction(study_dir: str | Path, fraction: float) -> Path:
     return Path(study_dir) / f"fraction_{fraction:g}"
 
 
+def outer_run(study_dir: str | Path, fold: int, gan: int) -> Path:
+    """Return the folder of everything that an outer fold's models and its GAN number ``gan`` have made."""
+    return Path(study_dir) / f"fold_{fold}" / f"gan_{gan}"
+
+
+def outer_splits(study_dir: str | Path, fold: int) -> Path:
+    """Return the frozen split whose test images are those of an outer fold."""
+    return Path(study_dir) / f"fold_{fold}" / SPLITS
+
+
+cross_fit_results = in_folder("comparison.json")
+cross_fit_report = in_folder("comparison_report.txt")
+cross_fit_page = in_folder("report.html")
+cross_fit_figure = in_folder("differences.png")
 learning_curve_results = in_folder("learning_curve.json")
 learning_curve_figure = in_folder("learning_curve.png")

@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 VERSION = 1
 SPLIT_SEED = 42
-TEST_FRACTION = 0.25  # of the labelled images; about 6,671 of the full set's 26,684
+Part = tuple[int, int]
+USUAL: Part = (1, 4)  # a quarter of the labelled images is tested: about 6,671 of the full set's 26,684
 TRAIN, VALIDATION, TEST, UNUSED = "train", "validation", "test", "unused"
 VALIDATION_PARTS = 10  # without folds, one tenth of the training images chooses the epoch
 COLUMNS = ["image_id", "patient", "label", "class", "role"]
@@ -56,12 +57,13 @@ class Splits:
 
 # --- the split -------------------------------------------------------------------------------------
 def load_or_create_splits(
-    dataset: Dataset, path: str | Path | None = None, cache_dir: str | Path | None = None
+    dataset: Dataset, path: str | Path | None = None, cache_dir: str | Path | None = None, tested: Part = USUAL
 ) -> Splits:
     """Read the frozen split of ``dataset`` from ``path`` (default ``<data-dir>/splits.json``), or make it.
 
-    A new split looks for twins in the images, see ``twins.find_twins`` for time and ``cache_dir``. Raises
-    ``UserError`` if the file there was edited, or does not fit the dataset: it is never rebuilt silently.
+    ``tested``: which part of the images a new split tests, see ``make_splits``. A new split looks for twins in the
+    images, see ``twins.find_twins`` for time and ``cache_dir``. Raises ``UserError`` if the file there was edited, or
+    does not fit the dataset: it is never rebuilt silently.
     """
     import pandas as pd
 
@@ -72,7 +74,7 @@ def load_or_create_splits(
             try_to_write(path.parent)
         if twins := find_twins(dataset.images, cache_dir):
             log.info(f"{describe_twins(twins)}; the split keeps them together")
-        content = make_splits(dataset, twins)
+        content = make_splits(dataset, twins, tested=tested)
         with _named_if_unwritable(path):
             save_json(path, content)
     else:
@@ -92,15 +94,21 @@ def _named_if_unwritable(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be written ({error.strerror}); name another file with --splits") from None
 
 
-def make_splits(dataset: Dataset, twins: Sequence[TwinPair] = (), seed: int = SPLIT_SEED) -> SplitsFile:
-    """Make the content of ``splits.json``: the first of 4 stratified, grouped folds is the test set."""
+def make_splits(
+    dataset: Dataset, twins: Sequence[TwinPair] = (), seed: int = SPLIT_SEED, tested: Part = USUAL
+) -> SplitsFile:
+    """Make the content of ``splits.json``: of stratified, grouped parts of equal size, one is the test set.
+
+    ``tested``: (its number, from 1; number of parts). Splits of one number of parts test every image once.
+    """
+    part, n_parts = tested
     images = dataset.images[["image_id", "patient", "label", "class"]].sort_values("image_id")
     if twins:
         images[TWIN_GROUP] = unite_patients(images, twins)
-    fold = _stratified_group_folds(images, round(1 / TEST_FRACTION), seed, "a test set")
-    images.insert(4, "role", [TEST if number == 1 else TRAIN for number in fold])
+    fold = _stratified_group_folds(images, n_parts, seed, "a test set")
+    images.insert(4, "role", [TEST if number == part else TRAIN for number in fold])
     content: SplitsBody = {
-        "version": VERSION, "seed": seed, "test_fraction": TEST_FRACTION, "grouped_by": dataset.grouped_by,
+        "version": VERSION, "seed": seed, "test_fraction": 1 / n_parts, "grouped_by": dataset.grouped_by,
         "images": cast("list[Any]", images.to_dict("records")),
     }  # fmt: skip
     return {"sha256": sha256_json(content), **content}

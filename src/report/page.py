@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from common import paths
+from report.blocks import Section
 from report.external import external_of
 from report.sections import Findings, Picture, sections
 
@@ -23,14 +25,18 @@ SMALL = 250_000  # bytes; a picture below it is embedded as it is
 
 def compose_page(findings: Findings, folder: str | Path) -> str:
     """Write the content of ``report.html``; the pictures are read from ``folder``."""
-    parts = sections(findings)
+    return render_page(_title(findings), sections(findings), findings.pictures, folder)
+
+
+def render_page(title: str, parts: Sequence[Section], pictures: Sequence[Picture], folder: str | Path) -> str:
+    """Write a page of sections, of which one is the verdict; the pictures are read from ``folder``."""
     first = [part.key for part in parts if part.key in ("verdict", "warnings")]
     return load_template(paths.REPORT_TEMPLATE).render(
-        title=_title(findings),
+        title=title,
         sections=parts,
         contents_after=first[-1],
         pictures_first=PICTURES_FIRST,
-        pictures=[_embedded(Path(folder) / picture.file, picture) for picture in findings.pictures],
+        pictures=[_embedded(Path(folder) / picture.file, picture) for picture in pictures],
     )
 
 

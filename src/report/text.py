@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from report.blocks import Block, Bullets, Commands, Facts, Links, Table
+from report.blocks import Block, Bullets, Commands, Facts, Links, Section, Table
 from report.sections import Findings, sections
 
 WIDTH = 100
@@ -14,8 +14,13 @@ LABEL = 18  # characters of a fact's label
 
 def compose_text(findings: Findings) -> str:
     """Write ``comparison_report.txt``: the warnings, then the sections in their order."""
-    lines = ["COMPARISON REPORT", "================="]
-    for section in sorted(sections(findings), key=lambda section: section.key != "warnings"):
+    return write_sections("COMPARISON REPORT", sections(findings))
+
+
+def write_sections(title: str, parts: Sequence[Section]) -> str:
+    """Write ``parts`` as text under ``title``, the warnings first."""
+    lines = [title, "=" * len(title)]
+    for section in sorted(parts, key=lambda section: section.key != "warnings"):
         if not section.blocks:
             continue
         lines += ["", section.heading, "-" * len(section.heading)]

@@ -62,6 +62,7 @@ class Metric:
     an interval from the bootstrap over patients. ``image_level``: a 95 % interval that takes every image for
     independent. ``compared``: pairs of arms are tested on it; needs ``weighted``. ``percent``: written as a
     percentage, its differences in percentage points. ``averaged``: summaries of folds hold its mean and SD.
+    ``of_pairs``: it is a share of the pairs of a positive and a negative, not of the images.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Metric:
     compared: bool = False
     percent: bool = False
     averaged: bool = True
+    of_pairs: bool = False
     shown: Shown = Shown.DETAILS
 
     def __post_init__(self) -> None:
@@ -132,6 +134,7 @@ _ENTRIES = (
         weighted=weighted_auroc,
         image_level=delong_interval,
         compared=True,
+        of_pairs=True,
         shown=_EVERYWHERE,
     ),
     Metric(

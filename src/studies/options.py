@@ -101,6 +101,12 @@ STUDY_OPTIONS = (
     Option("--fractions",
            "shares of the training patients; smaller ones lie within larger ones (default: 0.05,0.25,1)",
            type=study_fractions, default=[0.05, 0.25, 1.0], metavar="F,..."),
+    Option("--cross-fit",
+           "instead of fractions: K outer folds over all labelled images, grouped by patient; each fold has a GAN of "
+           "its own, and every image is predicted by models that never saw its patient (default: not)",
+           type=number(int, 2, 20), metavar="K"),
+    Option("--gan-seeds", "with --cross-fit: GANs per fold, each with training runs of its own",
+           type=number(int, 1, 10), default=1, metavar="G"),
     Option("--arms",
            f"of {', '.join(study_arms())}; the baseline is needed (default: {','.join(study_arms()[:3])})",
            type=chosen_arms, default=study_arms()[:3], metavar="A,..."),

@@ -1,0 +1,234 @@
+"""A cross-fitted study compared: the result files of all outer folds in, the content of comparison.json out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from arms.registry import ARMS, AUGMENTED, BASELINE
+from arms.result_files import Arm, probabilities_of_runs, training_command, warnings_of, why_not_comparable
+from common.experiment_files import named_config
+from comparison.arms import MARGIN
+from comparison.cross_fit_file_formats import CROSS_FIT_FORMAT, CrossFitComparison, CrossFitImages, OuterFold
+from comparison.file_formats import metric_key
+from stats.bootstrap import RESAMPLES, ResampledScore
+from stats.cross_fitting import (
+    CrossFittedDifference,
+    FoldRuns,
+    cross_fitted_difference,
+    fold_weights,
+    pool_folds,
+    score_folds,
+)
+from stats.metric_registry import Metric, compared_metrics
+from stats.metrics import CONFIDENCE
+from stats.paired_tests import ALPHA, decide_verdict, holm
+from utils import UserError, derive_seed
+
+# Options in which the arms of different folds differ by design.
+OF_FOLDS = ("data_dir", "splits", "seed", "epochs", "epochs_final")
+
+
+@dataclass(frozen=True)
+class FinishedFold:
+    """One outer fold all of whose runs are finished. ``gans``: of each GAN, its arms by name."""
+
+    fold: int
+    gans: list[dict[str, Arm]]
+
+    @property
+    def first(self) -> Arm:
+        """The baseline of its first GAN, which stands for what all arms share."""
+        return self.gans[0][BASELINE]
+
+
+def check_folds(folds: Sequence[FinishedFold], arms: Sequence[str]) -> None:
+    """Raise ``UserError`` unless the folds are of one study: same options, and no test image twice."""
+    first, seen = folds[0].first.recorded, dict[str, int]()
+    for fold in folds:
+        for made in fold.gans:
+            for name in arms:
+                if reason := why_not_comparable(fold.first, made[name]):
+                    raise UserError(f"fold {fold.fold}: {name} cannot be compared with the others: {reason}")
+                _check_options(fold, made[name], folds[0].gans[0][name])
+        for image_id in fold.first.tested["image_id"]:
+            if image_id in seen:
+                where = f"folds {seen[image_id]} and {fold.fold}"
+                raise UserError(f"{where} both tested {image_id}: they are of two studies")
+            seen[image_id] = fold.fold
+        for key in ("data_sha256", "grouped_by"):
+            if fold.first.recorded[key] != first[key]:
+                raise UserError(f"fold {fold.fold} was trained on other data than fold {folds[0].fold} ({key})")
+
+
+def _check_options(fold: FinishedFold, arm: Arm, first: Arm) -> None:
+    own, other = arm.recorded["config"], first.recorded["config"]
+    differing = [
+        name for name in own
+        if name not in OF_FOLDS and not name.endswith("_dir") and own[name] != other.get(name, own[name])
+    ]  # fmt: skip
+    if differing:
+        name = differing[0]
+        raise UserError(
+            f"fold {fold.fold}: {arm.name} was trained with --{name.replace('_', '-')} {own[name]}, in the first fold "
+            f"with {other[name]}; give each study a --study-dir of its own"
+        )
+
+
+def compare_folds(
+    folds: Sequence[FinishedFold], arms: Sequence[str], settings: Mapping[str, int], missing: Sequence[str] = (),
+    margin: float = MARGIN, n_resamples: int = RESAMPLES, seed: int = 42,
+) -> CrossFitComparison:  # fmt: skip
+    """Compute the content of comparison.json. ``settings``: folds, gans, repeats; ``missing``: what is unfinished.
+
+    Raises ``UserError`` if the folds do not belong together.
+    """
+    check_folds(folds, arms)
+    predictions = [_runs_of(fold, arms) for fold in folds]
+    names = [metric.name for metric in compared_metrics()]
+    scores = {
+        arm: {m.name: score_folds(m, predictions, arm, n_resamples, seed) for m in compared_metrics()} for arm in arms
+    }
+    weights = {metric.name: fold_weights(metric, predictions) for metric in compared_metrics()}
+    images = _images(folds, predictions)
+    pairs, found = _pairs(arms), {}
+    for a, b in pairs:
+        for name in names:
+            own_seed = derive_seed(seed, a, b, name)
+            found[a, b, name] = cross_fitted_difference(scores[a][name], scores[b][name], weights[name], own_seed)
+    content: dict[str, Any] = {
+        "format": CROSS_FIT_FORMAT,
+        **named_config(),
+        "settings": {
+            **settings, "margin": margin, "n_resamples": n_resamples, "seed": seed, "confidence": CONFIDENCE,
+            "alpha": ALPHA,
+        },
+        "images": images,
+        "folds": [_fold_row(fold) for fold in folds],
+        "arms": {arm: _arm_row(arm, folds, scores[arm], weights, seed) for arm in arms},
+        "pairs": _pair_rows(pairs, found, images, margin),
+        "missing": list(missing),
+        "notes": _notes(folds, settings, found),
+        "flags": _flags(folds, missing),
+    }  # fmt: skip
+    return cast(CrossFitComparison, content)
+
+
+def _pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
+    """List (a, b), b against what the registry measures it against; augmented against its control leads."""
+    pairs = [(a, b) for b in arms if b in ARMS for a in ARMS[b].measured_against if a in arms]
+    return sorted(pairs, key=lambda pair: (pair[1] != AUGMENTED, not ARMS[pair[0]].is_control))
+
+
+# --- reading ---------------------------------------------------------------------------------------
+def _runs_of(fold: FinishedFold, arms: Sequence[str]) -> FoldRuns:
+    table = fold.first.tested
+    runs = {arm: np.stack([probabilities_of_runs(made[arm]) for made in fold.gans]) for arm in arms}
+    return FoldRuns(table["label"].to_numpy(), list(table["patient"]), runs)
+
+
+def _images(folds: Sequence[FinishedFold], predictions: Sequence[FoldRuns]) -> CrossFitImages:
+    labels = np.concatenate([fold.labels for fold in predictions])
+    patients = {patient for fold in predictions for patient in fold.patients}
+    return {
+        "n_images": len(labels), "n_patients": len(patients), "n_positive": int(labels.sum()),
+        "prevalence": float(labels.mean()), "always_negative_accuracy": float(1 - labels.mean()),
+        "grouped_by": folds[0].first.recorded["grouped_by"],
+    }  # fmt: skip
+
+
+# --- rows ------------------------------------------------------------------------------------------
+def _fold_row(fold: FinishedFold) -> OuterFold:
+    table = fold.first.tested
+    return {
+        "fold": fold.fold, "n_images": len(table), "n_patients": int(table["patient"].nunique()),
+        "n_positive": int(table["label"].sum()), "split_sha256": fold.first.recorded["split_sha256"],
+        "gan_seeds": [made[BASELINE].recorded["seed"] for made in fold.gans],
+    }  # fmt: skip
+
+
+def _arm_row(
+    arm: str, folds: Sequence[FinishedFold], scores: Mapping[str, list[ResampledScore]],
+    weights: Mapping[str, np.ndarray], seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    of_folds = [fold.gans[0][arm].recorded for fold in folds]
+    row: dict[str, Any] = {key: [own[key] for own in of_folds]
+                           for key in ("n_train_images", "n_synthetic", "optimizer_steps")}  # fmt: skip
+    row["runs"] = sum(len(probabilities_of_runs(made[arm])) for made in folds[0].gans)
+    row["command"] = training_command(of_folds[0]["config"])
+    for metric in compared_metrics():
+        pooled = pool_folds(scores[metric.name], weights[metric.name])
+        row[metric.name] = pooled.score
+        row[metric_key(metric, "ci95")] = pooled.interval(derive_seed(seed, "runs"))
+        row[metric_key(metric, "by_fold")] = [score.score for score in scores[metric.name]]
+    return row
+
+
+def _pair_rows(
+    pairs: Sequence[tuple[str, str]], found: Mapping[tuple[str, str, str], CrossFittedDifference],
+    images: CrossFitImages, margin: float,
+) -> list[dict[str, Any]]:  # fmt: skip
+    rows = [{"a": a, "b": b, "n_images": images["n_images"], "n_patients": images["n_patients"]} for a, b in pairs]
+    for metric in compared_metrics():
+        of_pairs = [found[a, b, metric.name] for a, b in pairs]
+        adjusted = holm([difference.test.p for difference in of_pairs])
+        for row, difference, p_holm in zip(rows, of_pairs, adjusted, strict=True):
+            row |= _statistics(metric, difference, p_holm, len(pairs), margin)
+    return rows
+
+
+def _statistics(
+    metric: Metric, found: CrossFittedDifference, p_holm: float | None, n_pairs: int, margin: float
+) -> dict[str, Any]:
+    test = found.test
+    values = {
+        "difference": test.difference, "ci95": test.ci95, "p": test.p, "p_holm": p_holm,
+        "minimum_detectable_difference": test.detectable(n_pairs),
+        "verdict": decide_verdict(test.difference, test.ci95, p_holm, margin),
+        "by_fold": found.by_fold, "widened": found.widened,
+    }  # fmt: skip
+    return {metric_key(metric, what): value for what, value in values.items()}
+
+
+# --- what to be wary of ----------------------------------------------------------------------------
+def _notes(
+    folds: Sequence[FinishedFold], settings: Mapping[str, int], found: Mapping[Any, CrossFittedDifference]
+) -> list[str]:
+    """Say what the numbers mean."""
+    trained = sorted(fold.first.recorded["n_train_images"] for fold in folds)
+    notes = [
+        "the numbers are of the procedure, not of one model: every image was predicted by models and a GAN that never "
+        f"saw its patient, and that learned from {trained[0]:,} to {trained[-1]:,} images",
+        "AUROC is computed within folds and averaged by their pairs of a positive and a negative image, because "
+        "probabilities of different models are on different scales",
+        "patients are drawn within folds; the training sets of the folds overlap, which no drawing shows: how often "
+        "such intervals hold the truth was simulated (docs/comparison.md)",
+        "no epoch and no option was chosen on an outer fold",
+    ]
+    if settings["gans"] == 1:
+        notes.append(
+            "one GAN per fold: the effect of its seed cannot be told from that of the fold; where the folds differ by "
+            "more than patients and training runs explain, the interval follows the folds"
+        )
+    if settings["repeats"] == 1:
+        notes.append("one training run per arm: the variance between training seeds shows only between the folds")
+    if any(difference.widened for difference in found.values()):
+        notes.append("some intervals follow the spread of the folds")
+    return notes
+
+
+def _flags(folds: Sequence[FinishedFold], missing: Sequence[str]) -> list[str]:
+    """Repeat the red flags of the arms of all folds, once each, and name what is unfinished."""
+    flags = [f"unfinished: {', '.join(missing)}; the numbers are of the finished folds"] if missing else []
+    raised: dict[str, list[int]] = {}
+    for fold in folds:
+        for made in fold.gans:
+            for flag in warnings_of(list(made.values())):
+                raised.setdefault(flag, []).append(fold.fold)
+    for flag, numbers in raised.items():
+        where = sorted(set(numbers))
+        flags.append(flag if len(where) == len(folds) else f"fold {', '.join(map(str, where))}: {flag}")
+    return flags

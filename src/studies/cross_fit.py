@@ -1,0 +1,147 @@
+"""The plan of a cross-fitted study: outer folds, GANs, seeds, and the commands of each.
+
+Every labelled image is in the test set of one outer fold. Each fold has a frozen split of its own, so that all that
+a split guards against is guarded against in every fold. A GAN, its images, and all arms are trained anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from arms.registry import ARMS
+from arms.result_files import find_arms
+from common import paths
+from comparison.cross_fitting import FinishedFold
+from dataset.splits import TEST, Splits, load_or_create_splits
+from studies.commands import Folders, Words
+from studies.plan import Part, arm_step_name, part_steps, plan_parts
+from studies.steps import Step, is_finished, read_log, steps_due
+from utils import UserError
+
+if TYPE_CHECKING:
+    from dataset.records import Dataset
+
+
+@dataclass(frozen=True)
+class OuterRun:
+    """One GAN of one outer fold, and the arms that are trained with its images, in a folder of its own.
+
+    ``fold``, ``gan``: numbers from 1. ``seed``: of its GAN and of the first training run of its arms.
+    """
+
+    fold: int
+    gan: int
+    seed: int
+    folder: Path
+    splits: Path
+
+    @property
+    def log_file(self) -> Path:
+        return paths.pipeline_log(self.folder)
+
+    @property
+    def metrics_dir(self) -> Path:
+        return self.folder / Path(paths.METRICS_DIR).name
+
+    def folders(self, data_dir: str | Path) -> Folders:
+        """Name the folders that its commands read and write."""
+        synthetic, models = (self.folder / Path(name).name for name in (paths.SYNTHETIC_DIR, paths.MODEL_DIR))
+        return Folders(Path(data_dir), synthetic, models, self.folder)
+
+
+def plan_outer_runs(study_dir: str | Path, k: int, gans: int, repeats: int, seed: int) -> list[OuterRun]:
+    """List the runs of ``k`` folds with ``gans`` GANs each; no two GANs and no two training runs share a seed."""
+    runs = []
+    for fold in range(1, k + 1):
+        for gan in range(1, gans + 1):
+            own = seed + repeats * (gans * (fold - 1) + gan - 1)
+            folder = paths.outer_run(study_dir, fold, gan)
+            runs.append(OuterRun(fold, gan, own, folder, paths.outer_splits(study_dir, fold)))
+    return runs
+
+
+def freeze_outer_splits(
+    dataset: Dataset, study_dir: str | Path, k: int, cache_dir: str | Path | None
+) -> dict[int, Splits]:
+    """Read or make the split of each fold. Raises ``UserError`` unless together they test every image once."""
+    if (more := paths.outer_splits(study_dir, k + 1)).is_file():
+        raise _mixed(study_dir, f"{more} is of another number of folds")
+    found = {
+        fold: load_or_create_splits(dataset, paths.outer_splits(study_dir, fold), cache_dir, (fold, k))
+        for fold in range(1, k + 1)
+    }
+    tested: dict[str, int] = {}
+    for fold, splits in found.items():
+        for name in splits.images.loc[splits.images["role"] == TEST, "image_id"]:
+            if name in tested:
+                raise _mixed(study_dir, f"folds {tested[name]} and {fold} both test {name}")
+            tested[name] = fold
+    if missing := set(dataset.images["image_id"]) - set(tested):
+        raise _mixed(study_dir, f"no fold tests {min(missing)} and {len(missing) - 1:,} more")
+    return found
+
+
+def _mixed(study_dir: str | Path, problem: str) -> UserError:
+    return UserError(f"{study_dir} holds folds that do not belong together: {problem}; give another --study-dir")
+
+
+def describe_outer_run(run: OuterRun, part: Part, k: int, gans: int) -> str:
+    """Say what a run trains on."""
+    which = f"fold {run.fold} of {k}" + (f", GAN {run.gan} of {gans}" if gans > 1 else "")
+    return (
+        f"{which}: {part.n_images:,} training images of {part.n_patients:,} patients, {part.n_positive:,} positive; "
+        f"{part.epochs:,} epochs = {part.steps:,} steps; {part.n_synthetic:,} synthetic images"
+    )
+
+
+def part_of_fold(splits: Splits, epochs: int, batch_size: int, synthetic_per_real: float) -> Part:
+    """Return all training images of a fold, and how long they are trained on."""
+    (part,) = plan_parts(
+        splits, [1.0], epochs=epochs, batch_size=batch_size, k_folds=0, synthetic_per_real=synthetic_per_real
+    )
+    return part
+
+
+def steps_of_run(
+    run: OuterRun, part: Part, data_dir: str | Path, arms: Sequence[str], words: Words, kimg: float
+) -> list[Step]:
+    """List the commands of one run; ``words``: what all runs are told, without seed and split."""
+    seed = ["--seed", str(run.seed)]
+    own = Words(
+        data=["--splits", str(run.splits), *words.data],
+        classifier=[*words.classifier, *seed],
+        gan=[*words.gan, *seed],
+        generation=[*words.generation, *seed],
+        cache=words.cache,
+    )
+    return part_steps(part, run.folders(data_dir), arms, own, kimg)
+
+
+def due_steps(run: OuterRun, steps: Sequence[Step]) -> list[Step]:
+    """List the steps that are still to be run: none once every arm has its predictions.
+
+    GAN, images and checkpoints of a finished run may be deleted: they take most of the space.
+    """
+    entries = read_log(run.log_file)
+    arms = {arm_step_name(arm) for arm in ARMS}
+    finished = [
+        step.name in entries and is_finished(entries[step.name], step)
+        and (step.name not in arms or step.artifact.is_file())
+        for step in steps
+    ]  # fmt: skip
+    return [] if all(finished) else steps_due(list(steps), entries)
+
+
+def read_finished_folds(finished: Mapping[OuterRun, bool]) -> tuple[list[FinishedFold], list[str]]:
+    """Read the arms of the folds all of whose runs are ``finished``; also returns names of the other folds."""
+    folds, missing = [], []
+    for fold in sorted({run.fold for run in finished}):
+        runs = [run for run in finished if run.fold == fold]
+        if all(finished[run] for run in runs):
+            folds.append(FinishedFold(fold, [find_arms(run.metrics_dir) for run in runs]))
+        else:
+            missing.append(f"fold {fold}")
+    return folds, missing
