@@ -297,7 +297,8 @@ def run_cross_fit(args: argparse.Namespace, results: Path) -> None:
 def write_cross_fit(args: argparse.Namespace, finished: Mapping[OuterRun, bool]) -> None:
     """Compare the folds all of whose runs are ``finished``; write comparison.json, text, figure and page."""
     from comparison.cross_fitting import compare_folds
-    from report.cross_fit import FIGURE_CAPTION, TITLE, cross_fit_sections, draw_cross_fit
+    from report.cross_fit import TITLE, cross_fit_sections
+    from report.cross_fit_figure import CAPTION, draw_cross_fit
     from report.page import render_page
     from report.sections import Picture
     from report.text import write_sections
@@ -314,7 +315,7 @@ def write_cross_fit(args: argparse.Namespace, finished: Mapping[OuterRun, bool])
     save_figure(figure, draw_cross_fit(content))
     save_text(paths.cross_fit_report(folder), write_sections("COMPARISON REPORT, CROSS-FITTED", parts))
     page = paths.cross_fit_page(folder)
-    save_text(page, render_page(TITLE, parts, [Picture(figure.name, FIGURE_CAPTION, "differences")], folder))
+    save_text(page, render_page(TITLE, parts, [Picture(figure.name, CAPTION, "differences")], folder))
     for flag in content["flags"]:
         log.warning(f"FLAG: {flag}")
     for block in parts[0].blocks:

@@ -9,7 +9,8 @@ from common.file_formats import format_problems
 from comparison.cross_fit_file_formats import CrossFitComparison
 from comparison.cross_fitting import FinishedFold, compare_folds
 from fake_results import fake_records, write_arm
-from report.cross_fit import cross_fit_sections, draw_cross_fit
+from report.cross_fit import cross_fit_sections
+from report.cross_fit_figure import draw_cross_fit
 from report.text import write_sections
 from stats.paired_tests import holm
 from utils import UserError
