@@ -41,8 +41,8 @@ OPTIONS = (
     ),
     Option(
         "--train-data-dir",
-        "data that the models were trained on, with which the external images are compared (default: the folder that "
-        "the models name); none: it is not here, so copies of training images are not looked for, which is flagged",
+        "data that the models were trained on, with which the external images are compared; none: it is not here, so "
+        "copies of training images are not looked for, which is flagged (default: the folder that the models name)",
         metavar="PATH",
     ),
     Option(
