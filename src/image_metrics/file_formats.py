@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, TypedDict
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
+
+from common.experiment_files import CONFIG_KEY
 
 JUDGEMENT_FORMAT: Final = "folder-judgement-1"
 
@@ -90,3 +92,4 @@ class Judgement(TypedDict):
     features: Annotated[list[dict[str, Any]], "name and origin of each kind of features"]
     confidence: Annotated[float, "of the intervals of the distances; one-sided 0.95 for all of them together"]
     config: Annotated[dict[str, Any], "options of the run, name -> value"]
+    config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
