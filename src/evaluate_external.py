@@ -31,18 +31,20 @@ OPTIONS = (
         default=paths.EXTERNAL_DATA_DIR, metavar="PATH",
     ),
     Option(
-        "--name", "name of the test, of letters, digits, - and _; its results go to <results-dir>/external/NAME",
+        "--name", "name of the test, of letters, digits, - and _; its results go to <results-dir>/external/NAME "
+        "(default: none, required)",
         type=external_name, required=True, metavar="NAME",
     ),
     Option("--model-dir", "folder of the final models", default=paths.MODEL_DIR, metavar="PATH"),
     Option(
-        "--results-dir", "folder of the results, those of the training in its folder metrics",
+        "--results-dir", "folder of the results; those of the training are in its folder metrics",
         default=paths.OUTPUT_DIR, metavar="PATH",
     ),
     Option(
         "--train-data-dir",
-        "data that the models were trained on, with which the external images are compared; none: it is not here, so "
-        "copies of training images are not looked for, which is flagged (default: the folder that the models name)",
+        "data that the models were trained on, with which the external images are compared; none if they are not here: "
+        "copies of training images are then not looked for, and a red flag says so (default: the folder that the models "
+        "name)",
         metavar="PATH",
     ),
     Option(

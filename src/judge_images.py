@@ -62,8 +62,8 @@ OPTIONS = (
     Option("--patients", "CSV file with the columns filename and patient_id, for both folders (default: none)",
            metavar="CSV", excludes="patients"),
     Option("--group-pattern",
-           "regular expression over file names whose first bracket is the patient: '^(p[0-9]+)_' (default: none, "
-           "each image counts as another patient)",
+           "regular expression over file names whose first group is the patient, such as '^(p[0-9]+)_' "
+           "(default: none, each image counts as another patient)",
            type=regular_expression, metavar="REGEX", excludes="patients"),
     Option("--features",
            "also compare in the features of FID's Inception, or of the ResNet-50 in a file (default: none, "
@@ -73,8 +73,8 @@ OPTIONS = (
            "side at which images are compared, in pixels (default: the smaller of the folders' typical sides, "
            f"{SMALLEST_SIDE} to 224)",
            type=number(int, SMALLEST_SIDE), metavar="N"),
-    Option("--max-images", "most images read of each folder, drawn at random", type=number(int, 1), default=5000,
-           metavar="N"),
+    Option("--max-images", "most images read of each folder; if it holds more, they are drawn at random",
+           type=number(int, 1), default=5000, metavar="N"),
     SHARED["--bits"],
     SHARED["--skip-bad-images"],
     Option("--show-images", "also show images, real ones too: the page then ends in .patient.html", switch=True),

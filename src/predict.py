@@ -53,7 +53,7 @@ OPTIONS = (
         f"page of the most suspicious images; its name ends in {paths.REAL_PAGE_SUFFIX} (default: none)",
         metavar="FILE",
     ),
-    Option("--report-images", "images in --report, at most", type=number(int, 1), default=200, metavar="N"),
+    Option("--report-images", "most images in --report", type=number(int, 1), default=200, metavar="N"),
     Option("--workers", "threads that decode images", type=number(int, 0), default=4, metavar="N"),
     Option("--cpu", "use the CPU even if a GPU is available", switch=True),
 )  # fmt: skip

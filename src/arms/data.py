@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from arms.file_formats import FinalMetrics, Origin, SkippedImages, SyntheticFold
 from arms.options import differing_options
 from arms.registry import Addition, FitImages, Synthetic, Treatment
 from common import paths
-from common.experiment_files import config_sha256
+from common.experiment_files import named_config
 from data_loader import LABELLED, OFFICIAL, SYNTHETIC, ImageSet, judge_pictures, load_images
 from dataset.image_ids import name_some
 from dataset.patients import GROUPED_BY_IMAGE, GROUPED_BY_PATIENT, grouping_sentence
@@ -310,11 +310,8 @@ def origin_of_results(
         "skipped_images": data.skipped(),
         "red_flags": red_flags,
     }
-    if weights_sha256 is not None:
-        origin["weights_sha256"] = weights_sha256
-    if sha256 := config_sha256():
-        origin["config_sha256"] = sha256
-    return origin
+    weights = {} if weights_sha256 is None else {"weights_sha256": weights_sha256}
+    return cast(Origin, {**origin, **weights, **named_config()})
 
 
 # --- red flags -------------------------------------------------------------------------------------

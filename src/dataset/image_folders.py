@@ -35,7 +35,12 @@ def list_folder(folder: Path, flag: str) -> list[Path]:
         raise UserError(f"{error.filename} cannot be listed ({error.strerror}); change its permissions")
 
     found: list[Path] = []
+    entered: set[Path] = set()  # a link may lead to a folder that was read, or to one above it
     for place, below, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if (real := Path(place).resolve()) in entered:
+            below.clear()
+            continue
+        entered.add(real)
         found += [Path(place) / name for name in names if is_image_name(name) or _nameless_dicom(Path(place) / name)]
         if found and Path(place) == folder:
             break
@@ -88,7 +93,7 @@ def groups_of(
 ) -> tuple[list[str], int]:
     """Return the group of each image, and how many images stand for themselves because nothing names their patient.
 
-    ``pattern``: the first bracket of its first match in a file name (the whole match without brackets) is the
+    ``pattern``: the first group of its first match in a file name (the whole match without groups) is the
     patient. ``side`` keeps images that stand for themselves apart from those of the other side.
     """
     groups, ungrouped = [], 0

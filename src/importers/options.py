@@ -43,17 +43,20 @@ OPTIONS = (
     Option(
         "--source", "folder of the data set; never changed (default: none, required)", required=True, metavar="PATH",
     ),
-    Option("--data-dir", "folder to import into: empty, or of the same import", default=paths.DATA_DIR, metavar="PATH"),
+    Option(
+        "--data-dir", "folder to import into: empty, or begun by the same import", default=paths.DATA_DIR,
+        metavar="PATH",
+    ),
     Option(
         "--positive",
-        "what counts as positive, all else as negative: class folders, findings, or values of the label column "
+        "class folders, findings, or values of the label column that are positive; all others are negative "
         "(default: what is called pneumonia)",
         type=names, metavar="NAME[,NAME...]",
     ),
     Option(
         "--patient-key",
-        "file of the key that patients get their pseudonyms by, made if it is not there; with the same key, imports "
-        "can be compared (default: a new key, thrown away)",
+        "file with the key of the patients' pseudonyms, made if it does not exist; imports "
+        "with the same key can be compared (default: a new key, thrown away)",
         metavar="FILE",
     ),
     Option(
@@ -70,7 +73,7 @@ OPTIONS = (
         type=pattern, metavar="REGEX", group=FOLDERS,
     ),
     Option(
-        "--uncertain", "what images count as whose label is uncertain (default: drop: they are left out)",
+        "--uncertain", "how images with an uncertain label count (default: drop: they are left out)",
         choices=("positive", "negative", "drop"), group=CHEXPERT,
     ),
     Option(

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from dataset.dicom_headers import DicomHeader
 
 
-
 @dataclass(frozen=True)
 class Survey:
     """Images to be imported, with their headers read; ``left_out``, ``notes``, ``red_flags``: see ``Source``.

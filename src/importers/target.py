@@ -78,6 +78,7 @@ class Journal:
             stream.write(line + "\n")
 
     def remove(self) -> None:
+        """Delete the file: the import is finished."""
         self.file.unlink(missing_ok=True)
 
 

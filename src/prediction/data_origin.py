@@ -55,7 +55,7 @@ class DataOrigin:
         return f"{self.patients_of or 'unknown'} {self.series}{patient}"
 
     def knows_people_of(self, other: DataOrigin) -> bool:
-        """Tell whether equal names of persons in both mean one person, and other names another."""
+        """Tell whether equal names in both mean one person, and different names different people."""
         return self.patients_of is not None and self.patients_of == other.patients_of
 
 

@@ -74,8 +74,8 @@ def compare_people(images: pd.DataFrame, origin: DataOrigin, training: TrainingD
                 tested.add(image_id)
     if maybe:
         flags.append(
-            f"{len(maybe):,} patient ids are ids of training patients, too, {sorted(maybe)[0]!r} for example: nobody "
-            "knows whether they are the same people"
+            f"{len(maybe):,} patient ids are ids of training patients, too: nobody knows whether they are the "
+            "same people"
         )
     people_seen = set(images.loc[images["image_id"].isin(used), "patient"])  # whoever is seen once, was trained on
     for image_id in images.loc[images["patient"].isin(people_seen), "image_id"]:

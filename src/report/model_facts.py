@@ -60,7 +60,7 @@ def training_options(study: Study) -> Fact | None:
     arms = study.comparison["arms"].items()
     steps = by_arm([(name, f"{row['optimizer_steps']:,} steps") for name, row in arms if row["optimizer_steps"]])
     said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in options.items())
-    text = f"AdamW, binary cross-entropy; {said}; {steps}; all commands in report.html"
+    text = "; ".join(filter(None, ["AdamW, binary cross-entropy", said, steps, "all commands in report.html"]))
     return Fact(text, study.recorded("config")[1])
 
 

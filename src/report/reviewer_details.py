@@ -105,9 +105,10 @@ def _used_probabilities(curves: Mapping[str, Any]) -> str:
             "The probabilities are calibrated: each arm's logits are divided by its temperature, from out-of-fold "
             "predictions of its own or of the baseline (see Calibration), after the mean over its training runs."
         )
+    without = curves["without_temperature"]
     return (
-        f"The probabilities are as trained, because {', '.join(curves['without_temperature'])} has no temperature "
-        "(see Calibration). So the curves also judge how well an arm is calibrated."
+        f"The probabilities are as trained, because {', '.join(without)} {'has' if len(without) == 1 else 'have'} no "
+        "temperature (see Calibration). So the curves also judge how well an arm is calibrated."
     )
 
 

@@ -1,0 +1,27 @@
+"""Folders of images without metadata: which files they hold."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dataset.image_folders import list_folder
+
+
+@pytest.mark.parametrize("leads_to", [".", "a"])
+def test_a_link_to_a_folder_that_is_read_lists_no_image_twice(tmp_path: Path, leads_to: str) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / name / f"{name}.png")
+    (tmp_path / "b" / "link").symlink_to(tmp_path / leads_to)
+    assert sorted(file.name for file in list_folder(tmp_path, "--real")) == ["a.png", "b.png"]
+
+
+def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    Image.new("L", (8, 8)).save(elsewhere / "a.png")
+    folder = tmp_path / "real"
+    folder.mkdir()
+    (folder / "link").symlink_to(elsewhere)
+    assert [file.name for file in list_folder(folder, "--real")] == ["a.png"]
