@@ -43,8 +43,8 @@ OPTIONS = (
     Option(
         "--train-data-dir",
         "data that the models were trained on, with which the external images are compared; none if they are not here: "
-        "copies of training images are then not looked for, and a red flag says so (default: the folder that the models "
-        "name)",
+        "copies of training images are then not looked for, and a red flag says so (default: the folder that the "
+        "models name)",
         metavar="PATH",
     ),
     Option(
