@@ -202,10 +202,10 @@ def _notes(
     notes = [
         "the numbers are of the procedure, not of one model: every image was predicted by models and a GAN that never "
         f"saw its patient, and that learned from {trained[0]:,} to {trained[-1]:,} images",
-        "AUROC is computed within folds and averaged by their pairs of a positive and a negative image, because "
+        "AUROC is computed within folds and averaged, weighted by their pairs of a positive and a negative image: "
         "probabilities of different models are on different scales",
         "patients are drawn within folds; the training sets of the folds overlap, which no drawing shows: how often "
-        "such intervals hold the truth was simulated (docs/comparison.md)",
+        "such intervals contain the truth was simulated (docs/comparison.md)",
         "no epoch and no option was chosen on an outer fold",
     ]
     if settings["gans"] == 1:

@@ -2,8 +2,8 @@
 
 The excess is 2 E|X - Y| - E|X - X'| - E|Y - Y'| (Székely and Rizzo, J. Stat. Plan. Inference 143, 2013), with
 Euclidean distances of features and means over pairs of different groups. It is 0 on average for two samples of one
-kind at any number of images, and above 0 for any two kinds: other than with the Fréchet distance of few images, lost
-variety raises it. The floor is what two disjoint halves of the real images show of it only because they are samples;
+kind at any number of images, and above 0 for any two kinds; unlike the Fréchet distance of few images, it rises when
+variety is lost. The floor is what two disjoint halves of the real images show of it only because they are samples;
 it falls as one over the number of images.
 """
 

@@ -20,7 +20,7 @@ class Axis(TypedDict):
     better: Annotated[Better, "in which direction the images are better"]
     floor: Annotated[float, "the same number for disjoint halves of the real patients, or of the real images"]
     ci95: Annotated[list[float] | None, "95 % interval of value by patient (group); null if there is none"]
-    outside: Annotated[bool, "the floor lies outside of the interval, on the side that makes the images worse"]
+    outside: Annotated[bool, "the floor lies outside of the interval: the images are worse than other patients'"]
     n: Annotated[str, "how many images the number rests on"]
     what: Annotated[str, "how to read it"]
 

@@ -149,8 +149,8 @@ def _flags_of_data(data: ExternalData, options: ExternalOptions) -> list[str]:
     n = len(data.images.records)
     if unknown := count_unknown_people(data):
         flags.append(
-            f"the patients of {unknown:,} of {n:,} images are unknown: intervals take each of these images for a "
-            "person of its own and may be too narrow, and nobody knows whether these people were trained on"
+            f"the patients of {unknown:,} of {n:,} images are unknown: intervals count each of these images as "
+            "a person of its own and may be too narrow, and nobody knows whether these people were trained on"
         )
     if left_out := len(data.overlap.used):
         flags.append(f"{left_out:,} images that training had, or may have, seen were left out (--drop-overlap)")
@@ -160,7 +160,7 @@ def _flags_of_data(data: ExternalData, options: ExternalOptions) -> list[str]:
         flags.append("the training images were not here: copies of them under other names were not looked for")
     elsewhere = data.origin.families and data.training_origin.families  # of known data sets, which are not the same
     if not elsewhere and not data.origin.knows_people_of(data.training_origin):
-        flags.append("patient ids here and in training name people in different ways: shared patients are not known")
+        flags.append("patient ids here and in training name people in different ways: shared ones cannot be found")
     if skipped := len(data.images.skipped):
         flags.append(f"{skipped:,} missing or unreadable images were left out (--skip-bad-images)")
     unsaid = {"in training": data.training_origin, f"in {options.name}": data.origin}

@@ -114,8 +114,8 @@ def _listed_in(table_file: Path) -> list[Path]:
             cells = [table.names[0], *cells]
     else:
         raise UserError(
-            f"{table_file} has no column path among {', '.join(table.names[:8]) or 'its columns'}; name the column of "
-            "the images' paths so"
+            f"{table_file} has no column path among {', '.join(table.names[:8]) or 'its columns'}; rename the column "
+            "of the images' paths to path"
         )
     if not any(cells):
         raise UserError(f"{table_file} names no image")

@@ -82,19 +82,7 @@ def _model_sections(study: Study) -> dict[str, Sequence[Field | str]]:
             ("Level of the split", data.grouping(study) or NO_FILE),
             ("External test set", data.external_tests(study) or "a test on people from elsewhere, and its result"),
         ],
-        "Metrics and results": [
-            ("Metrics", model.metrics(study)),
-            ("Uncertainty", model.uncertainty(study)),
-            ("Thresholds", model.thresholds(study)),
-            ("Calibration", model.calibration(study)),
-            ("Differences between arms", model.differences(study)),
-            ("Net benefit", model.net_benefit(study)),
-            ("Robustness", model.robustness(study)),
-            ("What ignoring the lungs achieves", model.references(study)),
-            ("Wrong calls at 0.5", model.confusion(study)),
-            ("Worst errors", model.errors(study)),
-            _scores(study),
-        ],
+        "Metrics and results": _results(study),
         "Ethics": [
             ("Ethical considerations", "risks, harms, who is affected, and what was done about it"),
             ("Approval and consent", "committee, number, consent or waiver"),
@@ -105,6 +93,22 @@ def _model_sections(study: Study) -> dict[str, Sequence[Field | str]]:
         ],
         "Commands": [code_block([f"# {what}\n{line}" for what, line in study.commands])] if study.commands else [],
     }
+
+
+def _results(study: Study) -> list[Field | str]:
+    return [
+        ("Metrics", model.metrics(study)),
+        ("Uncertainty", model.uncertainty(study)),
+        ("Thresholds", model.thresholds(study)),
+        ("Calibration", model.calibration(study)),
+        ("Differences between arms", model.differences(study)),
+        ("Net benefit", model.net_benefit(study)),
+        ("Robustness", model.robustness(study)),
+        ("What ignoring the lungs achieves", model.references(study)),
+        ("Wrong calls at 0.5", model.confusion(study)),
+        ("Worst errors", model.errors(study)),
+        _scores(study),
+    ]
 
 
 def _files(study: Study) -> Fact | None:

@@ -22,8 +22,8 @@ TITLE = "Are these images as near to real X-rays as other patients' are?"
 ARROWS = {"lower": "↓", "higher": "↑", "near the floor": "="}
 COLUMNS = ("axis", "value", "better", "floor", "95 % interval")
 LEGEND = (
-    "Floor: what real images of other patients score. * the floor lies outside of the interval, on the side that "
-    "makes the images worse"
+    "Floor: what real images of other patients score. * the floor lies outside of the interval, so that "
+    "the images are worse than those"
 )
 TONES = {CLOSE: "", FAR: "bad", COPIES: "bad"}  # else unsure
 SHOWN = 8  # images of each side, at random

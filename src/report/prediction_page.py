@@ -20,7 +20,7 @@ from utils import public_path, readable
 
 BANNER = (
     "This page shows patients' images: keep it where patients' images may lie. It is no medical device: it was made to "
-    "compare ways of training, and its numbers must decide nothing about a patient."
+    "compare ways of training, and no decision about a patient may rest on its numbers."
 )
 HEAT_MAPS = (
     "A heat map shows where the score for pneumonia is sensitive, not why, nor whether the score is right. It is "
@@ -60,7 +60,7 @@ def compose_prediction_page(summary: Summary, ensemble: Ensemble, heat_map_dir: 
 def decision_rules(ensemble: Ensemble) -> list[Rule]:
     """Return the thresholds that there are."""
     scale = "calibrated probability" if ensemble.points else "probability"
-    rules = [Rule(f"{THRESHOLD:.2f}", f"from a {scale} of {THRESHOLD:g}", "at_050", THRESHOLD)]
+    rules = [Rule(f"{THRESHOLD:.2f}", f"with a {scale} of at least {THRESHOLD:g}", "at_050", THRESHOLD)]
     if (points := ensemble.points) is not None:
         named: Sequence[tuple[str, str, ChosenThreshold]] = (
             ("Youden", "at_youden", points["youden"]),
@@ -73,7 +73,7 @@ def decision_rules(ensemble: Ensemble) -> list[Rule]:
 def _threshold_in_words(row: ChosenThreshold) -> str:
     sensitivity, specificity = row["sensitivity"], row["specificity"]
     return (
-        f"from {row['threshold']:.3f} (95 % CI {interval(row['threshold_ci95'])}); out of fold, sensitivity "
+        f"with at least {row['threshold']:.3f} (95 % CI {interval(row['threshold_ci95'])}); out of fold, sensitivity "
         f"{percent(sensitivity, 0)}, specificity {percent(specificity, 0)}"
     )
 

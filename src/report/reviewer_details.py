@@ -78,8 +78,8 @@ def decision_curve(content: Comparison) -> list[Block]:
         "Net benefit at a threshold t is the share of true positives minus t / (1 − t) times the share of false "
         "positives (Vickers and Elkin 2006). Whoever acts from t takes one missed pneumonia for as bad as "
         f"(1 − t) / t false alarms: {_false_alarms(thresholds[0])} at {thresholds[0]:.2f}, 1 at 0.50. An arm below "
-        "the curve of calling every image, or below 0, is of no use at that threshold. All of it holds at the "
-        f"{percent(test['prevalence'])} positives of this test set, which need not be those of a clinic.",
+        "the curve of calling every image, or below 0, is of no use at that threshold. All of it holds for "
+        f"{percent(test['prevalence'])} positives, as in this test set; a clinic may have more or fewer.",
         Table(("arm", *shown), rows, "Net benefit per 100 images, from a threshold of"),
         _used_probabilities(curves),
     ]
@@ -256,7 +256,7 @@ def _what_was_perturbed(found: Robustness, content: Comparison) -> str:
         f"({found['n_positive']:,} positive), were changed at the size that the network sees and scored again by the "
         "final models. A change is the score of the changed images minus that of the same images as they "
         f"are. Intervals come from the paired bootstrap over patients ({content['settings']['n_resamples']:,} "
-        "resamples) and are not adjusted for the number of perturbations; no verdict rests on them. (None seen): no "
+        "resamples) and are not adjusted for the number of perturbations; no verdict rests on them. “None seen”: no "
         f"image moves the score; changes in up to {percent(unseen)} of all patients can go unseen in so few. All this "
         "is simpler than what another hospital's machines do."
     )
