@@ -307,6 +307,8 @@ def save_experiment(path: str, head: str, sections: Mapping[str, Section]) -> No
     import yaml
 
     file = Path(path)
+    if file.is_dir():
+        raise UserError(f"--save-config {path} is a folder: give the name of a file")
     if file.exists():
         with file.open("rb") as stream:
             first = stream.readline(500)

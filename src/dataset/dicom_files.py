@@ -55,6 +55,11 @@ class DicomImage:
     header: DicomHeader
 
 
+def is_pipe(path: Path) -> bool:
+    """Tell whether ``path`` is a pipe, socket or device: opening one could wait forever."""
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
 def is_dicom(path: str | Path) -> bool:
     """Tell whether a file is DICOM: by its ending, else, as archives often give none, by how it begins."""
     path = Path(path)
@@ -64,6 +69,8 @@ def is_dicom(path: str | Path) -> bool:
     if suffix in PICTURE_SUFFIXES or path.name.startswith("."):
         return False
     try:
+        if is_pipe(path):
+            return False
         with path.open("rb") as file:
             return file.read(MARK_PLACE + len(MARK))[MARK_PLACE:] == MARK
     except OSError:

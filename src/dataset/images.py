@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset.dicom_files import DICOM_SUFFIXES, DicomError, dicom_decoder_version, is_dicom, read_dicom, read_header
+from dataset.dicom_files import (
+    DICOM_SUFFIXES,
+    DicomError,
+    dicom_decoder_version,
+    is_dicom,
+    is_pipe,
+    read_dicom,
+    read_header,
+)
 from utils import atomic_path
 
 if TYPE_CHECKING:
@@ -104,6 +112,8 @@ def read_side(path: str | Path) -> int | None:
     from PIL import Image
 
     try:
+        if is_pipe(Path(path)):
+            return None
         if is_dicom(path):
             return min(read_header(path).size) or None
         with Image.open(path) as image:
@@ -136,6 +146,8 @@ def open_picture(path: str | Path, bits: int | None = None) -> Picture:
     """
     from PIL import Image, UnidentifiedImageError
 
+    if is_pipe(Path(path)):
+        raise OSError("a pipe or device, not a file")
     if is_dicom(path):
         return _open_dicom(Path(path))
     try:

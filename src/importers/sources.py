@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dataset.dicom_files import is_dicom
+from dataset.dicom_files import is_dicom, is_pipe
 from dataset.file_formats import PositiveMeaning
 from dataset.people import LATERAL
 from utils import UserError
@@ -99,7 +99,7 @@ def is_hidden(name: str) -> bool:
 
 def is_image(file: Path) -> bool:
     """Tell whether ``file`` is one that can be imported: a picture by its ending, or DICOM."""
-    return file.suffix.lower() in PICTURE_SUFFIXES or is_dicom(file)
+    return (file.suffix.lower() in PICTURE_SUFFIXES or is_dicom(file)) and not is_pipe(file)
 
 
 def split_images(files: Sequence[Path], notes: list[str]) -> list[Path]:

@@ -252,6 +252,13 @@ def test_what_is_saved_gives_the_same_options(parse, monkeypatch):
     assert again == first and first.gan_args == ["--no-diffaug", "--lr", "5", "--dir", "a b"]
 
 
+def test_a_folder_is_no_place_for_saved_options(parse, capsys):
+    Path("saved.yaml").mkdir()
+    with pytest.raises(SystemExit) as stop:
+        parse("lr: 1", *NAMED)
+    assert stop.value.code == 2 and "--save-config saved.yaml is a folder: give the name" in capsys.readouterr().err
+
+
 def test_only_what_was_saved_is_written_over(parse, capsys):
     Path("saved.yaml").write_text("name: mine\n", encoding="utf-8")
     with pytest.raises(SystemExit) as stop:

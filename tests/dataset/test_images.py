@@ -1,3 +1,4 @@
+import os
 import struct
 import zlib
 
@@ -128,3 +129,12 @@ def test_no_bit_flip_gives_other_pixels(tmp_path):
     file.write_bytes(content[:start] + content[content.index(b"IEND") - 4 :])
     with pytest.raises(OSError):
         read_gray(file)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+@pytest.mark.parametrize("name", ["a.png", "a.dcm", "a"])
+def test_a_pipe_is_named_and_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    assert read_side(tmp_path / name) is None
+    with pytest.raises(OSError, match="a pipe or device, not a file"):
+        read_gray(tmp_path / name)
