@@ -271,7 +271,7 @@ def argument_parser(description: str, options: Sequence[Option] = ()) -> Argumen
     )  # fmt: skip
     in_file.add_argument(
         "--save-config", metavar="FILE",
-        help="write the options that are given to this file, for --config (default: not)",
+        help="write the options of this run to this file, for --config (default: none)",
     )  # fmt: skip
     output = parser.add_argument_group("console").add_mutually_exclusive_group()
     output.add_argument("--quiet", action="store_true", help="print warnings and errors only")

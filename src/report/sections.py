@@ -79,7 +79,6 @@ class Findings:
     folder: Path = Path()
 
 
-# Sections that the page folds -> the words that open them.
 # Key of a section that the page folds -> the words that open it.
 FOLDED = {"reviewers": "Show the patient flow, the cards and the checklist", **reviewer_details.FOLDED}
 
@@ -304,7 +303,7 @@ def _heat_maps(pictures: Sequence[Picture]) -> list[Block]:
 def _reviewers(findings: Findings) -> list[Block]:
     blocks: list[Block] = []
     if findings.cards:
-        blocks += ["Files that a paper or a submission needs; what no tool can know is left to the author in them.",
+        blocks += ["Files for a paper or a submission. The author fills in what no tool can know.",
                    Links(findings.cards)]  # fmt: skip
     return [*blocks, *(flow_table(findings.flow) if findings.flow else [])]
 
