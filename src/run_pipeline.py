@@ -50,7 +50,7 @@ CONTROLS = [name for name in ARMS[AUGMENTED].measured_against if ARMS[name].is_c
 DEMO = {
     "phantoms": ["--num-images", "700", "--num-test-images", "40", "--image-size", "64"],
     "classifier": [
-        "--weights", "none", "--unfreeze", "--image-size", "64", "--epochs", "12",
+        "--backbone", "resnet18", "--weights", "none", "--unfreeze", "--image-size", "64", "--epochs", "12",
         "--augment", "light", "--weight-decay", "0.05", "--schedule", "onecycle",
     ],
     "folds": ["--k-folds", "2"],

@@ -132,7 +132,8 @@ models/control_duplicate_resnet50.pth results/metrics/control_duplicate_final_me
 results/analysis/comparison.json results/analysis/report.html results/analysis/image_quality.json
 results/analysis/differences.png results/analysis/roc_pr.png results/analysis/calibration.png
 results/analysis/confusion.png results/analysis/subgroups.png results/analysis/nearest_neighbours.png
-results/analysis/gradcam.png
+results/analysis/gradcam.png results/analysis/decision_curve.png results/analysis/patient_flow.png
+results/analysis/model_card.md results/analysis/dataset_card.md results/analysis/checklist.md
 """
 
 
@@ -145,7 +146,7 @@ def test_the_demo_writes_everything_that_is_promised(in_tmp, monkeypatch, capfd)
         "folds": ["--k-folds", "2"],
         "gan": ["--image-size", "32", "--num-channels", "1", "--kimg", "1", "--perceptual", "off"],
         "generation": ["--num-images", "40"],
-        "analysis": ["--extractor", "classifier"],
+        "analysis": ["--extractor", "classifier", "--robustness", "20"],
     }
     monkeypatch.setattr(run_pipeline, "DEMO", small)
     run_pipeline.main(["--demo"])
