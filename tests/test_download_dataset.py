@@ -605,7 +605,7 @@ def test_help_is_instant_and_offline():
     environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent)}
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout
     assert said.splitlines()[-1] == "0 set()"
-    assert said.count("(default:") == 6
+    assert said.count("(default:") == 8
 
 
 @pytest.mark.parametrize("name", ["rsna", "https://www.kaggle.com/datasets/a/b", "a/b/latest", "../b"])
