@@ -1,5 +1,5 @@
 # make demo       install, then run the whole pipeline on made-up chest phantoms (under 10 minutes)
-# make test       install, then every test that is not slow (under 5 minutes)
+# make test       install, then every test that is not slow (a quarter of an hour on two cores)
 # make test-slow  the slow tests (under 40 minutes)
 # make campaign MINUTES=60  kill every script and mutate its inputs, on one thread; the same command goes on
 # make simulations  do the intervals of cross-fitted studies hold the truth? hours on one thread; goes on
