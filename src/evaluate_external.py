@@ -90,9 +90,10 @@ def main(argv: list[str] | None = None) -> None:
         result = evaluate(options, public_config(vars(args)), select_device(args.cpu))
     for flag in result["red_flags"]:
         log.warning(f"RED FLAG: {flag}")
+    arms = f"{len(result['arms'])} arm" + ("" if len(result["arms"]) == 1 else "s")
     log.info(
         f"{args.name}: {result['n_images']:,} images of {result['n_patients']:,} patients predicted by "
-        f"{len(result['arms'])} arms: {folder}\nthe report: `python src/analyze_results.py --test-set "
+        f"{arms}: {folder}\nthe report: `python src/analyze_results.py --test-set "
         f"external:{args.name}`"
     )
 

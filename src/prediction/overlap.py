@@ -101,7 +101,8 @@ def compare_families(images: pd.DataFrame, origin: DataOrigin, training: Trainin
         few = f" ({training.unknown_people:,} training images)" if training.unknown_people else ""
         raise UserError(
             f"{what}, and the patients cannot be compared{few}, so these images may show training patients; "
-            "give a --patient-map or a --patient-column of the ids that both have, or images of other people"
+            "give a --patient-map or a --patient-column of the ids that both have, import both with one --patient-key, "
+            "or give images of other people"
         )
     unknown = [
         image_id for image_id, patient in zip(*_columns(images, "patient"), strict=True)
