@@ -3,7 +3,7 @@
 Each step is a command that could be typed by hand; it is printed, then run. A finished step is skipped when
 the pipeline is run again with the same options, an interrupted one is taken up where it stopped.
 
-    python src/run_pipeline.py --demo        # on chest phantoms, below ./demo, less than ten minutes
+    python src/run_pipeline.py --demo        # on chest phantoms, below ./demo, a quarter of an hour
     python src/run_pipeline.py               # on ./data/processed, downloaded first if it is not there
 """
 
@@ -45,7 +45,7 @@ CHECK = "check the data"  # the first step
 # The arms that the augmented classifier must beat beside the baseline.
 CONTROLS = [name for name in ARMS[AUGMENTED].measured_against if ARMS[name].is_control]
 
-# Sized for ten minutes on two cores and for classifiers that clearly learn. No step needs the network: none
+# Sized for a quarter of an hour on two cores, and for classifiers that clearly learn. No step needs the network: none
 # asks for pretrained weights.
 DEMO = {
     "phantoms": ["--num-images", "700", "--num-test-images", "40", "--image-size", "64"],
