@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dataset.dicom_files import is_dicom
@@ -35,19 +35,29 @@ def list_folder(folder: Path, flag: str) -> list[Path]:
         raise UserError(f"{error.filename} cannot be listed ({error.strerror}); change its permissions")
 
     found: list[Path] = []
-    entered: set[Path] = set()  # a link may lead to a folder that was read, or to one above it
+    for place, names in walk_folders(folder, refuse):
+        found += [place / name for name in names if is_image_name(name) or _nameless_dicom(place / name)]
+        if found and place == folder:
+            break
+    if not found:
+        raise UserError(f"{flag} {folder} holds no image, nor does any folder below it; give the folder of the images")
+    return sorted(found)
+
+
+def walk_folders(folder: Path, refuse: Callable[[OSError], object]) -> Iterator[tuple[Path, list[str]]]:
+    """Yield ``folder`` and the folders below it, each with the names of its files; hidden folders are left out.
+
+    Links are followed, but no folder is entered twice: a link may lead to one that was read, or to one above it.
+    ``refuse`` is called with the error of a folder that cannot be listed.
+    """
+    entered: set[Path] = set()
     for place, below, names in os.walk(folder, onerror=refuse, followlinks=True):
         if (real := Path(place).resolve()) in entered:
             below.clear()
             continue
         entered.add(real)
-        found += [Path(place) / name for name in names if is_image_name(name) or _nameless_dicom(Path(place) / name)]
-        if found and Path(place) == folder:
-            break
         below[:] = sorted(name for name in below if not name.startswith("."))
-    if not found:
-        raise UserError(f"{flag} {folder} holds no image, nor does any folder below it; give the folder of the images")
-    return sorted(found)
+        yield Path(place), names
 
 
 def _nameless_dicom(file: Path) -> bool:

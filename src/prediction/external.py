@@ -18,6 +18,7 @@ import torch
 from arms.file_formats import DataMeaning, ExternalArm, ExternalReferences, ExternalTest
 from arms.result_files import Arm
 from arms.scores import ReferencePredictors, prediction_table
+from arms.training import sigmoid
 from classifier import InputPipeline, feature_caches, logits_in_full_precision, predict_batches
 from common import paths
 from common.experiment_files import config_sha256
@@ -46,15 +47,11 @@ def predict_run(model: LoadedModel, images: ImageSet, device: torch.device, cach
         features = cache.features(images, desc=f"features for {model.file.name}")
         inputs = InputPipeline(torch.from_numpy(features).to(device))
         apply: Any = partial(logits_in_full_precision, network.head.to(device))
-        return _sigmoid(predict_batches(apply, inputs, rows, batch_size=size, precision=precision))
+        return sigmoid(predict_batches(apply, inputs, rows, batch_size=size, precision=precision))
     inputs = InputPipeline(as_tensor(np.asarray(images.pixels)).to(device))
     network.to(device).to(memory_format=torch.channels_last)
     bar = partial(progress_bar, desc=f"predicting with {model.file.name}", unit="batch")
-    return _sigmoid(predict_batches(network, inputs, rows, batch_size=size, precision=precision, progress=bar))
-
-
-def _sigmoid(logits: torch.Tensor) -> np.ndarray:
-    return logits.double().sigmoid().numpy()
+    return sigmoid(predict_batches(network, inputs, rows, batch_size=size, precision=precision, progress=bar))
 
 
 def write_predictions(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from common import paths
 from dataset.dicom_files import is_dicom
+from dataset.image_folders import walk_folders
 from dataset.images import IMAGE_SUFFIXES
 from dataset.tables import find_columns, read_table
 from utils import UserError, readable
@@ -71,7 +72,8 @@ def _identity(file: Path) -> str:
 def _files_below(folder: Path, own: Collection[str], left_out: Counter[str]) -> list[Path]:
     """Return the images in a folder and those below it, sorted; files of other kinds are counted by their ending."""
     found = []
-    for file in _walk(folder):
+    files = (place / name for place, names in walk_folders(folder, _raise) for name in names if name[0] != ".")
+    for file in files:
         if file.name.endswith(OWN_SUFFIXES) or file.name == DICOM_INDEX or _identity(file) in own:
             continue
         if file.suffix.lower() in SUFFIXES or is_dicom(file):
@@ -79,19 +81,6 @@ def _files_below(folder: Path, own: Collection[str], left_out: Counter[str]) -> 
         else:
             left_out[file.suffix.lower() or "without ending"] += 1
     return sorted(found)
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder; linked folders are followed, but none is entered twice."""
-    entered: set[tuple[int, int]] = set()
-    for top, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
-        status = Path(top).stat()
-        if (status.st_dev, status.st_ino) in entered:
-            folders.clear()
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(top, name) for name in names if not name.startswith("."))
 
 
 def _raise(error: OSError) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from common import paths
 from image_metrics.file_formats import Axis, FolderFacts, Judgement
 from image_metrics.folder_comparison import CLOSE, COPIES, FAR
 from report.blocks import count, percent
-from report.page import load_template
+from report.page import data_uri, load_template
 
 TITLE = "Are these images as near to real X-rays as other patients' are?"
 ARROWS = {"lower": "↓", "higher": "↑", "near the floor": "="}
@@ -156,4 +155,4 @@ def _pictures(judgement: Judgement, shown: ShownImages) -> dict[str, Any]:
 def _embedded(pixels: np.ndarray) -> Markup:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
-    return Markup(f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}")
+    return data_uri(buffer.getvalue(), "png")
