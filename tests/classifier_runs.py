@@ -1,5 +1,7 @@
 """Quick runs of the classifier's script, for the tests of its arms."""
 
+import functools
+import io
 import json
 from pathlib import Path
 
@@ -10,13 +12,14 @@ from PIL import Image
 
 import train_classifier
 from common import paths
-from conftest import blob_image
+from conftest import SMALL, blob_image
+from networks.backbones import DEFAULT
 from utils import load_json
 
 METRICS = Path("results/metrics")
 QUICK = [
     "--unfreeze", "--weights", "none", "--image-size", "32", "--batch-size", "24", "--epochs", "2",
-    "--precision", "fp32",
+    "--precision", "fp32", "--backbone", SMALL,
 ]  # fmt: skip
 
 
@@ -24,14 +27,23 @@ def run(*argv: str) -> None:
     train_classifier.main(list(argv))
 
 
-def frozen(tmp_path: Path, backbone: str = "resnet50") -> list[str]:
-    """Options for the quick frozen path: a random network from a file stands in for ImageNet's."""
+@functools.cache
+def random_network(backbone: str) -> bytes:
+    """The file of a randomly initialised network, made once."""
     from torchvision import models
 
     torch.manual_seed(0)
-    torch.save(getattr(models, backbone)().state_dict(), tmp_path / "weights.pth")
+    file = io.BytesIO()
+    torch.save(getattr(models, backbone)().state_dict(), file)
+    return file.getvalue()
+
+
+def frozen(tmp_path: Path, backbone: str = SMALL) -> list[str]:
+    """Options for the quick frozen path: a random network from a file stands in for ImageNet's."""
+    (tmp_path / "weights.pth").write_bytes(random_network(backbone))
     weights = ["--weights", "weights.pth", "--weights-trained-on", "ImageNet"]
-    return [*weights, "--image-size", "32", "--batch-size", "8", "--epochs", "3"]
+    named = [] if backbone == DEFAULT else ["--backbone", backbone]
+    return [*weights, "--image-size", "32", "--batch-size", "8", "--epochs", "3", *named]
 
 
 def make_synthetic(folder: Path, n: int, train_ids: list[str], patients: list[str], **changes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 from common import paths
 from common.logs import start_console
 
-TRAINED = "resnet18"  # backbone of the fixture ``trained``: the smallest
+SMALL = "resnet18"  # the smallest backbone, for tests that are not about the default one
 COLUMNS = ["patientId", "x", "y", "width", "height", "Target", "class", "age", "sex", "modality", "position"]
 
 
@@ -105,6 +106,25 @@ def make_small_dataset(data_dir: Path, n: int = 128, size: int = 40, with_map: b
 
 
 @pytest.fixture(scope="session")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data and a baseline without folds, trained as ``frozen`` says; not to be changed."""
+    from classifier_runs import frozen, run
+
+    folder = tmp_path_factory.mktemp("baseline")
+    make_small_dataset(folder / "data/processed")
+    with contextlib.chdir(folder):
+        run(*frozen(folder), "--k-folds", "0")
+    return folder
+
+
+@pytest.fixture
+def data_dir(baseline: Path, in_tmp: Path) -> Path:
+    """The dataset in a copy of ``baseline``, which is the working directory."""
+    shutil.copytree(baseline, in_tmp, dirs_exist_ok=True)
+    return in_tmp / "data/processed"
+
+
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data, models and results of a ResNet-18 baseline, two folds, two repeats; not to be changed."""
     from classifier_runs import frozen, run
@@ -112,6 +132,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     data_dir = make_small_dataset(folder / "data/processed", n=96)
     with contextlib.chdir(folder):
-        options = [*frozen(folder, TRAINED), "--backbone", TRAINED, "--k-folds", "2", "--repeats", "2"]
+        options = [*frozen(folder, SMALL), "--k-folds", "2", "--repeats", "2"]
         run("--data-dir", str(data_dir), *options)
     return folder

@@ -14,7 +14,7 @@ from PIL import Image
 import predict
 from classifier_runs import METRICS
 from common import paths
-from conftest import TRAINED
+from conftest import SMALL
 from dicom_data import as_stored, write_dicom
 from prediction import runs
 from prediction.output_table import COLUMNS
@@ -24,7 +24,7 @@ from utils import UserError, load_checkpoint, save_checkpoint
 @pytest.fixture
 def home(trained: Path, in_tmp: Path) -> Path:
     """An empty folder with the trained baseline as ``model.pth``, and a copy of eight test images in ``x``."""
-    Path("model.pth").symlink_to(paths.classifier_model(trained / "models", "baseline_", TRAINED))
+    Path("model.pth").symlink_to(paths.classifier_model(trained / "models", "baseline_", SMALL))
     table = pd.read_csv(paths.test_predictions(trained / METRICS, "baseline_r1_"))
     for name in table["image_id"][:8]:
         target = Path("x") / f"{name}.png"
@@ -62,7 +62,7 @@ def test_probabilities_are_those_of_the_test_and_decisions_follow(home):
 
 def test_repeats_are_averaged_without_thresholds_of_a_single_run(home, caplog):
     prefixes = [paths.repeat_prefix("baseline_", number) for number in (1, 2)]
-    files = [str(paths.classifier_model(home / "models", prefix, TRAINED)) for prefix in prefixes]
+    files = [str(paths.classifier_model(home / "models", prefix, SMALL)) for prefix in prefixes]
     predict.main(["--model-path", *files, "--images", "x", "--results-dir", str(home / METRICS), "--cpu"])
     expected = pd.read_csv(paths.test_predictions(home / METRICS, "baseline_")).set_index("image_id")["probability"]
     for row in rows():
@@ -85,7 +85,7 @@ def test_thresholds_are_found_in_the_results_of_the_same_recipe(home):
 
 
 def test_a_fold_model_says_so(home, caplog):
-    fold = paths.best_fold_model(home / "models", "baseline_", TRAINED)
+    fold = paths.best_fold_model(home / "models", "baseline_", SMALL)
     run("--images", "x", "--report", "page", model=str(fold))
     assert "RED FLAG: best_overall_baseline_resnet18.pth was trained without fold" in caplog.text
     assert "was trained without fold" in Path("page.patient.html").read_text(encoding="utf-8")
@@ -166,7 +166,7 @@ def test_other_models_or_files_begin_anew(change, home, monkeypatch):
     done.clear()
     monkeypatch.setattr(runs, "_predict_batch", lambda batch, *rest: done.extend(batch) or real(batch, *rest))
     if change == "model":
-        run("--images", "x", model=str(paths.classifier_model(home / "models", "baseline_r2_", TRAINED)))
+        run("--images", "x", model=str(paths.classifier_model(home / "models", "baseline_r2_", SMALL)))
         assert done == files
     elif change == "file":
         files[2].write_bytes(files[3].read_bytes())

@@ -13,12 +13,14 @@ from arms import data as arms_data
 from classifier import load_classifier
 from classifier_runs import METRICS, QUICK, frozen, make_synthetic, run, training_positives
 from common import paths
-from conftest import write_csv
+from conftest import SMALL, write_csv
+from networks.backbones import DEFAULT
 from stats.metric_registry import classification_metrics
 from utils import UserError, load_checkpoint, load_json
 
 SCORES = ("accuracy", "weighted_precision", "weighted_recall", "weighted_f1", "auroc", "auprc", "sensitivity",
           "specificity", "brier")  # fmt: skip
+OWN = ["--weights", f"models/baseline_{SMALL}.pth", "--backbone", SMALL, "--image-size", "32"]  # as initial weights
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 class TestBaselineWithFolds:
-    """One run with 3 folds, whose files these tests look at."""
+    """One run of the default network with 3 folds, whose files these tests look at."""
 
     @pytest.fixture(autouse=True)
     def trained(self, folder, monkeypatch, request):
@@ -36,7 +38,7 @@ class TestBaselineWithFolds:
             make = request.getfixturevalue("make_dataset")
             data = make()
             data.parent.rename(folder / "data")
-            run(*frozen(folder), "--k-folds", "3")
+            run(*frozen(folder, DEFAULT), "--k-folds", "3")
 
     def test_every_promised_file_is_there(self):
         expected = [
@@ -149,7 +151,7 @@ class TestBaselineWithFolds:
         probabilities = pd.read_csv(METRICS / "baseline_test_predictions.csv")["probability"]
         assert probabilities.nunique() == len(probabilities), "full precision: no ties"
         run(
-            *frozen(folder),
+            *frozen(folder, DEFAULT),
             "--k-folds",
             "3",
             "--results-dir",
@@ -240,9 +242,7 @@ class TestFeaturesComputedOnce:
 
 class TestAugmented:
     @pytest.fixture
-    def arms(self, make_dataset, in_tmp):
-        data_dir = make_dataset()
-        run(*frozen(in_tmp), "--k-folds", "0")
+    def arms(self, data_dir):
         positives = training_positives(data_dir)
         make_synthetic(Path("data/synthetic"), 40, list(positives["image_id"]), list(positives["patient"]))
         return data_dir
@@ -288,26 +288,22 @@ class TestAugmented:
 class TestInitialWeights:
     """A classifier of this project as --weights has seen training images already."""
 
-    def test_of_another_split_they_are_refused(self, make_dataset, in_tmp):
-        make_dataset()
-        run(*frozen(in_tmp), "--k-folds", "0")
+    def test_of_another_split_they_are_refused(self, data_dir, make_dataset):
         make_dataset("data/other", n=160)
         with pytest.raises(UserError, match="--weights .* was trained on another split"):
-            run("--data-dir", "data/other", "--weights", "models/baseline_resnet50.pth", "--image-size", "32")
+            run("--data-dir", "data/other", *OWN)
 
-    def test_of_the_same_split_they_are_flagged_and_contaminate_the_folds(self, make_dataset, in_tmp):
-        make_dataset()
-        run(*frozen(in_tmp), "--k-folds", "0")
-        own = ["--weights", "models/baseline_resnet50.pth", "--image-size", "32", "--epochs", "1"]
+    def test_of_the_same_split_they_are_flagged_and_contaminate_the_folds(self, data_dir):
+        own = [*OWN, "--epochs", "1"]
         run(*own, "--k-folds", "2", "--results-dir", "second", "--model-dir", "second")
         summary = load_json("second/baseline_cv_summary.json")
         assert summary["contaminated"] is True
         assert any("had learned from these training images" in flag for flag in summary["red_flags"])
-        with pytest.raises(UserError, match="models/baseline_resnet50.pth says itself that it is a checkpoint"):
+        with pytest.raises(UserError, match=f"models/baseline_{SMALL}.pth says itself that it is a checkpoint"):
             run(*own, "--weights-trained-on", "ImageNet")
-        checkpoint = load_checkpoint("second/baseline_resnet50.pth")
+        checkpoint = load_checkpoint(f"second/baseline_{SMALL}.pth")
         assert checkpoint["weights_flags"] == summary["red_flags"][:1]
-        assert "weights_flags" not in load_checkpoint("models/baseline_resnet50.pth")
+        assert "weights_flags" not in load_checkpoint(f"models/baseline_{SMALL}.pth")
 
     @pytest.mark.parametrize(
         ("more", "message"),
@@ -322,7 +318,7 @@ class TestInitialWeights:
         with pytest.raises(UserError, match=message):
             run(*quick, *more)
         torch.save({"state_dict": None}, in_tmp / "weights.pth")
-        with pytest.raises(UserError, match="weights.pth holds no ResNet-50.*'state_dict': NoneType"):
+        with pytest.raises(UserError, match="weights.pth holds no ResNet-18.*'state_dict': NoneType"):
             run(*quick, "--weights-trained-on", "ImageNet")
 
     def test_allowed_ones_flag_every_result_and_what_is_trained_from_them(self, make_dataset, in_tmp):
@@ -337,7 +333,7 @@ class TestInitialWeights:
             assert content["red_flags"] == [flag], name
             assert content["config"]["weights_trained_on"] == "NIH" and len(content["weights_sha256"]) == 64
         assert load_json(METRICS / "baseline_cv_summary.json")["contaminated"] is True
-        own = ["--weights", "models/baseline_resnet50.pth", "--image-size", "32", "--epochs", "1", "--k-folds", "0"]
+        own = [*OWN, "--epochs", "1", "--k-folds", "0"]
         with pytest.raises(UserError, match="is of unverified origin: --weights weights.pth was trained on NIH"):
             run(*own)
         run(*own, "--allow-unverified-weights", "--prefix", "second")
@@ -371,7 +367,7 @@ class TestWithoutFolds:
         assert [fold["fold"] for fold in history["folds"]] == [0]
         assert history["final"]["epochs"] == history["folds"][0]["best_epoch"]
         assert not (METRICS / "baseline_cv_summary.json").exists()
-        assert not Path("models/best_overall_baseline_resnet50.pth").exists()
+        assert not Path(f"models/best_overall_baseline_{SMALL}.pth").exists()
         assert load_json(METRICS / "baseline_final_metrics.json")["references"]["out_of_fold"] is None
 
 
@@ -382,7 +378,7 @@ class TestUnfrozen:
         run(*QUICK, *learning, "--batch-size", "12", "--k-folds", "0")
         metrics = load_json(METRICS / "baseline_final_metrics.json")
         assert metrics["auroc"] > 0.9
-        state = load_checkpoint(paths.classifier_model("models", "baseline_"))["state_dict"]
+        state = load_checkpoint(paths.classifier_model("models", "baseline_", SMALL))["state_dict"]
         assert "backbone.bn1.running_mean" in state and "head.weight" in state
 
     def test_interrupted_and_resumed_is_uninterrupted(self, make_dataset, in_tmp, monkeypatch, capsys):

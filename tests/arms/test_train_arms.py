@@ -10,6 +10,7 @@ from PIL import Image
 
 from classifier_runs import METRICS, frozen, make_synthetic, run, training_positives
 from common import paths
+from conftest import SMALL
 from dataset.splits import assign_folds, load_or_create_splits
 from utils import UserError, load_checkpoint, load_json
 
@@ -19,10 +20,8 @@ def metrics_of(name: str) -> dict:
 
 
 @pytest.fixture
-def data_dir(make_dataset, in_tmp) -> Path:
+def data_dir(data_dir) -> Path:
     """A dataset, a baseline without folds, and 40 synthetic images of a generator of all positives."""
-    data_dir = make_dataset()
-    run(*frozen(in_tmp), "--k-folds", "0")
     positives = training_positives(data_dir)
     make_synthetic(Path("data/synthetic"), 40, list(positives["image_id"]), list(positives["patient"]))
     return data_dir
@@ -246,7 +245,7 @@ class TestRepeats:
         run(*options, "--seed", "43", "--results-dir", "alone", "--model-dir", "alone")
         alone = pd.read_csv("alone/baseline_test_predictions.csv")
         assert np.allclose(alone["probability"], tables[1]["probability"], atol=1e-6)
-        states = [load_checkpoint(f"models/{name}_resnet50.pth")["state_dict"]["head.weight"]
+        states = [load_checkpoint(f"models/{name}_{SMALL}.pth")["state_dict"]["head.weight"]
                   for name in ("baseline", "baseline_r1", "baseline_r2")]  # fmt: skip
         assert states[0].equal(states[1]) and not states[0].equal(states[2])
 

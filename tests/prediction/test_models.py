@@ -9,7 +9,7 @@ import torch
 
 from classifier_runs import METRICS, QUICK, run
 from common import paths
-from conftest import TRAINED
+from conftest import SMALL
 from dataset.images import read_image
 from prediction.models import Predictor, load_models, require_one_recipe
 from utils import UserError, load_checkpoint, save_checkpoint
@@ -23,7 +23,7 @@ def pixels_of(table, folder):
 
 def repeats(folder):
     prefixes = [paths.repeat_prefix("baseline_", number) for number in (1, 2)]
-    return [paths.classifier_model(folder / "models", prefix, TRAINED) for prefix in prefixes]
+    return [paths.classifier_model(folder / "models", prefix, SMALL) for prefix in prefixes]
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["frozen", "all layers"])
@@ -33,7 +33,7 @@ def test_probabilities_are_those_of_training(whole, trained, tmp_path, monkeypat
         folder = tmp_path
         monkeypatch.chdir(tmp_path)
         options = ["--k-folds", "0", "--repeats", "2", "--epochs-final", "1", "--no-cache"]
-        run("--data-dir", str(trained / "data/processed"), *QUICK, "--backbone", TRAINED, *options)
+        run("--data-dir", str(trained / "data/processed"), *QUICK, *options)
     predictor = Predictor(load_models(repeats(folder)), CPU)
     prefixes = [paths.repeat_prefix("baseline_", number) for number in (1, 2)]
     tables = [pd.read_csv(paths.test_predictions(folder / METRICS, prefix)) for prefix in prefixes]
@@ -45,7 +45,7 @@ def test_probabilities_are_those_of_training(whole, trained, tmp_path, monkeypat
 
 
 def test_a_model_counts_once(trained, caplog):
-    files = [paths.classifier_model(trained / "models", "baseline_", TRAINED), *repeats(trained)]
+    files = [paths.classifier_model(trained / "models", "baseline_", SMALL), *repeats(trained)]
     models = load_models(files)
     assert [model.file for model in models] == [files[0], files[2]]
     assert "is the same classifier" in caplog.text
