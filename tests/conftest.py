@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gc
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,20 @@ def one_thread_each() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Files need not outlive a power cut: a test would wait some 10 ms for each that it writes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Leave what the imports made out of every later search for garbage, which takes half a second with it."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +138,14 @@ def data_dir(baseline: Path, in_tmp: Path) -> Path:
     """The dataset in a copy of ``baseline``, which is the working directory."""
     shutil.copytree(baseline, in_tmp, dirs_exist_ok=True)
     return in_tmp / "data/processed"
+
+
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures of training, for tests of what is trained: they take a third of a small run."""
+    from arms import output
+
+    monkeypatch.setattr(output, "_save_figures", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

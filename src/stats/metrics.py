@@ -11,7 +11,6 @@ from typing import TypedDict
 
 import numpy as np
 from scipy.stats import binomtest, rankdata
-from sklearn.metrics import confusion_matrix
 
 THRESHOLD = 0.5
 CONFIDENCE = 0.95
@@ -29,8 +28,8 @@ class ReliabilityBin(TypedDict):
 # --- one set of predictions ------------------------------------------------------------------------
 def count_calls(labels: np.ndarray, probabilities: np.ndarray) -> list[list[int]]:
     """Return the confusion matrix [[tn, fp], [fn, tp]] of labels 0/1 [N] and probabilities [N]."""
-    called = (np.asarray(probabilities, dtype=float) >= THRESHOLD).astype(int)
-    return confusion_matrix(np.asarray(labels), called, labels=[0, 1]).tolist()
+    called = np.asarray(probabilities, dtype=float) >= THRESHOLD
+    return np.bincount(2 * np.asarray(labels, dtype=int) + called, minlength=4).reshape(2, 2).tolist()
 
 
 def accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:

@@ -124,15 +124,17 @@ def nadeau_bengio(differences: Sequence[float], test_sizes: Sequence[int]) -> Fo
 
 # --- several pairs, and the verdict ----------------------------------------------------------------
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust p values for their number (Holm 1979); None stays None and does not count."""
-    from statsmodels.stats.multitest import multipletests
+    """Adjust p values for their number (Holm 1979); None stays None and does not count.
 
-    defined = [index for index, p in enumerate(p_values) if p is not None]
+    Not statsmodels' ``multipletests``: it collects garbage, which takes half a second in a program of this size.
+    """
+    defined = np.array([index for index, p in enumerate(p_values) if p is not None], dtype=int)
+    p = np.array([p_values[index] for index in defined], dtype=float)
+    order = np.argsort(p)
+    corrected = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
     adjusted: list[float | None] = [None] * len(p_values)
-    if defined:
-        corrected = multipletests([p_values[index] for index in defined], method="holm")[1]
-        for index, p in zip(defined, corrected, strict=True):
-            adjusted[index] = float(p)
+    for index, value in zip(defined[order], corrected, strict=True):
+        adjusted[index] = float(value)
     return adjusted
 
 

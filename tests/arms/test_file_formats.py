@@ -55,7 +55,7 @@ class TestWrittenFiles:
         monkeypatch.chdir(folder)
         if (folder / METRICS / "augmented_final_metrics.json").is_file():
             return
-        data_dir = make_dataset()
+        data_dir = make_dataset(n=48)
         options = [*QUICK, "--epochs", "1", "--k-folds", "2", "--data-dir", str(data_dir)]
         run(*options, "--repeats", "2")
         seen = training_positives(data_dir)

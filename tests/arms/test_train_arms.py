@@ -14,6 +14,8 @@ from conftest import SMALL
 from dataset.splits import assign_folds, load_or_create_splits
 from utils import UserError, load_checkpoint, load_json
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 
 def metrics_of(name: str) -> dict:
     return load_json(METRICS / f"{name}_final_metrics.json")

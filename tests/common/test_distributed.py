@@ -14,14 +14,13 @@ import pytest
 import torch
 from torch import nn
 
-import gan_data
 from arms.fitting import FitTask, Pool, Recipe, fit
 from classifier import ClassifierHead, InputPipeline
-from classifier_runs import frozen
 from common import distributed, paths
 from dataset.feature_cache import BLOCK_PATTERN
 from utils import UserError, load_checkpoint, load_json
 
+# gan_data and classifier_runs are imported where they are used: both processes of ``trained_by_two`` import this file.
 SRC = paths.SRC
 GAN = [
     "--image-size", "32", "--num-channels", "1", "--latent-dim", "6", "--feature-maps-g", "4",
@@ -221,6 +220,8 @@ def contents(folder: Path, pattern: str) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_two_processes_generate_the_images_of_one(in_tmp):
+    import gan_data
+
     model = str(gan_data.save_generator(in_tmp / "generator_final.pth"))
     options = ["--model-path", model, "--num-images", "9", "--batch-size", "2", "--cpu"]
     assert run("generate_synthetic", *options, "--output-dir", "one", processes=1)[0] == 0
@@ -255,6 +256,8 @@ def child_of_rank(launcher: int, rank: int) -> int | None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the process in Linux's /proc")
 def test_a_killed_process_ends_the_run_with_an_error(in_tmp):
+    import gan_data
+
     model = str(gan_data.save_generator(in_tmp / "generator_final.pth"))
     script = [str(SRC / "generate_synthetic.py"), "--model-path", model, "--num-images", "90000", "--cpu"]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -274,6 +277,8 @@ def test_a_killed_process_ends_the_run_with_an_error(in_tmp):
 
 @pytest.mark.slow
 def test_gan_of_two_processes_trains_resumes_and_refuses(in_tmp):
+    import gan_data
+
     gan_data.make_dataset(in_tmp / "set")
 
     def train(folder: str, *options: str, processes: int = 2) -> tuple[int, str, str]:
@@ -309,6 +314,8 @@ def test_gan_of_two_processes_trains_resumes_and_refuses(in_tmp):
 
 @pytest.mark.slow
 def test_two_processes_compute_the_features_and_results_of_one(in_tmp, make_dataset):
+    from classifier_runs import frozen
+
     make_dataset()
     for folder, processes in (("one", 1), ("two", 2)):
         where = ["--cache-dir", f"{folder}/cache", "--model-dir", folder, "--results-dir", folder,

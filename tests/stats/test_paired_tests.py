@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm, ttest_rel
 from sklearn.metrics import roc_auc_score
+from statsmodels.stats.multitest import multipletests
 
 from stats import paired_tests as pt
 
@@ -103,6 +104,13 @@ def test_holm_by_hand():
     assert pt.holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
     assert pt.holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
     assert pt.holm([]) == [] and pt.holm([None]) == [None]
+
+
+def test_holm_is_that_of_statsmodels():
+    rng = np.random.default_rng(0)
+    for n in range(1, 12):
+        p_values = [*rng.random(n) ** 3, 0.04, 0.04]
+        assert pt.holm(p_values) == multipletests(p_values, method="holm")[1].tolist()
 
 
 # --- the verdict -----------------------------------------------------------------------------------
