@@ -1,5 +1,6 @@
 # make demo       install, then run the whole pipeline on made-up chest phantoms (a quarter of an hour on two cores)
 # make test       install, then every test that is not slow (a quarter of an hour on two cores)
+# make test-fast ROOM=gan  those of one room (tests/gan) or script (ROOM=train_gan)
 # make test-slow  the slow tests (under 40 minutes)
 # make campaign MINUTES=60  kill every script and mutate its inputs, on one thread; the same command goes on
 # make simulations  do the intervals of cross-fitted studies hold the truth? hours on one thread; goes on
@@ -25,7 +26,7 @@ else
   INSTALL := uv pip install --compile-bytecode --python $(BIN)/python
 endif
 
-.PHONY: setup demo test test-slow campaign simulations lint docs
+.PHONY: setup demo test test-fast room test-slow campaign simulations lint docs
 
 setup: $(VENV)/.installed
 
@@ -42,6 +43,17 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+
+# Rooms with tests: folders below tests/; scripts: files tests/test_<script>.py.
+ROOMS := $(sort $(foreach file,$(wildcard tests/*/test_*.py tests/*/*/test_*.py),$(word 2,$(subst /, ,$(file)))))
+SCRIPTS := $(patsubst tests/test_%.py,%,$(sort $(wildcard tests/test_*.py)))
+
+room:
+	@test -n "$(filter $(ROOMS) $(SCRIPTS),$(ROOM))" || \
+	  { echo 'error: ROOM=$(ROOM) names no tests; rooms: $(ROOMS); scripts: $(SCRIPTS)'; exit 1; }
+
+test-fast: room setup
+	$(BIN)/python -m pytest -m "not slow" -n 2 $(wildcard tests/$(ROOM) tests/test_$(ROOM).py)
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

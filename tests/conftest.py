@@ -6,8 +6,10 @@ import contextlib
 import csv
 import gc
 import json
+import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,38 @@ def pytest_collection_finish() -> None:
 def console() -> None:
     """Messages go to the console as in a script, whichever function a test calls."""
     start_console()
+
+
+@pytest.fixture
+def as_script(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., tuple[int, str, str]]]:
+    """A function that runs a script's ``main`` as ``python src/<script>.py WORDS`` does, without a new process.
+
+    It returns the exit code, standard output and standard error. What a process of its own is needed for
+    (streams, signals, encodings) is held by tests/common.
+    """
+    from common import logs
+    from common.command_line import run_script
+
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+
+    def run(main: Callable[[list[str]], None], *words: Any) -> tuple[int, str, str]:
+        argv = [str(word) for word in words]
+        monkeypatch.setattr(sys, "argv", [f"{main.__module__}.py", *argv])
+        capsys.readouterr()
+        code = 0
+        try:
+            run_script(lambda: main(argv))
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        return code, *capsys.readouterr()
+
+    yield run
+    root.handlers[:] = handlers
+    logs._run_log = None
+    logging.captureWarnings(False)
 
 
 @pytest.fixture
@@ -146,6 +180,20 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     from arms import output
 
     monkeypatch.setattr(output, "_save_figures", lambda *_: None)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures of an analysis, for tests of what is said."""
+    from report import image_steps, reviewer_steps, steps
+
+    for module, names in (
+        (steps, ("draw_comparison", "draw_training")),
+        (reviewer_steps, ("draw_reviewer_figures", "draw_real_images")),
+        (image_steps, ("draw_heat_maps",)),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

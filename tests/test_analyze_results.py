@@ -31,6 +31,7 @@ from common.file_formats import format_problems
 from common.options import Affects, names_affecting
 from comparison.arms import compare_arms
 from comparison.image_file_formats import FidScore, ImageQuality, SsimAnalysis
+from conftest import SMALL
 from fake_results import fake_records, held_out_records, write_arm, write_classifier, write_synthetic
 from phantom.dataset import make_phantom_dataset
 from utils import UserError, load_json, save_json, without_folders
@@ -62,11 +63,11 @@ def finished(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("finished")
     data_dir = make_phantom_dataset(root / "data", 160, image_size=48, num_test_images=2, workers=1)
     records, split = held_out_records(data_dir)
-    write_arm(root / "metrics", "baseline", records, folds=3, split_sha256=split)
-    write_arm(root / "metrics", "augmented", records, folds=3, seed=1, contaminated=True, n_synthetic=24,
-              split_sha256=split)  # fmt: skip
+    both = {"folds": 3, "split_sha256": split, "config": {"backbone": SMALL}}
+    write_arm(root / "metrics", "baseline", records, **both)
+    write_arm(root / "metrics", "augmented", records, seed=1, contaminated=True, n_synthetic=24, **both)
     write_synthetic(root / "synthetic", data_dir)
-    write_classifier(root / "models", split)
+    write_classifier(root / "models", split, backbone=SMALL)
     return root
 
 
@@ -84,20 +85,6 @@ def read_report(folder: Path) -> str:
 
 def one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-@pytest.fixture
-def quick(monkeypatch) -> None:
-    """Leave out the figures of the arms, for tests of what is said."""
-    from report import image_steps as analysis_images
-    from report import reviewer_steps
-    from report import steps as analysis_steps
-
-    monkeypatch.setattr(analysis_steps, "draw_comparison", lambda *_: None)
-    monkeypatch.setattr(analysis_steps, "draw_training", lambda *_: None)
-    for step in ("draw_reviewer_figures", "draw_real_images"):
-        monkeypatch.setattr(reviewer_steps, step, lambda *_: None)
-    monkeypatch.setattr(analysis_images, "draw_heat_maps", lambda *_: None)
 
 
 # --- everything there ------------------------------------------------------------------------------
@@ -293,15 +280,13 @@ def test_same_flags_same_files(analysed, finished, tmp_path):
 
 
 # --- less than everything --------------------------------------------------------------------------
-def test_no_metrics_is_an_error_that_names_the_command(tmp_path):
+def test_no_metrics_is_an_error_that_names_the_command(tmp_path, as_script):
     (tmp_path / "metrics").mkdir()
     paths.gan_history(tmp_path / "metrics").write_text("{}")
     with pytest.raises(UserError, match="holds no metrics.*train_classifier.py"):
         main(flags(tmp_path))
-    script = Path(__file__).parents[1] / "src" / "analyze_results.py"
-    command = [sys.executable, script, *flags(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 1 and run.stderr.count("\n") == 1 and run.stderr.startswith("error: ")
+    code, _, err = as_script(main, *flags(tmp_path))
+    assert code == 1 and err.count("\n") == 1 and err.startswith("error: ")
 
 
 def test_one_arm_alone_is_reported_with_what_is_missing(tmp_path):
@@ -682,7 +667,7 @@ def test_a_damaged_model_is_missing_from_the_report(finished, tmp_path, monkeypa
 
     for step in ("draw_comparison", "draw_training"):
         monkeypatch.setattr(analysis_steps, step, lambda *_: None)
-    model = paths.classifier_model(tmp_path / "models", "baseline_")
+    model = paths.classifier_model(tmp_path / "models", "baseline_", SMALL)
     model.parent.mkdir(parents=True)
     model.write_bytes(b"no model")
     folders = {"model_dir": tmp_path / "models", "analysis_dir": tmp_path / "out"}

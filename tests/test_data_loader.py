@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -227,10 +225,6 @@ class TestChecker:
     def in_tmp(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)  # where the log goes
 
-    def run(self, *argv: str) -> subprocess.CompletedProcess:
-        script = Path(data_loader.__file__)
-        return subprocess.run([sys.executable, script, *argv], capture_output=True, text=True)
-
     def test_reports_and_freezes_the_split(self, make_dataset, capsys):
         data_dir = make_dataset(n=96)
         data_loader.main(["--data-dir", str(data_dir)])
@@ -246,21 +240,22 @@ class TestChecker:
         data_loader.main(["--data-dir", str(data_dir)])
         assert "(read:" in capsys.readouterr().out
 
-    def test_bad_images_exit_1_and_are_named(self, make_dataset):
+    def test_bad_images_exit_1_and_are_named(self, make_dataset, as_script):
         data_dir = make_dataset(with_map=False)
         (paths.training_images(data_dir) / "img-0005.png").unlink()
         (paths.training_images(data_dir) / "img-0007.png").write_bytes(b"x")
-        result = self.run("--data-dir", str(data_dir))
-        assert result.returncode == 1
-        assert "missing: 1 image (img-0005)" in result.stdout
-        assert "unreadable: img-0007: not an image" in result.stdout
-        assert "grouped by image id" in result.stdout
-        assert "Traceback" not in result.stderr
-        assert self.run("--data-dir", str(data_dir), "--skip-bad-images").returncode == 0
+        words = ["--data-dir", data_dir]
+        code, out, err = as_script(data_loader.main, *words)
+        assert code == 1
+        assert "missing: 1 image (img-0005)" in out
+        assert "unreadable: img-0007: not an image" in out
+        assert "grouped by image id" in out
+        assert "Traceback" not in err
+        assert as_script(data_loader.main, *words, "--skip-bad-images")[0] == 0
         for file in paths.training_images(data_dir).iterdir():
             file.unlink()
-        result = self.run("--data-dir", str(data_dir), "--skip-bad-images")
-        assert result.returncode == 1 and "of one class only" in result.stderr
+        code, _, err = as_script(data_loader.main, *words, "--skip-bad-images")
+        assert code == 1 and "of one class only" in err
 
     def test_12_bits_stop_checker_and_trainer_and_are_scaled_on_request(self, make_dataset, capsys):
         data_dir = make_dataset(n=96)
@@ -284,8 +279,8 @@ class TestChecker:
         out = capsys.readouterr().out
         assert "bad official test images:\nmissing: 1 image (test-1)" in out and "ready for training" in out
 
-    def test_wrong_folder_and_wrong_flag(self, tmp_path):
-        result = self.run("--data-dir", str(tmp_path))
-        assert result.returncode == 1
-        assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: ")
-        assert self.run("--nonsense").returncode == 2
+    def test_wrong_folder_and_wrong_flag(self, tmp_path, as_script):
+        code, _, err = as_script(data_loader.main, "--data-dir", tmp_path)
+        assert code == 1
+        assert err.count("\n") == 1 and err.startswith("error: ")
+        assert as_script(data_loader.main, "--nonsense")[0] == 2

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +21,6 @@ from fake_layouts import dicom, kermany, picture, text, two_classes
 from importers.pixel_files import size_to_link
 from phantom.dataset import make_phantom_dataset
 from utils import UserError, load_json
-
-SCRIPT = Path(import_dataset.__file__)
 
 
 def run(source: Path, target: Path, *options: str, layout: str = "folders") -> dict:
@@ -115,7 +111,7 @@ def plant(folder: Path, secret: str) -> Path:
 
 
 @pytest.mark.parametrize("layout", ["folders", "csv"])
-def test_no_name_of_the_source_leaks(tmp_path, layout):
+def test_no_name_of_the_source_leaks(tmp_path, layout, monkeypatch, as_script):
     secret = "ZACHARIAS1234567"
     source = plant(tmp_path / secret / "source", secret)
     options = []
@@ -124,12 +120,11 @@ def test_no_name_of_the_source_leaks(tmp_path, layout):
         rows = [f"{file},{int('pneumonia' in file)},{secret}{n}" for n, file in enumerate(files)]
         table = text(tmp_path / secret / f"{secret}.csv", "image,label,patient", *rows)
         options = ["--table", str(table)]
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--from", layout, "--source", source, "--data-dir", "data", *options],
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert secret not in done.stdout + done.stderr
+    monkeypatch.chdir(tmp_path)
+    words = ["--from", layout, "--source", source, "--data-dir", "data", *options]
+    code, out, err = as_script(import_dataset.main, *words)
+    assert code == 0, err
+    assert secret not in out + err
     written = [path for path in tmp_path.rglob("*") if path.is_file() and secret not in str(path)]
     assert len(written) >= 24 and {path.relative_to(tmp_path).parts[0] for path in written} == {"data"}  # no log
     for path in written:

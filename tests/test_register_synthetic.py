@@ -1,8 +1,6 @@
 """Registration of images made elsewhere, as a user runs it: what is copied, checked and refused."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -382,10 +380,8 @@ def test_wrong_usage_exits_with_2(flags):
     assert stop.value.code == 2
 
 
-def test_a_refusal_is_one_line_and_exit_code_1(data_dir, source, tmp_path):
+def test_a_refusal_is_one_line_and_exit_code_1(data_dir, source, tmp_path, as_script):
     planted = write_list(tmp_path / "list.csv", [images_of(data_dir, "test")[0]["image_id"]])
-    command = [sys.executable, SRC / "register_synthetic.py", "--data-dir", data_dir, "--images", source,
-               "--output-dir", tmp_path / "out", "--trained-on", planted]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1 and done.stderr.startswith("error: refused:")
-    assert len(done.stderr.splitlines()) == 1
+    words = ["--data-dir", data_dir, "--images", source, "--output-dir", tmp_path / "out", "--trained-on", planted]
+    code, _, err = as_script(register_synthetic.main, *words)
+    assert code == 1 and err.startswith("error: refused:") and len(err.splitlines()) == 1

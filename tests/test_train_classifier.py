@@ -223,7 +223,7 @@ class TestFeaturesComputedOnce:
         error = capsys.readouterr().err
         assert stop.value.code == 2 and needs in error and len(error.strip().splitlines()) == 1
 
-    def test_the_analysis_finds_the_features_of_the_training_run(self, make_dataset, in_tmp, counted):
+    def test_the_analysis_finds_the_features_of_the_training_run(self, make_dataset, in_tmp, counted, quick):
         import analyze_results
 
         data_dir = make_dataset()

@@ -719,9 +719,6 @@ def test_help_needs_no_torch_and_names_every_default():
     assert result.stdout.count("(default:") == len(train_gan.build_parser()._actions) - 2
 
 
-def test_missing_data_folder_is_one_line_and_exit_code_1(tmp_path):
-    command = [sys.executable, str(SRC / "train_gan.py"), "--data-dir", "nowhere", "--cpu"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: nowhere")
-    assert len(result.stderr.splitlines()) == 1
+def test_missing_data_folder_is_one_line_and_exit_code_1(in_tmp, as_script):
+    code, _, err = as_script(train_gan.main, "--data-dir", "nowhere", "--cpu")
+    assert code == 1 and err.startswith("error: nowhere") and len(err.splitlines()) == 1

@@ -6,6 +6,7 @@ import json
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +22,20 @@ from networks.weight_files import find_network, read_weight_file
 from utils import UserError
 
 
-@pytest.fixture(scope="module")
-def source() -> nn.Module:
-    """A ResNet-50 whose BatchNorm statistics are not those of a fresh one, without last layer, in eval mode."""
+def fresh_network(build: Callable[..., nn.Module]) -> nn.Module:
+    """A ResNet whose BatchNorm statistics are not those of a fresh one, with another last layer, in eval mode."""
     torch.manual_seed(0)
-    network = resnet50(num_classes=7)
+    network = build(num_classes=7)
     with torch.no_grad():
         for name, value in network.named_buffers():
             if "running" in name:
                 value.uniform_(0.5, 1.5)
     return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def source() -> nn.Module:
+    return fresh_network(resnet50)
 
 
 @pytest.fixture(scope="module")
@@ -126,13 +131,14 @@ SAVED = {
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_features_are_those_of_the_source_network(source, state, tmp_path, name):
+def test_features_are_those_of_the_source_network(tmp_path, name):
+    source = fresh_network(resnet18)
+    state = dict(source.state_dict())
     SAVED[name](state, tmp_path / name)
     if name == "half.pth":
-        source = resnet50(num_classes=7).eval()
         source.load_state_dict({key: value.half() for key, value in state.items()})
     images = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(1))
-    loaded = build_classifier(str(tmp_path / name), frozen=True).eval()
+    loaded = build_classifier(str(tmp_path / name), frozen=True, name="resnet18").eval()
     with torch.no_grad():
         (body := nn.Sequential(*list(source.children())[:-1])).eval()
         assert torch.equal(loaded.features(images), body(images).flatten(1))

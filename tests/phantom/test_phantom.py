@@ -321,10 +321,7 @@ def test_help_is_complete_and_without_numpy():
     assert run.stdout.count("(default:") == len(set(flags) - {"--version"})
 
 
-def test_user_error_ends_in_one_line_and_1(tmp_path: Path):
-    (tmp_path / paths.TRAIN_METADATA).write_text("patientId\n")
-    command = [sys.executable, script.__file__, "--output-dir", str(tmp_path), "--num-images", "2"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert run.returncode == 1
-    assert run.stderr.startswith("error: ")
-    assert run.stderr.count("\n") == 1
+def test_user_error_ends_in_one_line_and_1(in_tmp: Path, as_script):
+    (in_tmp / paths.TRAIN_METADATA).write_text("patientId\n")
+    code, _, err = as_script(script.main, "--output-dir", in_tmp, "--num-images", "2")
+    assert code == 1 and err.startswith("error: ") and err.count("\n") == 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,17 @@ from utils import UserError, load_json, save_json
 COMMITTED = Path(__file__).resolve().parents[2] / "results/rsna_1500/study/learning_curve.json"
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    write_study(folder)
+    return folder
+
+
 @pytest.fixture
-def points(tmp_path):
-    return write_study(tmp_path)
+def points(study, tmp_path):
+    shutil.copytree(study, tmp_path, dirs_exist_ok=True)
+    return learning_curve.find_points(tmp_path)
 
 
 def test_points_agree_with_the_comparison_of_their_fraction(points):

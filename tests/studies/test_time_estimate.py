@@ -15,6 +15,7 @@ import generate_synthetic
 import train_classifier
 import train_gan
 from common import distributed, progress
+from conftest import SMALL as SMALL_NETWORK
 from gan import generation
 from gan import losses as gan_losses
 from gan import step as gan_step
@@ -255,7 +256,8 @@ class TestStudy:
 class TestScripts:
     def test_the_classifier(self, make_dataset, in_tmp, capsys):
         make_dataset()
-        options = ["--weights", "none", "--unfreeze", "--image-size", "64", "--cpu", "--batch-size", "8"]
+        options = ["--weights", "none", "--unfreeze", "--image-size", "64", "--cpu", "--batch-size", "8",
+                   "--backbone", SMALL_NETWORK]  # fmt: skip
         train_classifier.main([*options, "--estimate"])
         assert re.search(r"^ABOUT .* images/s trained on, .*--k-folds 0", capsys.readouterr().out, re.M)
         assert not any((in_tmp / name).exists() for name in ("models", "results"))
@@ -287,7 +289,7 @@ class TestScripts:
         make_dataset()
         train_classifier.main([
             "--weights", "none", "--unfreeze", "--image-size", "32", "--cpu", "--no-cache", "--k-folds", "0",
-            "--epochs-final", "1", "--batch-size", "24",
+            "--epochs-final", "1", "--batch-size", "24", "--backbone", SMALL_NETWORK,
         ])  # fmt: skip
         out = capsys.readouterr().out
         assert len(re.findall(r"^about .* s for 4 optimiser steps; fewer --k-folds", out, re.M)) == 1
