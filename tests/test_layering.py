@@ -1,6 +1,7 @@
 """Imports point strictly down: scripts -> domain -> ground, no cycle, and --help stays light."""
 
 import ast
+import functools
 import os
 import re
 import resource
@@ -50,6 +51,7 @@ def imports(file: Path) -> set[str]:
     return {module for module in imported_names(file) if module in FILES}
 
 
+@functools.cache
 def imported_names(file: Path) -> set[str]:
     """All that a file imports: modules, and ``module.name`` for each name taken from one."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
