@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from dataset.options import fold_problem
-from gan.settings import POSITIVE, GANOptions, LossWeights, Settings
+from gan.settings import PERCEPTUAL_NETWORKS, POSITIVE, GANOptions, LossWeights, Settings
 from utils import UserError
 
 
@@ -77,6 +77,12 @@ def _idle_losses(losses: LossWeights, changed: Collection[str]) -> Iterator[str]
         yield (
             f"--lambda-perceptual {losses.lambda_perceptual:g} weighs the perceptual loss, which is off: add "
             "--perceptual auto, or leave it out"
+        )
+    if losses.perceptual_network != PERCEPTUAL_NETWORKS[0] and not losses.want_perceptual:
+        missing = "--perceptual on" if losses.perceptual == "off" else "a --lambda-perceptual above 0"
+        yield (
+            f"--perceptual-network {losses.perceptual_network} is for the perceptual loss, which is off: add "
+            f"{missing}, or leave it out"
         )
     if losses.perceptual == "on" and not losses.want_perceptual:
         yield "--perceptual on needs a weight, and --lambda-perceptual is 0: leave one of them out"

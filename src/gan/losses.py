@@ -24,8 +24,9 @@ from torch.nn import functional
 from common.distributed import main_first
 from common.progress import progress_bar
 from data_loader import to_gan_range
-from gan.settings import SMOOTHING, LossWeights
-from networks.vgg16 import load_vgg16
+from gan.settings import PERCEPTUAL_NETWORKS, SMOOTHING, LossWeights
+from networks import lite0
+from networks.vgg16 import load_vgg16, untrained_vgg16
 from utils import WeightsUnavailableError, autocast
 
 log = logging.getLogger(__name__)
@@ -188,9 +189,9 @@ def feature_matching_loss(real: list[Moments], fake: list[Moments]) -> Tensor:
 
 # --- perceptual ------------------------------------------------------------------------------------
 class PerceptualLoss(nn.Module):
-    """Distance of a batch of fakes from the *whole training set* in the moments of VGG16's features.
+    """Distance of a batch of fakes from the *whole training set* in the moments of a network's features.
 
-    L = 1/3 sum over layers of mean over channels and cells of
+    L = mean over the network's maps of mean over channels and cells of
     [(mu_G - mu_R)^2 + (sd_G - sd_R)^2] / (sd_R + eps)^2, with eps a tenth of the layer's mean sd_R: a channel
     that never fires would otherwise divide by zero. The real moments are computed once, here.
     """
@@ -260,9 +261,21 @@ def perceptual_every(device: torch.device) -> int:
     return PERCEPTUAL_EVERY["cpu" if device.type == "cpu" else "gpu"]
 
 
+def load_perceptual_network(name: str) -> nn.Module:
+    """Load the network ``name`` of ``PERCEPTUAL_NETWORKS``; ``UserError`` if its weights are not available."""
+    if name == lite0.NAME:
+        return lite0.Lite0Maps(lite0.load_lite0())
+    return load_vgg16("the perceptual loss", "use --perceptual off")
+
+
+def untrained_perceptual_network(name: str) -> nn.Module:
+    """Build the network ``name`` with random weights, for timing only: nothing is downloaded."""
+    return lite0.untrained_lite0_maps(0) if name == lite0.NAME else untrained_vgg16(0)
+
+
 def fit_perceptual_loss(network: nn.Module, pixels: Tensor, num_channels: int, precision: str) -> PerceptualLoss:
     """Compute the moments of the features of all training images ``pixels`` uint8 [N, S, S]."""
-    batches = progress_bar(pixels.split(32), desc="VGG16 features of the reals", unit="batch")
+    batches = progress_bar(pixels.split(32), desc="perceptual features of the reals", unit="batch")
     with autocast(pixels.device, precision):
         return PerceptualLoss(network, (to_gan_range(batch, num_channels) for batch in batches))
 
@@ -270,17 +283,17 @@ def fit_perceptual_loss(network: nn.Module, pixels: Tensor, num_channels: int, p
 def build_objective(weights: LossWeights, pixels: Tensor, num_channels: int, precision: str) -> tuple[Objective, str]:
     """Build G's loss; returns it and whether it has a perceptual term: "on", "off" or "unavailable".
 
-    Raises ``WeightsUnavailableError`` if VGG16's weights are not available and G needs them.
+    Raises ``UserError`` if the network's weights are not available and G needs them, or the network was asked for.
     """
     loss, outcome = None, "off"
     if weights.want_perceptual:
         try:
             with main_first():
-                network = load_vgg16("the perceptual loss", "use --perceptual off").to(pixels.device)
+                network = load_perceptual_network(weights.perceptual_network).to(pixels.device)
             loss, outcome = fit_perceptual_loss(network, pixels, num_channels, precision), "on"
         except WeightsUnavailableError as error:
             alone = not (weights.lambda_adv or weights.lambda_fm)  # it alone teaches G
-            if weights.perceptual == "on" or alone:
+            if weights.perceptual == "on" or weights.perceptual_network != PERCEPTUAL_NETWORKS[0] or alone:
                 raise
             log.info(f"training without the perceptual loss: {error}")
             outcome = "unavailable"

@@ -22,7 +22,16 @@ from common.command_line import number, public_config
 from common.options import Affects, Option, values_affecting
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, PART_OPTIONS
 from gan.combinations import check_settings
-from gan.settings import ALL, CLASS_FLAGS, METRICS_IMAGES, POSITIVE, SMOOTHING, Settings, group_values
+from gan.settings import (
+    ALL,
+    CLASS_FLAGS,
+    METRICS_IMAGES,
+    PERCEPTUAL_NETWORKS,
+    POSITIVE,
+    SMOOTHING,
+    Settings,
+    group_values,
+)
 
 IMAGE_SIZES = (32, 64, 112, 128, 224, 256)
 ARCHITECTURES = ("dcgan", "resnet")
@@ -141,8 +150,12 @@ _LEARNING = (
     PresetOption("--lambda-fm", "weight of feature matching", type=_WEIGHT, default=1.0, metavar="X",
                  group=_TRAINING),
     PresetOption("--perceptual",
-                 "perceptual loss on VGG16 features; auto: only if its ImageNet weights are available",
+                 "perceptual loss; auto: only if the ImageNet weights of its network are available",
                  choices=("auto", "on", "off"), default="auto", group=_TRAINING),
+    Option("--perceptual-network",
+           "network whose features the perceptual loss compares; efficientnet_lite0 stands in where VGG16's "
+           "weights cannot be had (requirements-offline.txt)",
+           _RUN, choices=PERCEPTUAL_NETWORKS, default=PERCEPTUAL_NETWORKS[0], group=_TRAINING),
     Option("--precision",
            "arithmetic of the networks; auto: bf16 where the hardware multiplies it, else fp32", _RUN,
            choices=("auto", "fp32", "bf16"), default="auto", group=_TRAINING),

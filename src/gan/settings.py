@@ -21,6 +21,7 @@ CLASS_FLAGS = ("lung_opacity", "normal", "not_normal")
 POSITIVE, ALL = "positive", "all"  # values of --classes
 SMOOTHING = 0.1  # of D's target for reals alone, one-sided (Salimans et al. 2016, arXiv 1606.03498)
 METRICS_IMAGES = 256  # generated for an evaluation
+PERCEPTUAL_NETWORKS = ("vgg16", "efficientnet_lite0")  # the first is the default
 # What every preset and seed took on 180 real positives at 64 pixels, and the KID in HOG that it led to
 # (results/gan_benchmark.json; docs/generator-benchmark.md, "No seed fails").
 NEEDED_KIMG, NEEDED_KID = 64.0, "0.04 to 0.07"
@@ -133,12 +134,13 @@ class ImageChoice:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms of G's loss, and whether the perceptual one is wanted: "auto", "on" or "off"."""
+    """Weights of the terms of G's loss, whether the perceptual one is wanted ("auto", "on", "off"), and its network."""
 
     lambda_adv: float
     lambda_perceptual: float
     lambda_fm: float
     perceptual: str
+    perceptual_network: str = PERCEPTUAL_NETWORKS[0]
 
     @property
     def want_perceptual(self) -> bool:

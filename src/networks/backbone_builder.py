@@ -56,7 +56,7 @@ class EfficientNetLite0(nn.Module):
         try:
             from timm.models import create_model
         except ModuleNotFoundError:
-            raise UserError(f"--backbone efficientnet_lite0 needs timm: {INSTALL_LITE}") from None
+            raise UserError(f"EfficientNet-Lite0 needs timm: {INSTALL_LITE}") from None
         network: Any = create_model("tf_efficientnet_lite0", num_classes=0)
         self.conv_stem, self.bn1, self.blocks = network.conv_stem, network.bn1, network.blocks
         self.conv_head, self.bn2, self.global_pool = network.conv_head, network.bn2, network.global_pool

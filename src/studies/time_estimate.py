@@ -196,10 +196,9 @@ def gan_speeds(settings: Settings, device: torch.device) -> Speeds:
     import torch
 
     from data_loader import to_gan_range
-    from gan.losses import Objective, fit_perceptual_loss, perceptual_every
+    from gan.losses import Objective, fit_perceptual_loss, perceptual_every, untrained_perceptual_network
     from gan.networks import gan_as_set
     from gan.step import step_noise, train_step
-    from networks.vgg16 import untrained_vgg16
     from utils import resolve_precision
 
     precision = resolve_precision(settings.precision, device)
@@ -208,7 +207,8 @@ def gan_speeds(settings: Settings, device: torch.device) -> Speeds:
     weights, loss, every = settings.losses, None, 1
     if weights.want_perceptual:
         every = perceptual_every(device)
-        loss = fit_perceptual_loss(untrained_vgg16(0).to(device), pixels, settings.num_channels, precision)
+        network = untrained_perceptual_network(weights.perceptual_network).to(device)
+        loss = fit_perceptual_loss(network, pixels, settings.num_channels, precision)
     objective = Objective(weights.lambda_adv, weights.lambda_perceptual, weights.lambda_fm, loss, every)
     gan = gan_as_set(settings, device)
     real = to_gan_range(pixels, settings.num_channels)

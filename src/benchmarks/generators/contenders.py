@@ -57,6 +57,7 @@ OPTION_SETS = {
     "noise injection": "--noise-injection",
     "average over 5 kimg": "--ema-kimg 5",
     "residual networks": "--arch resnet",
+    "Lite0 perceptual loss": "--perceptual on --perceptual-network efficientnet_lite0",
 }
 
 
