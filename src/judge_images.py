@@ -66,9 +66,9 @@ OPTIONS = (
            "(default: none, each image counts as another patient)",
            type=regular_expression, metavar="REGEX", excludes="patients"),
     Option("--features",
-           "also compare in the features of FID's Inception, or of the ResNet-50 in a file (default: none, "
-           "HOG and 16x16 pixels only)",
-           metavar="inception|PATH"),
+           "also compare in the features of FID's Inception, of EfficientNet-Lite0 (requirements-offline.txt), or of "
+           "the ResNet-50 in a file (default: none, HOG and 16x16 pixels only)",
+           metavar="inception|efficientnet_lite0|PATH"),
     Option("--image-size",
            "side at which images are compared, in pixels (default: the smaller of the folders' typical sides, "
            f"{SMALLEST_SIDE} to 224)",

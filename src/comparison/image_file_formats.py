@@ -60,7 +60,7 @@ class FidScore(ImageProvenance):
     fid: Annotated[float, "Fréchet distance of synthetic to training images"]
     fid_floor: Annotated[float, "Fréchet distance of the floor"]
     fid_relative: Annotated[float | None, "fid / fid_floor; null if the floor is 0"]
-    extractor: Annotated[str, "network that computed the features: inception or classifier"]
+    extractor: Annotated[str, "network that computed the features: inception, classifier or efficientnet_lite0"]
     precision: Annotated[str | None, "arithmetic of that network: fp32 or bf16"]
     device: Annotated[str | None, "type of device that it ran on"]
     extractor_description: Annotated[str, "the network in words"]
@@ -146,6 +146,6 @@ class ImageQuality(ImageProvenance):
     format: Annotated[str, "version of this file"]
     rows: Annotated[list[QualityRow], "the report's table"]
     flags: Annotated[list[str], "warnings that the report states first"]
-    extractors: Annotated[dict[str, FeatureQuality], "by network: inception, classifier"]
+    extractors: Annotated[dict[str, FeatureQuality], "by network: inception, classifier, efficientnet_lite0"]
     memorisation: PixelMemorisation
     diversity: Annotated[SsimDiversity | None, "null with --skip-ssim"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from data_loader import ImageSet, load_images
 from dataset.records import Dataset
 from dataset.splits import TEST, TRAIN, Splits, select
 from gan.settings import CLASS_FLAGS, CLASS_NAMES
-from image_metrics.feature_spaces import Space, network_space
-from networks.backbones import DEFAULT
+from image_metrics.feature_spaces import Space, lite0_space, network_space
+from networks.backbones import DEFAULT, LITE0
 from utils import UserError, WeightsUnavailableError
 
 if TYPE_CHECKING:
@@ -171,17 +172,20 @@ def usable_extractors(
 ) -> list[Space]:  # fmt: skip
     """List the extractors to measure with; the first is the one of fid_score.json.
 
-    ``choice`` is the value of --extractor: with "auto" and "inception" Inception comes first and the
-    classifier ``model`` second, with "classifier" the classifier stands alone. ``precision``: the arithmetic
+    ``choice`` is the value of --extractor: with "auto" Inception comes first, then the classifier ``model``, then
+    EfficientNet-Lite0, as far as they are there; "inception" and "efficientnet_lite0" come before the classifier,
+    and "classifier" stands alone. ``precision``: the arithmetic
     of the classifier's training, so that features computed then are found again and a distance does not
     depend on the machine; ``cache_dir``: folder for features, None keeps nothing. ``UserError`` if there is
-    no extractor, ``WeightsUnavailableError`` if "inception" cannot be loaded.
+    no extractor, ``WeightsUnavailableError`` if the one that was named cannot be loaded.
     """
     from classifier import feature_caches
     from networks.inception import inception_cache, load_inception
 
     found = []
-    if choice != "classifier":
+    if choice == LITE0:
+        found.append(lite0_space(LITE0, cache_dir, device))
+    if choice in ("auto", "inception"):
         try:
             cache = inception_cache(load_inception(), cache_dir, device=device)
             found.append(network_space("inception", cache))
@@ -196,9 +200,12 @@ def usable_extractors(
             model, cache_dir, device=device, precision=precision, hint=hint, remedy=remedy
         )[0]  # fmt: skip
         found.append(network_space("classifier", cache))
+    if choice == "auto":  # last, so that its packages change no number of the others
+        with contextlib.suppress(WeightsUnavailableError):
+            found.append(lite0_space(LITE0, cache_dir, device))
     if not found:
         raise UserError(
-            "neither FID's Inception weights nor a baseline classifier are there; "
-            "`python src/train_classifier.py` trains one, --model-dir says where it is"
+            "neither FID's Inception weights nor a baseline classifier nor EfficientNet-Lite0's packages are there; "
+            "`python src/train_classifier.py` trains a baseline, --model-dir says where it is"
         )
     return found

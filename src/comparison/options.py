@@ -9,6 +9,7 @@ from common import paths
 from common.command_line import number
 from common.options import Option
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
+from networks.backbones import LITE0
 
 DEFAULT_MARGIN = 1.0  # percentage points
 INTERNAL, EXTERNAL = "internal", "external:"  # values of --test-set; the latter with the name of the test
@@ -74,9 +75,10 @@ ANALYSIS_OPTIONS = (
     Option("--skip-ssim", "leave out the SSIM comparison", switch=True),
     Option(
         "--extractor",
-        "features for the Fréchet distance: Inception's, the baseline classifier's, or (auto) Inception's if "
-        "its weights are cached or can be downloaded, else the classifier's",
-        choices=("auto", "inception", "classifier"), default="auto",
+        "features for the Fréchet distance: Inception's, the baseline classifier's, EfficientNet-Lite0's "
+        "(requirements-offline.txt; not comparable with published FID), or (auto) Inception's if its weights are "
+        "cached or can be downloaded, else the classifier's, else EfficientNet-Lite0's",
+        choices=("auto", "inception", "classifier", LITE0), default="auto",
     ),
     Option("--no-real-images", "leave out every picture that shows a real X-ray", switch=True),
     Option(

@@ -20,6 +20,7 @@ from comparison.image_file_formats import (
 )
 from image_metrics.distances import EqualDistances
 from image_metrics.fidelity import SCORES, EqualScores, SsimDiversity
+from networks.backbones import LITE0
 
 DISTANCE, FIDELITY, COPIES, PROBE = "Distance", "Fidelity and variety", "Memorisation", "Separability"
 GROUPS = (DISTANCE, FIDELITY, COPIES, PROBE)
@@ -30,7 +31,8 @@ CLASSIFIER_COPIES = (
     "This classifier learned from the training images, so images may lie closer to them in its features for "
     "that reason alone."
 )
-SPACES = {"inception": "Inception", "classifier": "classifier", "pixels": "pixels"}  # in a row's name
+# In a row's name.
+SPACES = {"inception": "Inception", "classifier": "classifier", LITE0: "EfficientNet-Lite0", "pixels": "pixels"}
 
 
 class SpaceWords(NamedTuple):
@@ -55,6 +57,12 @@ SPACE_WORDS = {
         "Inception weights were not used. The classifier learned from these very training images, so "
         "held-out images can lie apart from them for that reason alone; the comparison of real with real "
         "images shows how far.",
+    ),
+    LITE0: SpaceWords(
+        "EfficientNet-Lite0 of ImageNet",
+        "the features of EfficientNet-Lite0 with its ImageNet weights, which has seen photographs only",
+        "Fréchet distance in EfficientNet-Lite0 features, NOT COMPARABLE with published FID: FID's Inception weights "
+        "were not used. Compare only values in these features, from equally many images that were processed alike.",
     ),
 }
 
@@ -150,6 +158,13 @@ STATISTICS = {
 }  # fmt: skip
 
 
+# Where the usual name would promise a published number.
+NAMES = {
+    ("fid", LITE0): "Fréchet distance in EfficientNet-Lite0 features, not comparable with published FID",
+    ("fid_relative", LITE0): "Fréchet distance divided by its floor (EfficientNet-Lite0)",
+}
+
+
 @dataclass(frozen=True)
 class Source:
     """Where the numbers of rows come from: short name of the space, its words, and further limits."""
@@ -168,7 +183,7 @@ class Source:
         return {
             "id": f"{kind}_{self.space}" if self.space else kind,
             "group": statistic.group,
-            "name": statistic.name + space,
+            "name": NAMES.get((kind, self.space), statistic.name + space),
             "value": value,
             "uncertainty": uncertainty,
             "yardstick": yardstick,

@@ -14,6 +14,7 @@ from comparison.file_formats import ArmResult, PairResult, metric_entry
 from comparison.image_file_formats import FeatureQuality, Memorisation, PixelMemorisation
 from dataset.patients import GROUPED_BY_IMAGE, grouping_sentence
 from image_metrics.fidelity import SsimDiversity
+from networks.backbones import LITE0
 from stats.metric_registry import compared_metrics
 from stats.paired_tests import ALPHA, points
 
@@ -248,8 +249,9 @@ def quality_flags(
         flags += _copy_flags("pixels", {"copies": pixels["copies"], "closer": pixels["closer"]})
     # The classifier learned from the training images, so synthetic ones may lie nearer to them in its
     # features for that reason alone: its numbers stand in the table, but raise no alarm.
-    if "inception" in spaces and (found := spaces["inception"]["memorisation"]):
-        flags += _copy_flags("Inception's features", found)
+    for name, words in (("inception", "Inception's features"), (LITE0, "EfficientNet-Lite0's features")):
+        if name in spaces and (found := spaces[name]["memorisation"]):
+            flags += _copy_flags(words, found)
     return flags
 
 

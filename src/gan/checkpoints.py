@@ -32,6 +32,7 @@ from gan.networks import GAN, Discriminator, Generator
 from gan.options import describe_differences, fixed_values
 from gan.settings import Plan, Settings
 from gan.training_set import TrainingSet
+from networks.backbones import LITE0
 from utils import UserError, load_checkpoint, public_path, save_checkpoint, sha256_file, sha256_json
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def fixed_facts(
         "--batch-size": batch_size,
         "--precision": precision,
         "--perceptual": perceptual,
-        "--metrics-features": None if features is None else sha256_file(features)[:12],
+        "--metrics-features": features if features in (None, LITE0) else sha256_file(features)[:12],
         "processes": process_count(),
         "metadata sha256": data.origin["data_sha256"],
         "split sha256": data.origin["split_sha256"],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dataset.options import fold_problem
 from gan.settings import PERCEPTUAL_NETWORKS, POSITIVE, GANOptions, LossWeights, Settings
+from networks.backbones import LITE0
 from utils import UserError
 
 
@@ -124,10 +125,15 @@ def _idle_metrics(settings: Settings) -> Iterator[str]:
         given = {"--metrics-features": features, "--metrics-holdout": settings.images.metrics_holdout}
         for flag in (flag for flag, value in given.items() if value):
             yield f"{flag} is for metrics, and --metrics-interval 0 takes none: leave one of them out"
-    if features is not None and not Path(features).is_file():
+    if features == LITE0 == settings.losses.perceptual_network:
+        yield (
+            f"--metrics-features {LITE0} are the features that --perceptual-network {LITE0} trains on, so they cannot "
+            "judge it: leave one of them out"
+        )
+    if features not in (None, LITE0) and not Path(features).is_file():
         yield (
             f"--metrics-features {features} is not there: give the file of a classifier that "
-            "python src/train_classifier.py wrote, or leave it out"
+            f"python src/train_classifier.py wrote, or {LITE0}, or leave it out"
         )
 
 

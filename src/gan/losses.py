@@ -26,6 +26,7 @@ from common.progress import progress_bar
 from data_loader import to_gan_range
 from gan.settings import PERCEPTUAL_NETWORKS, SMOOTHING, LossWeights
 from networks import lite0
+from networks.backbones import LITE0
 from networks.vgg16 import load_vgg16, untrained_vgg16
 from utils import WeightsUnavailableError, autocast
 
@@ -263,14 +264,14 @@ def perceptual_every(device: torch.device) -> int:
 
 def load_perceptual_network(name: str) -> nn.Module:
     """Load the network ``name`` of ``PERCEPTUAL_NETWORKS``; ``UserError`` if its weights are not available."""
-    if name == lite0.NAME:
+    if name == LITE0:
         return lite0.Lite0Maps(lite0.load_lite0())
     return load_vgg16("the perceptual loss", "use --perceptual off")
 
 
 def untrained_perceptual_network(name: str) -> nn.Module:
     """Build the network ``name`` with random weights, for timing only: nothing is downloaded."""
-    return lite0.untrained_lite0_maps(0) if name == lite0.NAME else untrained_vgg16(0)
+    return lite0.untrained_lite0_maps(0) if name == LITE0 else untrained_vgg16(0)
 
 
 def fit_perceptual_loss(network: nn.Module, pixels: Tensor, num_channels: int, precision: str) -> PerceptualLoss:

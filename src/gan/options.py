@@ -234,8 +234,9 @@ _LOOKING = (
            _RUN, type=number(int, 2), default=METRICS_IMAGES, metavar="N", group=_WATCHING),
     Option("--metrics-features",
            "a classifier of train_classifier.py in whose features too images are compared, and by which "
-           "generator_best.pth is then chosen (default: none; HOG, and Inception where its weights are)",
-           _RUN, metavar="PATH", group=_WATCHING),
+           "generator_best.pth is then chosen; or EfficientNet-Lite0's ImageNet features, which never choose "
+           "(default: none; HOG, and Inception where its weights are)",
+           _RUN, metavar="efficientnet_lite0|PATH", group=_WATCHING),
     Option("--metrics-holdout",
            "share of the images, by patient, that is not trained on, to see whether D over-fits",
            _RUN, type=number(float, 0, 0.5), default=0.0, metavar="F", group=_WATCHING),

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from common import paths
 from dataset.options import cache_folder
+from networks.backbones import LITE0
 from utils import TEMPORARY_PATTERN, temporary_pattern
 
 # With --conditional: the index of a class among the labels, and the name of the class on command lines.
@@ -21,7 +22,7 @@ CLASS_FLAGS = ("lung_opacity", "normal", "not_normal")
 POSITIVE, ALL = "positive", "all"  # values of --classes
 SMOOTHING = 0.1  # of D's target for reals alone, one-sided (Salimans et al. 2016, arXiv 1606.03498)
 METRICS_IMAGES = 256  # generated for an evaluation
-PERCEPTUAL_NETWORKS = ("vgg16", "efficientnet_lite0")  # the first is the default
+PERCEPTUAL_NETWORKS = ("vgg16", LITE0)  # the first is the default
 # What every preset and seed took on 180 real positives at 64 pixels, and the KID in HOG that it led to
 # (results/gan_benchmark.json; docs/generator-benchmark.md, "No seed fails").
 NEEDED_KIMG, NEEDED_KID = 64.0, "0.04 to 0.07"
@@ -234,7 +235,7 @@ class Watching:
 
     ``metrics_interval``: epochs between evaluations; None means as often as the time allows, 0 never.
     ``metrics_images``: number of images generated for an evaluation. ``metrics_features``: file of a
-    classifier. ``vis_batch_size``: number of images in a grid.
+    classifier, or ``LITE0``. ``vis_batch_size``: number of images in a grid.
     """
 
     metrics_interval: int | None = None

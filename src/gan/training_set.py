@@ -17,6 +17,7 @@ from dataset.patients import grouping_sentence
 from dataset.records import Dataset, load_dataset
 from dataset.splits import TRAIN, Splits, describe_splits, load_or_create_splits, select, training_part, twin_flags
 from gan.settings import CLASS_NAMES, ImageChoice, Schedule
+from networks.backbones import LITE0
 from synthetic.folders import few_images_flags
 from utils import UserError, as_tensor, derive_seed, load_checkpoint
 
@@ -94,7 +95,7 @@ def check_chooser(choice: ImageChoice, splits: Splits) -> None:
     Raises ``UserError`` if it has learned from images that this GAN is to be kept away from: of test
     patients, of its fold, or beyond its fraction.
     """
-    if choice.metrics_features is None:
+    if choice.metrics_features in (None, LITE0):
         return
     checkpoint = load_checkpoint(choice.metrics_features)
     config, part = checkpoint["config"], (choice.fold, choice.k_folds)

@@ -1,7 +1,8 @@
 """Images -> features: area averages and gradients, which need no weights, and the spaces of networks.
 
 A GAN in training is evaluated in spaces that it does not train, so that it cannot learn to fool them: HOG, a
-trained classifier's features and those of FID's Inception, as far as their weights exist.
+trained classifier's features and those of FID's Inception, as far as their weights exist, or on request those of
+EfficientNet-Lite0, which need no download.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from common.progress import progress_bar
 from dataset.images import enlarged
 from dataset.near_copies import THUMBNAIL_SIDE, thumbnail_features
-from networks.backbones import BACKBONES
+from networks.backbones import BACKBONES, LITE0
 from utils import UserError, public_path, sha256_file
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ HOG_SIDE = 32  # at most
 HOG_CELL, HOG_BLOCK, HOG_DIRECTIONS = 8, 2, 8  # pixels, cells, bins of 22.5 degrees
 HOG_SECONDS = 1e-3  # per image, on one core
 INCEPTION_OPERATIONS = 11.4e9  # per image at 299 pixels, whatever the image's size
+LITE0_OPERATIONS = 2e9  # the same at 224 pixels: 0.8e9, but depthwise convolutions are slow on a CPU
 OTHERS_SIDE = 224  # pixels at which other people's ResNet-50 sees images
+LITE0_FACTS = {"features": "EfficientNet-Lite0 of ImageNet; distances are not comparable with published FID"}
 BLOCK = 64  # images at once, where they are brought to a network's size
 
 
@@ -110,15 +113,16 @@ def build_spaces(
     """List the available spaces; the first one chooses the best generator.
 
     That is the classifier in the file ``features`` if one is given (``UserError`` if it is none), else HOG.
-    Inception never chooses, because the perceptual loss trains on features of the same ImageNet
-    (Kynkäänniemi et al., arXiv 2203.06026). It is left out, and nothing is downloaded, if torch's cache does
-    not hold its weights or holds a damaged file.
+    Inception and EfficientNet-Lite0 never choose, because the perceptual loss trains on features of the same
+    ImageNet (Kynkäänniemi et al., arXiv 2203.06026). EfficientNet-Lite0 is there only if ``features`` is its name,
+    because each space takes its part of the time from the others. Inception is left out, and nothing is
+    downloaded, if torch's cache does not hold its weights or holds a damaged file.
     """
     from networks import inception
     from networks.weights import weights_file
 
     spaces = [hog_space(image_size)]
-    if features is not None:
+    if features not in (None, LITE0):
         from classifier import feature_caches, load_classifier
 
         model = load_classifier(features)[0]
@@ -133,7 +137,20 @@ def build_spaces(
             spaces.append(network_space("Inception", cache, facts, INCEPTION_OPERATIONS))
         except UserError as error:
             log.info(f"metrics without Inception's features: {error}")
+    if features == LITE0:
+        spaces.append(lite0_space(BACKBONES[LITE0].title, cache_dir, device))
     return spaces
+
+
+def lite0_space(name: str, cache_dir: str | Path | None, device: torch.device) -> Space:
+    """Return the features of EfficientNet-Lite0, trained on ImageNet's photographs, of images brought to 224 pixels.
+
+    Raises ``WeightsUnavailableError`` if its packages are not installed.
+    """
+    from networks import lite0
+
+    cache = lite0.lite0_cache(lite0.load_lite0(), cache_dir, device=device)
+    return network_space(name, cache, dict(LITE0_FACTS), LITE0_OPERATIONS)
 
 
 def hog_space(image_size: int) -> Space:
@@ -158,7 +175,9 @@ def pixel_space() -> Space:
 
 
 def named_space(features: str, device: torch.device) -> Space:
-    """Return FID's Inception ("inception"), or the ResNet-50 in the file ``features``; nothing is cached.
+    """Return FID's Inception ("inception"), EfficientNet-Lite0 (by its name), or the ResNet-50 in a file.
+
+    Nothing is cached.
 
     Images are brought to the side that one of our classifiers learned from, to 224 pixels for other people's
     weights. Raises ``UserError`` if weights are missing or do not fit.
@@ -169,6 +188,8 @@ def named_space(features: str, device: torch.device) -> Space:
         remedy = "leave --features out: HOG and 16x16 pixels need no weights"
         cache = inception.inception_cache(inception.load_inception(remedy), None, device=device)
         return _in_blocks(network_space("Inception", cache, {"features": "FID's Inception"}), None)
+    if features == LITE0:
+        return _in_blocks(lite0_space(BACKBONES[LITE0].title, None, device), None)
     from classifier import CHECKPOINT_FORMAT, build_classifier, feature_caches, load_classifier
     from networks.weight_files import read_weight_file
 

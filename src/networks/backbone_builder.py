@@ -19,7 +19,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 from torchvision import models
 
 from data_loader import IMAGENET_MEAN, IMAGENET_STD
-from networks.backbones import BACKBONES, DEFAULT
+from networks.backbones import BACKBONES, DEFAULT, LITE0
 from networks.weights import hub_weights
 from utils import UserError, WeightsUnavailableError, load_checkpoint
 
@@ -33,7 +33,7 @@ def build_backbone(name: str) -> nn.Module:
 
     Raises ``UserError`` if a package for it is missing.
     """
-    if name == "efficientnet_lite0":
+    if name == LITE0:
         return EfficientNetLite0()
     network: nn.Module = models.get_model(name, weights=None)
     place, _, last = BACKBONES[name].last_layer.rpartition(".")
@@ -66,7 +66,11 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return pooled features [N, 1280] of images [N, 3, S, S]."""
-        maps = self.bn1(self.conv_stem(images * self.scale + self.shift))
+        return self.pooled(images * self.scale + self.shift)
+
+    def pooled(self, images: torch.Tensor) -> torch.Tensor:
+        """Return pooled features [N, 1280] of images [N, 3, S, S] in its own range."""
+        maps = self.bn1(self.conv_stem(images))
         return self.global_pool(self.bn2(self.conv_head(self.blocks(maps))))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DEFAULT = "resnet50"
+LITE0 = "efficientnet_lite0"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,6 @@ BACKBONES = {
             "efficientnet_b0", "EfficientNet-B0", 1280, "classifier.1", "features.8", "IMAGENET1K_V1", 0.4, 16
         ),
         Backbone("convnext_tiny", "ConvNeXt-Tiny", 768, "classifier.2", "features.7", "IMAGENET1K_V1", 4.5, 111),
-        Backbone("efficientnet_lite0", "EfficientNet-Lite0", 1280, "classifier", "bn2", "", 0.4, 13),
+        Backbone(LITE0, "EfficientNet-Lite0", 1280, "classifier", "bn2", "", 0.4, 13),
     )
 }

@@ -7,24 +7,46 @@ had. Its inputs are (x - 127) / 128 of gray levels x, as in the TPU code that it
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dataset.feature_cache import FeatureCache, sha256_weights
+from networks import backbone_builder
 from networks.backbone_builder import EfficientNetLite0, imagenet_state
+from networks.backbones import BACKBONES, LITE0
 from networks.vgg16 import GRID, MAX_SIDE
+from utils import WeightsUnavailableError, as_tensor
 
-NAME = "efficientnet_lite0"  # in flags, as in the table of backbones
+SIDE = 224  # pixels that it was trained with
+INPUT = "gray replicated, 224 px bilinear antialiased, (x - 127) / 128, version 1"  # for caches
+BATCH = 8  # images at once; more fall out of a CPU's caches
+EXTRACTOR = "pooled features in float32, version 1"
+REMEDY = "use --extractor classifier (the baseline classifier's features)"
 STAGES = (0, 1, 2, 4)  # the last ones at 1/2, 1/4, 1/8 and 1/16 of the side: 16, 24, 40 and 112 channels
+
+
+def check_lite0() -> None:
+    """Raise ``WeightsUnavailableError`` if timm or the package of the weights is missing; neither is imported."""
+    missing = [name for name in ("timm", backbone_builder.LITE_PACKAGE) if importlib.util.find_spec(name) is None]
+    if missing:
+        packages = " and ".join(missing)
+        raise WeightsUnavailableError(f"EfficientNet-Lite0 needs {packages}: {backbone_builder.INSTALL_LITE}")
 
 
 def load_lite0() -> EfficientNetLite0:
     """Load the network with its ImageNet weights, frozen and in eval mode.
 
-    Raises ``UserError`` if timm or the package of the weights is missing.
+    Raises ``WeightsUnavailableError`` if timm or the package of the weights is missing.
     """
+    check_lite0()
     network = EfficientNetLite0()
-    network.load_state_dict(imagenet_state(NAME, network.state_dict()))
+    network.load_state_dict(imagenet_state(LITE0, network.state_dict()))
     return network.eval().requires_grad_(False)
 
 
@@ -43,6 +65,12 @@ class Lite0Maps(nn.Module):
         super().__init__()
         self.network = network
         self.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Lite0Maps:
+        """Set the mode; the network stays in eval mode: its BatchNorm statistics must not move."""
+        super().train(mode)
+        self.network.eval()
+        return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
         with torch.autocast(images.device.type, enabled=False):
@@ -68,3 +96,29 @@ def untrained_lite0_maps(seed: int) -> Lite0Maps:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         return Lite0Maps(EfficientNetLite0())
+
+
+# --- pooled features -------------------------------------------------------------------------------
+def to_lite0_range(pixels: Tensor) -> Tensor:
+    """Resize uint8 [N, S, S] to float32 [N, 3, 224, 224] of (x - 127) / 128, bilinear, antialiased to shrink."""
+    gray = (pixels.unsqueeze(1).float() - 127) / 128  # [N, 1, S, S]
+    resized = functional.interpolate(gray, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
+    return resized.expand(-1, 3, -1, -1)
+
+
+def lite0_cache(network: EfficientNetLite0, cache_dir: str | Path | None, *, device: torch.device) -> FeatureCache:
+    """Cache of the features [N, 1280] of ``load_lite0``'s network below ``cache_dir`` (None: nothing is kept)."""
+    network = network.to(device).to(memory_format=torch.channels_last)
+    facts = {
+        "network": BACKBONES[LITE0].title, "weights_sha256": sha256_weights(network), "input": INPUT,
+        "extractor": EXTRACTOR, "precision": "fp32", "device": device.type,
+    }  # fmt: skip
+
+    @torch.inference_mode()
+    def compute(pixels: np.ndarray, _: Sequence[str]) -> np.ndarray:
+        ready = (to_lite0_range(batch.to(device)) for batch in as_tensor(pixels).split(BATCH))
+        parts = [network.pooled(images.contiguous(memory_format=torch.channels_last)).cpu() for images in ready]
+        return torch.cat(parts).numpy()
+
+    hint = "a smaller --num-fid is quicker"
+    return FeatureCache(cache_dir, facts, compute, BACKBONES[LITE0].features, hint=hint, remedy=REMEDY)

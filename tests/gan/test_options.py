@@ -88,6 +88,9 @@ def test_a_penalty_that_is_given_is_refused_also_with_a_preset(capsys):
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
+LITE0_LOSS = ["--perceptual-network", "efficientnet_lite0"]
+
+
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
@@ -109,6 +112,9 @@ def test_a_penalty_that_is_given_is_refused_also_with_a_preset(capsys):
             r"--lambda-perceptual 0\.5 weighs .* which is off",
         ),
         (["--perceptual", "on", "--lambda-perceptual", "0"], r"--perceptual on needs a weight"),
+        (["--preset", "best", *LITE0_LOSS], r"efficientnet_lite0 is for the perceptual loss, .* add --perceptual on"),
+        (["--lambda-perceptual", "0", *LITE0_LOSS], r"which is off: add a --lambda-perceptual above 0"),
+        ([*LITE0_LOSS, "--metrics-features", "efficientnet_lite0"], r"trains on, so they cannot judge it"),
         (["--reg-every", "4"], r"--reg-every 4 is about a gradient penalty, and there is none"),
         (["--preset", "best", "--lambda-adv", "0"], r"G has nothing to learn from"),
     ],

@@ -132,6 +132,15 @@ def test_a_new_run_leaves_nothing_of_the_old_statistics_and_best(data_dir, tmp_p
     assert not paths.generator_best(tmp_path / "models").exists() and len(stats(tmp_path)) == 1
 
 
+def test_efficientnet_lite0_is_measured_in_and_does_not_choose(data_dir, tmp_path, at_any_cost):
+    train(data_dir, tmp_path / "usual", "--epochs", "1")
+    train(data_dir, tmp_path / "more", "--epochs", "1", "--metrics-features", "efficientnet_lite0")
+    usual, more = (history(tmp_path / name) for name in ("usual", "more"))
+    assert list(more["metrics"]["spaces"]) == ["HOG", "EfficientNet-Lite0"] and more["metrics"]["chosen_by"] == "HOG"
+    spaces = more["epochs"][0]["metrics"]["spaces"]
+    assert spaces["HOG"] == usual["epochs"][0]["metrics"]["spaces"]["HOG"] and spaces["EfficientNet-Lite0"]["fd"] > 0
+
+
 def test_an_evaluation_at_the_end_is_no_part_of_the_state(data_dir, tmp_path, at_any_cost):
     """It would not have been made in a longer run, which goes on as if it had been one from the start."""
     train(data_dir, tmp_path / "a", "--epochs", "3", "--metrics-interval", "2")

