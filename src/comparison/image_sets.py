@@ -174,10 +174,10 @@ def usable_extractors(
 
     ``choice`` is the value of --extractor: with "auto" Inception comes first, then the classifier ``model``, then
     EfficientNet-Lite0, as far as they are there; "inception" and "efficientnet_lite0" come before the classifier,
-    and "classifier" stands alone. ``precision``: the arithmetic
-    of the classifier's training, so that features computed then are found again and a distance does not
-    depend on the machine; ``cache_dir``: folder for features, None keeps nothing. ``UserError`` if there is
-    no extractor, ``WeightsUnavailableError`` if the one that was named cannot be loaded.
+    and "classifier" stands alone. ``precision``: the arithmetic of the classifier's training, so that features
+    computed then are found again and a distance does not depend on the machine; ``cache_dir``: folder for features,
+    None keeps nothing. ``UserError`` if there is no extractor, ``WeightsUnavailableError`` if the one that was
+    named cannot be loaded.
     """
     from classifier import feature_caches
     from networks.inception import inception_cache, load_inception

@@ -31,6 +31,7 @@ CLASSIFIER_COPIES = (
     "This classifier learned from the training images, so images may lie closer to them in its features for "
     "that reason alone."
 )
+LITE0_LEARNED = "A generator trained with --perceptual-network efficientnet_lite0 has learned to match these features."
 # In a row's name.
 SPACES = {"inception": "Inception", "classifier": "classifier", LITE0: "EfficientNet-Lite0", "pixels": "pixels"}
 
@@ -62,7 +63,8 @@ SPACE_WORDS = {
         "EfficientNet-Lite0 of ImageNet",
         "the features of EfficientNet-Lite0 with its ImageNet weights, which has seen photographs only",
         "Fréchet distance in EfficientNet-Lite0 features, NOT COMPARABLE with published FID: FID's Inception weights "
-        "were not used. Compare only values in these features, from equally many images that were processed alike.",
+        "were not used. Compare only values in these features, from equally many images that were processed alike. "
+        + LITE0_LEARNED,
     ),
 }
 
@@ -217,12 +219,13 @@ def quality_rows(
         rows += _memorisation_rows(Source("pixels", PIXELS, limits), found)
     for name, space in spaces.items():
         words = SPACE_WORDS[name].short
-        source = Source(name, words)
+        own_limits = (LITE0_LEARNED,) if name == LITE0 else ()
+        source = Source(name, words, own_limits)
         rows += _distance_rows(source, space["distances"])
         rows += _kid_rows(source, space["kid_of_subsets"])
         rows += _score_rows(source, space["neighbourhoods"])
         if space["memorisation"]:
-            own_limits = (CLASSIFIER_COPIES,) if name == "classifier" else ()
+            own_limits = (CLASSIFIER_COPIES,) if name == "classifier" else own_limits
             rows += _memorisation_rows(Source(name, words, own_limits + limits), space["memorisation"])
         rows.append(_probe_row(source, space["separability"]))
     return sorted(rows, key=lambda row: GROUPS.index(row["group"]))
