@@ -48,6 +48,7 @@ class ClassifierCheckpoint(TypedDict):
     recipe_sha256: Annotated[str, "the same for all training runs of one arm, whatever their seeds and folds"]
     config: Annotated[dict[str, Any], "options of the run, name -> value"]
     config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
+    labelled_sha256: NotRequired[Annotated[str, "of --labelled-patients: SHA-256 of whose labels it learned from"]]
     seed: Annotated[int, "seed of the fit"]
     fold: NotRequired[Annotated[int, "the fold that it did not see, in best_overall_..."]]
     repeat: NotRequired[Annotated[int, "number of the training run, from 1, in the others"]]

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from arms.fitting import Recipe
     from arms.initial_weights import InitialWeights
     from arms.output import ArmOutput
+    from arms.soft_labels import Ensemble
     from arms.training import ArmTrainer, Network
 
 log = logging.getLogger(__name__)
@@ -88,8 +89,9 @@ def initial_weights(args: argparse.Namespace) -> InitialWeights:
 
 def train_arm(args: argparse.Namespace, treatment: Treatment) -> None:
     """Train the arm, score it and write its files."""
+    from arms.final_epochs import median_epoch, planned_epochs
     from arms.output import TrainedArm, save_results
-    from arms.training import median_epoch, planned_epochs
+    from arms.soft_labels import load_ensemble
 
     device = select_device(args.cpu)
     recipe = recipe_of(args, resolve_precision(args.precision, device))
@@ -99,19 +101,23 @@ def train_arm(args: argparse.Namespace, treatment: Treatment) -> None:
     with main_first():
         data = read_data(args, treatment, weights)
     weights = weights.for_split(data.splits.sha256)
-    out = prepare_output(args, data, weights)
+    ensemble = load_ensemble(args.model_dir, args.results_dir, data, recorded_options(args))
+    out = prepare_output(args, data, weights, ensemble)
     epochs_final, epochs_from = planned_epochs(treatment, out)
     require_same("data or options", [out.origin, epochs_final, recipe.precision])
     trainer = prepare_trainer(args, data, recipe, out, epochs_final)
+    if ensemble:
+        trainer.label_softly(ensemble.states)
 
     folds = trainer.train_folds(args.k_folds) if args.k_folds or epochs_final is None else []
     if epochs_final is None:
         epochs_final = median_epoch(item.fit.best_epoch for item in folds)
-    log.info(f"final model: {data.n_real:,} real training images, {epochs_final} epochs ({epochs_from})")
+    shown = f"{len(data.labelled_rows()):,} {'labelled ' if data.few else ''}real training images"
+    log.info(f"final model: {shown}, {epochs_final} epochs ({epochs_from})")
     repeats = trainer.train_final(epochs_final, args.repeats)
 
     training = {
-        **training_facts(args, trainer),
+        **training_facts(args, trainer, len(ensemble.states) if ensemble else 0),
         "optimizer_steps": repeats[0].fit.steps,
         "epochs_final": epochs_final,
         "epochs_final_from": epochs_from,
@@ -125,6 +131,7 @@ def train_arm(args: argparse.Namespace, treatment: Treatment) -> None:
 def read_data(args: argparse.Namespace, treatment: Treatment, weights: InitialWeights) -> ArmData:
     """Read the images of the arm; the ``weights`` must not have seen its test patients."""
     from arms.data import DataOptions, SyntheticUse, load_arm_data
+    from dataset.hidden_labels import FewLabels
 
     options = DataOptions(
         args.data_dir,
@@ -140,24 +147,28 @@ def read_data(args: argparse.Namespace, treatment: Treatment, weights: InitialWe
         skip_bad_images=args.skip_bad_images,
         bits=args.bits,
         cache_dir=cache_folder(args.no_cache, args.cache_dir),
+        few=FewLabels(args.labelled_patients, args.seed) if args.labelled_patients else None,
     )
     folders = [] if treatment.kind.synthetic is Synthetic.UNUSED else synthetic_folders(args)
     use = SyntheticUse(treatment, tuple(folders), args.synthetic_ratio, args.allow_unverified_synthetic)
     return load_arm_data(options, use, weights.for_split)
 
 
-def prepare_output(args: argparse.Namespace, data: ArmData, weights: InitialWeights) -> ArmOutput:
+def prepare_output(
+    args: argparse.Namespace, data: ArmData, weights: InitialWeights, ensemble: Ensemble | None
+) -> ArmOutput:
     """Return where the arm's files go, and what they say about their origin."""
-    from arms.data import data_flags, origin_of_results
     from arms.file_formats import FinalMetrics
     from arms.output import ArmOutput, warn_of_folds
     from arms.result_files import read_result
+    from arms.training_images import data_flags, origin_of_results
 
     config = recorded_options(args)
     file, kind = paths.final_metrics(args.results_dir, BASELINE_PREFIX), data.use.treatment.kind
     baseline = None if kind.name == BASELINE else read_result(file, FinalMetrics)
     flags = [*weights.red_flags, *data_flags(data, config, baseline)]
-    origin = origin_of_results(config, data, flags, weights.sha256)
+    labels = ensemble.sha256 if ensemble else None
+    origin = origin_of_results(config, data, flags, weights_sha256=weights.sha256, ensemble_sha256=labels)
     out = ArmOutput(args.prefix or kind.prefix, args.model_dir, args.results_dir, args.figures_dir, origin)
     if not args.k_folds:
         warn_of_folds(out)
@@ -184,8 +195,8 @@ def prepare_trainer(
     args: argparse.Namespace, data: ArmData, recipe: Recipe, out: ArmOutput, epochs_final: int | None
 ) -> ArmTrainer:
     """Make the trainer, say what it is going to do, and empty or check the folder of an interrupted run."""
-    from arms.data import training_images_in_words
     from arms.training import ArmTrainer, identity_of_run, prepare_state_folder
+    from arms.training_images import training_images_in_words
 
     network, device = network_of(args), select_device(args.cpu)
     layers = "last layer only" if network.frozen else "all layers"
@@ -207,21 +218,27 @@ def prepare_trainer(
         state_folder=from_main(prepare_state_folder, folder, run, args.resume),
         resume=args.resume,
         cache_dir=cache_folder(args.no_cache, args.cache_dir),
-        on_step=(lambda: None) if args.resume else announce_steps(args, data.n_real, epochs_final).after,
+        on_step=(lambda: None) if args.resume else announce_steps(args, data.epoch_images, epochs_final).after,
     )
 
 
-def training_facts(args: argparse.Namespace, trainer: ArmTrainer) -> dict[str, Any]:
-    """Return what the metrics say about the training (``arms.file_formats.Training``)."""
-    from arms.data import describe_training_images
+def training_facts(args: argparse.Namespace, trainer: ArmTrainer, models: int) -> dict[str, Any]:
+    """Return what the metrics say about the training (``arms.file_formats.Training``).
 
+    ``models``: baselines that gave soft labels.
+    """
+    from arms.training_images import describe_few_labels, describe_training_images
+
+    data, addition = trainer.data, trainer.data.final_addition(args.seed)
+    few = {"few_labels": describe_few_labels(data, addition, trainer.labels.cpu().numpy(), models)} if data.few else {}
     return {
         "environment": environment(trainer.device),
         "processes": process_count(),
         "precision": trainer.recipe.precision,
         "test_set": args.test_set,
         "train_fraction": args.train_fraction,
-        **describe_training_images(trainer.data, trainer.data.final_addition(args.seed)),
+        **describe_training_images(data, addition),
+        **few,
     }
 
 
@@ -278,7 +295,7 @@ def estimate_time(args: argparse.Namespace, treatment: Treatment) -> str:
     epochs_final = args.epochs_final or (args.epochs if treatment.kind.name != BASELINE else None)
     work = ClassifierWork.from_options(
         vars(args) | {"epochs_final": epochs_final},
-        n_real=len(train),
+        n_real=args.labelled_patients or len(train),
         n_scored=n_scored,
         n_undecoded=sum(
             count_undecoded(part, args.image_size, cache_dir, args.match_resolution, args.bits) for part in parts

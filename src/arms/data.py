@@ -10,19 +10,18 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from arms.file_formats import FinalMetrics, Origin, SkippedImages, SyntheticFolder, SyntheticImages
-from arms.options import differing_options
+from arms.file_formats import SkippedImages
 from arms.registry import Addition, FitImages, Synthetic, Treatment
 from common import paths
-from common.experiment_files import named_config
 from data_loader import LABELLED, OFFICIAL, SYNTHETIC, ImageSet, judge_pictures, load_images
+from dataset.hidden_labels import FewLabels, draw_labelled, hide_labels
 from dataset.image_ids import name_some
-from dataset.patients import GROUPED_BY_IMAGE, GROUPED_BY_PATIENT, grouping_sentence
+from dataset.patients import GROUPED_BY_PATIENT
 from dataset.records import Dataset, OfficialTest, load_dataset, load_official_test
 from dataset.splits import (
     TEST,
@@ -39,7 +38,7 @@ from dataset.splits import (
 from synthetic.copy_checks import copy_flags
 from synthetic.folders import SyntheticSet, join_folders, load_synthetic, resolution_flag
 from synthetic.leak_checks import extra_patients_flag, known_patients
-from utils import UserError, public_path
+from utils import UserError
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,8 @@ class DataOptions:
     ``splits`` and ``patient_map``: None for the files in ``data_dir``. ``k_folds``: 0 for one validation
     tenth. ``match_resolution``: side in pixels that every image is reduced to first, None for no reduction.
     ``bits``: how many bits of 16-bit images are in use, None for all.
-    ``cache_dir``: folder of decoded images and features, None for no cache.
+    ``cache_dir``: folder of decoded images and features, None for no cache. ``few``: whose labels are known, None for
+    all.
     """
 
     data_dir: str
@@ -67,6 +67,7 @@ class DataOptions:
     skip_bad_images: bool
     bits: int | None
     cache_dir: str | None
+    few: FewLabels | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ class ArmData:
     ``unlabelled``: the official test images where they have no labels: predicted, never scored.
     ``synthetic``: by fold; 0 holds the images of the generator that saw all training images, used by the
     final model and by every fold that has none of its own. ``synthetic_images`` has the same keys, or none
-    if the images are only counted (for a control).
+    if the images are only counted (for a control). ``few``: how many patients' labels are known, None for all; the
+    others' are NaN in ``train``.
 
     The pool that is drawn from is the training images, then the synthetic ones in the order of their keys.
     """
@@ -109,15 +111,37 @@ class ArmData:
     synthetic_images: dict[int, ImageSet]
     folds: np.ndarray
     use: SyntheticUse
+    few: FewLabels | None = None
 
     @property
     def n_real(self) -> int:
-        """Number of real training images, N."""
+        """Number of real training images, N, those with hidden labels included."""
         return len(self.train.records)
 
+    @property
+    def epoch_images(self) -> int:
+        """Number of images that an epoch of all labelled images shows."""
+        return self.few.patients if self.few else self.n_real
+
     def labels(self) -> np.ndarray:
-        """Return the labels of the real training images, int [N]."""
+        """Return the labels of the real training images, int [N]; float with NaN where some are hidden."""
         return self.train.records["label"].to_numpy()
+
+    def labelled_rows(self) -> np.ndarray:
+        """Return the rows of the real training images whose labels are known: all, but with ``few``."""
+        return np.flatnonzero(~np.isnan(self.labels()))
+
+    def unlabelled_rows(self) -> np.ndarray:
+        """Return the rows of the real training images whose labels are hidden."""
+        return np.flatnonzero(np.isnan(self.labels()))
+
+    def labelled_images(self) -> ImageSet:
+        """Return the real training images whose labels are known."""
+        if not self.few:
+            return self.train
+        rows = self.labelled_rows()
+        records = self.train.records.iloc[rows].reset_index(drop=True)
+        return ImageSet(records.astype({"label": int}), self.train.pixels[rows], [])
 
     def pool(self) -> list[ImageSet]:
         """Return all training inputs, N + M images."""
@@ -137,9 +161,16 @@ class ArmData:
         return self.synthetic.get(fold, self.synthetic.get(0))
 
     def synthetic_labels(self, fold: int, n_real: int) -> np.ndarray:
-        """Labels, int [n], of the synthetic images that belong to ``n_real`` real ones in ``fold``."""
+        """Labels, int [n], of the synthetic images that belong to ``n_real`` real ones in ``fold``.
+
+        Images without labels have NaN; there are no more of them than of real images with hidden labels.
+        """
         source = self.synthetic_of(fold)
-        labels = source.records["label"].to_numpy(dtype=int) if source else np.empty(0, dtype=int)
+        if self.few:
+            labels = source.records["label"].to_numpy(dtype=float) if source else np.empty(0)
+            labels = labels[: len(self.unlabelled_rows())]
+        else:
+            labels = source.records["label"].to_numpy(dtype=int) if source else np.empty(0, dtype=int)
         return labels if self.use.ratio is None else labels[: round(self.use.ratio * n_real)]
 
     def _synthetic_rows(self, fold: int, n: int) -> np.ndarray:
@@ -155,12 +186,23 @@ class ArmData:
         """Return what the arm adds to the real images ``train_rows`` in ``fold``; see ``FitImages``."""
         labels = self.synthetic_labels(fold, len(train_rows))
         rows = self._synthetic_rows(fold, len(labels) if self.use.trained_on else 0)
-        images = FitImages(name, seed, train_rows, self.labels()[train_rows], rows, labels)
+        images = FitImages(
+            name, seed, train_rows, self.labels()[train_rows], rows, labels, self.unlabelled_rows()
+        )  # fmt: skip
         return self.use.treatment.kind.add(images)
 
     def final_addition(self, seed: int) -> Addition:
-        """Return what the arm adds to all real training images."""
-        return self.addition(np.arange(self.n_real), 0, "final", seed)
+        """Return what the arm adds to all labelled real training images."""
+        return self.addition(self.labelled_rows(), 0, "final", seed)
+
+    def softly_labelled(self) -> tuple[ImageSet, int] | None:
+        """Return the images that an ensemble labels, and the row of the pool of the first; None for most arms.
+
+        Images among them whose labels are known keep these.
+        """
+        if not self.use.treatment.kind.soft_labels:
+            return None
+        return (self.synthetic_images[0], self.n_real) if self.use.trained_on else (self.train, 0)
 
     def skipped(self) -> SkippedImages:
         """Return the images left out by --skip-bad-images."""
@@ -185,14 +227,14 @@ def load_arm_data(options: DataOptions, use: SyntheticUse, check_split: Callable
     dataset.log_findings()
     official = load_official_test(options.data_dir, options.patient_map, options.patient_column)
     train_records = select(dataset, splits, TRAIN)
+    if options.few:
+        train_records = hide_labels(train_records, draw_labelled(train_records, options.few))
     test_records = _test_records(options.test_set, dataset, splits, official, train_records)
     synthetic = {}
     if use.folders:
         patient_of = known_patients(dataset, official)
         by_nih = dataset.grouped_by == GROUPED_BY_PATIENT
         synthetic = _checked_synthetic(use, options, patient_of, by_nih, train_records, test_records)
-    folds = assign_folds(splits, options.k_folds) if options.k_folds else assign_validation_part(splits)
-
     def decode(records: pd.DataFrame, what: str, skip: bool = options.skip_bad_images) -> ImageSet:
         size, workers, cache_dir = options.image_size, options.workers, options.cache_dir
         desc = f"decoding {what}"
@@ -217,12 +259,20 @@ def load_arm_data(options: DataOptions, use: SyntheticUse, check_split: Callable
         for fold, found in synthetic.items()
         if use.trained_on
     }
-    train_folds = folds.loc[train.records["image_id"]].to_numpy()
-    data = ArmData(dataset, splits, train, test, unlabelled, synthetic, decoded, train_folds, use)
+    train_folds = _folds_of(train, splits, options)
+    data = ArmData(dataset, splits, train, test, unlabelled, synthetic, decoded, train_folds, use, options.few)
     dataset.red_flags.extend(_judge_pictures(data, options))
     for fold, flags in copy_flags(decoded, test, train, train_folds, use.allow_unverified, options.cache_dir).items():
         synthetic[fold].red_flags.extend(flags)
     return data
+
+
+def _folds_of(train: ImageSet, splits: Splits, options: DataOptions) -> np.ndarray:
+    """Return the fold of each training image; 0 where few labels are known, which are not divided."""
+    if options.few:
+        return np.zeros(len(train.records), dtype=int)
+    folds = assign_folds(splits, options.k_folds) if options.k_folds else assign_validation_part(splits)
+    return folds.loc[train.records["image_id"]].to_numpy()
 
 
 def _judge_pictures(data: ArmData, options: DataOptions) -> list[str]:
@@ -261,7 +311,7 @@ def _checked_synthetic(
     test_images = dict(zip(test["image_id"], test["patient"], strict=True))
 
     def load(place: Path) -> SyntheticSet:
-        images = load_synthetic(place, patient_of, test_images, allow_unverified, by_nih)
+        images = load_synthetic(place, patient_of, test_images, allow_unverified, by_nih, labelled=not options.few)
         if flag := extra_patients_flag(place, images.generator_patients, set(train["patient"])):
             images.red_flags.append(flag)
         return images
@@ -289,111 +339,4 @@ def _sets_of_folder(folder: Path, k_folds: int, load: Callable[[Path], Synthetic
             f"{folder}: its fold folders hold images of other labels or classes than the folder itself; "
             "make the images of all of them with the same --label"
         )
-    return found
-
-
-# --- what result files say about the images --------------------------------------------------------
-def origin_of_results(
-    config: dict[str, Any], data: ArmData, red_flags: list[str], weights_sha256: str | None = None
-) -> Origin:
-    """Return what every result file of the arm says about its origin; ``config``: the recorded options.
-
-    ``weights_sha256``: SHA-256 of a file of initial weights.
-    """
-    origin: Origin = {
-        "config": config,
-        "split_sha256": data.splits.sha256,
-        "data_sha256": data.dataset.data_sha256,
-        "grouped_by": data.splits.grouped_by,
-        "unmapped_images": data.dataset.unmapped,
-        "manifest_sha256": {str(fold): images.manifest_sha256 for fold, images in data.synthetic.items()},
-        "skipped_images": data.skipped(),
-        "red_flags": red_flags,
-    }
-    weights = {} if weights_sha256 is None else {"weights_sha256": weights_sha256}
-    return cast(Origin, {**origin, **weights, **named_config()})
-
-
-# --- red flags -------------------------------------------------------------------------------------
-def data_flags(data: ArmData, config: dict[str, Any], baseline: FinalMetrics | None) -> list[str]:
-    """Return the red flags of an arm's images and options, also against the ``baseline`` of another arm."""
-    from_manifests = [flag for images in data.synthetic.values() for flag in images.red_flags]
-    flags = list(dict.fromkeys([*data.dataset.red_flags, *from_manifests]))  # a manifest repeats the data's own
-    if data.splits.grouped_by == GROUPED_BY_IMAGE:
-        flags.append(grouping_sentence(GROUPED_BY_IMAGE))
-    if (count := data.skipped()["count"]) > 0:
-        flags.append(f"{count} missing or unreadable images were left out (--skip-bad-images)")
-    if config["weights"] == "none" and not config["unfreeze"]:
-        flags.append("the backbone is random and frozen (--weights none without --unfreeze): a toy")
-    if baseline is not None:
-        flags += differing_options(config, baseline["config"])
-    return flags
-
-
-# --- training images -------------------------------------------------------------------------------
-def count_added(data: ArmData, addition: Addition) -> tuple[int, int]:
-    """Return (synthetic images, real ones again) among the rows that an arm adds."""
-    n_synthetic = int((addition.rows >= data.n_real).sum())
-    return n_synthetic, len(addition.rows) - n_synthetic
-
-
-def training_images_in_words(data: ArmData, addition: Addition) -> str:
-    """Say what is trained on: "899 real + 450 synthetic training images"."""
-    counts = zip(count_added(data, addition), ("synthetic", "real again"), strict=True)
-    extra = "".join(f" + {count:,} {kind}" for count, kind in counts if count)
-    if extra and not (labels := data.synthetic_labels(0, data.n_real)).all():
-        extra += f" ({int(labels.sum()):,} of them positive)"
-    return f"{data.n_real:,} real{extra} training images"
-
-
-def describe_training_images(data: ArmData, addition: Addition) -> dict[str, Any]:
-    """Return what final metrics say about the training images (see ``file_formats.Training``)."""
-    n_synthetic, n_duplicated = count_added(data, addition)
-    return {
-        "n_train_images": data.n_real,
-        "n_train_patients": int(data.train.records["patient"].nunique()),
-        "n_train_positive": int(data.labels().sum()),
-        "n_synthetic": n_synthetic,
-        "n_duplicated": n_duplicated,
-        "n_extra_positive": int(data.synthetic_labels(0, data.n_real).sum()),
-        "class_weights": addition.class_weights,
-        "synthetic_shares": data.use.treatment.shares if data.use.trained_on else None,
-        "synthetic": _describe_synthetic(data),
-    }
-
-
-def _describe_synthetic(data: ArmData) -> SyntheticImages | None:
-    if (images := data.synthetic.get(0)) is None:
-        return None
-    n, places = len(data.synthetic_labels(0, data.n_real)), [public_path(f) for f in data.use.folders]
-    folders = [_describe_folder(folder) for folder in images.folders]
-    generators = {folder["generator_sha256"] for folder in folders}
-    return {
-        "n_used": n,
-        "n_available": len(images.records),
-        "ratio": n / data.n_real,
-        "label": images.label,
-        "verified": images.verified,
-        "generator_sha256": generators.pop() if len(generators) == 1 else None,
-        "manifest_sha256": images.manifest_sha256,
-        "side": images.smallest_side(),
-        "dir": places[0] if len(places) == 1 else places,
-        "folders": folders,
-        "folds_of_their_own": sorted(fold for fold in data.synthetic if fold),
-        "trained_on": data.use.trained_on,
-    }
-
-
-def _describe_folder(images: SyntheticSet) -> SyntheticFolder:
-    found: SyntheticFolder = {
-        "dir": public_path(images.records["path"].iloc[0].parent),
-        "n_available": len(images.records),
-        "label": images.label,
-        "class": images.class_flag,
-        "verified": images.verified,
-        "generator_sha256": images.manifest.get("generator_sha256"),
-        "manifest_sha256": images.manifest_sha256,
-    }
-    if elsewhere := images.manifest.get("trained_elsewhere"):
-        found["trained_elsewhere"] = elsewhere
     return found

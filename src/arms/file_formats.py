@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 from common.experiment_files import CONFIG_KEY
 from dataset.file_formats import SkippedImages
+from image_metrics.copies import NearCopies
 from stats.metric_registry import METRICS, value_fields
 
 Interval = list[float] | list[float | None] | None
@@ -31,6 +32,7 @@ class Origin(TypedDict):
     ]
     skipped_images: SkippedImages
     weights_sha256: NotRequired[Annotated[str, "SHA-256 of the file of --weights, if that is one"]]
+    ensemble_sha256: NotRequired[Annotated[str, "SHA-256 of the weights of the baselines that gave soft labels"]]
     red_flags: Annotated[list[str], "sentences that every reader of the results must see"]
 
 
@@ -101,6 +103,20 @@ class SyntheticImages(TypedDict):
     trained_on: Annotated[bool, "false for a control, which only counts them"]
 
 
+class FewLabelsUsed(TypedDict):
+    """What an arm knew and used where the labels of most training images are hidden (--labelled-patients)."""
+
+    labelled_sha256: Annotated[str, "SHA-256 of which training images have a known label, and of these labels"]
+    n_hidden: Annotated[int, "training images whose labels are hidden"]
+    n_hidden_patients: Annotated[int, "their patients"]
+    n_unlabelled: Annotated[int, "of these images, those that joined with labels of an ensemble of baselines"]
+    models: Annotated[int, "final models of the baseline in that ensemble; 0: the arm uses none"]
+    mean_soft_label: Annotated[float | None, "mean of the labels that the ensemble gave, 0 to 1"]
+    near_copies: Annotated[
+        NearCopies | None, "synthetic images close to training images, held against test images; null: none joined"
+    ]
+
+
 class Training(TypedDict):
     """What the arm was trained on, and how long."""
 
@@ -109,7 +125,8 @@ class Training(TypedDict):
     precision: Annotated[str, "fp32 or bf16"]
     test_set: Annotated[str, "split (frozen hold-out) or official"]
     train_fraction: Annotated[float, "share of the training patients"]
-    n_train_images: Annotated[int, "real training images"]
+    few_labels: NotRequired[Annotated[FewLabelsUsed, "if the labels of some training images are hidden"]]
+    n_train_images: Annotated[int, "real training images, those with hidden labels not counted"]
     n_train_patients: Annotated[int, "their patients"]
     n_train_positive: Annotated[int, "positives among them"]
     n_synthetic: Annotated[int, "synthetic images that joined them"]

@@ -85,12 +85,19 @@ class Pool:
     """Rows that the epochs draw from: the real images, and ``extra`` ones (synthetic, or real again).
 
     ``shares``: (first epoch, share of extra images among those drawn) in ascending order; a share of None
-    draws both kinds in proportion to their numbers.
+    draws both kinds in proportion to their numbers. ``epoch_images``: images drawn in an epoch, None: as many as
+    there are real ones.
     """
 
     real: np.ndarray
     extra: np.ndarray
     shares: Shares = BY_NUMBER
+    epoch_images: int | None = None
+
+    def shape(self, batch_size: int) -> tuple[int, int]:
+        """Return (steps of an epoch, images of a batch)."""
+        n = self.epoch_images or len(self.real)
+        return steps_per_epoch(n, batch_size), min(batch_size, n)
 
     def share(self, epoch: int) -> float | None:
         """Return the share in force at ``epoch``, counted from 1."""
@@ -102,7 +109,7 @@ class Pool:
         As many steps, of as many images, as for the real images alone: every arm of a comparison takes
         equally many.
         """
-        steps, width = steps_per_epoch(len(self.real), batch_size), min(batch_size, len(self.real))
+        steps, width = self.shape(batch_size)
         rng = np.random.default_rng(seed)
         if (share := self.share(epoch)) is None:
             rows = shuffled(np.concatenate([self.real, self.extra]), steps * width, rng)
@@ -141,8 +148,7 @@ class FitTask:
 
     def shape(self, batch_size: int) -> tuple[int, int]:
         """Return (steps of an epoch, images of a batch)."""
-        n_real = len(self.pool.real)
-        return steps_per_epoch(n_real, batch_size), min(batch_size, n_real)
+        return self.pool.shape(batch_size)
 
 
 # --- one epoch -------------------------------------------------------------------------------------

@@ -43,6 +43,8 @@ def recipe_sha256(origin: Origin) -> str:
     """Hash what all training runs of one arm share: options, images and initial weights, not seed and folds."""
     options = values_affecting(arm_options.TRAIN_OPTIONS, Affects.FOLDS, origin["config"])
     options.pop("seed", None)
+    if few := origin["config"].get("labelled_patients"):  # there are no such folds
+        options["labelled_patients"] = few
     images = {key: origin[key] for key in ("split_sha256", "data_sha256", "skipped_images")}
     # Of the images that the final model learns from; those of single folds have manifests of their own.
     manifest = origin["manifest_sha256"].get("0")

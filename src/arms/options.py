@@ -65,6 +65,10 @@ _FOLDERS = (
            RUN, type=prefix_name, metavar="NAME", set_by_study=True),
     Option("--train-fraction", "share of the training patients; smaller shares lie within larger ones",
            SHARED, type=number(float, above=0, high=1), default=1.0, metavar="F", set_by_study=True),
+    Option("--labelled-patients",
+           "know the labels of N training patients only, drawn with --seed (smaller draws lie within larger ones), and "
+           "hide all others; an epoch then shows N images (default: all are known)",
+           RUN | COMPARISON, type=number(int, 2), metavar="N", set_by_study=True),
     Option("--test-set", "score the frozen hold-out, or the official test CSV if that is truly labelled",
            RUN | COMPARISON, choices=("split", "official"), default="split"),
 )  # fmt: skip
@@ -123,6 +127,10 @@ _SYNTHETIC = (
            "folder of synthetic images, which are of one label; or several folders, of positives and of "
            "negatives, say",
            nargs="+", default=paths.SYNTHETIC_DIR, metavar="PATH", set_by_study=True),
+    Option("--soft-labels",
+           "with --use-synthetic and --labelled-patients: images without labels (of train_gan.py --classes all); "
+           "the mean probability of the baseline's final models labels each, and half of what is drawn is synthetic",
+           RUN, switch=True, set_by_study=True),
     Option("--synthetic-ratio",
            "synthetic images per real training image, of each folder in proportion to what it holds "
            "(default: all of them)",
@@ -139,7 +147,8 @@ _SYNTHETIC = (
            FIT, type=number(int, 1), metavar="N", set_by_study=True),
     Option("--control",
            "a control of what synthetic images do: as many real positives again (real negatives for "
-           "synthetic ones), drawn with replacement, or a loss weighted to the class balance that they give; "
+           "synthetic ones), drawn with replacement, or a loss weighted to the class balance that they give; with "
+           "--labelled-patients: real images whose labels are hidden, labelled as with --soft-labels; "
            "--synthetic-dir says how many they are (default: none)",
            FIT, type=control_name, metavar=f"{{{','.join(control_names())}}}", set_by_study=True),
 )  # fmt: skip
@@ -209,10 +218,27 @@ def wrong_combination(options: Mapping[str, Any]) -> str | None:
             options["schedule"] != "none" and (options["epochs_final"] or 0) > options["epochs"]
         ),
     }
+    problems |= _wrong_with_few_labels(options)
     for name in ("synthetic_schedule", "pretrain_synthetic"):
         problems[f"{flag_of(name)} needs --use-synthetic"] = options[name] is not None and not synthetic
     wrong = next((sentence for sentence, is_wrong in problems.items() if is_wrong), None)
     return wrong or _prefix_of_another_arm(options)
+
+
+def _wrong_with_few_labels(options: Mapping[str, Any]) -> dict[str, bool]:
+    """Return sentence -> whether it is wrong, of --labelled-patients."""
+    few = options["labelled_patients"] is not None
+    kind = treatment_of(options).kind
+    return {
+        "--labelled-patients needs --k-folds 0 and --epochs-final: few labels leave none to choose an epoch by": (
+            few and (options["k_folds"] != 0 or options["epochs_final"] is None)
+        ),
+        "--soft-labels needs --use-synthetic": options["soft_labels"] and not options["use_synthetic"],
+        f"the arm {kind.name} needs --labelled-patients: without it no label is hidden": kind.soft_labels and not few,
+        f"--labelled-patients is not for the arm {kind.name}: labels that it needs are hidden (--soft-labels?)": (
+            few and not kind.few_labels
+        ),
+    }
 
 
 def _prefix_of_another_arm(options: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from arms import options as arm_options
-from arms.data import ArmData, training_images_in_words
+from arms.data import ArmData
 from arms.file_formats import (
     CVSummary,
     FinalCurves,
@@ -26,6 +26,7 @@ from arms.operating_points import find_operating_points, recipe_sha256
 from arms.options import flag_of
 from arms.result_files import find_prefixes, read_result
 from arms.scores import out_of_fold_table, prediction_table, reference_results, summarise_folds, test_scores
+from arms.training_images import training_images_in_words
 from classifier import CHECKPOINT_FORMAT
 from common import paths
 from common.options import Affects, names_affecting
@@ -145,6 +146,8 @@ def warn_of_folds(out: ArmOutput) -> None:
 def _why_other_folds(summary: CVSummary, origin: Origin) -> str | None:
     """Say why folds with this summary do not belong to the run of this origin; None if they do."""
     earlier, now = summary["config"], origin["config"]
+    if now.get("labelled_patients"):
+        return f"all labels were known there, --labelled-patients is {now['labelled_patients']} here"
     compared = names_affecting(arm_options.TRAIN_OPTIONS, Affects.FOLDS)
     for key in sorted(compared & earlier.keys() & now.keys()):
         if earlier[key] != now[key]:
@@ -156,7 +159,8 @@ def _why_other_folds(summary: CVSummary, origin: Origin) -> str | None:
 def images_of_run(origin: Origin) -> dict[str, Any]:
     """Return what tells the images that a run used, and its file of weights, from those of another run."""
     facts = dict(origin)
-    names = ("split_sha256", "data_sha256", "manifest_sha256", "skipped_images", "weights_sha256")
+    names = ("split_sha256", "data_sha256", "manifest_sha256", "skipped_images", "weights_sha256",
+             "ensemble_sha256")  # fmt: skip
     return {key: facts.get(key) for key in names}
 
 
@@ -222,6 +226,8 @@ def _checkpoint(out: ArmOutput, arm: TrainedArm) -> dict[str, Any]:
         "outliers": space.state() if space else None,
         "largest_aspect": max(max(f.width, f.height) / min(f.width, f.height) for f in train.facts),
     }
+    if few := arm.training.get("few_labels"):
+        content["labelled_sha256"] = few["labelled_sha256"]
     if "config_sha256" in out.origin:
         content["config_sha256"] = out.origin["config_sha256"]
     if arm.weights.red_flags:

@@ -24,6 +24,8 @@ CONTROL_DUPLICATE = "control_duplicate"
 CONTROL_WEIGHT = "control_weight"
 CURRICULUM = "curriculum"
 PRETRAIN = "pretrain"
+SEMI = "semi"
+CONTROL_PSEUDO = "control_pseudo"
 
 # (first epoch, counted from 1, share of added images among those drawn), ...; None: by their number.
 Shares = tuple[tuple[int, float | None], ...]
@@ -35,7 +37,8 @@ class FitImages:
     """The images that one fit may use, n real and m synthetic; ``name`` and ``seed`` determine its chance.
 
     Rows and labels: int [n], [m]. Rows count in the pool of ``arms.data.ArmData``; those of synthetic images
-    are none if the arm only counts them.
+    are none if the arm only counts them, and their labels NaN if they have none. ``unlabelled_rows``: of real images
+    whose labels are hidden.
     """
 
     name: str
@@ -44,6 +47,7 @@ class FitImages:
     real_labels: np.ndarray
     synthetic_rows: np.ndarray
     synthetic_labels: np.ndarray
+    unlabelled_rows: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -69,15 +73,23 @@ def add_synthetic(images: FitImages) -> Addition:
 
 
 def repeat_real(images: FitImages) -> Addition:
-    """Add real images of the labels of the synthetic ones, drawn with replacement."""
+    """Add real images of the labels of the synthetic ones, of any if these have none, drawn with replacement."""
     import numpy as np
 
     rng = np.random.default_rng(derive_seed(images.seed, "duplicates", images.name))
     drawn = [
-        rng.choice(images.real_rows[images.real_labels == label], n)
+        rng.choice(images.real_rows[(images.real_labels == label) | np.isnan(label)], n)
         for label, n in zip(*np.unique(images.synthetic_labels, return_counts=True), strict=True)
     ]
     return Addition(np.concatenate([images.real_rows[:0], *drawn]))
+
+
+def add_unlabelled(images: FitImages) -> Addition:
+    """Let real images whose labels are hidden join, as many as there are synthetic ones, none twice."""
+    import numpy as np
+
+    rng = np.random.default_rng(derive_seed(images.seed, "unlabelled", images.name))
+    return Addition(rng.permutation(images.unlabelled_rows)[: len(images.synthetic_labels)])
 
 
 def weight_loss(images: FitImages) -> Addition:
@@ -109,6 +121,16 @@ def pretraining_shares(options: Mapping[str, Any]) -> Shares:
     return (*BY_NUMBER, (options["pretrain_synthetic"] + 1, 0.0))
 
 
+def half(_: Mapping[str, Any]) -> Shares:
+    """Draw as many added images as real ones."""
+    return ((1, 0.5),)
+
+
+def half_if_few_labels(options: Mapping[str, Any]) -> Shares:
+    """Draw as many added images as real ones if only few are labelled, else by their number."""
+    return half(options) if options.get("labelled_patients") else BY_NUMBER
+
+
 def steps_per_epoch(n_real: int, batch_size: int) -> int:
     """Return the optimiser steps of an epoch in every arm: synthetic images change what is drawn only."""
     return math.ceil(n_real / batch_size)
@@ -134,7 +156,9 @@ class ArmKind:
     trains on, for the report. ``colour``: place in ``common.plot_style.PALETTE``, far apart for colour-blind
     readers too. ``options``: the options of train_classifier.py (name -> value) that make it, beside those
     of the baseline. ``add``: what joins the real images of a fit; ``shares``: the share of it by epoch, from
-    the options; None: by its number. ``measured_against``: the arms that it is compared with first.
+    the options; None: by its number. ``measured_against``: the arms that it is compared with first. ``few_labels``:
+    it can be trained with --labelled-patients. ``soft_labels``: an ensemble of baselines labels what it adds, so
+    that it needs that option.
     """
 
     name: str
@@ -146,6 +170,8 @@ class ArmKind:
     add: Callable[[FitImages], Addition]
     shares: Callable[[Mapping[str, Any]], Shares] | None = None
     measured_against: tuple[str, ...] = (BASELINE,)
+    few_labels: bool = False
+    soft_labels: bool = False
 
     @property
     def prefix(self) -> str:
@@ -179,13 +205,14 @@ class ArmKind:
 
 _ARMS = (
     ArmKind(BASELINE, "baseline classifier", "real images only",
-            0, {}, Synthetic.UNUSED, add_nothing, measured_against=()),
+            0, {}, Synthetic.UNUSED, add_nothing, measured_against=(), few_labels=True),
     ArmKind(AUGMENTED, "augmented classifier", "real and synthetic images",
             1, {"use_synthetic": True}, Synthetic.TRAINED_ON, add_synthetic,
             measured_against=(BASELINE, CONTROL_DUPLICATE)),
     ArmKind(CONTROL_DUPLICATE, "control with duplicated positives",
             "a control: as many real images again as there are synthetic ones",
-            2, {"control": "duplicate-positives"}, Synthetic.COUNTED, repeat_real),
+            2, {"control": "duplicate-positives"}, Synthetic.COUNTED, repeat_real, half_if_few_labels,
+            few_labels=True),
     ArmKind(CONTROL_WEIGHT, "control with a weighted loss",
             "a control: real images, the loss weighted to the class balance that synthetic ones would give",
             4, {"control": "class-weight"}, Synthetic.COUNTED, weight_loss),
@@ -197,6 +224,14 @@ _ARMS = (
             "real and synthetic images in the first epochs, then real ones only",
             9, {"use_synthetic": True, "pretrain_synthetic": CHOSEN_BY_USER}, Synthetic.TRAINED_ON,
             add_synthetic, pretraining_shares),
+    ArmKind(SEMI, "classifier with softly labelled synthetic images",
+            "few labelled real images, and synthetic ones that an ensemble of baselines labels softly",
+            3, {"use_synthetic": True, "soft_labels": True}, Synthetic.TRAINED_ON, add_synthetic, half,
+            measured_against=(BASELINE, CONTROL_PSEUDO, CONTROL_DUPLICATE), few_labels=True, soft_labels=True),
+    ArmKind(CONTROL_PSEUDO, "control with softly labelled real images",
+            "a control: few labelled real images, and real ones that an ensemble of baselines labels softly",
+            6, {"control": "pseudo-labels"}, Synthetic.COUNTED, add_unlabelled, half,
+            few_labels=True, soft_labels=True),
 )  # fmt: skip
 # Name -> arm, in the order of lists, figures and training.
 ARMS: dict[str, ArmKind] = {kind.name: kind for kind in _ARMS}
@@ -235,8 +270,13 @@ def control_name(text: str) -> str:
 
 
 def study_arms() -> list[str]:
-    """Return the arms that a study can train: those whose options need no value of the user."""
-    return [name for name, kind in ARMS.items() if not kind.needs_value]
+    """Return the arms that a study can train: those whose options need no value of the user, and no hidden label."""
+    return [name for name, kind in ARMS.items() if not (kind.needs_value or kind.soft_labels)]
+
+
+def few_label_arms() -> list[str]:
+    """Return the arms that a study can train with --labelled-patients."""
+    return [name for name, kind in ARMS.items() if kind.few_labels]
 
 
 def arm_order(prefix: str) -> tuple[int, str]:

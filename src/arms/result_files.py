@@ -242,6 +242,8 @@ def why_not_comparable(base: Arm, other: Arm) -> str | None:
             return f"{paths.test_predictions('', arm.prefix).name} is missing"
     if base.metrics and other.metrics and base.metrics["split_sha256"] != other.metrics["split_sha256"]:
         return "they were trained and tested on different splits"
+    if base.metrics and other.metrics and len({_labelled(arm) for arm in (base, other)}) > 1:
+        return "they were trained on the labels of different patients (--labelled-patients, --seed)"
     a, b = base.tested, other.tested
     if not a["image_id"].equals(b["image_id"]):
         only = len(set(a["image_id"]) ^ set(b["image_id"]))
@@ -249,6 +251,10 @@ def why_not_comparable(base: Arm, other: Arm) -> str | None:
     if not (a["label"].equals(b["label"]) and a["patient"].equals(b["patient"])):
         return "their predictions give different labels or patients for the same images"
     return None
+
+
+def _labelled(arm: Arm) -> str | None:
+    return arm.recorded.get("few_labels", {}).get("labelled_sha256")
 
 
 def warnings_of(arms: Sequence[Arm]) -> list[str]:

@@ -204,7 +204,7 @@ def reference_results(data: ArmData, probabilities: np.ndarray, out_of_fold: pd.
 
     ``probabilities`` [N]: the arm's probabilities of the test images.
     """
-    train, test = data.train, data.test
+    train, test = data.labelled_images(), data.test
     references = ReferencePredictors(train.records, train.pixels)
     predicted = references.predict(test.records, test.pixels)
     result: References = {

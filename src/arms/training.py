@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,11 @@ from torch import nn
 
 from arms import options as arm_options
 from arms.data import ArmData
-from arms.file_formats import FinalMetrics, Origin
+from arms.file_formats import Origin
 from arms.fitting import Fit, FitTask, Pool, Recipe, fit, predict
 from arms.head_fitting import equal_steps, fit_heads
-from arms.options import features_computed_once, flag_of
-from arms.output import ArmOutput, earlier_folds, images_of_run
-from arms.registry import BASELINE, BASELINE_PREFIX, CHOSEN_BY_USER, Treatment
-from arms.result_files import read_result
+from arms.options import features_computed_once
+from arms.output import images_of_run
 from classifier import (
     ClassifierHead,
     InputPipeline,
@@ -31,7 +29,6 @@ from classifier import (
     feature_caches,
     predict_batches,
 )
-from common import paths
 from common.distributed import from_main, require_same
 from common.options import Affects, values_affecting
 from data_loader import ImageSet
@@ -170,7 +167,7 @@ class ArmTrainer:
 
         Repeat r is what a single run with the r - 1st seed after the first would give.
         """
-        rows = np.arange(self.data.n_real)
+        rows = self.data.labelled_rows()
         jobs = [_Job("final", f"final_r{i + 1}", self.seed + i, 0, rows) for i in range(repeats)]
         found = []
         for number, final in enumerate(self._fit_all(jobs, "final", epochs), start=1):
@@ -192,6 +189,28 @@ class ArmTrainer:
             precision=self.recipe.precision,
         )
         return sigmoid(logits)
+
+    def label_softly(self, ensemble: Sequence[Mapping[str, torch.Tensor]]) -> None:
+        """Give images without labels the mean probability of the ``ensemble``, weights of whole classifiers.
+
+        Raises ``UserError`` if their frozen backbone is another one.
+        """
+        if (found := self.data.softly_labelled()) is None:
+            return
+        images, first = found
+        rows = slice(first, first + len(images.records))
+        soft = np.mean([self.probabilities(self._fit_of(state), images) for state in ensemble], axis=0)
+        known = self.labels[rows]
+        self.labels[rows] = torch.where(known.isfinite(), known, torch.from_numpy(soft).to(known))
+
+    def _fit_of(self, state: Mapping[str, torch.Tensor]) -> Fit:
+        """Return a fit that ended with the weights ``state`` of a whole classifier."""
+        if not self.network.features_once:
+            return Fit(state_dict=dict(state))
+        own = cpu_state_dict(self.backbone)
+        if any(not torch.equal(own[name], state[name]) for name in own if name.startswith("backbone.")):
+            raise UserError("the baselines have another frozen backbone than --weights now; train the baseline again")
+        return Fit(state_dict={name: value for name, value in state.items() if name.startswith("head.")})
 
     def full_state(self, result: Fit) -> dict[str, torch.Tensor]:
         """Return the weights of the whole classifier, the shared frozen backbone included."""
@@ -266,7 +285,10 @@ class ArmTrainer:
 
     def _task(self, job: _Job) -> FitTask:
         addition = self.data.addition(job.train_rows, job.fold, job.name, job.seed)
-        pool = Pool(job.train_rows, addition.rows, self.data.use.treatment.shares)
+        shown = self.data.epoch_images if self.data.few else None
+        pool = Pool(job.train_rows, addition.rows, self.data.use.treatment.shares, shown)
+        if not self.labels[torch.from_numpy(np.concatenate([pool.real, pool.extra]))].isfinite().all():
+            raise ValueError(f"{job.desc} would learn from hidden labels")
         module, seed = self._new_module(job.name, job.seed), derive_seed(job.seed, "fit", job.name)
         return FitTask(job.desc, module, pool, seed, job.val_rows, addition.class_weights)
 
@@ -301,67 +323,6 @@ class ArmTrainer:
 def sigmoid(logits: torch.Tensor) -> np.ndarray:
     """Return the probabilities, float64 [N], of ``logits`` [N]."""
     return logits.double().sigmoid().numpy()
-
-
-# --- epochs of the final model ---------------------------------------------------------------------
-def planned_epochs(treatment: Treatment, out: ArmOutput) -> tuple[int | None, str]:
-    """Return (epochs of the final model, or None if the folds tell them, where they come from).
-
-    Raises ``UserError`` if the baseline is missing or does not fit, or the share of synthetic images would
-    still change after the last epoch.
-    """
-    epochs, source = _planned_epochs(treatment, out)
-    if epochs is not None and treatment.last_change >= epochs:
-        (name,) = (name for name, value in treatment.kind.options.items() if value is CHOSEN_BY_USER)
-        raise UserError(
-            f"{flag_of(name)} still changes after epoch {treatment.last_change}, but the final model is "
-            f"trained for {epochs} epochs; give smaller epochs"
-        )
-    return epochs, source
-
-
-def _planned_epochs(treatment: Treatment, out: ArmOutput) -> tuple[int | None, str]:
-    if (chosen := out.origin["config"]["epochs_final"]) is not None:
-        return chosen, "--epochs-final"
-    if treatment.kind.name != BASELINE:
-        return _baseline_epochs(out), "the baseline's"
-    if out.origin["config"]["k_folds"]:
-        return None, "median best epoch of the folds"
-    if (summary := earlier_folds(out)) is not None:
-        best = (row["best_epoch"] for row in summary["folds"])
-        return median_epoch(best), f"median best epoch of the {summary['k']} folds of an earlier run"
-    return None, "best epoch on a validation tenth"
-
-
-def _baseline_epochs(out: ArmOutput) -> int:
-    """Return the epochs of the baseline's final model."""
-    file = paths.final_metrics(out.results_dir, BASELINE_PREFIX)
-    baseline = read_result(file, FinalMetrics)
-    config = out.origin["config"]
-    epochs, fraction, schedule = config["epochs"], config["train_fraction"], config["schedule"]
-    if baseline is None:
-        raise UserError(
-            f"{file} is missing: every arm takes the baseline's number of epochs; train the baseline first "
-            "(the same command without --use-synthetic or --control), or give --epochs-final N"
-        )
-    if baseline["split_sha256"] != out.origin["split_sha256"]:
-        raise UserError(f"{file} was made on another split; train the baseline again on this one")
-    if baseline["train_fraction"] != fraction:
-        raise UserError(
-            f"{file} is of --train-fraction {baseline['train_fraction']:g}, not {fraction:g}; "
-            "train the baseline with the same, in a --results-dir of its own"
-        )
-    if schedule != "none" and baseline["epochs_final"] > epochs:
-        raise UserError(
-            f"--schedule {schedule} ends after --epochs {epochs}, but the baseline took "
-            f"{baseline['epochs_final']} for its final model; give its --epochs"
-        )
-    return baseline["epochs_final"]
-
-
-def median_epoch(best_epochs: Iterable[int]) -> int:
-    """Return the median, rounded half up."""
-    return int(np.median(list(best_epochs)) + 0.5)
 
 
 # --- an interrupted run ----------------------------------------------------------------------------

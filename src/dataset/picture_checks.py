@@ -171,6 +171,7 @@ def file_facts_auroc(table: pd.DataFrame) -> tuple[float, float] | None:
     """
     if "label" not in table or "patient" not in table:
         return None
+    table = table[table["label"].notna()]  # without those that are hidden
     labels = table["label"].to_numpy(dtype=int)
     facts = _file_facts(table)
     patients = table["patient"].groupby(labels).nunique()

@@ -96,14 +96,15 @@ def load_synthetic(
     test_images: Mapping[str, str],
     allow_unverified: bool = False,
     by_nih: bool = True,
+    labelled: bool = True,
 ) -> SyntheticSet:
     """Read the synthetic images of ``folder`` and check their origin against a split.
 
     ``patient_of`` maps every image id whose patient is known (``leak_checks.known_patients``);
     ``test_images`` does so for the images that the classifier will be scored on; ``by_nih``: patients are NIH's,
-    whom NIH's file names tell. Raises ``UserError`` if
-    there are no images, images are missing, their label is unknown (a generator of all classes), or
-    ``leak_checks.check_origin`` refuses them.
+    whom NIH's file names tell. Not ``labelled``: images without labels are wanted, of a generator that was told none.
+    Raises ``UserError`` if there are no images, images are missing, they have no label (a generator of all classes) or
+    one where none is wanted, or ``leak_checks.check_origin`` refuses them.
     """
     folder = Path(folder)
     manifest_file = paths.synthetic_manifest(folder)
@@ -112,15 +113,21 @@ def load_synthetic(
         raise UserError(f"{folder} holds no synthetic images; make them with `python src/generate_synthetic.py`")
     if not manifest_file.is_file():
         flag = unknown_origin_flag(folder, "is missing", allow_unverified)
-        return SyntheticSet(_records(files, label=1), 1, False, None, red_flags=[flag])
+        usual = 1 if labelled else None
+        return SyntheticSet(_records(files, usual), usual, False, None, red_flags=[flag])
     manifest = read_manifest(manifest_file)
-    if manifest["label"] is None:
+    if not labelled and manifest["label"] is not None:
+        raise UserError(
+            f"{folder}: its generator was told which images are positive, and with --labelled-patients most labels are "
+            "hidden; train one without labels (`python src/train_gan.py --classes all`)"
+        )
+    if labelled and manifest["label"] is None:
         raise UserError(
             f"{folder}: these images have no label, because their generator was trained on all classes; "
             "train one on positives (`python src/train_gan.py --classes positive`), or with --conditional"
         )
     origin = check_origin(folder, manifest, patient_of, test_images, allow_unverified, by_nih)
-    label = int(manifest["label"])
+    label = int(manifest["label"]) if labelled else None
     return SyntheticSet(
         _records(_listed_files(folder, manifest), label), label, origin.verified, origin.patients,
         manifest, sha256_file(manifest_file), origin.red_flags,
@@ -140,9 +147,10 @@ def _listed_files(folder: Path, manifest: Mapping[str, Any]) -> list[Path]:
     return files
 
 
-def _records(files: Sequence[Path], label: int) -> pd.DataFrame:
+def _records(files: Sequence[Path], label: int | None) -> pd.DataFrame:
     import pandas as pd
 
+    label = float("nan") if label is None else label
     return pd.DataFrame({"image_id": [file.stem for file in files], "path": files, "label": label})
 
 

@@ -31,10 +31,11 @@ class TestTable:
             "k_folds", "repeats", "epochs_final", "workers", "resume", "model_dir", "results_dir",
             "figures_dir", "synthetic_dir", "data_dir", "splits", "cpu", "cache_dir", "no_cache", "prefix",
             "test_set", "patient_map", "patient_column", "skip_bad_images", "estimate",
+            "labelled_patients",  # such arms have no folds
         }  # fmt: skip
 
     def test_arms_must_share_how_they_are_trained_but_not_what_they_are(self):
-        more = {"seed", "test_set", "weights_trained_on"}
+        more = {"seed", "test_set", "weights_trained_on", "labelled_patients"}
         assert affecting(Affects.COMPARISON) == affecting(Affects.THRESHOLDS) | more
         assert not affecting(Affects.COMPARISON) & {"use_synthetic", "control", "synthetic_ratio"}
 

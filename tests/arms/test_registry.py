@@ -21,6 +21,7 @@ from arms.registry import (
     Synthetic,
     balance_weights,
     control_names,
+    few_label_arms,
     study_arms,
     treatment_of,
 )
@@ -37,6 +38,7 @@ from studies.plan import Part, folders_of_fraction, part_steps
 from train_classifier import parse_train_options, recorded_options
 from utils import UserError, load_json
 
+FEW = ["--labelled-patients", "9", "--k-folds", "0", "--epochs-final", "1"]
 SRC = Path(__file__).parents[2] / "src"
 
 
@@ -80,6 +82,7 @@ class TestEntries:
 
     def test_a_study_trains_the_arms_that_need_no_value(self):
         assert study_arms() == ["baseline", "augmented", "control_duplicate", "control_weight"]
+        assert few_label_arms() == ["baseline", "control_duplicate", "semi", "control_pseudo"]
 
     def test_the_registry_imports_nothing_heavy(self):
         code = (
@@ -157,6 +160,8 @@ class TestNames:
             (["--control", "class-weight"], "control_weight_"),
             (["--use-synthetic", "--synthetic-schedule", "0:0.5"], "curriculum_"),
             (["--use-synthetic", "--pretrain-synthetic", "3"], "pretrain_"),
+            (["--use-synthetic", "--soft-labels", *FEW], "semi_"),
+            (["--control", "pseudo-labels", *FEW], "control_pseudo_"),
         ],
     )
     def test_each_arm_has_its_prefix(self, words, prefix):
