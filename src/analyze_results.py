@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from common import paths
 from common.command_line import argument_parser, command_line, public_config, run_script
-from common.experiment_files import config_sha256
 from common.locks import claim
 from common.logs import keep_run_log
 from common.output_folders import check_folders
-from comparison.options import ANALYSIS_OPTIONS, EXTERNAL, INTERNAL
+from common.plan_files import named_files, open_plan
+from comparison.options import ANALYSIS_OPTIONS, DEFAULT_MARGIN, EXTERNAL, INTERNAL
 from dataset.options import cache_folder
 from utils import load_json, save_text
 
@@ -95,15 +95,17 @@ def compare(
     """Compare the chosen ``arms``: the content of comparison.json."""
     from comparison.arms import compare_arms
     from comparison.external import add_external, describe_shift
+    from comparison.planned_pairs import agreed_margin, planned_question
     from comparison.reviewer_numbers import add_reviewer_numbers
     from comparison.shortcuts import find_shortcuts, shortcut_flags
 
     left_out = {name: arm for name, arm in found.items() if name not in arms}
+    plan = None if external else open_plan(args.plan)  # a plan asks about the internal test
     content = compare_arms(
-        arms, margin=args.margin / 100, prevalence=args.prevalence, seed=args.seed, left_out=left_out
-    )
-    if sha256 := config_sha256():
-        content["config_sha256"] = sha256
+        arms, margin=agreed_margin(args.margin, plan, DEFAULT_MARGIN), prevalence=args.prevalence, seed=args.seed,
+        left_out=left_out, question=planned_question(plan, list(arms.values())),
+    )  # fmt: skip
+    content.update(named_files())  # type: ignore[typeddict-item]
     if external:
         add_external(content, describe_shift(external, arms, args.seed))
     else:

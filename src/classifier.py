@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from common.experiment_files import CONFIG_KEY
+from common.plan_files import PLAN_KEY
 from data_loader import PREPARED, augment_light, to_classifier_range
 from dataset.feature_cache import FeatureCache, sha256_weights
 from networks.backbone_builder import build_backbone, folded_for_inference, imagenet_state, layer_of_maps
@@ -49,6 +50,7 @@ class ClassifierCheckpoint(TypedDict):
     config: Annotated[dict[str, Any], "options of the run, name -> value"]
     config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
     labelled_sha256: NotRequired[Annotated[str, "of --labelled-patients: SHA-256 of whose labels it learned from"]]
+    plan_sha256: NotRequired[Annotated[str, PLAN_KEY]]
     seed: Annotated[int, "seed of the fit"]
     fold: NotRequired[Annotated[int, "the fold that it did not see, in best_overall_..."]]
     repeat: NotRequired[Annotated[int, "number of the training run, from 1, in the others"]]

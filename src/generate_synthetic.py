@@ -25,6 +25,7 @@ from common.distributed import barrier, from_main, is_main, my_share, process_co
 from common.locks import claim
 from common.logs import keep_run_log
 from common.output_folders import check_folders
+from common.plan_files import PlanFile, follow_plan
 from common.progress import progress_bar
 from dataset.images import is_whole
 from gan.options import GENERATION_OPTIONS
@@ -99,13 +100,15 @@ def prepare_folder(folder: Path, manifest: dict[str, Any], overwrite: bool) -> t
     return manifest, missing_numbers(folder, manifest["count"], manifest["image_size"])
 
 
-def make_images(args: argparse.Namespace) -> None:
+def make_images(args: argparse.Namespace, plan: PlanFile | None) -> None:
     """Make the images that the folder lacks, or with --estimate say how long that takes."""
     from gan.generation import ImageMaker, class_to_make
     from studies.time_estimate import estimate_generation
     from utils import select_device
 
     generator, checkpoint = load_generator(args.model_path, args.latent_dim, args.feature_maps_g)
+    if plan:
+        plan.check_origin(args.model_path, checkpoint.get("plan_sha256"))
     class_number = class_to_make(generator, checkpoint, args.model_path, args.label)
     make = ImageMaker(generator, args.seed, select_device(args.cpu), class_number)
     manifest = describe_images(checkpoint, class_number, args)
@@ -158,11 +161,12 @@ def describe_label(manifest: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
+    plan = follow_plan(args.plan, "generate_synthetic", vars(args))
     if not args.estimate:
         check_folders({"--output-dir": args.output_dir})
         keep_run_log(paths.METRICS_DIR)
     with process_group(args.cpu):
-        make_images(args)
+        make_images(args, plan)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from common.command_line import argument_parser, run_script
 from common.locks import claim
 from common.logs import keep_run_log
 from common.output_folders import check_folders
+from common.plan_files import UNPLANNED
 from studies.commands import (
     MAKE_IMAGES,
     Folders,
@@ -31,6 +32,7 @@ from studies.commands import (
     data_words,
     gan_steps,
     label_words,
+    plan_words,
     read_dataset,
     uses_images,
 )
@@ -145,23 +147,23 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
         return demo_plan()
     folders = Folders(*(Path(p) for p in (args.data_dir, args.synthetic_dir, args.model_dir, args.output_dir)))
     cpu = ["--cpu"] if args.cpu else []
-    seed = ["--seed", str(args.seed)]
+    seed, held_to = ["--seed", str(args.seed)], plan_words(args.plan)
     size = ["--image-size", str(args.image_size)]
     gan_length = [] if "--kimg" in args.gan_args else ["--epochs", str(args.gan_epochs)]
     pictures = ["--no-real-images"] if args.no_real_images else []
     label = label_words(args.gan_args)
     words = Words(
         data=data_words(args.splits, args.patient_map, args.patient_column, args.skip_bad_images, args.bits),
-        classifier=["--epochs", str(args.epochs), *size, *seed, *cpu, *args.classifier_args],
-        gan=[*gan_length, *size, *seed, *cpu, *pictures, *args.gan_args],
-        generation=["--num-images", str(args.num_images), *seed, *cpu, *label, *args.generation_args],
+        classifier=["--epochs", str(args.epochs), *size, *seed, *cpu, *held_to, *args.classifier_args],
+        gan=[*gan_length, *size, *seed, *cpu, *held_to, *pictures, *args.gan_args],
+        generation=["--num-images", str(args.num_images), *seed, *cpu, *held_to, *label, *args.generation_args],
         cache=cache_words(args.cache_dir, args.no_cache),
     )
     steps = comparison_steps(
         folders,
         words,
         folds=["--k-folds", str(args.k_folds)],
-        analysis=[*cpu, *pictures, *args.analysis_args],
+        analysis=[*cpu, *held_to, *pictures, *args.analysis_args],
         splits=Path(args.splits or folders.data / paths.SPLITS),
         controls=not args.no_controls,
     )
@@ -186,10 +188,11 @@ def main(argv: list[str] | None = None) -> None:
     start = time.monotonic()
     folders, steps = plan(args)
     check_folders({"--output-dir": folders.output})
-    check_options(steps)
+    variables = UNPLANNED if args.demo else {}
+    check_options(steps, variables)
     with claim([folders.output], "run_pipeline", "run_pipeline.py"):
         keep_run_log(folders.metrics)
-        run_steps(steps, paths.pipeline_log(folders.output))
+        run_steps(steps, paths.pipeline_log(folders.output), variables)
     log_where_results_are(folders, (time.monotonic() - start) / 60)
 
 

@@ -32,13 +32,14 @@ from common.locks import claim
 from common.logs import keep_run_log
 from common.options import add_options
 from common.output_folders import check_folders
+from common.plan_files import NO_PLAN, UNPLANNED, PlanFile, open_plan
 from common.progress import duration_in_words
 from dataset.options import cache_folder
 from gan.options import OPTIONS as GAN_OPTIONS
 from gan.options import read_settings
 from gan.settings import Settings
 from networks.backbones import BACKBONES
-from studies.commands import Words, cache_words, data_words, label_words, uses_images
+from studies.commands import study_words, uses_images
 from studies.options import STUDY_OPTIONS
 from studies.plan import (
     Part,
@@ -82,6 +83,8 @@ def parse_study_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--k-folds 1 is not allowed: one fold cannot validate; use 0, or at least 2")
     if args.estimate and args.draw_only:
         parser.error("--estimate and --draw-only exclude each other: give one of them")
+    if args.cross_fit is None and args.plan not in (None, NO_PLAN):
+        parser.error("--plan is for --cross-fit: a plan asks one question, a curve asks many")
     if args.cross_fit is None and args.gan_seeds != 1:
         parser.error("--gan-seeds is for --cross-fit, which is not given")
     if args.cross_fit is not None:
@@ -95,23 +98,9 @@ def parse_study_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 # --- the plan --------------------------------------------------------------------------------------
-def study_words(args: argparse.Namespace, seed: Sequence[str] = ()) -> Words:
-    """Return what all fractions, or all folds, are told; ``seed``: words of theirs if they share it."""
-    cpu = ["--cpu"] if args.cpu else []
-    shared = ["--image-size", str(args.image_size), *seed, *cpu]
-    runs = ["--repeats", str(args.repeats), "--k-folds", str(args.k_folds)]
-    return Words(
-        data=data_words(args.splits, args.patient_map, args.patient_column, args.skip_bad_images, args.bits),
-        classifier=[*runs, *shared, *args.classifier_args],
-        gan=[*shared, "--no-real-images", *args.gan_args],
-        generation=[*seed, *cpu, *label_words(args.gan_args)],
-        cache=cache_words(args.cache_dir, args.no_cache),
-    )
-
-
 def study_steps(args: argparse.Namespace, part: Part) -> list[Step]:
     """List the commands of one fraction."""
-    words = study_words(args, ["--seed", str(args.seed)])
+    words = study_words(vars(args) | {"plan": None}, ["--seed", str(args.seed)])
     folders = folders_of_fraction(args.study_dir, args.data_dir, part.fraction)
     return part_steps(part, folders, args.arms, words, args.kimg)
 
@@ -237,7 +226,7 @@ def run_fractions(args: argparse.Namespace, results: Path) -> None:
         k_folds=args.k_folds,
         synthetic_per_real=args.synthetic_per_real,
     )
-    check_options(study_steps(args, parts[0]))
+    check_options(study_steps(args, parts[0]), UNPLANNED)
     due = all_due(args, parts)
     earlier = find_points(args.study_dir, leave_out=due_arms(due))
     check_points(earlier, args.study_dir, splits.sha256)
@@ -255,7 +244,7 @@ def run_fractions(args: argparse.Namespace, results: Path) -> None:
         keep_run_log(results)
         for part, sentence in zip(parts, sentences, strict=True):
             log.info(f"\n==== {sentence}")
-            run_steps(study_steps(args, part), log_file_of(args, part))
+            run_steps(study_steps(args, part), log_file_of(args, part), UNPLANNED)
             draw(args.study_dir, args.seed, due_arms(all_due(args, parts)))
 
 
@@ -265,36 +254,36 @@ def run_cross_fit(args: argparse.Namespace, results: Path) -> None:
     from dataset.records import load_dataset
     from dataset.splits import TEST
     from studies import cross_fit
+    from studies.planned_options import check_study
 
-    k, gans = args.cross_fit, args.gan_seeds
     dataset = load_dataset(args.data_dir, args.patient_map, args.patient_column)
-    runs = cross_fit.plan_outer_runs(args.study_dir, k, gans, args.repeats, args.seed)
-    splits = cross_fit.freeze_outer_splits(dataset, args.study_dir, k, cache_folder(args.no_cache, args.cache_dir))
-    length = (args.epochs, classifier_work(args).batch_size, args.synthetic_per_real)
-    parts = {fold: cross_fit.part_of_fold(own, *length) for fold, own in splits.items()}
-    words = study_words(args)
-    steps = {run: cross_fit.steps_of_run(run, parts[run.fold], args.data_dir, args.arms, words, args.kimg)
-             for run in runs}  # fmt: skip
+    work, plan = classifier_work(args), open_plan(args.plan)
+    study = cross_fit.plan_cross_fit(
+        dataset, vars(args), work.batch_size, cache_folder(args.no_cache, args.cache_dir)
+    )
+    runs, parts, steps = study.runs, study.parts, study.steps
+    if plan:
+        check_study(plan, vars(args), study, dataset.data_sha256)
     if not args.draw_only:
         check_options(steps[runs[0]])
         due = [(parts[run.fold], step) for run in runs for step in cross_fit.due_steps(run, steps[run])]
-        n_scored = max(int((own.images["role"] == TEST).sum()) for own in splits.values())
+        n_scored = max(int((own.images["role"] == TEST).sum()) for own in study.splits.values())
         log_estimate(args, due, list(dataset.images["path"]), n_scored)
     if args.estimate:
         return
     with claim([args.study_dir], "run_study", "run_study.py"):
         keep_run_log(results)
         for run in [] if args.draw_only else runs:
-            log.info(f"\n==== {cross_fit.describe_outer_run(run, parts[run.fold], k, gans)}")
+            log.info(f"\n==== {cross_fit.describe_outer_run(run, parts[run.fold], args.cross_fit, args.gan_seeds)}")
             if cross_fit.due_steps(run, steps[run]):
                 run_steps(steps[run], run.log_file)
             else:
                 log.info("already finished")
         finished = {run: not cross_fit.due_steps(run, steps[run]) for run in runs}
-        write_cross_fit(args, finished)
+        write_cross_fit(args, finished, plan)
 
 
-def write_cross_fit(args: argparse.Namespace, finished: Mapping[OuterRun, bool]) -> None:
+def write_cross_fit(args: argparse.Namespace, finished: Mapping[OuterRun, bool], plan: PlanFile | None) -> None:
     """Compare the folds all of whose runs are ``finished``; write comparison.json, text, figure and page."""
     from comparison.cross_fitting import compare_folds
     from report.cross_fit import TITLE, cross_fit_sections
@@ -308,7 +297,7 @@ def write_cross_fit(args: argparse.Namespace, finished: Mapping[OuterRun, bool])
     if len(folds) < 2:
         raise UserError(f"{args.study_dir} holds {len(folds)} finished folds, and 2 are needed; run it on")
     settings = {"folds": args.cross_fit, "gans": args.gan_seeds, "repeats": args.repeats}
-    content = compare_folds(folds, args.arms, settings, missing, seed=args.seed)
+    content = compare_folds(folds, args.arms, settings, missing, plan, seed=args.seed)
     folder, parts = args.study_dir, cross_fit_sections(content)
     figure = paths.cross_fit_figure(folder)
     save_json(paths.cross_fit_results(folder), content)

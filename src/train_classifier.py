@@ -34,6 +34,7 @@ from common.distributed import (
 from common.locks import claim
 from common.logs import keep_run_log
 from common.output_folders import check_folders, only_checks
+from common.plan_files import PlanFile, follow_plan
 from common.progress import Announcement
 from dataset.options import cache_folder
 from networks.backbones import BACKBONES
@@ -87,7 +88,7 @@ def initial_weights(args: argparse.Namespace) -> InitialWeights:
     )
 
 
-def train_arm(args: argparse.Namespace, treatment: Treatment) -> None:
+def train_arm(args: argparse.Namespace, treatment: Treatment, plan: PlanFile | None) -> None:
     """Train the arm, score it and write its files."""
     from arms.final_epochs import median_epoch, planned_epochs
     from arms.output import TrainedArm, save_results
@@ -99,7 +100,7 @@ def train_arm(args: argparse.Namespace, treatment: Treatment) -> None:
     with main_first():  # unavailable or leaky weights end here, before images are decoded
         weights = initial_weights(args)
     with main_first():
-        data = read_data(args, treatment, weights)
+        data = read_data(args, treatment, weights, plan)
     weights = weights.for_split(data.splits.sha256)
     ensemble = load_ensemble(args.model_dir, args.results_dir, data, recorded_options(args))
     out = prepare_output(args, data, weights, ensemble)
@@ -128,10 +129,13 @@ def train_arm(args: argparse.Namespace, treatment: Treatment) -> None:
         log_outcome(metrics, args.results_dir)
 
 
-def read_data(args: argparse.Namespace, treatment: Treatment, weights: InitialWeights) -> ArmData:
-    """Read the images of the arm; the ``weights`` must not have seen its test patients."""
+def read_data(
+    args: argparse.Namespace, treatment: Treatment, weights: InitialWeights, plan: PlanFile | None
+) -> ArmData:
+    """Read the images of the arm: those of the ``plan``; the ``weights`` must not have seen its test patients."""
     from arms.data import DataOptions, SyntheticUse, load_arm_data
     from dataset.hidden_labels import FewLabels
+    from synthetic.folders import check_planned
 
     options = DataOptions(
         args.data_dir,
@@ -151,7 +155,15 @@ def read_data(args: argparse.Namespace, treatment: Treatment, weights: InitialWe
     )
     folders = [] if treatment.kind.synthetic is Synthetic.UNUSED else synthetic_folders(args)
     use = SyntheticUse(treatment, tuple(folders), args.synthetic_ratio, args.allow_unverified_synthetic)
-    return load_arm_data(options, use, weights.for_split)
+    if plan:
+        check_planned(plan, folders)
+
+    def check_split(sha256: str) -> None:
+        weights.for_split(sha256)
+        if plan:
+            plan.check_split(sha256)
+
+    return load_arm_data(options, use, check_split)
 
 
 def prepare_output(
@@ -316,7 +328,7 @@ def announce_steps(args: argparse.Namespace, n_real: int, epochs_final: int | No
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_train_options(argv)
-    treatment = treatment_of(vars(args))
+    treatment, plan = treatment_of(vars(args)), follow_plan(args.plan, "train_classifier", vars(args))
     if not args.estimate:
         if only_checks() and args.weights not in ("imagenet", "none"):
             initial_weights(args)
@@ -334,7 +346,7 @@ def main(argv: list[str] | None = None) -> None:
         with claim([args.model_dir, args.results_dir] if is_main() else [], prefix, "train_classifier.py"):
             if is_main():
                 keep_run_log(args.results_dir)
-            train_arm(args, treatment)
+            train_arm(args, treatment, plan)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from common import paths
 from common.command_line import argument_parser, run_script
 from common.distributed import from_main, is_main, main_first, process_count, process_group, require_same
-from common.experiment_files import named_config
 from common.locks import claim
 from common.logs import keep_run_log
 from common.output_folders import check_folders, only_checks
+from common.plan_files import PlanFile, follow_plan, named_files
 from gan import options
 from gan.combinations import doubts
 from gan.settings import Plan, Settings, describe_length
@@ -55,7 +55,7 @@ def parse_arguments(argv: list[str] | None) -> Settings:
 
 
 # --- the run ---------------------------------------------------------------------------------------
-def run_training(settings: Settings) -> None:
+def run_training(settings: Settings, comparison: PlanFile | None) -> None:
     """Build everything, take up an earlier run if asked, train, and say where the generator is."""
     from gan import checkpoints
     from gan.losses import build_objective
@@ -73,6 +73,8 @@ def run_training(settings: Settings) -> None:
     prepare_arithmetic(device, precision, settings.compile)
     with main_first():
         data = load_training_set(settings.images, device)
+    if comparison:
+        comparison.check_split(data.origin["split_sha256"])
     schedule = fit_schedule(settings.schedule, len(data.pixels))
     gan = gan_as_set(settings, device)
     if settings.compile:
@@ -81,7 +83,7 @@ def run_training(settings: Settings) -> None:
     plan = Plan(
         schedule, settings.folders, settings.watching, settings.gan, settings.seed, precision, perceptual,
         fixed=checkpoints.fixed_facts(settings, data, schedule.batch_size, precision, perceptual),
-        config=options.recorded_config(settings), environment=environment(device), named_config=named_config(),
+        config=options.recorded_config(settings), environment=environment(device), named_files=named_files(),
     )  # fmt: skip
     require_same("data, weights or settings", plan.fixed)
     log.info(describe_training(plan, gan, len(data.pixels), device))
@@ -190,6 +192,7 @@ def check_networks(settings: Settings) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     settings = parse_arguments(argv)
+    comparison = follow_plan(settings.values["plan"], "train_gan", settings.values)
     asked = [name for name in ("dry_run", "preview_augmentations", "estimate") if settings.values[name]]
     folders = settings.folders
     if only_checks():
@@ -206,7 +209,7 @@ def main(argv: list[str] | None = None) -> None:
             name = "gan" if folders.fold is None else f"gan_fold_{folders.fold}"
             ours = [folders.model_dir, folders.output_dir, folders.results_dir] if is_main() else []
             with claim(ours, name, "train_gan.py"):
-                run_training(settings)
+                run_training(settings, comparison)
         elif is_main():
             if asked[0] == "estimate":
                 log.info(estimate_training(settings))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 from common.experiment_files import CONFIG_KEY
+from common.plan_files import PLAN_KEY
 from dataset.file_formats import SkippedImages
 from image_metrics.copies import NearCopies
 from stats.metric_registry import METRICS, value_fields
@@ -22,6 +23,7 @@ class Origin(TypedDict):
 
     config: Annotated[dict[str, Any], "options of the run, name -> value; paths as the user gave them"]
     config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
+    plan_sha256: NotRequired[Annotated[str, PLAN_KEY]]
     split_sha256: Annotated[str, "SHA-256 of the train/test split"]
     data_sha256: Annotated[str, "SHA-256 of the metadata file"]
     grouped_by: Annotated[str, "what tells the images of one person"]

@@ -16,6 +16,7 @@ from arms.registry import ARMS, control_name, control_names, treatment_of
 from common import paths
 from common.command_line import number
 from common.options import Affects, Option, names_affecting
+from common.plan_files import PLAN_OPTION
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
 from networks.backbones import BACKBONES, DEFAULT
 
@@ -178,6 +179,7 @@ def _under(heading: str, options: tuple[Option, ...]) -> tuple[Option, ...]:
 TRAIN_OPTIONS: tuple[Option, ...] = (
     *DATA_OPTIONS,
     *CACHE_OPTIONS,
+    PLAN_OPTION,
     *_FOLDERS,
     *_under("training", _TRAINING),
     *_under("synthetic data", _SYNTHETIC),

@@ -228,8 +228,7 @@ def _checkpoint(out: ArmOutput, arm: TrainedArm) -> dict[str, Any]:
     }
     if few := arm.training.get("few_labels"):
         content["labelled_sha256"] = few["labelled_sha256"]
-    if "config_sha256" in out.origin:
-        content["config_sha256"] = out.origin["config_sha256"]
+    content |= {key: value for key, value in out.origin.items() if key in ("config_sha256", "plan_sha256")}
     if arm.weights.red_flags:
         content["weights_flags"] = list(arm.weights.red_flags)
     return content

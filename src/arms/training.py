@@ -331,6 +331,7 @@ def identity_of_run(origin: Origin, epochs_final: int | None, precision: str, pr
     return {
         **values_affecting(arm_options.TRAIN_OPTIONS, Affects.RUN, origin["config"]),
         **images_of_run(origin),
+        "plan_sha256": origin.get("plan_sha256"),
         "epochs_final": epochs_final,
         "precision": precision,
         "processes": processes,

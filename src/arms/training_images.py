@@ -16,7 +16,7 @@ from arms.file_formats import (
 )
 from arms.options import differing_options
 from arms.registry import Addition
-from common.experiment_files import named_config
+from common.plan_files import named_files
 from dataset.hidden_labels import sha256_labelled
 from dataset.near_copies import detail_distances
 from dataset.patients import GROUPED_BY_IMAGE, grouping_sentence
@@ -47,7 +47,7 @@ def origin_of_results(
         "red_flags": red_flags,
     }
     there = {name: value for name, value in hashes.items() if value is not None}
-    return cast(Origin, {**origin, **there, **named_config()})
+    return cast(Origin, {**origin, **there, **named_files()})
 
 
 # --- red flags -------------------------------------------------------------------------------------

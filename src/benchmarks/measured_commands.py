@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.plan_files import UNPLANNED
+
 # A child's peak counts the memory of the process that starts it, which on Linux it shares until it becomes
 # the command. So a small process starts it, times it, and reports what it took.
 LAUNCHER = """
@@ -72,7 +74,8 @@ def run_measured(command: Sequence[str], log: Path, limit: float | None = None) 
 def _exit_code(command: Sequence[str], log: Path, limit: float | None) -> float:
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            env=os.environ | UNPLANNED,
         )
     try:
         return process.wait(limit)

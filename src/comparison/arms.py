@@ -32,6 +32,7 @@ from comparison.file_formats import (
     metric_key,
 )
 from comparison.fold_rules import ChosenFolds, choose_folds, why_no_fold_test
+from comparison.planned_pairs import PlannedQuestion, adjusted_p, roles_of
 from comparison.warnings import comparison_flags
 from stats.bootstrap import (
     RESAMPLES,
@@ -50,7 +51,7 @@ from stats.calibration import (
 )
 from stats.metric_registry import METRICS, classification_metrics, compared_metrics
 from stats.metrics import CONFIDENCE, THRESHOLD, predictive_values, reliability_bins
-from stats.paired_tests import ALPHA, decide_verdict, delong_p, holm, mcnemar, nadeau_bengio
+from stats.paired_tests import ALPHA, decide_verdict, delong_p, mcnemar, nadeau_bengio
 from stats.subgroups import subgroup_rows
 from utils import UserError, derive_seed
 
@@ -67,9 +68,11 @@ TRAINING_FACTS = (
 def compare_arms(
     arms: dict[str, Arm], *, margin: float = MARGIN, prevalence: float | None = None,
     n_resamples: int = RESAMPLES, seed: int = 42, left_out: Mapping[str, Arm] | None = None,
+    question: PlannedQuestion | None = None,
 ) -> Comparison:  # fmt: skip
     """Compare arms (by name): the content of comparison.json.
 
+    ``question``: of the plan that the arms were held to; None: all pairs are exploratory.
     ``margin``: differences (fractions, of accuracy and of AUROC) below it are taken for none;
     ``prevalence``: share of ill people for which PPV and NPV are given too. Arms without test predictions
     are named under "not_compared". ``left_out``: arms that are there but not asked for; nothing is said of
@@ -82,7 +85,7 @@ def compare_arms(
     resampled = {name: resample_arm(arm, n_resamples, seed) for name, arm in scored.items()}
     baseline = arms.get(BASELINE) or left_out.get(BASELINE)
     rows = {name: _arm_result(arm, baseline, resampled[name], prevalence, seed) for name, arm in scored.items()}
-    pairs, not_compared = _pair_results(arms, resampled, margin, seed)
+    pairs, not_compared = _pair_results(arms, resampled, margin, seed, question)
     first = next(iter(rows.values()))
     goals: dict[str, GoalOfArm] = {}
     for name, row in rows.items():
@@ -94,6 +97,7 @@ def compare_arms(
             "margin": margin, "n_resamples": n_resamples, "seed": seed, "confidence": CONFIDENCE,
             "alpha": ALPHA, "prevalence": prevalence,
         },
+        **({"plan": question.described()} if question else {}),  # type: ignore[typeddict-item]
         "test_set": {
             "n_images": first["n_images"], "n_patients": first["n_patients"],
             "n_positive": first["n_positive"], "prevalence": first["n_positive"] / first["n_images"],
@@ -235,8 +239,9 @@ def _columns(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 # --- pairs -----------------------------------------------------------------------------------------
 def _pair_results(
-    arms: dict[str, Arm], resampled: dict[str, dict[str, ResampledScore]], margin: float, seed: int
-) -> tuple[list[PairResult], list[NotCompared]]:
+    arms: dict[str, Arm], resampled: dict[str, dict[str, ResampledScore]], margin: float, seed: int,
+    question: PlannedQuestion | None,
+) -> tuple[list[PairResult], list[NotCompared]]:  # fmt: skip
     """(every pair on the same test images, every other pair with the reason)."""
     rows: list[dict[str, Any]] = []
     not_compared: list[NotCompared] = []
@@ -255,11 +260,13 @@ def _pair_results(
             differences[-1][name] = bootstrap_test(one, other, facts["n_patients"], same, own_seed)
     for metric in compared_metrics():
         of_pairs = [difference[metric.name] for difference in differences]
-        adjusted = holm([difference.p for difference in of_pairs])
-        for row, difference, p_holm in zip(rows, of_pairs, adjusted, strict=True):
+        roles = roles_of([(row["a"], row["b"]) for row in rows], metric.name, question)
+        adjusted, among = adjusted_p([difference.p for difference in of_pairs], roles)
+        for row, role, difference, p_holm, n_pairs in zip(rows, roles, of_pairs, adjusted, among, strict=True):
             statistics = {
+                "role": role,
                 "difference": difference.difference, "ci95": difference.ci95, "p": difference.p,
-                "p_holm": p_holm, "minimum_detectable_difference": difference.detectable(len(rows)),
+                "p_holm": p_holm, "minimum_detectable_difference": difference.detectable(n_pairs),
                 "verdict": decide_verdict(difference.difference, difference.ci95, p_holm, margin),
             }  # fmt: skip
             row |= {metric_key(metric, what): value for what, value in statistics.items()}

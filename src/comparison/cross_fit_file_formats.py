@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 from common.file_formats import with_fields
-from comparison.file_formats import Ci95, fields_of_pairs, metric_key
+from common.plan_files import PLAN_KEY
+from comparison.file_formats import Ci95, PlannedPair, fields_of_pairs, metric_key
 from stats.metric_registry import compared_metrics
 
 CROSS_FIT_FORMAT = "cross-fit-1"
@@ -77,7 +78,9 @@ class CrossFitComparison(TypedDict):
 
     format: str
     config_sha256: NotRequired[Annotated[str, "SHA-256 of the experiment file of the run that wrote this"]]
+    plan_sha256: NotRequired[Annotated[str, PLAN_KEY]]
     settings: CrossFitSettings
+    plan: NotRequired[Annotated[PlannedPair, "absent without a plan: all pairs are exploratory"]]
     images: CrossFitImages
     folds: list[OuterFold]
     arms: Annotated[dict[str, CrossFitArm], "by name"]

@@ -8,12 +8,20 @@ from typing import Any, cast
 
 import numpy as np
 
-from arms.registry import ARMS, AUGMENTED, BASELINE
+from arms.registry import ARMS, BASELINE
 from arms.result_files import Arm, probabilities_of_runs, training_command, warnings_of, why_not_comparable
-from common.experiment_files import named_config
-from comparison.arms import MARGIN
+from common.plan_files import PlanFile, named_files
 from comparison.cross_fit_file_formats import CROSS_FIT_FORMAT, CrossFitComparison, CrossFitImages, OuterFold
 from comparison.file_formats import metric_key
+from comparison.options import DEFAULT_MARGIN
+from comparison.planned_pairs import (
+    PlannedQuestion,
+    adjusted_p,
+    agreed_margin,
+    leading_pairs,
+    planned_question,
+    roles_of,
+)
 from stats.bootstrap import RESAMPLES, ResampledScore
 from stats.cross_fitting import (
     CrossFittedDifference,
@@ -25,7 +33,7 @@ from stats.cross_fitting import (
 )
 from stats.metric_registry import Metric, compared_metrics
 from stats.metrics import CONFIDENCE
-from stats.paired_tests import ALPHA, decide_verdict, holm
+from stats.paired_tests import ALPHA, decide_verdict
 from utils import UserError, derive_seed
 
 # Options in which the arms of different folds differ by design.
@@ -62,6 +70,13 @@ def check_folds(folds: Sequence[FinishedFold], arms: Sequence[str]) -> None:
         for key in ("data_sha256", "grouped_by"):
             if fold.first.recorded[key] != first[key]:
                 raise UserError(f"fold {fold.fold} was trained on other data than fold {folds[0].fold} ({key})")
+        for made in fold.gans:
+            for name in arms:
+                if made[name].recorded.get("plan_sha256") != first.get("plan_sha256"):
+                    raise UserError(
+                        f"fold {fold.fold}: {name} was trained under another plan than the baseline of fold "
+                        f"{folds[0].fold}, or one of them without a plan; give each study a --study-dir of its own"
+                    )
 
 
 def _check_options(fold: FinishedFold, arm: Arm, first: Arm) -> None:
@@ -80,13 +95,15 @@ def _check_options(fold: FinishedFold, arm: Arm, first: Arm) -> None:
 
 def compare_folds(
     folds: Sequence[FinishedFold], arms: Sequence[str], settings: Mapping[str, int], missing: Sequence[str] = (),
-    margin: float = MARGIN, n_resamples: int = RESAMPLES, seed: int = 42,
+    plan: PlanFile | None = None, n_resamples: int = RESAMPLES, seed: int = 42,
 ) -> CrossFitComparison:  # fmt: skip
     """Compute the content of comparison.json. ``settings``: folds, gans, repeats; ``missing``: what is unfinished.
 
-    Raises ``UserError`` if the folds do not belong together.
+    Raises ``UserError`` if the folds do not belong together, or were trained under another plan than ``plan``.
     """
     check_folds(folds, arms)
+    question = planned_question(plan, [made[name] for fold in folds for made in fold.gans for name in arms])
+    margin = agreed_margin(None, plan, DEFAULT_MARGIN)
     predictions = [_runs_of(fold, arms) for fold in folds]
     names = [metric.name for metric in compared_metrics()]
     scores = {
@@ -94,22 +111,23 @@ def compare_folds(
     }
     weights = {metric.name: fold_weights(metric, predictions) for metric in compared_metrics()}
     images = _images(folds, predictions)
-    pairs, found = _pairs(arms), {}
+    pairs, found = leading_pairs(_pairs(arms), question), {}
     for a, b in pairs:
         for name in names:
             own_seed = derive_seed(seed, a, b, name)
             found[a, b, name] = cross_fitted_difference(scores[a][name], scores[b][name], weights[name], own_seed)
     content: dict[str, Any] = {
         "format": CROSS_FIT_FORMAT,
-        **named_config(),
+        **named_files(),
         "settings": {
             **settings, "margin": margin, "n_resamples": n_resamples, "seed": seed, "confidence": CONFIDENCE,
             "alpha": ALPHA,
         },
+        **({"plan": question.described()} if question else {}),
         "images": images,
         "folds": [_fold_row(fold) for fold in folds],
         "arms": {arm: _arm_row(arm, folds, scores[arm], weights, seed) for arm in arms},
-        "pairs": _pair_rows(pairs, found, images, margin),
+        "pairs": _pair_rows(pairs, found, images, question, margin),
         "missing": list(missing),
         "notes": _notes(folds, settings, found),
         "flags": _flags(folds, missing),
@@ -118,9 +136,8 @@ def compare_folds(
 
 
 def _pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
-    """List (a, b), b against what the registry measures it against; augmented against its control leads."""
-    pairs = [(a, b) for b in arms if b in ARMS for a in ARMS[b].measured_against if a in arms]
-    return sorted(pairs, key=lambda pair: (pair[1] != AUGMENTED, not ARMS[pair[0]].is_control))
+    """List (a, b), b against what the registry measures it against."""
+    return [(a, b) for b in arms if b in ARMS for a in ARMS[b].measured_against if a in arms]
 
 
 # --- reading ---------------------------------------------------------------------------------------
@@ -169,14 +186,15 @@ def _arm_row(
 
 def _pair_rows(
     pairs: Sequence[tuple[str, str]], found: Mapping[tuple[str, str, str], CrossFittedDifference],
-    images: CrossFitImages, margin: float,
+    images: CrossFitImages, question: PlannedQuestion | None, margin: float,
 ) -> list[dict[str, Any]]:  # fmt: skip
     rows = [{"a": a, "b": b, "n_images": images["n_images"], "n_patients": images["n_patients"]} for a, b in pairs]
     for metric in compared_metrics():
         of_pairs = [found[a, b, metric.name] for a, b in pairs]
-        adjusted = holm([difference.test.p for difference in of_pairs])
-        for row, difference, p_holm in zip(rows, of_pairs, adjusted, strict=True):
-            row |= _statistics(metric, difference, p_holm, len(pairs), margin)
+        roles = roles_of(pairs, metric.name, question)
+        adjusted, among = adjusted_p([difference.test.p for difference in of_pairs], roles)
+        for row, role, difference, p_holm, n_pairs in zip(rows, roles, of_pairs, adjusted, among, strict=True):
+            row |= {metric_key(metric, "role"): role} | _statistics(metric, difference, p_holm, n_pairs, margin)
     return rows
 
 

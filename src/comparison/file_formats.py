@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 from arms.file_formats import ExternalTest
 from common.experiment_files import CONFIG_KEY
 from common.file_formats import with_fields
+from common.plan_files import PLAN_KEY
 from comparison.reviewer_file_formats import DecisionCurves, ErrorsOfArm, Robustness, SubgroupsOfPair
 from stats.calibration import AtThreshold, CalibrationScores
 from stats.calibration_line import CalibrationLine
@@ -148,6 +149,18 @@ class PairResult(TypedDict):
     seed_variance_included: Annotated[bool, "both arms are means over several training runs"]
 
 
+class PlannedPair(TypedDict):
+    """The question of the plan that the arms were held to (plan.json)."""
+
+    plan_sha256: Annotated[str, "SHA-256 of the plan"]
+    arm: str
+    against: Annotated[str, "the arm that it is measured against"]
+    metric: Annotated[str, "in which it was planned to be measured"]
+    margin: Annotated[float, "differences below it count as none; fraction"]
+    confirmatory: Annotated[bool, "both arms were trained under the plan"]
+    why_not: Annotated[str | None, "why the answer is exploratory all the same"]
+
+
 class NotCompared(TypedDict):
     """A pair of arms that cannot be compared."""
 
@@ -231,7 +244,9 @@ class Comparison(TypedDict):
 
     format: Annotated[str, FORMAT]
     config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
+    plan_sha256: NotRequired[Annotated[str, PLAN_KEY]]
     settings: ComparisonSettings
+    plan: NotRequired[Annotated[PlannedPair, "absent without a plan: all pairs are exploratory"]]
     test_set: ComparedTestSet
     goal: Goal
     arms: Annotated[dict[str, ArmResult], "by name"]
@@ -278,7 +293,8 @@ def fields_of_pairs() -> dict[str, Any]:
             "difference": Annotated[float | None, f"{metric.title} of b minus that of a"],
             "ci95": Annotated[Ci95 | None, "95 % interval of the difference by patient and run"],
             "p": Annotated[float | None, "two-sided p of no difference, by the bootstrap over patients"],
-            "p_holm": Annotated[float | None, "p adjusted for the number of pairs (Holm)"],
+            "p_holm": Annotated[float | None, "p adjusted for the number of exploratory pairs (Holm)"],
+            "role": Annotated[str, "confirmatory: planned, its p_holm is p; or exploratory"],
             "minimum_detectable_difference": Annotated[float | None, "found with 80 % power"],
             "verdict": Annotated[str, "better, worse, no evidence of a difference, or equivalent"],
         }.items():

@@ -8,6 +8,7 @@ import re
 from common import paths
 from common.command_line import number
 from common.options import Option
+from common.plan_files import PLAN_OPTION
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
 from networks.backbones import LITE0
 
@@ -48,8 +49,8 @@ ANALYSIS_OPTIONS = (
     Option(
         "--margin",
         "call two arms equivalent if the whole 95 %% interval of their difference lies within it; percentage "
-        "points of accuracy, hundredths of AUROC",
-        type=number(float, above=0), default=DEFAULT_MARGIN, metavar="POINTS",
+        f"points of accuracy, hundredths of AUROC (default: that of the plan, else {DEFAULT_MARGIN:g})",
+        type=number(float, above=0), metavar="POINTS",
     ),
     Option(
         "--prevalence",
@@ -58,6 +59,7 @@ ANALYSIS_OPTIONS = (
     ),
     *DATA_OPTIONS,
     *CACHE_OPTIONS,
+    PLAN_OPTION,
     Option("--synthetic-dir", "folder of synthetic images", default=paths.SYNTHETIC_DIR, metavar="PATH"),
     Option(
         "--model-dir",

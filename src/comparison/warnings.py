@@ -12,6 +12,7 @@ from arms.registry import ARMS, AUGMENTED
 from arms.result_files import Arm, warnings_of
 from comparison.file_formats import ArmResult, PairResult, metric_entry
 from comparison.image_file_formats import FeatureQuality, Memorisation, PixelMemorisation
+from comparison.planned_pairs import EXPLORATORY
 from dataset.patients import GROUPED_BY_IMAGE, grouping_sentence
 from image_metrics.fidelity import SsimDiversity
 from networks.backbones import LITE0
@@ -85,10 +86,16 @@ def _too_small(pairs: Sequence[PairResult], margin: float) -> list[str]:
         images = max(pair["n_images"] for pair in pairs)
         flags.append(
             f"TOO FEW TEST IMAGES FOR THE MARGIN: with {images:,} images, the smallest "
-            f"difference in {metric.title} that is found with 80 % power{adjusted_for(len(pairs))} "
+            f"difference in {metric.title} that is found with 80 % power{adjusted_for(n_exploratory(pairs))} "
             f"is {span}{' points' if metric.percent else ''}; the margin is {limit}"
         )
     return flags
+
+
+def n_exploratory(pairs: Sequence[PairResult]) -> int:
+    """Return among how many pairs an exploratory p is adjusted, at most."""
+    roles = [[metric_entry(pair, metric, "role") for pair in pairs] for metric in compared_metrics()]
+    return max(of_metric.count(EXPLORATORY) for of_metric in roles)
 
 
 def adjusted_for(n_pairs: int) -> str:

@@ -15,6 +15,7 @@ from typing import Any, cast
 from common import paths
 from common.distributed import from_main, process_count
 from common.file_formats import format_problems
+from common.plan_files import named_files
 from gan.file_formats import (
     DISCRIMINATOR_FORMAT,
     GENERATOR_FORMAT,
@@ -80,7 +81,7 @@ def network_checkpoint(
         "seed": plan.seed,
         "options": plan.gan.as_dict(),
         "config": plan.config,
-        **plan.named_config,
+        **plan.named_files,
     }
     return cast(NetworkCheckpoint, content)
 
@@ -121,6 +122,7 @@ def fixed_facts(
         "--perceptual": perceptual,
         "--metrics-features": features if features in (None, LITE0) else sha256_file(features)[:12],
         "processes": process_count(),
+        "plan sha256": named_files().get("plan_sha256"),
         "metadata sha256": data.origin["data_sha256"],
         "split sha256": data.origin["split_sha256"],
         "training images": f"{len(data.pixels)} ({sha256_json(data.origin['train_image_ids'])[:12]})",

@@ -9,6 +9,7 @@ No ``from __future__ import annotations`` here: it would hide ``NotRequired`` fr
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from common.experiment_files import CONFIG_KEY
+from common.plan_files import PLAN_KEY
 from dataset.file_formats import SkippedImages
 
 GENERATOR_FORMAT = "dcgan-generator-1"  # of either architecture, which the checkpoint names
@@ -158,6 +159,7 @@ class GanTrainingHistory(TypedDict):
 
     config: Annotated[dict[str, Any], "option -> value"]
     config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
+    plan_sha256: NotRequired[Annotated[str, PLAN_KEY]]
     environment: Annotated[dict[str, Any], "versions and hardware"]
     seed: int
     n_images: Annotated[int, "training images"]
@@ -211,6 +213,7 @@ class NetworkCheckpoint(TypedDict):
     options: Annotated[dict[str, Any], "fields of GANOptions"]
     config: Annotated[dict[str, Any], "option -> value"]
     config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
+    plan_sha256: NotRequired[Annotated[str, PLAN_KEY]]
     kid: NotRequired[Annotated[float, "of generator_best.pth"]]
     kid_space: NotRequired[Annotated[str, "space of features in which it was chosen"]]
 

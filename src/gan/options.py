@@ -20,6 +20,7 @@ from typing import Any
 from common import paths
 from common.command_line import number, public_config
 from common.options import Affects, Option, values_affecting
+from common.plan_files import PLAN_OPTION
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS, PART_OPTIONS
 from gan.combinations import check_settings
 from gan.settings import (
@@ -107,6 +108,7 @@ _WHERE = (
         option if option.flag == "--bits" else replace(option, affects=Affects.NOTHING)
         for option in (*DATA_OPTIONS, *CACHE_OPTIONS)
     ),
+    PLAN_OPTION,
     Option("--model-dir", "checkpoints go to its subfolder gan/", default=paths.MODEL_DIR, metavar="PATH",
            set_by_study=True),
     Option("--output-dir", "base folder of the outputs", default=paths.OUTPUT_DIR, metavar="PATH",
@@ -281,6 +283,7 @@ GENERATION_OPTIONS = (
     Option("--seed", "seed of the noise", type=number(int, 0, 2**32 - 1), default=42, metavar="N"),
     Option("--workers", "threads that write images", type=number(int, 1), default=4, metavar="N"),
     Option("--overwrite", "remove the folder's synthetic images and manifest first", switch=True),
+    PLAN_OPTION,
     Option("--cpu", "use the CPU even if a GPU is there", switch=True),
     Option("--estimate", "only say about how long it takes, and what is quicker", switch=True),
 )  # fmt: skip

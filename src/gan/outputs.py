@@ -59,7 +59,7 @@ def history_content(
     best = progress.best
     content = {
         "config": plan.config,
-        **plan.named_config,
+        **plan.named_files,
         "environment": plan.environment,
         "seed": plan.seed,
         "n_images": len(data.pixels),

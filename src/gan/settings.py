@@ -302,8 +302,8 @@ class Plan:
     """One run as it was decided: settings, fitted to images and machine.
 
     ``fixed``: what must be the same when the run is continued, by flag. ``config``, ``environment``: as in
-    result files. ``perceptual``: "on", "off" or "unavailable". ``named_config``: the experiment file, as in result
-    files.
+    result files. ``perceptual``: "on", "off" or "unavailable". ``named_files``: the experiment file and the
+    plan of the comparison, as in result files.
     """
 
     schedule: Schedule
@@ -316,4 +316,4 @@ class Plan:
     fixed: dict[str, Any]
     config: dict[str, Any]
     environment: dict[str, Any]
-    named_config: dict[str, str] = field(default_factory=dict)
+    named_files: dict[str, str] = field(default_factory=dict)

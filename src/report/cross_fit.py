@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from comparison.cross_fit_file_formats import CrossFitComparison, CrossFitPair
 from comparison.file_formats import metric_entry
+from comparison.planned_pairs import EXPLORATORY, planning_sentence
 from dataset.patients import grouping_sentence
 from report.blocks import (
     Block,
@@ -60,6 +61,8 @@ def _verdict(content: CrossFitComparison) -> list[Block]:
         lines.append(
             f"{power}Two arms count as equivalent if the whole interval lies within ±{points(settings['margin'])}."
         )
+    planned = planning_sentence(content.get("plan"))
+    lines.append(f"{planned[0].upper()}{planned[1:]}.")
     runs = settings["repeats"] * settings["gans"]
     lines.append(
         f"This is about the procedure, not about one model: in each of {settings['folds']} folds, "
@@ -77,13 +80,16 @@ def _smallest(pair: CrossFitPair) -> str:
 def _pair_facts(content: CrossFitComparison, pair: CrossFitPair) -> Facts:
     rows = []
     for metric in compared_metrics():
-        difference, ci95, p, p_holm, verdict, by_fold, widened = (
+        difference, ci95, p, p_holm, role, verdict, by_fold, widened = (
             metric_entry(pair, metric, what)
-            for what in ("difference", "ci95", "p", "p_holm", "verdict", "by_fold", "widened")
+            for what in ("difference", "ci95", "p", "p_holm", "role", "verdict", "by_fold", "widened")
         )
         scale, digits = scale_of(metric)
         folds = ", ".join(signed(scale * value, digits) for value in by_fold)
-        adjusted = f"; {p_value(p_holm)} adjusted for {count(len(content['pairs']), 'pair')} (Holm)"
+        roles = [metric_entry(each, metric, "role") for each in content["pairs"]]
+        adjusted = f"; {role}, not adjusted"
+        if role == EXPLORATORY:
+            adjusted = f"; {p_value(p_holm)} adjusted for {count(roles.count(EXPLORATORY), 'exploratory pair')} (Holm)"
         rows.append((metric.title, f"{change(metric, difference, ci95)}; {p_value(p)}{adjusted}"))
         rows.append((f"verdict, {metric.title}", verdict))
         rows.append((f"folds, {metric.title}", folds + ("; the interval follows their spread" if widened else "")))

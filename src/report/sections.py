@@ -14,6 +14,7 @@ from typing import Any
 
 from comparison.external import ExternalReport
 from comparison.file_formats import ArmResult, Comparison, PairResult, metric_entry
+from comparison.planned_pairs import EXPLORATORY
 from dataset.patients import grouping_sentence
 from report import details, reviewer_details
 from report.blocks import (
@@ -244,10 +245,10 @@ def _differences(content: Comparison) -> list[Block]:
         s = content["settings"]
         blocks.append(
             "Both arms of a pair were scored on the same test images. Intervals and p values come from a "
-            f"paired bootstrap with {s['n_resamples']:,} resamples of the patients (seed {s['seed']}); p is "
-            "adjusted for the number of pairs (Holm). McNemar and DeLong take every image for independent of "
-            "the others (image-level) and are not adjusted. The verdict follows a fixed rule, in this order: "
-            f"if the interval lies within ±{points(s['margin'])}, the arms are equivalent; if the adjusted p "
+            f"paired bootstrap with {s['n_resamples']:,} resamples of the patients (seed {s['seed']}); p of an "
+            "exploratory pair is adjusted for their number (Holm). McNemar and DeLong take every image for "
+            "independent of the others (image-level) and are not adjusted. The verdict follows a fixed rule, in this "
+            f"order: if the interval lies within ±{points(s['margin'])}, the arms are equivalent; if the adjusted p "
             f"is below {s['alpha']:g}, there is a difference in its direction; otherwise there is "
             "no evidence of one."
         )
@@ -260,10 +261,11 @@ def _differences(content: Comparison) -> list[Block]:
 def _pair_rows(pair: PairResult, content: Comparison) -> list[tuple[str, str]]:
     rows = []
     for metric in compared_metrics():
-        difference, bounds, p, p_holm, verdict = (
-            metric_entry(pair, metric, what) for what in ("difference", "ci95", "p", "p_holm", "verdict")
+        difference, bounds, p, p_holm, role, verdict = (
+            metric_entry(pair, metric, what) for what in ("difference", "ci95", "p", "p_holm", "role", "verdict")
         )
-        numbers = f"{change(metric, difference, bounds)}; {p_value(p)}, after Holm {p_value(p_holm)}"
+        adjusted = f"after Holm {p_value(p_holm)}" if role == EXPLORATORY else f"{role}, not adjusted"
+        numbers = f"{change(metric, difference, bounds)}; {p_value(p)}, {adjusted}"
         rows += [(metric.title, numbers), (f"verdict, {metric.title}", verdict)]
     right = f"only {pair['a']} was right on {pair['mcnemar_b']} images, only {pair['b']} on {pair['mcnemar_c']}"
     smallest = smallest_differences(pair)

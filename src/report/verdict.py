@@ -8,7 +8,8 @@ from typing import Any, cast
 from arms.registry import ARMS, AUGMENTED, BASELINE
 from arms.result_files import training_command_of
 from comparison.file_formats import ArmResult, Comparison, PairResult, metric_entry, metric_key
-from comparison.warnings import adjusted_for
+from comparison.planned_pairs import planning_sentence
+from comparison.warnings import adjusted_for, n_exploratory
 from report.blocks import Block, amount, change, count, percent
 from report.external import external_of, scores_of_both, tested_on
 from stats.metric_registry import compared_metrics
@@ -26,6 +27,8 @@ def verdict_lines(content: Comparison) -> list[Block]:
     lines: list[Block] = [*sentences, *reasons] if where else [*reasons, *sentences]
     if pairs:
         lines.append(_resolution(content, pairs[0]))
+        planned = planning_sentence(content.get("plan"))
+        lines.append(f"{planned[0].upper()}{planned[1:]}.")
     # The goal was set for the internal test.
     return [*lines, *scores_of_both(external)] if external else [*lines, _goal_sentence(content)]
 
@@ -33,16 +36,21 @@ def verdict_lines(content: Comparison) -> list[Block]:
 def headline_pairs(content: Comparison) -> Sequence[PairResult]:
     """Choose the pairs that answer the question.
 
-    The augmented arm against the arms that the registry measures it against: the baseline, then the control
-    with duplicated real images. Without an augmented arm, the pair that comes first.
+    The planned pair first; then the augmented arm against what the registry measures it against: the control
+    with duplicated real images, which tells what more images do by themselves, before the baseline. Without any of
+    them, the pair that comes first.
     """
     pairs = {(pair["a"], pair["b"]): pair for pair in content["pairs"]}
+    planned = content.get("plan")
+    asked = [(planned["against"], planned["arm"])] if planned else []
+    others = sorted(ARMS[AUGMENTED].measured_against, key=lambda name: not ARMS[name].is_control)
+    asked += [(other, AUGMENTED) for other in others]
     found = []
-    for other in ARMS[AUGMENTED].measured_against:
-        if (other, AUGMENTED) in pairs:
-            found.append(pairs[other, AUGMENTED])
-        elif (AUGMENTED, other) in pairs:
-            found.append(_turned(pairs[AUGMENTED, other]))
+    for before, after in dict.fromkeys(asked):
+        if (before, after) in pairs:
+            found.append(pairs[before, after])
+        elif (after, before) in pairs:
+            found.append(_turned(pairs[after, before]))
     return found or content["pairs"][:1]
 
 
@@ -92,7 +100,7 @@ def _resolution(content: Comparison, pair: PairResult) -> str:
     smallest = smallest_differences(pair, " or ")
     power = (
         f"On this test set, a true difference of {smallest} is found with 80 % "
-        f"power{adjusted_for(len(content['pairs']))}. "
+        f"power{adjusted_for(n_exploratory(content['pairs']))}. "
     )
     margin = points(content["settings"]["margin"])
     return (

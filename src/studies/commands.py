@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from arms.registry import ARMS, Synthetic
 from common import paths
@@ -69,6 +70,29 @@ def cache_words(cache_dir: str, no_cache: bool) -> list[str]:
     if no_cache:
         return ["--no-cache"]
     return [] if cache_dir == paths.CACHE_DIR else ["--cache-dir", cache_dir]
+
+
+def plan_words(plan: str | None) -> list[str]:
+    """Write --plan if it was given."""
+    return ["--plan", plan] if plan else []
+
+
+def study_words(options: Mapping[str, Any], seed: Sequence[str] = ()) -> Words:
+    """Return what all fractions or folds of a study are told, from its ``options`` (``STUDY_OPTIONS``, name -> value).
+
+    ``seed``: words of theirs if they share it.
+    """
+    cpu, plan = ["--cpu"] if options["cpu"] else [], plan_words(options["plan"])
+    shared = ["--image-size", str(options["image_size"]), *seed, *cpu, *plan]
+    runs = ["--repeats", str(options["repeats"]), "--k-folds", str(options["k_folds"])]
+    places = (options[name] for name in ("splits", "patient_map", "patient_column", "skip_bad_images", "bits"))
+    return Words(
+        data=data_words(*places),
+        classifier=[*runs, *shared, *options["classifier_args"]],
+        gan=[*shared, "--no-real-images", *options["gan_args"]],
+        generation=[*seed, *cpu, *plan, *label_words(options["gan_args"])],
+        cache=cache_words(options["cache_dir"], options["no_cache"]),
+    )
 
 
 def label_words(gan_args: Sequence[str]) -> list[str]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from arms.registry import ARMS
 from arms.result_files import find_arms
 from common import paths
 from comparison.cross_fitting import FinishedFold
 from dataset.splits import TEST, Splits, load_or_create_splits
-from studies.commands import Folders, Words
+from studies.commands import Folders, Words, study_words
 from studies.plan import Part, arm_step_name, part_steps, plan_parts
 from studies.steps import Step, is_finished, read_log, steps_due
 from utils import UserError
@@ -86,6 +86,33 @@ def freeze_outer_splits(
 
 def _mixed(study_dir: str | Path, problem: str) -> UserError:
     return UserError(f"{study_dir} holds folds that do not belong together: {problem}; give another --study-dir")
+
+
+@dataclass(frozen=True)
+class CrossFitPlan:
+    """All that a cross-fitted study is going to do: the runs, each fold's split and part, each run's commands."""
+
+    runs: list[OuterRun]
+    splits: dict[int, Splits]
+    parts: dict[int, Part]
+    steps: dict[OuterRun, list[Step]]
+
+
+def plan_cross_fit(
+    dataset: Dataset, options: Mapping[str, Any], batch_size: int, cache_dir: str | Path | None
+) -> CrossFitPlan:
+    """Plan a study from its ``options`` (``STUDY_OPTIONS``, name -> value) and freeze the splits of its folds."""
+    folder, k = options["study_dir"], options["cross_fit"]
+    runs = plan_outer_runs(folder, k, options["gan_seeds"], options["repeats"], options["seed"])
+    splits = freeze_outer_splits(dataset, folder, k, cache_dir)
+    length = (options["epochs"], batch_size, options["synthetic_per_real"])
+    parts = {fold: part_of_fold(own, *length) for fold, own in splits.items()}
+    words = study_words(options)
+    steps = {
+        run: steps_of_run(run, parts[run.fold], options["data_dir"], options["arms"], words, options["kimg"])
+        for run in runs
+    }
+    return CrossFitPlan(runs, splits, parts, steps)
 
 
 def describe_outer_run(run: OuterRun, part: Part, k: int, gans: int) -> str:

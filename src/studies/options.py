@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable
 
 from arms.options import TRAIN_OPTIONS
-from arms.registry import BASELINE, study_arms
+from arms.registry import AUGMENTED, BASELINE, CONTROL_DUPLICATE, study_arms
 from common import paths
 from common.command_line import number
 from common.experiment_files import FILE_FLAGS
 from common.options import HandedOn, Option, flags_set_by_study
-from comparison.options import ANALYSIS_OPTIONS
+from common.plan_files import PLAN_OPTION
+from comparison.options import ANALYSIS_OPTIONS, DEFAULT_MARGIN
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
 from gan.options import GENERATION_OPTIONS
 from gan.options import OPTIONS as GAN_OPTIONS
@@ -72,12 +74,24 @@ _STUDY_WORDS = (
     _words_for("train_gan", "--gan-args", "--num-channels 1", GAN_OPTIONS, flags_set_by_study(GAN_OPTIONS)),
 )  # fmt: skip
 
+def two_arms(text: str) -> tuple[str, str]:
+    """Read an argparse value: "augmented:control_duplicate" -> the arm, and the one that it is measured against."""
+    arm, colon, against = text.partition(":")
+    if not colon or not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) for name in (arm, against)):
+        example = f"{AUGMENTED}:{CONTROL_DUPLICATE}"
+        raise argparse.ArgumentTypeError(f"must be ARM:AGAINST, {example} for example, got {text!r}")
+    if arm == against:
+        raise argparse.ArgumentTypeError(f"{text!r} names one arm twice")
+    return arm, against
+
+
 PIPELINE_OPTIONS = (
     Option("--demo",
            f"run on procedural chest phantoms, everything below {paths.DEMO_DIR}; ignores other options",
            switch=True),
     *DATA_OPTIONS,
     *CACHE_OPTIONS,
+    PLAN_OPTION,
     Option("--synthetic-dir", "folder of synthetic images", default=paths.SYNTHETIC_DIR, metavar="PATH"),
     Option("--model-dir", "folder for model checkpoints", default=paths.MODEL_DIR, metavar="PATH"),
     Option("--output-dir", "folder for all results", default=paths.OUTPUT_DIR, metavar="PATH"),
@@ -96,6 +110,7 @@ PIPELINE_OPTIONS = (
 STUDY_OPTIONS = (
     *DATA_OPTIONS,
     *CACHE_OPTIONS,
+    PLAN_OPTION,
     Option("--study-dir", "where the curve goes, and below it a folder per fraction, models included",
            default=paths.STUDY_DIR, metavar="PATH"),
     Option("--fractions",
@@ -130,4 +145,23 @@ STUDY_OPTIONS = (
     Option("--estimate", "only say what would be done and about how long it takes", switch=True),
     Option("--draw-only", "only draw the curve of what is finished in --study-dir", switch=True),
     _CPU,
+)  # fmt: skip
+
+# Of plan_comparison.py. The words for the scripts are those that will be typed, or handed on by a study.
+PLANNING_OPTIONS = (
+    Option("--primary", "the one pair that is asked about, ARM:AGAINST (default: none, required)", type=two_arms,
+           required=True, metavar="ARM:AGAINST"),
+    Option("--metric", "in which it is compared, auroc or accuracy", default="auroc", metavar="NAME"),
+    Option("--margin", "differences below it count as none; points, as in analyze_results.py",
+           type=number(float, above=0), default=DEFAULT_MARGIN, metavar="POINTS"),
+    Option("--plan", "file to write", default=paths.PLAN, metavar="FILE"),
+    *DATA_OPTIONS,
+    *CACHE_OPTIONS,
+    _words_for("run_study", "--study-args", "--cross-fit 5 --repeats 3", STUDY_OPTIONS,
+               _PLACES | {"--plan", "--classifier-args", "--gan-args"}),
+    _words_for("train_classifier", "--classifier-args", "--backbone resnet18 --repeats 3", TRAIN_OPTIONS,
+               _PLACES | {"--plan"}),
+    _words_for("train_gan", "--gan-args", "--preset best", GAN_OPTIONS, _PLACES | {"--plan"}),
+    _words_for("generate_synthetic", "--generation-args", "--num-images 450", GENERATION_OPTIONS,
+               {"--plan", "--model-path", "--output-dir", "--overwrite"}),
 )  # fmt: skip

@@ -14,10 +14,11 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from common import paths
@@ -78,11 +79,14 @@ def passed_on_words(text: str) -> list[str]:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be split into options: {error}") from None
 
 
-def check_options(steps: list[Step]) -> None:
-    """Let every script check its options and folders before hours are spent; what is wrong ends here."""
+def check_options(steps: list[Step], variables: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Let every script check its options and folders before hours are spent; what is wrong ends here.
+
+    ``variables``: environment variables of the scripts beside those of this process.
+    """
     for step in steps:
         command = [sys.executable, str(SRC / f"{step.script}.py"), *step.options, *step.cache]
-        environment = os.environ | {CHECK_ONLY: "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+        environment = os.environ | {CHECK_ONLY: "1", "PYTHONIOENCODING": "utf-8:backslashreplace"} | variables
         checked = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=environment)
         if checked.returncode != 0:
             log.error((checked.stderr.strip().splitlines() or [f"{step.script}.py cannot be started"])[-1])
@@ -111,8 +115,11 @@ def steps_due(steps: list[Step], steps_log: dict[str, StepEntry]) -> list[Step]:
     return due
 
 
-def run_steps(steps: list[Step], log_file: Path) -> None:
-    """Run what is not finished; the log says which command each step was started and finished with."""
+def run_steps(steps: list[Step], log_file: Path, variables: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Run what is not finished; the log says which command each step was started and finished with.
+
+    ``variables``: environment variables of the steps beside those of this process.
+    """
     steps_log = read_log(log_file)
     due = steps_due(steps, steps_log)
     mark_outdated(due, steps_log)
@@ -134,7 +141,7 @@ def run_steps(steps: list[Step], log_file: Path) -> None:
         log.info(f"\n== {title}\n$ python {shlex.join([*step.command(), *extra])}")
         steps_log[step.name] = started
         save_json(log_file, steps_log)
-        seconds = run_step(step, extra, log_file.parent / paths.LOGS)
+        seconds = run_step(step, extra, log_file.parent / paths.LOGS, variables)
         steps_log[step.name] = {"command": step.command(), "state": FINISHED, "seconds": round(seconds, 1)}
         save_json(log_file, steps_log)
         log.info(f"== {step.name}: done in {seconds / 60:.1f} min")
@@ -195,7 +202,7 @@ def in_process_of_its_own(function: Callable[..., T], *arguments: Any) -> T:
         return pool.submit(function, *arguments).result()
 
 
-def run_step(step: Step, extra: list[str], logs: Path) -> float:
+def run_step(step: Step, extra: list[str], logs: Path, variables: Mapping[str, str]) -> float:
     """Run one step to its end, with its log file in ``logs``, and return its seconds.
 
     Raises ``UserError`` if it fails or makes nothing.
@@ -203,7 +210,7 @@ def run_step(step: Step, extra: list[str], logs: Path) -> float:
     start = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, str(SRC / f"{step.script}.py"), *step.options, *extra],
-        env=os.environ | {LOGS_VARIABLE: str(logs), CONFIG_VARIABLE: config_sha256() or ""},
+        env=os.environ | {LOGS_VARIABLE: str(logs), CONFIG_VARIABLE: config_sha256() or ""} | variables,
     )
     try:
         code = process.wait()

@@ -4,6 +4,7 @@
 from typing import Annotated, Literal, NotRequired, TypedDict
 
 from common.experiment_files import CONFIG_KEY
+from common.plan_files import PLAN_KEY
 from dataset.file_formats import SkippedImages
 
 
@@ -42,6 +43,7 @@ class Manifest(Origin, OfOneClass):
     complete: Annotated[bool, "false until the last image is written"]
     created_by: Annotated[str, "script that wrote it"]
     config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
+    plan_sha256: NotRequired[Annotated[str, PLAN_KEY]]
     generator_step: NotRequired[Annotated[int, "training step of the generator"]]
     seed: NotRequired[Annotated[int, "seed of the noise"]]
     output_dir: NotRequired[Annotated[str, "--output-dir of the command"]]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import paths
-from common.experiment_files import config_sha256
 from common.file_formats import format_problems
+from common.plan_files import PlanFile, named_files
 from dataset.image_ids import name_some
 from dataset.images import read_side, typical_side
 from synthetic.file_formats import Manifest, Origin
@@ -293,15 +293,24 @@ def make_manifest(origin: Mapping[str, Any], count: int, created_by: str, **imag
 def begin_manifest(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Check ``folder`` (``check_folder``), write the manifest of images under way to it, and return that.
 
-    It names the experiment file of the run that began the folder: a run that finds all images there must not
-    change the manifest, whose hash tells arms with the same images.
+    It names the experiment file and the plan of the run that began the folder: a run that finds all images there
+    must not change the manifest, whose hash tells arms with the same images.
     """
     check_folder(folder, manifest)
     file = paths.synthetic_manifest(folder)
-    named = load_json(file).get("config_sha256") if file.is_file() else config_sha256()
-    content = {**manifest, "config_sha256": named} if named else dict(manifest)
+    earlier = load_json(file) if file.is_file() else named_files()
+    content = {**manifest, **{key: earlier[key] for key in ("config_sha256", "plan_sha256") if key in earlier}}
     save_json(file, content)
     return content
+
+
+def check_planned(plan: PlanFile, folders: Sequence[str]) -> None:
+    """Raise ``UserError`` unless the images that generate_synthetic.py made in ``folders`` were made under ``plan``."""
+    for folder in folders:
+        file = paths.synthetic_manifest(Path(folder))
+        manifest = read_manifest(file) if file.is_file() else {}
+        if manifest.get("created_by") == "generate_synthetic.py":
+            plan.check_origin(f"{folder}/", manifest.get("plan_sha256"))
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -1,0 +1,114 @@
+"""The planned pair of arms among all: what a plan confirms, and how the p values of the others are adjusted.
+
+The pair and the metric of the plan are confirmatory and not adjusted, provided that both arms were trained under it;
+everything else is exploratory and adjusted by Holm among its like. Without a plan all is exploratory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from arms.registry import AUGMENTED, CONTROL_DUPLICATE
+from arms.result_files import Arm
+from common.plan_files import PlanFile
+from comparison.file_formats import PlannedPair
+from stats.metric_registry import METRICS
+from stats.paired_tests import holm
+from utils import UserError
+
+CONFIRMATORY, EXPLORATORY = "confirmatory", "exploratory"
+POINT = 0.01  # a margin's unit
+
+
+@dataclass(frozen=True)
+class PlannedQuestion:
+    """What a plan asked, and why the answer is exploratory all the same, None if it is not."""
+
+    arm: str
+    against: str
+    metric: str
+    margin: float
+    sha256: str
+    why_not: str | None
+
+    def role(self, pair: tuple[str, str], metric: str) -> str:
+        """Tell whether the pair, in any order, is the planned one in the planned ``metric``."""
+        asked = set(pair) == {self.arm, self.against} and metric == self.metric
+        return CONFIRMATORY if asked and not self.why_not else EXPLORATORY
+
+    def described(self) -> PlannedPair:
+        """Return what comparison.json says of the plan."""
+        return {
+            "plan_sha256": self.sha256, "arm": self.arm, "against": self.against, "metric": self.metric,
+            "margin": self.margin, "confirmatory": not self.why_not, "why_not": self.why_not,
+        }  # fmt: skip
+
+
+def planned_question(plan: PlanFile | None, arms: Sequence[Arm]) -> PlannedQuestion | None:
+    """Return the question of the ``plan``, None without one.
+
+    Raises ``UserError`` if one of its two arms was trained under another plan: it was changed after training.
+    """
+    if plan is None:
+        return None
+    primary = plan.content["primary"]
+    names, why_not = (primary["arm"], primary["against"]), []
+    found = {arm.name for arm in arms}
+    for arm in arms:
+        own = arm.recorded.get("plan_sha256")
+        if arm.name in names and own is None:
+            why_not.append(f"{arm.name} was trained without the plan")
+        elif arm.name in names and own != plan.sha256:
+            plan.check_origin(f"the arm {arm.name}", own)
+    why_not += [f"there is no {name} arm" for name in names if name not in found]
+    reason = "; ".join(dict.fromkeys(why_not)) or None
+    return PlannedQuestion(*names, primary["metric"], POINT * primary["margin"], plan.sha256, reason)
+
+
+def agreed_margin(points: float | None, plan: PlanFile | None, usual: float) -> float:
+    """Return the margin of a comparison as a fraction: that of the plan, else ``points``, else ``usual`` points.
+
+    Raises ``UserError`` if --margin asks for other ``points`` than the plan.
+    """
+    planned = plan.content["primary"]["margin"] if plan else None
+    if points is not None and planned is not None and points != planned:
+        raise UserError(f"--margin is {points:g}, but {plan.name if plan else ''} planned {planned:g}: leave it out")
+    return POINT * (planned or points or usual)
+
+
+def leading_pairs(pairs: Sequence[tuple[str, str]], question: PlannedQuestion | None) -> list[tuple[str, str]]:
+    """Sort pairs (a, b) for a report: the planned one first, else the augmented arm against its control."""
+
+    def place(pair: tuple[str, str]) -> tuple[bool, bool, bool]:
+        planned = question is not None and set(pair) == {question.arm, question.against}
+        return not planned, AUGMENTED not in pair, CONTROL_DUPLICATE not in pair
+
+    return sorted(pairs, key=place)
+
+
+def adjusted_p(p_values: Sequence[float | None], roles: Sequence[str]) -> tuple[list[float | None], list[int]]:
+    """Adjust p values of one metric by Holm among the exploratory ones; returns them, and among how many each is."""
+    exploratory = [index for index, role in enumerate(roles) if role == EXPLORATORY]
+    adjusted, among = list(p_values), [1] * len(p_values)
+    for index, p in zip(exploratory, holm([p_values[index] for index in exploratory]), strict=True):
+        adjusted[index], among[index] = p, len(exploratory)
+    return adjusted, among
+
+
+def roles_of(pairs: Sequence[tuple[str, str]], metric: str, question: PlannedQuestion | None) -> list[str]:
+    """Return the role of each pair in ``metric``."""
+    return [question.role(pair, metric) if question else EXPLORATORY for pair in pairs]
+
+
+def planning_sentence(planned: PlannedPair | None) -> str:
+    """Say what was planned before training, and what follows for the pairs."""
+    if planned is None:
+        return "no plan was fixed before training (plan_comparison.py): every pair is exploratory"
+    asked = f"{planned['arm']} against {planned['against']} in {METRICS[planned['metric']].title}"
+    if planned["why_not"]:
+        return f"the plan asked about {asked}, but {planned['why_not']}: every pair is exploratory"
+    return (
+        f"{asked} was planned before training: this pair is confirmatory, and its p is not adjusted; every other "
+        "comparison is exploratory, adjusted among its like"
+    )

@@ -1,0 +1,158 @@
+"""Fix the one question of a comparison before anything is trained: plan.json, to which every run is then held.
+
+    python src/plan_comparison.py --primary augmented:control_duplicate --metric auroc --margin 1
+
+Says how large a difference such a comparison can be expected to show. The analysis calls the planned pair
+confirmatory and everything else exploratory. A plan is not changed: write it anew, before training, elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import common  # noqa: F401  first of all: refuses a Python that cannot run the rest
+from common.command_line import ArgumentParser, argument_parser, run_script
+from common.options import add_options
+from common.plan_files import PLAN_FORMAT, ComparisonPlan, PlannedImages
+from dataset.options import cache_folder
+from studies.commands import data_words
+from studies.options import PLANNING_OPTIONS, STUDY_OPTIONS
+from studies.planned_options import commands_of_study, planned_options, study_numbers, values_of
+from utils import UserError, load_json, plain, public_path, save_json, sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from dataset.records import Dataset
+    from dataset.splits import Splits
+
+log = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    return argument_parser((__doc__ or "").split("\n\n", 1)[0], PLANNING_OPTIONS)
+
+
+def study_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of run_study.py, as the sections of --config and --study-args give them."""
+    parser = ArgumentParser(prog="run_study.py", add_help=False, allow_abbrev=False)
+    add_options(parser, STUDY_OPTIONS)
+    parsed, unknown = parser.parse_known_args(args.study_args)
+    if unknown:
+        raise UserError(f"--study-args: run_study.py has no option {unknown[0]}")
+    if parsed.cross_fit and (args.splits or args.generation_args):
+        flag = "--splits" if args.splits else "--generation-args"
+        raise UserError(f"{flag} and --cross-fit exclude each other: run_study.py gives it itself")
+    given = {name: value for name, value in vars(args).items() if name in vars(parsed) and name != "plan"}
+    return {**vars(parsed), **given, "plan": None}
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    from dataset.records import load_dataset
+    from stats.metric_registry import compared_metrics
+    from stats.paired_tests import points
+
+    metrics = [metric.name for metric in compared_metrics()]
+    if args.metric not in metrics:
+        raise UserError(f"--metric {args.metric} is not compared; choose from {', '.join(metrics)}")
+
+    dataset = load_dataset(args.data_dir, args.patient_map, args.patient_column)
+    options = study_options(args)
+    plan = plan_study(args, options, dataset) if options["cross_fit"] else plan_single(args, dataset)
+    write(plan, Path(args.plan))
+    asked, seen = plan["primary"], plan["images"]
+    margin = points(asked["margin"] / 100)
+    log.info(
+        f"planned: {asked['arm']} against {asked['against']}, in {asked['metric']}, margin {margin}, on "
+        f"{seen['n_images']:,} images of {seen['n_patients']:,} patients, {seen['n_positive']:,} positive"
+    )
+    scale, unit = (100, " points") if asked["metric"] == "accuracy" else (1, "")
+    detectable = plan["detectable"]
+    log.info(
+        f"a true difference of {scale * detectable['difference']:.{1 if unit else 3}f}{unit} is found with 80 % power, "
+        f"if {detectable['assumed']}"
+    )
+    log.info(f"plan: {public_path(args.plan)}, SHA-256 {sha256_file(args.plan)[:12]}")
+
+
+def plan_study(args: argparse.Namespace, options: dict[str, Any], dataset: Dataset) -> ComparisonPlan:
+    """Plan a cross-fitted study; freezes the splits of its folds."""
+    from studies.cross_fit import plan_cross_fit
+
+    batch_size = values_of("train_classifier", options["classifier_args"])["batch_size"]
+    for name in args.primary:
+        if name not in options["arms"]:
+            raise UserError(f"--primary {name} is no arm of this study; its --arms are {', '.join(options['arms'])}")
+    study = plan_cross_fit(dataset, options, batch_size, cache_folder(args.no_cache, args.cache_dir))
+    return make_plan(
+        args, study_numbers(options), commands_of_study(study), dataset, dataset.images, list(study.splits.values())
+    )
+
+
+def plan_single(args: argparse.Namespace, dataset: Dataset) -> ComparisonPlan:
+    """Plan a comparison on one frozen split, which it freezes."""
+    from dataset.splits import TEST, load_or_create_splits, select
+
+    splits = load_or_create_splits(dataset, args.splits, cache_folder(args.no_cache, args.cache_dir))
+    data = data_words(None, None, args.patient_column, args.skip_bad_images, args.bits)
+    told = [*data, *args.classifier_args]
+    commands = [
+        ("train_classifier", told),
+        ("train_classifier", [*told, "--k-folds", "0"]),  # controls need no folds of their own
+        ("train_gan", [*data, *args.gan_args]),
+        ("generate_synthetic", args.generation_args),
+    ]
+    own = values_of("train_classifier", told)
+    study = {"folds": None, "gans": 1, "repeats": own["repeats"], "seed": own["seed"]}
+    return make_plan(args, study, commands, dataset, select(dataset, splits, TEST), [splits])
+
+
+def make_plan(
+    args: argparse.Namespace, study: dict[str, int | None], commands: Sequence[tuple[str, Sequence[str]]],
+    dataset: Dataset, tested: pd.DataFrame, splits: Sequence[Splits],
+) -> ComparisonPlan:  # fmt: skip
+    """Put a plan together; ``tested``: the images that answer the question."""
+    from stats.planned_power import assumptions, planned_difference
+
+    of_images: PlannedImages = {
+        "n_images": len(tested),
+        "n_patients": int(tested["patient"].nunique()),
+        "n_positive": int(tested["label"].sum()),
+        "data_sha256": dataset.data_sha256,
+        "split_sha256": [each.sha256 for each in splits],
+    }
+    positive, negative = of_images["n_positive"], of_images["n_images"] - of_images["n_positive"]
+    runs = (study["folds"] or 1) * (study["gans"] or 1) * (study["repeats"] or 1)
+    arm, against = args.primary
+    return {
+        "format": PLAN_FORMAT,
+        "primary": {"arm": arm, "against": against, "metric": args.metric, "margin": args.margin},
+        "study": study,
+        "images": of_images,
+        "detectable": {
+            "difference": planned_difference(args.metric, positive, negative, of_images["n_patients"], runs),
+            "assumed": assumptions(args.metric),
+        },
+        "options": planned_options(commands),
+    }  # type: ignore[typeddict-item]  # fmt: skip
+
+
+def write(plan: ComparisonPlan, file: Path) -> None:
+    """Write the plan. Raises ``UserError`` if another one is there: a plan that is changed later is none."""
+    if file.is_file() and load_json(file) != plain(plan):
+        raise UserError(
+            f"{public_path(file)} holds another plan, and results may be held to it: give --plan another name, or "
+            "delete it, after which its results are exploratory"
+        )
+    if not file.is_file():
+        save_json(file, plan)
+
+
+if __name__ == "__main__":
+    run_script(main)
