@@ -11,14 +11,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common import paths
 from common.command_line import argument_parser, command_line, public_config, run_script
 from common.locks import claim
 from common.logs import keep_run_log
 from common.output_folders import check_folders
-from common.plan_files import named_files, open_plan
+from common.plan_files import NO_PLAN, named_files, open_plan
 from comparison.options import ANALYSIS_OPTIONS, DEFAULT_MARGIN, EXTERNAL, INTERNAL
 from dataset.options import cache_folder
 from utils import load_json, save_text
@@ -28,12 +28,20 @@ if TYPE_CHECKING:
     from comparison.external import ExternalResults
     from comparison.file_formats import Comparison
     from comparison.final_models import Sources
+    from comparison.planned_pairs import PlannedQuestion
     from report.file_formats import PatientFlow
     from report.image_steps import ImageResults
     from report.sections import Findings
     from report.steps import Outcome
 
 log = logging.getLogger(__name__)
+
+
+class Asked(NamedTuple):
+    """What is asked of the arms: differences beyond ``margin`` (a fraction), and the ``question`` of a plan."""
+
+    margin: float
+    question: PlannedQuestion | None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,16 +77,20 @@ def main(argv: list[str] | None = None) -> None:
     check_folders({"--analysis-dir": folder})
     from arms.result_files import find_arms, select_arms
     from comparison.external import read_external
+    from comparison.planned_pairs import agreed_margin, planned_question
 
-    external = None
+    # A plan asks about the internal test.
+    plan, external = open_plan(args.plan if args.test_set == INTERNAL else NO_PLAN), None
+    margin = agreed_margin(args.margin, plan, DEFAULT_MARGIN)
     if args.test_set != INTERNAL:
         external = read_external(args.metrics_dir, args.test_set.removeprefix(EXTERNAL), args.model_dir)
     found = arms = external.arms if external else find_arms(args.metrics_dir)
     if args.arms:
         arms = select_arms(found, [name.strip() for name in args.arms.split(",") if name.strip()])
+    asked = Asked(margin, planned_question(plan, list(arms.values())))
     # After the arms: a wrong folder is told at once.
     with claim([folder], "analysis", "analyze_results.py"):
-        write_analysis(args, found, arms, external)
+        write_analysis(args, found, arms, external, asked)
 
 
 def analysis_folder(args: argparse.Namespace) -> Path:
@@ -90,20 +102,18 @@ def analysis_folder(args: argparse.Namespace) -> Path:
 
 def compare(
     args: argparse.Namespace, found: dict[str, Arm], arms: dict[str, Arm], external: ExternalResults | None,
-    sources: Sources,
+    sources: Sources, asked: Asked,
 ) -> Comparison:  # fmt: skip
     """Compare the chosen ``arms``: the content of comparison.json."""
     from comparison.arms import compare_arms
     from comparison.external import add_external, describe_shift
-    from comparison.planned_pairs import agreed_margin, planned_question
     from comparison.reviewer_numbers import add_reviewer_numbers
     from comparison.shortcuts import find_shortcuts, shortcut_flags
 
     left_out = {name: arm for name, arm in found.items() if name not in arms}
-    plan = None if external else open_plan(args.plan)  # a plan asks about the internal test
     content = compare_arms(
-        arms, margin=agreed_margin(args.margin, plan, DEFAULT_MARGIN), prevalence=args.prevalence, seed=args.seed,
-        left_out=left_out, question=planned_question(plan, list(arms.values())),
+        arms, margin=asked.margin, prevalence=args.prevalence, seed=args.seed, left_out=left_out,
+        question=asked.question,
     )  # fmt: skip
     content.update(named_files())  # type: ignore[typeddict-item]
     if external:
@@ -131,8 +141,9 @@ def look_at_training(
 
 
 def write_analysis(
-    args: argparse.Namespace, found: dict[str, Arm], arms: dict[str, Arm], external: ExternalResults | None
-) -> None:
+    args: argparse.Namespace, found: dict[str, Arm], arms: dict[str, Arm], external: ExternalResults | None,
+    asked: Asked,
+) -> None:  # fmt: skip
     """Compare the chosen ``arms``, of all that were ``found``, then the images; write numbers, figures, reports.
 
     ``external``: the test that the arms were found in; None for that of their training.
@@ -149,7 +160,7 @@ def write_analysis(
     file = paths.comparison(outcome.folder)
     left_out = {name: arm for name, arm in found.items() if name not in arms}
     sources = scoring_sources(args)
-    content = compare(args, found, arms, external, sources)
+    content = compare(args, found, arms, external, sources, asked)
     add_robustness(arms, content, args.robustness, None if external else sources, outcome)
     remove_reports(outcome.folder)
     outcome.numbers(file, content, "every arm and every pair in numbers, as fractions")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import common  # noqa: F401  first of all: refuses a Python that cannot run the rest
 from common.command_line import ArgumentParser, argument_parser, run_script
 from common.options import add_options
-from common.plan_files import PLAN_FORMAT, ComparisonPlan, PlannedImages
+from common.plan_files import ComparisonPlan, PlannedImages, PlannedStudy
 from dataset.options import cache_folder
 from studies.commands import data_words
 from studies.options import PLANNING_OPTIONS, STUDY_OPTIONS
@@ -56,7 +56,6 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     from dataset.records import load_dataset
     from stats.metric_registry import compared_metrics
-    from stats.paired_tests import points
 
     metrics = [metric.name for metric in compared_metrics()]
     if args.metric not in metrics:
@@ -66,6 +65,14 @@ def main(argv: list[str] | None = None) -> None:
     options = study_options(args)
     plan = plan_study(args, options, dataset) if options["cross_fit"] else plan_single(args, dataset)
     write(plan, Path(args.plan))
+    describe(plan)
+    log.info(f"plan: {public_path(args.plan)}, SHA-256 {sha256_file(args.plan)[:12]}")
+
+
+def describe(plan: ComparisonPlan) -> None:
+    """Say what is planned, and how large a difference it can be expected to show."""
+    from stats.paired_tests import points
+
     asked, seen = plan["primary"], plan["images"]
     margin = points(asked["margin"] / 100)
     log.info(
@@ -78,7 +85,6 @@ def main(argv: list[str] | None = None) -> None:
         f"a true difference of {scale * detectable['difference']:.{1 if unit else 3}f}{unit} is found with 80 % power, "
         f"if {detectable['assumed']}"
     )
-    log.info(f"plan: {public_path(args.plan)}, SHA-256 {sha256_file(args.plan)[:12]}")
 
 
 def plan_study(args: argparse.Namespace, options: dict[str, Any], dataset: Dataset) -> ComparisonPlan:
@@ -109,12 +115,12 @@ def plan_single(args: argparse.Namespace, dataset: Dataset) -> ComparisonPlan:
         ("generate_synthetic", args.generation_args),
     ]
     own = values_of("train_classifier", told)
-    study = {"folds": None, "gans": 1, "repeats": own["repeats"], "seed": own["seed"]}
+    study: PlannedStudy = {"folds": None, "gans": 1, "repeats": own["repeats"], "seed": own["seed"]}
     return make_plan(args, study, commands, dataset, select(dataset, splits, TEST), [splits])
 
 
 def make_plan(
-    args: argparse.Namespace, study: dict[str, int | None], commands: Sequence[tuple[str, Sequence[str]]],
+    args: argparse.Namespace, study: PlannedStudy, commands: Sequence[tuple[str, Sequence[str]]],
     dataset: Dataset, tested: pd.DataFrame, splits: Sequence[Splits],
 ) -> ComparisonPlan:  # fmt: skip
     """Put a plan together; ``tested``: the images that answer the question."""
@@ -128,10 +134,10 @@ def make_plan(
         "split_sha256": [each.sha256 for each in splits],
     }
     positive, negative = of_images["n_positive"], of_images["n_images"] - of_images["n_positive"]
-    runs = (study["folds"] or 1) * (study["gans"] or 1) * (study["repeats"] or 1)
+    runs = (study["folds"] or 1) * study["gans"] * study["repeats"]
     arm, against = args.primary
     return {
-        "format": PLAN_FORMAT,
+        "format": "comparison-plan-1",
         "primary": {"arm": arm, "against": against, "metric": args.metric, "margin": args.margin},
         "study": study,
         "images": of_images,
@@ -140,7 +146,7 @@ def make_plan(
             "assumed": assumptions(args.metric),
         },
         "options": planned_options(commands),
-    }  # type: ignore[typeddict-item]  # fmt: skip
+    }
 
 
 def write(plan: ComparisonPlan, file: Path) -> None:

@@ -264,6 +264,7 @@ def run_cross_fit(args: argparse.Namespace, results: Path) -> None:
     runs, parts, steps = study.runs, study.parts, study.steps
     if plan:
         check_study(plan, vars(args), study, dataset.data_sha256)
+        cross_fit.check_held_to(plan, [run for run in runs if not cross_fit.due_steps(run, steps[run])])
     if not args.draw_only:
         check_options(steps[runs[0]])
         due = [(parts[run.fold], step) for run in runs for step in cross_fit.due_steps(run, steps[run])]

@@ -18,7 +18,6 @@ from common.file_formats import format_problems
 from common.options import Option
 from utils import UserError, load_json, plain, public_path, sha256_file
 
-PLAN_FORMAT = "comparison-plan-1"
 PLAN_KEY = "SHA-256 of the plan that the run was held to; absent without one"  # of plan_sha256 in result files
 NO_PLAN = "none"  # value of --plan
 DEFAULT_VARIABLE = "COMPARISON_PLAN"  # environment variable: value of --plan where it is not given

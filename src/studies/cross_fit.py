@@ -6,7 +6,7 @@ a split guards against is guarded against in every fold. A GAN, its images, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from arms.registry import ARMS
 from arms.result_files import find_arms
 from common import paths
+from common.plan_files import PlanFile
 from comparison.cross_fitting import FinishedFold
 from dataset.splits import TEST, Splits, load_or_create_splits
 from studies.commands import Folders, Words, study_words
@@ -160,6 +161,13 @@ def due_steps(run: OuterRun, steps: Sequence[Step]) -> list[Step]:
         for step in steps
     ]  # fmt: skip
     return [] if all(finished) else steps_due(list(steps), entries)
+
+
+def check_held_to(plan: PlanFile, runs: Iterable[OuterRun]) -> None:
+    """Raise ``UserError`` unless the arms of finished ``runs`` were trained under the ``plan``."""
+    for run in runs:
+        for name, arm in find_arms(run.metrics_dir).items():
+            plan.check_origin(f"fold {run.fold}: the arm {name}", arm.recorded.get("plan_sha256"))
 
 
 def read_finished_folds(finished: Mapping[OuterRun, bool]) -> tuple[list[FinishedFold], list[str]]:

@@ -9,7 +9,7 @@ from arms.options import TRAIN_OPTIONS
 from arms.registry import ARMS
 from common.command_line import ArgumentParser
 from common.options import Affects, Option, add_options, names_affecting
-from common.plan_files import WRITE_ANOTHER, PlanFile
+from common.plan_files import WRITE_ANOTHER, PlanFile, PlannedStudy
 from gan.options import GENERATION_OPTIONS, read_settings
 from gan.options import OPTIONS as GAN_OPTIONS
 from utils import UserError, plain
@@ -72,20 +72,23 @@ def commands_of_study(study: CrossFitPlan) -> list[tuple[str, Sequence[str]]]:
     return [(step.script, step.options) for steps in study.steps.values() for step in steps]
 
 
-def study_numbers(options: Mapping[str, Any]) -> dict[str, int | None]:
+def study_numbers(options: Mapping[str, Any]) -> PlannedStudy:
     """Return how often a study trains, from its ``options``, as plan.json says it."""
-    names = {"folds": "cross_fit", "gans": "gan_seeds", "repeats": "repeats", "seed": "seed"}
-    return {key: options[name] for key, name in names.items()}
+    return {
+        "folds": options["cross_fit"], "gans": options["gan_seeds"], "repeats": options["repeats"],
+        "seed": options["seed"],
+    }  # fmt: skip
 
 
 def check_study(plan: PlanFile, options: Mapping[str, Any], study: CrossFitPlan, data_sha256: str) -> None:
     """Raise ``UserError`` unless a study is the one of the ``plan``: numbers, arms, options, images and folds."""
     planned = plan.content
     flags = {"folds": "--cross-fit", "gans": "--gan-seeds", "repeats": "--repeats", "seed": "--seed"}
-    for key, value in study_numbers(options).items():
-        if planned["study"].get(key) != value:
-            was = planned["study"].get(key)
-            raise UserError(f"{plan.name} planned {flags[key]} {was}, not {value}; give that, {WRITE_ANOTHER}")
+    before, now = dict(planned["study"]), dict(study_numbers(options))
+    for key, flag in flags.items():
+        if before[key] != now[key]:
+            was = f"{flag} {before[key]}" if before[key] else "one frozen split"
+            raise UserError(f"{plan.name} planned {was}, and {flag} is {now[key]} here: give that, {WRITE_ANOTHER}")
     for name in (planned["primary"]["arm"], planned["primary"]["against"]):
         if name not in options["arms"]:
             raise UserError(f"{plan.name} asks about the arm {name}: add it to --arms, {WRITE_ANOTHER}")

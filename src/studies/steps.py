@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+NOTHING_MORE: Mapping[str, str] = MappingProxyType({})
 FINISHED, STARTED, OUTDATED = "finished", "started", "outdated"
 # With these a script ends well and has made nothing.
 MAKE_NOTHING = {"--estimate", "--dry-run", "--preview-augmentations", "--version", "--help", "-h"}
@@ -79,14 +80,14 @@ def passed_on_words(text: str) -> list[str]:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be split into options: {error}") from None
 
 
-def check_options(steps: list[Step], variables: Mapping[str, str] = MappingProxyType({})) -> None:
+def check_options(steps: list[Step], variables: Mapping[str, str] = NOTHING_MORE) -> None:
     """Let every script check its options and folders before hours are spent; what is wrong ends here.
 
     ``variables``: environment variables of the scripts beside those of this process.
     """
     for step in steps:
         command = [sys.executable, str(SRC / f"{step.script}.py"), *step.options, *step.cache]
-        environment = os.environ | {CHECK_ONLY: "1", "PYTHONIOENCODING": "utf-8:backslashreplace"} | variables
+        environment = os.environ | {CHECK_ONLY: "1", "PYTHONIOENCODING": "utf-8:backslashreplace", **variables}
         checked = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=environment)
         if checked.returncode != 0:
             log.error((checked.stderr.strip().splitlines() or [f"{step.script}.py cannot be started"])[-1])
@@ -115,7 +116,7 @@ def steps_due(steps: list[Step], steps_log: dict[str, StepEntry]) -> list[Step]:
     return due
 
 
-def run_steps(steps: list[Step], log_file: Path, variables: Mapping[str, str] = MappingProxyType({})) -> None:
+def run_steps(steps: list[Step], log_file: Path, variables: Mapping[str, str] = NOTHING_MORE) -> None:
     """Run what is not finished; the log says which command each step was started and finished with.
 
     ``variables``: environment variables of the steps beside those of this process.
@@ -210,7 +211,7 @@ def run_step(step: Step, extra: list[str], logs: Path, variables: Mapping[str, s
     start = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, str(SRC / f"{step.script}.py"), *step.options, *extra],
-        env=os.environ | {LOGS_VARIABLE: str(logs), CONFIG_VARIABLE: config_sha256() or ""} | variables,
+        env=os.environ | {LOGS_VARIABLE: str(logs), CONFIG_VARIABLE: config_sha256() or "", **variables},
     )
     try:
         code = process.wait()
