@@ -254,16 +254,18 @@ def run_cross_fit(args: argparse.Namespace, results: Path) -> None:
     from dataset.records import load_dataset
     from dataset.splits import TEST
     from studies import cross_fit
-    from studies.planned_options import check_study
+    from studies.planned_options import check_numbers, check_study
 
     dataset = load_dataset(args.data_dir, args.patient_map, args.patient_column)
     work, plan = classifier_work(args), open_plan(args.plan)
+    if plan:
+        check_numbers(plan, vars(args))
     study = cross_fit.plan_cross_fit(
         dataset, vars(args), work.batch_size, cache_folder(args.no_cache, args.cache_dir)
     )
     runs, parts, steps = study.runs, study.parts, study.steps
     if plan:
-        check_study(plan, vars(args), study, dataset.data_sha256)
+        check_study(plan, study, dataset.data_sha256)
         cross_fit.check_held_to(plan, [run for run in runs if not cross_fit.due_steps(run, steps[run])])
     if not args.draw_only:
         check_options(steps[runs[0]])

@@ -43,6 +43,20 @@ def remembered(compute: Callable[..., Any]) -> Callable[..., Any]:
 scores_of = remembered(classification_metrics)
 
 
+def a_plan(**changes) -> dict:
+    """The content of a plan.json; ``changes`` replace keys."""
+    plan = {
+        "format": "comparison-plan-1",
+        "primary": {"arm": "augmented", "against": "control_duplicate", "metric": "auroc", "margin": 1.0},
+        "study": {"folds": None, "gans": 1, "repeats": 3, "seed": 42},
+        "images": {"n_images": 120, "n_patients": 60, "n_positive": 30, "data_sha256": "d" * 64,
+                   "split_sha256": [SPLIT]},
+        "detectable": {"difference": 0.08, "assumed": "much"},
+        "options": {"train_classifier": {"lr": [0.001], "unfreeze": [False], "k_folds": [5, 0], "bits": [None]}},
+    }  # fmt: skip
+    return plan | changes
+
+
 def fake_records(n_images: int = 120, seed: int = 0) -> pd.DataFrame:
     """Test images of people who do not exist: image_id, patient, class, view, sex, age, label."""
     rng = np.random.default_rng(seed)

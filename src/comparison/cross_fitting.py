@@ -37,7 +37,7 @@ from stats.paired_tests import ALPHA, decide_verdict
 from utils import UserError, derive_seed
 
 # Options in which the arms of different folds differ by design.
-OF_FOLDS = ("data_dir", "splits", "seed", "epochs", "epochs_final")
+OF_FOLDS = ("data_dir", "splits", "plan", "seed", "epochs", "epochs_final")
 
 
 @dataclass(frozen=True)

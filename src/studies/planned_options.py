@@ -80,8 +80,8 @@ def study_numbers(options: Mapping[str, Any]) -> PlannedStudy:
     }  # fmt: skip
 
 
-def check_study(plan: PlanFile, options: Mapping[str, Any], study: CrossFitPlan, data_sha256: str) -> None:
-    """Raise ``UserError`` unless a study is the one of the ``plan``: numbers, arms, options, images and folds."""
+def check_numbers(plan: PlanFile, options: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` unless a study of these ``options`` trains what the ``plan`` says, as often as it says."""
     planned = plan.content
     flags = {"folds": "--cross-fit", "gans": "--gan-seeds", "repeats": "--repeats", "seed": "--seed"}
     before, now = dict(planned["study"]), dict(study_numbers(options))
@@ -92,8 +92,12 @@ def check_study(plan: PlanFile, options: Mapping[str, Any], study: CrossFitPlan,
     for name in (planned["primary"]["arm"], planned["primary"]["against"]):
         if name not in options["arms"]:
             raise UserError(f"{plan.name} asks about the arm {name}: add it to --arms, {WRITE_ANOTHER}")
-    if planned["images"]["data_sha256"] != data_sha256:
-        raise UserError(f"{plan.name} was made for other metadata than that of --data-dir {options['data_dir']}")
+
+
+def check_study(plan: PlanFile, study: CrossFitPlan, data_sha256: str) -> None:
+    """Raise ``UserError`` unless a study has the images, folds and options of the ``plan``."""
+    if plan.content["images"]["data_sha256"] != data_sha256:
+        raise UserError(f"{plan.name} was made for other metadata than that of --data-dir; give the planned one")
     for splits in study.splits.values():
         plan.check_split(splits.sha256)
     for script, words in commands_of_study(study):

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
+import plan_comparison
 import run_study
 from classifier_runs import make_synthetic, run
-from common import paths
+from common import paths, plan_files
 from common.paths import SRC
 from dataset.records import load_dataset
 from dataset.splits import TEST, load_or_create_splits
 from fake_results import write_arm
 from studies import cross_fit
 from studies import steps as study_steps
-from utils import UserError, load_json, save_json
+from utils import UserError, load_json, save_json, sha256_file
 
-STUDY = Path("study")
+STUDY, PLAN = Path("study"), "plan.json"
 OPTIONS = ["--study-dir", "study", "--repeats", "2", "--image-size", "32", "--epochs", "2", "--cpu"]
 
 
@@ -63,7 +64,7 @@ def commands(in_tmp, make_dataset, monkeypatch):
     """Runs nothing: writes the results that arms would have, and remembers the commands."""
     dataset, seen = load_dataset(make_dataset()), []
 
-    def stand_in(step, extra, logs):
+    def stand_in(step, extra, logs, variables):
         command = [*step.command(), *extra]
         seen.append(command)
         step.artifact.parent.mkdir(parents=True, exist_ok=True)
@@ -75,11 +76,12 @@ def commands(in_tmp, make_dataset, monkeypatch):
         records = dataset.images[dataset.images["image_id"].isin(ids)].drop(columns=["path", "n_boxes"])
         arm = step.name.removeprefix("train ")
         seed = int(command[command.index("--seed") + 1])
-        write_arm(step.artifact.parent, arm, records, seed=seed, repeats=2, split_sha256=splits.sha256)
+        held = {"plan_sha256": sha256_file(PLAN)} if "--plan" in command else {}
+        write_arm(step.artifact.parent, arm, records, seed=seed, repeats=2, split_sha256=splits.sha256, **held)
         return 1.0
 
     monkeypatch.setattr(study_steps, "run_step", stand_in)
-    monkeypatch.setattr(run_study, "check_options", lambda steps: None)
+    monkeypatch.setattr(run_study, "check_options", lambda *_: None)
     monkeypatch.setattr(run_study, "log_estimate", lambda *_: None)
     return seen
 
@@ -137,6 +139,71 @@ def test_wrong_usage(in_tmp, capsys, flags, message):
     with pytest.raises(SystemExit) as stop:
         run_study.main(flags)
     assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+# --- a plan ----------------------------------------------------------------------------------------
+STUDIED = ["--cross-fit", "2", *OPTIONS]
+
+
+@pytest.fixture
+def planned(commands):
+    words = " ".join(word for word in STUDIED if word != "--cpu")
+    plan_comparison.main(["--primary", "augmented:control_duplicate", "--margin", "2", "--plan", PLAN,
+                          "--study-args", words])  # fmt: skip
+    yield commands
+    plan_files._sha256 = None
+
+
+def test_a_planned_study_confirms_the_planned_pair(planned):
+    run_study.main([*STUDIED, "--plan", PLAN])
+    assert all(words_of(command)["--plan"] == PLAN for command in planned)
+    content = load_json(paths.cross_fit_results(STUDY))
+    assert content["plan"]["confirmatory"] and content["settings"]["margin"] == pytest.approx(0.02)
+    assert [pair["auroc_role"] for pair in content["pairs"]] == ["confirmatory", "exploratory", "exploratory"]
+    assert content["plan_sha256"] == sha256_file(PLAN)
+    planned.clear()
+    run_study.main([*STUDIED, "--plan", PLAN])
+    assert planned == []
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (["--repeats", "3"], "plan.json planned --repeats 2, and --repeats is 3 here"),
+        (["--cross-fit", "3"], "plan.json planned --cross-fit 2, and --cross-fit is 3 here"),
+        (["--arms", "baseline,augmented"], "plan.json asks about the arm control_duplicate: add it to --arms"),
+        (["--epochs", "3"], "--epochs is 3 in this run of train_classifier.py, but plan.json planned 2"),
+        (["--gan-args", "--preset best"], "planned"),
+    ],
+)
+def test_another_study_than_planned_is_refused_before_anything_runs(planned, other, said):
+    with pytest.raises(UserError, match=said):
+        run_study.main([*STUDIED, *other, "--plan", PLAN])
+    assert planned == []
+
+
+def test_a_plan_that_was_changed_after_training_is_refused(planned):
+    run_study.main([*STUDIED, "--plan", PLAN])
+    save_json(PLAN, load_json(PLAN) | {"primary": {"arm": "augmented", "against": "baseline", "metric": "auroc",
+                                                   "margin": 1.0}})  # fmt: skip
+    planned.clear()
+    with pytest.raises(UserError, match="fold 1: the arm baseline was made under another plan, not under plan.json"):
+        run_study.main([*STUDIED, "--plan", PLAN])
+    assert planned == []
+
+
+def test_folds_with_and_without_a_plan_are_not_mixed(commands):
+    run_study.main(STUDIED)
+    for file in STUDY.glob("fold_2/gan_1/metrics/*_final_metrics.json"):
+        save_json(file, load_json(file) | {"plan_sha256": "b" * 64})
+    with pytest.raises(UserError, match="fold 2: baseline was trained under another plan than the baseline of fold 1"):
+        run_study.main(STUDIED)
+
+
+def test_a_curve_takes_no_plan(in_tmp, capsys):
+    with pytest.raises(SystemExit):
+        run_study.main(["--plan", PLAN])
+    assert "--plan is for --cross-fit" in capsys.readouterr().err
 
 
 # --- leaks -----------------------------------------------------------------------------------------
