@@ -75,7 +75,7 @@ def test_a_study_is_planned_with_all_its_folds(data):
         (["--primary", "augmented:mine", "--study-args", "--cross-fit 3"], "--primary mine is no arm of this study"),
         ([*ASK, "--study-args", "--cross-fit 3 --nonsense 1"], "run_study.py has no option --nonsense"),
         ([*ASK, "--study-args", "--cross-fit 3", "--splits", "s.json"], "--splits and --cross-fit exclude each other"),
-        ([*ASK, "--classifier-args", "--nonsense"], "train_classifier.py has no option --nonsense"),
+        ([*ASK, "--classifier-args", "--epochs 2 --nonsense 1"], "train_classifier.py has no option --nonsense"),
     ],
 )
 def test_what_cannot_be_planned(data, words, said):
