@@ -132,9 +132,9 @@ def _pair(a: str, b: str, arms: dict[str, Any], verdicts: Sequence[str], rng: np
     return {
         "a": a, "b": b, "n_images": 301, "n_patients": 258,
         "accuracy_difference": accuracy, "accuracy_ci95": _around(accuracy, 0.04), "accuracy_p": 0.41,
-        "accuracy_p_holm": 0.82, "accuracy_verdict": verdicts[0],
+        "accuracy_p_holm": 0.82, "accuracy_verdict": verdicts[0], "accuracy_role": "exploratory",
         "auroc_difference": auroc, "auroc_ci95": _around(auroc, 0.03), "auroc_p": 0.5,
-        "auroc_p_holm": 0.9, "auroc_verdict": verdicts[1],
+        "auroc_p_holm": 0.9, "auroc_verdict": verdicts[1], "auroc_role": "exploratory",
         "mcnemar_p": 0.47, "mcnemar_b": int(rng.integers(10, 30)), "mcnemar_c": int(rng.integers(10, 30)),
         "delong_p": 0.52, "image_level": ["mcnemar_p", "delong_p"],
         "nadeau_bengio": None, "nadeau_bengio_why_not": f"{b} has no folds",

@@ -45,7 +45,7 @@ class Runner:
         self.fail_at: str | None = None
         self.records, self.split = held_out_records(data_dir)
 
-    def __call__(self, step: pipeline_steps.Step, extra: list[str], logs: Path) -> float:
+    def __call__(self, step: pipeline_steps.Step, extra: list[str], logs: Path, _: dict[str, str]) -> float:
         command = [*step.command(), *extra]
         self.commands.append(command)
         if self.fail_at and self.fail_at in self.names()[-1]:
@@ -99,7 +99,7 @@ def study(in_tmp, make_dataset, monkeypatch):
     """Runs run_study.py on a small dataset without training anything; ``study.runner`` saw the commands."""
     runner = Runner(make_dataset())
     monkeypatch.setattr(pipeline_steps, "run_step", runner)
-    monkeypatch.setattr(run_study, "check_options", lambda steps: None)
+    monkeypatch.setattr(run_study, "check_options", lambda *_: None)
     monkeypatch.setattr(run_study, "in_process_of_its_own", lambda *_: SPEEDS)
     quick = functools.partial(learning_curve.build_learning_curve, n_resamples=20)
     monkeypatch.setattr(learning_curve, "build_learning_curve", quick)

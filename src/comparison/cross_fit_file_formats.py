@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 from common.file_formats import with_fields
 from common.plan_files import PLAN_KEY
-from comparison.file_formats import Ci95, PlannedPair, fields_of_pairs, metric_key
+from comparison.file_formats import Ci95, PlannedPair, fields_of_pairs, fields_of_roles, metric_key
 from stats.metric_registry import compared_metrics
 
 CROSS_FIT_FORMAT = "cross-fit-1"
@@ -100,7 +100,7 @@ def _fields_of_arms() -> dict[str, Any]:
 
 
 def _fields_of_cross_fit_pairs() -> dict[str, Any]:
-    fields = fields_of_pairs()
+    fields = fields_of_pairs() | fields_of_roles()
     for metric in compared_metrics():
         fields[metric_key(metric, "by_fold")] = Annotated[list[float], f"difference of {metric.title} in each fold"]
         fields[metric_key(metric, "widened")] = Annotated[

@@ -294,7 +294,6 @@ def fields_of_pairs() -> dict[str, Any]:
             "ci95": Annotated[Ci95 | None, "95 % interval of the difference by patient and run"],
             "p": Annotated[float | None, "two-sided p of no difference, by the bootstrap over patients"],
             "p_holm": Annotated[float | None, "p adjusted for the number of exploratory pairs (Holm)"],
-            "role": Annotated[str, "confirmatory: planned, its p_holm is p; or exploratory"],
             "minimum_detectable_difference": Annotated[float | None, "found with 80 % power"],
             "verdict": Annotated[str, "better, worse, no evidence of a difference, or equivalent"],
         }.items():
@@ -302,8 +301,14 @@ def fields_of_pairs() -> dict[str, Any]:
     return fields
 
 
+def fields_of_roles() -> dict[str, Any]:
+    """List key -> type of the role of a pair of arms in each compared metric."""
+    words = "confirmatory: planned, and its p is not adjusted; or exploratory"
+    return {metric_key(metric, "role"): Annotated[str, words] for metric in compared_metrics()}
+
+
 if not TYPE_CHECKING:  # type checkers know the fixed keys; ``metric_entry`` reads the others
     RunScores = with_fields(RunScores, {metric.name: float for metric in compared_metrics()})
     FoldComparison = with_fields(FoldComparison, {m.name: FoldTest | None for m in compared_metrics()})
     ArmResult = with_fields(ArmResult, _fields_of_arms())
-    PairResult = with_fields(PairResult, fields_of_pairs())
+    PairResult = with_fields(PairResult, fields_of_pairs() | fields_of_roles())

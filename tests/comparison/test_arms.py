@@ -24,7 +24,7 @@ ARM_KEYS = {
 PAIR_KEYS = {
     "a", "b", "n_images", "n_patients", "accuracy_difference", "accuracy_ci95", "accuracy_p",
     "accuracy_p_holm", "accuracy_verdict", "auroc_difference", "auroc_ci95", "auroc_p", "auroc_p_holm",
-    "auroc_verdict",
+    "auroc_verdict", "accuracy_role", "auroc_role",
     "mcnemar_p", "mcnemar_b", "mcnemar_c", "delong_p", "image_level", "nadeau_bengio",
     "nadeau_bengio_why_not", "accuracy_minimum_detectable_difference",
     "auroc_minimum_detectable_difference",

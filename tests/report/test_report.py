@@ -81,11 +81,11 @@ def test_seed_variance_is_told(seed_variance):
         assert text.count(said) == (2 if wanted else 0)
 
 
-def test_headline_is_augmented_against_baseline_then_against_the_duplicates():
+def test_headline_is_augmented_against_the_duplicates_then_against_baseline():
     content = fake_comparison(FOUR)
     pair = next(p for p in content["pairs"] if (p["a"], p["b"]) == ("augmented", "control_duplicate"))
     pair |= {"accuracy_difference": 0.02, "accuracy_ci95": [0.005, 0.035], "accuracy_verdict": "better"}
-    first, second = headline_pairs(content)
+    second, first = headline_pairs(content)
     assert (first["a"], first["b"]) == ("baseline", "augmented")
     assert (second["a"], second["b"]) == ("control_duplicate", "augmented")
     # The control is better than augmented: seen from augmented, worse, with all signs turned.
