@@ -84,7 +84,7 @@ def test_the_page_begins_with_the_verdict_then_the_warnings_then_the_contents(fi
     page = Page(content)
     assert page.open == []
     verdict = " ".join(page.text["verdict"].split())
-    assert verdict.startswith("VerdictCompared with control_duplicate, augmented shows no evidence of a difference in acc")
+    assert verdict.startswith("VerdictCompared with control_duplicate, augmented shows no evidence of a diff")
     assert "Compared with control_duplicate, augmented" in verdict
     body = content[content.index("<body>") :]
     places = [body.index(mark) for mark in ('id="verdict"', 'id="warnings"', "<nav", 'id="test-set"', "<table")]
