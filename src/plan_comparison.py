@@ -48,6 +48,8 @@ def study_options(args: argparse.Namespace) -> dict[str, Any]:
     if parsed.cross_fit and (args.splits or args.generation_args):
         flag = "--splits" if args.splits else "--generation-args"
         raise UserError(f"{flag} and --cross-fit exclude each other: run_study.py gives it itself")
+    if parsed.gans_from:
+        raise UserError("--gans-from is not for a plan: its GANs must be trained under it")
     given = {name: value for name, value in vars(args).items() if name in vars(parsed) and name != "plan"}
     return {**vars(parsed), **given, "plan": None}
 

@@ -20,7 +20,7 @@ import argparse
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import common  # noqa: F401  first of all: refuses a Python that cannot run the rest
 from arms.options import TRAIN_OPTIONS
@@ -58,7 +58,7 @@ from studies.time_estimate import (
     study_seconds,
     study_speeds,
 )
-from utils import UserError, save_figure, save_json, save_text
+from utils import UserError, public_path, save_figure, save_json, save_text
 
 if TYPE_CHECKING:
     from studies.cross_fit import OuterRun
@@ -87,6 +87,8 @@ def parse_study_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--plan is for --cross-fit: a plan asks one question, a curve asks many")
     if args.cross_fit is None and args.gan_seeds != 1:
         parser.error("--gan-seeds is for --cross-fit, which is not given")
+    if args.cross_fit is None and args.gans_from:
+        parser.error("--gans-from is for --cross-fit, which is not given")
     if args.cross_fit is not None:
         if args.fractions != parser.get_default("fractions"):
             parser.error("--fractions and --cross-fit exclude each other: every fold trains on all its patients")
@@ -260,6 +262,8 @@ def run_cross_fit(args: argparse.Namespace, results: Path) -> None:
     work, plan = classifier_work(args), open_plan(args.plan)
     if plan:
         check_numbers(plan, vars(args))
+        if args.gans_from:
+            raise UserError(f"--gans-from takes GANs that were not trained under {plan.name}: give --plan none")
     study = cross_fit.plan_cross_fit(
         dataset, vars(args), work.batch_size, cache_folder(args.no_cache, args.cache_dir)
     )
@@ -270,6 +274,7 @@ def run_cross_fit(args: argparse.Namespace, results: Path) -> None:
     if not args.draw_only:
         check_options(steps[runs[0]])
         due = [(parts[run.fold], step) for run in runs for step in cross_fit.due_steps(run, steps[run])]
+        cross_fit.check_generators(step for _, step in due)
         n_scored = max(int((own.images["role"] == TEST).sum()) for own in study.splits.values())
         log_estimate(args, due, list(dataset.images["path"]), n_scored)
     if args.estimate:
@@ -299,7 +304,9 @@ def write_cross_fit(args: argparse.Namespace, finished: Mapping[OuterRun, bool],
     folds, missing = read_finished_folds(finished)
     if len(folds) < 2:
         raise UserError(f"{args.study_dir} holds {len(folds)} finished folds, and 2 are needed; run it on")
-    settings = {"folds": args.cross_fit, "gans": args.gan_seeds, "repeats": args.repeats}
+    settings: dict[str, Any] = {"folds": args.cross_fit, "gans": args.gan_seeds, "repeats": args.repeats}
+    if args.gans_from:
+        settings["gans_from"] = public_path(args.gans_from)
     content = compare_folds(folds, args.arms, settings, missing, plan, seed=args.seed)
     folder, parts = args.study_dir, cross_fit_sections(content)
     figure = paths.cross_fit_figure(folder)

@@ -21,6 +21,7 @@ class CrossFitSettings(TypedDict):
     folds: Annotated[int, "outer folds, K"]
     gans: Annotated[int, "GANs per fold, G"]
     repeats: Annotated[int, "training runs per arm and GAN, R"]
+    gans_from: NotRequired[Annotated[str, "study whose GANs made the images; absent if each fold trained its own"]]
     margin: Annotated[float, "differences below it count as none; fraction, of accuracy and of AUROC"]
     n_resamples: Annotated[int, "resamples of the patients of each fold"]
     seed: Annotated[int, "seed of the bootstrap"]
@@ -47,7 +48,7 @@ class OuterFold(TypedDict):
     n_patients: int
     n_positive: int
     split_sha256: Annotated[str, "of its frozen split"]
-    gan_seeds: Annotated[list[int], "of its GANs, and of the first training run with each"]
+    gan_seeds: Annotated[list[int], "of the first run with each GAN, and of the GAN unless gans_from names others"]
 
 
 class CrossFitArm(TypedDict):

@@ -94,7 +94,7 @@ def _check_options(fold: FinishedFold, arm: Arm, first: Arm) -> None:
 
 
 def compare_folds(
-    folds: Sequence[FinishedFold], arms: Sequence[str], settings: Mapping[str, int], missing: Sequence[str] = (),
+    folds: Sequence[FinishedFold], arms: Sequence[str], settings: Mapping[str, Any], missing: Sequence[str] = (),
     plan: PlanFile | None = None, n_resamples: int = RESAMPLES, seed: int = 42,
 ) -> CrossFitComparison:  # fmt: skip
     """Compute the content of comparison.json. ``settings``: folds, gans, repeats; ``missing``: what is unfinished.
@@ -213,7 +213,7 @@ def _statistics(
 
 # --- what to be wary of ----------------------------------------------------------------------------
 def _notes(
-    folds: Sequence[FinishedFold], settings: Mapping[str, int], found: Mapping[Any, CrossFittedDifference]
+    folds: Sequence[FinishedFold], settings: Mapping[str, Any], found: Mapping[Any, CrossFittedDifference]
 ) -> list[str]:
     """Say what the numbers mean."""
     trained = sorted(fold.first.recorded["n_train_images"] for fold in folds)
@@ -226,6 +226,8 @@ def _notes(
         "such intervals contain the truth was simulated (docs/comparison.md)",
         "no epoch and no option was chosen on an outer fold",
     ]
+    if gans_from := settings.get("gans_from"):
+        notes.append(f"the images are those of the GANs of {gans_from}, each of which saw the same training patients")
     if settings["gans"] == 1:
         notes.append(
             "one GAN per fold: the effect of its seed cannot be told from that of the fold; where the folds differ by "

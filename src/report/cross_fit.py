@@ -120,7 +120,7 @@ def _fold_table(content: CrossFitComparison) -> Table:
         for fold in content["folds"]
     ]  # fmt: skip
     title = grouping_sentence(content["images"]["grouped_by"])
-    return Table(["fold", "test images", "patients", "positive", "seeds of its GANs", "split"], rows, title)
+    return Table(["fold", "test images", "patients", "positive", "seeds", "split"], rows, title)
 
 
 def _commands(content: CrossFitComparison) -> list[Block]:

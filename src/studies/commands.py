@@ -127,14 +127,17 @@ def gan_steps(folders: Folders, words: Words, needs: Sequence[str]) -> list[Step
     """Make the steps that train the GAN and make its images; the first builds on the steps ``needs``."""
     generator = paths.generator_final(folders.models)
     models = ["--model-dir", str(folders.models), "--output-dir", str(folders.output)]
-    return [
-        Step(
-            TRAIN_GAN, "train_gan", [*read_dataset(folders, words), *models, *words.gan],
-            generator, resumable=True, needs=tuple(needs), cache=words.cache,
-        ),
-        Step(
-            MAKE_IMAGES, "generate_synthetic",
-            ["--model-path", str(generator), "--output-dir", str(folders.synthetic), *words.generation],
-            paths.synthetic_manifest(folders.synthetic), needs=(TRAIN_GAN,), images=folders.synthetic,
-        ),
-    ]  # fmt: skip
+    train = Step(
+        TRAIN_GAN, "train_gan", [*read_dataset(folders, words), *models, *words.gan],
+        generator, resumable=True, needs=tuple(needs), cache=words.cache,
+    )  # fmt: skip
+    return [train, image_step(generator, folders, words, needs=[TRAIN_GAN])]
+
+
+def image_step(generator: Path, folders: Folders, words: Words, needs: Sequence[str]) -> Step:
+    """Make the step that lets ``generator`` make images; it builds on the steps ``needs``."""
+    options = ["--model-path", str(generator), "--output-dir", str(folders.synthetic), *words.generation]
+    return Step(
+        MAKE_IMAGES, "generate_synthetic", options, paths.synthetic_manifest(folders.synthetic),
+        needs=tuple(needs), images=folders.synthetic,
+    )  # fmt: skip

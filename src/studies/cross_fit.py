@@ -7,7 +7,7 @@ a split guards against is guarded against in every fold. A GAN, its images, and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,10 @@ from common import paths
 from common.plan_files import PlanFile
 from comparison.cross_fitting import FinishedFold
 from dataset.splits import TEST, Splits, load_or_create_splits
-from studies.commands import Folders, Words, study_words
+from studies.commands import MAKE_IMAGES, TRAIN_GAN, Folders, Words, study_words
 from studies.plan import Part, arm_step_name, part_steps, plan_parts
 from studies.steps import Step, is_finished, read_log, steps_due
-from utils import UserError
+from utils import UserError, load_json
 
 if TYPE_CHECKING:
     from dataset.records import Dataset
@@ -42,6 +42,11 @@ class OuterRun:
     @property
     def log_file(self) -> Path:
         return paths.pipeline_log(self.folder)
+
+    def twin_in(self, study_dir: str | Path) -> Folders:
+        """Name the folders of the run of the same fold and GAN in another study."""
+        folder = paths.outer_run(study_dir, self.fold, self.gan)
+        return replace(self, folder=folder).folders("")
 
     @property
     def metrics_dir(self) -> Path:
@@ -108,12 +113,43 @@ def plan_cross_fit(
     splits = freeze_outer_splits(dataset, folder, k, cache_dir)
     length = (options["epochs"], batch_size, options["synthetic_per_real"])
     parts = {fold: part_of_fold(own, *length) for fold, own in splits.items()}
-    words = study_words(options)
+    words, generators = study_words(options), generators_of(runs, splits, options["gans_from"])
     steps = {
-        run: steps_of_run(run, parts[run.fold], options["data_dir"], options["arms"], words, options["kimg"])
+        run: steps_of_run(
+            run, parts[run.fold], options["data_dir"], options["arms"], words, options["kimg"], generators.get(run)
+        )
         for run in runs
     }
     return CrossFitPlan(runs, splits, parts, steps)
+
+
+def generators_of(
+    runs: Sequence[OuterRun], splits: Mapping[int, Splits], study_dir: str | None
+) -> dict[OuterRun, Path]:
+    """Name the generator of each run in another study, --gans-from; empty without one.
+
+    Raises ``UserError`` if its folds are others.
+    """
+    if study_dir is None:
+        return {}
+    for fold, own in splits.items():
+        file = paths.outer_splits(study_dir, fold)
+        if not file.is_file():
+            raise UserError(f"--gans-from {study_dir} has no fold {fold}: {file} is missing")
+        if load_json(file) != load_json(own.path):
+            raise UserError(f"--gans-from {study_dir}: its fold {fold} tests other images than this study's")
+    return {run: paths.generator_final(run.twin_in(study_dir).models) for run in runs}
+
+
+def check_generators(due: Iterable[Step]) -> None:
+    """Raise ``UserError`` if the generator of one of the steps that are ``due`` is missing and not trained by them."""
+    steps = list(due)
+    trained = {step.artifact for step in steps if step.name == TRAIN_GAN}
+    for step in steps:
+        if step.name == MAKE_IMAGES:
+            generator = Path(step.options[step.options.index("--model-path") + 1])
+            if not generator.is_file() and generator not in trained:
+                raise UserError(f"{generator} is missing: its study has not finished that fold, or was tidied up")
 
 
 def describe_outer_run(run: OuterRun, part: Part, k: int, gans: int) -> str:
@@ -134,9 +170,13 @@ def part_of_fold(splits: Splits, epochs: int, batch_size: int, synthetic_per_rea
 
 
 def steps_of_run(
-    run: OuterRun, part: Part, data_dir: str | Path, arms: Sequence[str], words: Words, kimg: float
-) -> list[Step]:
-    """List the commands of one run; ``words``: what all runs are told, without seed and split."""
+    run: OuterRun, part: Part, data_dir: str | Path, arms: Sequence[str], words: Words, kimg: float,
+    generator: Path | None = None,
+) -> list[Step]:  # fmt: skip
+    """List the commands of one run; ``words``: what all runs are told, without seed and split.
+
+    ``generator``: of another study, in place of a GAN of its own.
+    """
     seed = ["--seed", str(run.seed)]
     own = Words(
         data=["--splits", str(run.splits), *words.data],
@@ -145,7 +185,7 @@ def steps_of_run(
         generation=[*words.generation, *seed],
         cache=words.cache,
     )
-    return part_steps(part, run.folders(data_dir), arms, own, kimg)
+    return part_steps(part, run.folders(data_dir), arms, own, kimg, generator)
 
 
 def due_steps(run: OuterRun, steps: Sequence[Step]) -> list[Step]:

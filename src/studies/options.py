@@ -122,6 +122,10 @@ STUDY_OPTIONS = (
            type=number(int, 2, 20), metavar="K"),
     Option("--gan-seeds", "with --cross-fit: GANs per fold, each with training runs of its own",
            type=number(int, 1, 10), default=1, metavar="G"),
+    Option("--gans-from",
+           "with --cross-fit: folder of another study of the same folds, whose GANs make the images, so that none is "
+           "trained; for other classifiers or numbers of images (default: none)",
+           metavar="PATH"),
     Option("--arms",
            f"of {', '.join(study_arms())}; the baseline is needed (default: {','.join(study_arms()[:3])})",
            type=chosen_arms, default=study_arms()[:3], metavar="A,..."),

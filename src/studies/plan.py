@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from arms.registry import ARMS, BASELINE, steps_per_epoch, study_arms
 from common import paths
-from studies.commands import MAKE_IMAGES, Folders, Words, arm_step, gan_steps, uses_images
+from studies.commands import MAKE_IMAGES, Folders, Words, arm_step, gan_steps, image_step, uses_images
 from studies.steps import FINISHED, Step, read_log
 from utils import UserError
 
@@ -101,11 +101,14 @@ def arm_step_name(arm: str) -> str:
     return f"train {arm}"
 
 
-def part_steps(part: Part, folders: Folders, arms: Sequence[str], words: Words, kimg: float) -> list[Step]:
+def part_steps(
+    part: Part, folders: Folders, arms: Sequence[str], words: Words, kimg: float, generator: Path | None = None
+) -> list[Step]:
     """List the commands of one fraction: the baseline, the GAN and its images, the other ``arms``.
 
     GAN and images are left out if no arm needs them; controls take their number from the images. ``words``:
-    what all fractions are told. ``kimg``: thousands of images shown to the GAN.
+    what all fractions are told. ``kimg``: thousands of images shown to the GAN. ``generator``: makes the images in
+    place of a GAN that is trained for them.
     """
     length = ["--epochs", str(part.epochs), "--epochs-final", str(part.epochs)]
     interval = math.ceil(kimg * 1000 / part.n_positive / GAN_CHECKPOINTS)
@@ -122,7 +125,10 @@ def part_steps(part: Part, folders: Folders, arms: Sequence[str], words: Words, 
         if arm in arms
     }
     first = steps.pop(BASELINE)
-    generated = gan_steps(folders, told, needs=[]) if any(map(uses_images, arms)) else []
+    generated: list[Step] = []
+    if any(map(uses_images, arms)):
+        made = [image_step(generator, folders, told, needs=[])] if generator else []
+        generated = made or gan_steps(folders, told, needs=[])
     return [first, *generated, *steps.values()]
 
 

@@ -150,8 +150,8 @@ def _listed_files(folder: Path, manifest: Mapping[str, Any]) -> list[Path]:
 def _records(files: Sequence[Path], label: int | None) -> pd.DataFrame:
     import pandas as pd
 
-    label = float("nan") if label is None else label
-    return pd.DataFrame({"image_id": [file.stem for file in files], "path": files, "label": label})
+    known = float("nan") if label is None else label
+    return pd.DataFrame({"image_id": [file.stem for file in files], "path": files, "label": known})
 
 
 def existing_images(folder: Path) -> list[Path]:

@@ -130,6 +130,7 @@ def test_longer_training_runs_all_folds_again(commands):
     ("flags", "message"),
     [
         (["--cross-fit", "1"], "must be a whole number >= 2"), (["--gan-seeds", "2"], "--gan-seeds is for --cross-fit"),
+        (["--gans-from", "s"], "--gans-from is for --cross-fit"),
         (["--cross-fit", "3", "--fractions", "0.5"], "--fractions and --cross-fit exclude each other"),
         (["--cross-fit", "3", "--splits", "s.json"], "--splits and --cross-fit exclude each other"),
         (["--cross-fit", "3", "--k-folds", "2"], "--k-folds and --cross-fit exclude each other"),
@@ -204,6 +205,37 @@ def test_a_curve_takes_no_plan(in_tmp, capsys):
     with pytest.raises(SystemExit):
         run_study.main(["--plan", PLAN])
     assert "--plan is for --cross-fit" in capsys.readouterr().err
+
+
+# --- GANs of another study -------------------------------------------------------------------------
+def test_gans_of_another_study_are_used_and_none_is_trained(commands):
+    run_study.main([*OPTIONS, "--cross-fit", "2", "--gan-seeds", "2"])
+    commands.clear()
+    other = ["--study-dir", "other", "--repeats", "3", "--cross-fit", "2", "--image-size", "32", "--cpu"]
+    run_study.main([*other, "--gans-from", "study"])
+    assert not [command for command in commands if "train_gan" in command[0]]
+    made = [words_of(command) for command in commands if "generate_synthetic" in command[0]]
+    assert [words["--model-path"] for words in made] == [
+        f"study/fold_{fold}/gan_1/models/gan/generator_final.pth" for fold in (1, 2)
+    ]
+    assert [words["--output-dir"] for words in made] == [f"other/fold_{fold}/gan_1/synthetic" for fold in (1, 2)]
+    content = load_json(paths.cross_fit_results("other"))
+    assert content["settings"]["gans_from"] == "study" and any("GANs of study" in note for note in content["notes"])
+
+
+def test_a_missing_gan_and_other_folds_are_told_before_anything_runs(commands):
+    run_study.main([*OPTIONS, "--cross-fit", "2"])
+    commands.clear()
+    other = ["--study-dir", "other", "--image-size", "32", "--cpu", "--gans-from", "study"]
+    with pytest.raises(UserError, match="its fold 1 tests other images than this study's"):
+        run_study.main([*other, "--cross-fit", "3"])
+    shutil.rmtree("other")
+    with pytest.raises(UserError, match="fold_1/gan_2/models/gan/generator_final.pth is missing"):
+        run_study.main([*other, "--cross-fit", "2", "--gan-seeds", "2"])
+    paths.outer_splits(STUDY, 2).unlink()
+    with pytest.raises(UserError, match="--gans-from study has no fold 2"):
+        run_study.main([*other, "--cross-fit", "2"])
+    assert commands == []
 
 
 # --- leaks -----------------------------------------------------------------------------------------
