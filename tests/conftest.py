@@ -175,11 +175,15 @@ def data_dir(baseline: Path, in_tmp: Path) -> Path:
 
 
 @pytest.fixture
-def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the figures of training, for tests of what is trained: they take a third of a small run."""
-    from arms import output
+def empty_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw empty figures of trainings, for tests of what is trained: full ones take half of a small run."""
+    from arms import figures
+    from common.plot_style import new_figure
+    from gan import outputs
 
-    monkeypatch.setattr(output, "_save_figures", lambda *_: None)
+    for module, names in ((figures, ("training_curves", "cv_comparison")), (outputs, ("gan_losses", "gan_quality"))):
+        for name in names:
+            monkeypatch.setattr(module, name, lambda *_: new_figure(1, 1, layout=None))
 
 
 @pytest.fixture

@@ -120,7 +120,9 @@ class TestToyArm:
         text = str(training(fake_comparison(("baseline", "toy")), {}))
         assert "toy (every other real image twice): trained on" in text
 
-    def test_it_trains_and_resuming_it_as_another_arm_is_refused(self, toy, make_dataset, in_tmp, monkeypatch):
+    def test_it_trains_and_resuming_it_as_another_arm_is_refused(
+        self, toy, make_dataset, in_tmp, monkeypatch, empty_curves
+    ):
         from arms import training as arm_training
 
         positives = training_positives_of(make_dataset)

@@ -459,6 +459,7 @@ class TestTogether:
         assert len(files_of(cache)) == 2
 
 
+@pytest.mark.usefixtures("empty_curves")
 class TestResults:
     """Without a cache, with a new one, and with a warm one: the same files to the bit."""
 

@@ -23,6 +23,8 @@ from gan.step import image_noise
 from gan_data import CLASSES, make_dataset
 from utils import UserError, load_checkpoint, load_json
 
+pytestmark = pytest.mark.usefixtures("empty_curves")
+
 
 def settings_of(*flags: str):
     return train_gan.parse_arguments(list(flags))
