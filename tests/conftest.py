@@ -175,19 +175,19 @@ def data_dir(baseline: Path, in_tmp: Path) -> Path:
 
 
 @pytest.fixture
-def empty_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw empty figures of trainings, for tests of what is trained: full ones take half of a small run."""
-    from arms import figures
-    from common.plot_style import new_figure
-    from gan import outputs
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made but not rendered, which takes half of a small run: their files hold one pixel."""
+    from matplotlib.figure import Figure
 
-    for module, names in ((figures, ("training_curves", "cv_comparison")), (outputs, ("gan_losses", "gan_quality"))):
-        for name in names:
-            monkeypatch.setattr(module, name, lambda *_: new_figure(1, 1, layout=None))
+    def save(_: Figure, file: Path, **__: Any) -> None:
+        Image.new("L", (1, 1)).save(file, format="PNG")
+
+    monkeypatch.setattr(Figure, "draw_without_rendering", lambda _: None)
+    monkeypatch.setattr(Figure, "savefig", save)
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, unrendered: None) -> None:
     """Leave out the figures of an analysis, for tests of what is said."""
     from report import image_steps, reviewer_steps, steps
 

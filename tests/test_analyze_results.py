@@ -31,7 +31,6 @@ from common.file_formats import format_problems
 from common.options import Affects, names_affecting
 from comparison.arms import compare_arms
 from comparison.image_file_formats import FidScore, ImageQuality, SsimAnalysis
-from conftest import SMALL
 from fake_results import fake_records, held_out_records, write_arm, write_classifier, write_synthetic
 from networks import backbone_builder
 from networks.backbone_builder import LITE_PACKAGE  # which most tests take away
@@ -68,11 +67,11 @@ def finished(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("finished")
     data_dir = make_phantom_dataset(root / "data", 160, image_size=48, num_test_images=2, workers=1)
     records, split = held_out_records(data_dir)
-    both = {"folds": 3, "split_sha256": split, "config": {"backbone": SMALL}}
-    write_arm(root / "metrics", "baseline", records, **both)
-    write_arm(root / "metrics", "augmented", records, seed=1, contaminated=True, n_synthetic=24, **both)
+    write_arm(root / "metrics", "baseline", records, folds=3, split_sha256=split)
+    write_arm(root / "metrics", "augmented", records, folds=3, seed=1, contaminated=True, n_synthetic=24,
+              split_sha256=split)  # fmt: skip
     write_synthetic(root / "synthetic", data_dir)
-    write_classifier(root / "models", split, backbone=SMALL)
+    write_classifier(root / "models", split)
     return root
 
 
@@ -295,7 +294,7 @@ def test_no_metrics_is_an_error_that_names_the_command(tmp_path, as_script):
     assert code == 1 and err.count("\n") == 1 and err.startswith("error: ")
 
 
-def test_one_arm_alone_is_reported_with_what_is_missing(tmp_path):
+def test_one_arm_alone_is_reported_with_what_is_missing(tmp_path, unrendered):
     write_arm(tmp_path / "metrics", "baseline", fake_records())
     main(flags(tmp_path))
     text = one_line(read_report(tmp_path / "analysis"))
@@ -330,7 +329,7 @@ def test_augmented_alone_and_arms_of_other_names(tmp_path, quick):
         main([*flags(tmp_path), "--arms", "nobody"])
 
 
-def test_predictions_alone_take_part(tmp_path):
+def test_predictions_alone_take_part(tmp_path, unrendered):
     """An arm of which nothing but the four columns is left."""
     write_arm(tmp_path / "metrics", "baseline", fake_records())
     file = paths.test_predictions(tmp_path / "metrics", "augmented_")
@@ -509,7 +508,9 @@ def test_no_real_images_shows_none_and_says_so(finished, tmp_path, monkeypatch, 
     assert "every picture that would show a real X-ray was left out" in one_line(read_report(tmp_path))
 
 
-def test_no_real_images_leaves_the_heat_maps_out_and_the_neighbours_alone(finished, tmp_path, monkeypatch):
+def test_no_real_images_leaves_the_heat_maps_out_and_the_neighbours_alone(
+    finished, tmp_path, monkeypatch, unrendered
+):
     from report import image_figures as plots_images
 
     asked = []
@@ -539,7 +540,7 @@ def test_robustness_that_cannot_be_measured_is_a_line_and_no_section(tmp_path, q
     assert load_json(paths.comparison(tmp_path / "analysis"))["robustness"] is None
 
 
-def test_files_of_an_earlier_run_do_not_pass_for_new(finished, tmp_path, capsys):
+def test_files_of_an_earlier_run_do_not_pass_for_new(finished, tmp_path, capsys, unrendered):
     write_arm(tmp_path / "metrics", "baseline", fake_records())
     stale = {
         "ssim_analysis.json", "fid_score.json", "real_vs_synthetic_comparison.png", "cv_comparison.png",
@@ -693,12 +694,12 @@ def test_a_failed_analysis_leaves_no_report_of_an_earlier_one(tmp_path, monkeypa
     assert not any(file.exists() for file in reports)
 
 
-def test_a_damaged_model_is_missing_from_the_report(finished, tmp_path, monkeypatch):
+def test_a_damaged_model_is_missing_from_the_report(finished, tmp_path, monkeypatch, unrendered):
     from report import steps as analysis_steps
 
     for step in ("draw_comparison", "draw_training"):
         monkeypatch.setattr(analysis_steps, step, lambda *_: None)
-    model = paths.classifier_model(tmp_path / "models", "baseline_", SMALL)
+    model = paths.classifier_model(tmp_path / "models", "baseline_")
     model.parent.mkdir(parents=True)
     model.write_bytes(b"no model")
     folders = {"model_dir": tmp_path / "models", "analysis_dir": tmp_path / "out"}

@@ -36,7 +36,7 @@ def write_file(name: str, text: str) -> str:
 
 
 # --- the committed recipes -------------------------------------------------------------------------
-pytestmark = pytest.mark.usefixtures("empty_curves")
+pytestmark = pytest.mark.usefixtures("unrendered")
 ROOT = Path(__file__).resolve().parent.parent
 
 

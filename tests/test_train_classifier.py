@@ -164,7 +164,7 @@ class TestBaselineWithFolds:
         assert Path("again/baseline_test_predictions.csv").read_text(encoding="utf-8") == before
 
 
-@pytest.mark.usefixtures("empty_curves")
+@pytest.mark.usefixtures("unrendered")
 class TestFeaturesComputedOnce:
     @pytest.fixture
     def counted(self, monkeypatch) -> list[int]:
@@ -241,7 +241,7 @@ class TestFeaturesComputedOnce:
         assert load_json("results/analysis/fid_score.json") == fid and sum(counted) > 8
 
 
-@pytest.mark.usefixtures("empty_curves")
+@pytest.mark.usefixtures("unrendered")
 class TestAugmented:
     @pytest.fixture
     def arms(self, data_dir):
@@ -287,7 +287,7 @@ class TestAugmented:
         assert load_json(METRICS / "augmented_final_metrics.json")["epochs_final"] == 1
 
 
-@pytest.mark.usefixtures("empty_curves")
+@pytest.mark.usefixtures("unrendered")
 class TestInitialWeights:
     """A classifier of this project as --weights has seen training images already."""
 
@@ -343,7 +343,7 @@ class TestInitialWeights:
         assert flag in load_json(METRICS / "second_final_metrics.json")["red_flags"]
 
 
-@pytest.mark.usefixtures("empty_curves")
+@pytest.mark.usefixtures("unrendered")
 class TestWithoutFolds:
     def test_folds_of_an_earlier_run_of_the_same_options_choose_the_epoch(self, make_dataset, in_tmp):
         make_dataset()
@@ -415,7 +415,7 @@ class TestUnfrozen:
         assert "nothing to resume" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("empty_curves")
+@pytest.mark.usefixtures("unrendered")
 class TestBadData:
     def test_bad_images_stop_or_are_counted_in_every_result(self, make_dataset, in_tmp):
         data_dir = make_dataset()

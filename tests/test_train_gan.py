@@ -29,7 +29,7 @@ from networks.weights import hub_weights
 from studies import time_estimate
 from utils import UserError, WeightsUnavailableError, load_checkpoint, load_json
 
-pytestmark = pytest.mark.usefixtures("empty_curves")
+pytestmark = pytest.mark.usefixtures("unrendered")
 CPU = torch.device("cpu")
 REAL_HUB_WEIGHTS = hub_weights  # no test but one about its files calls it
 SRC = Path(train_gan.__file__).parent

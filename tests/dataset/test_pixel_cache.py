@@ -459,7 +459,7 @@ class TestTogether:
         assert len(files_of(cache)) == 2
 
 
-@pytest.mark.usefixtures("empty_curves")
+@pytest.mark.usefixtures("unrendered")
 class TestResults:
     """Without a cache, with a new one, and with a warm one: the same files to the bit."""
 

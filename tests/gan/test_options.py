@@ -23,7 +23,7 @@ from gan.step import image_noise
 from gan_data import CLASSES, make_dataset
 from utils import UserError, load_checkpoint, load_json
 
-pytestmark = pytest.mark.usefixtures("empty_curves")
+pytestmark = pytest.mark.usefixtures("unrendered")
 
 
 def settings_of(*flags: str):

@@ -60,7 +60,7 @@ def test_folds_of_two_studies_are_refused(make_dataset, tmp_path):
 
 # --- the script ------------------------------------------------------------------------------------
 @pytest.fixture
-def commands(in_tmp, make_dataset, monkeypatch):
+def commands(in_tmp, make_dataset, monkeypatch, unrendered):
     """Runs nothing: writes the results that arms would have, and remembers the commands."""
     dataset, seen = load_dataset(make_dataset()), []
 
