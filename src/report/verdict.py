@@ -8,7 +8,7 @@ from typing import Any, cast
 from arms.registry import ARMS, AUGMENTED, BASELINE
 from arms.result_files import training_command_of
 from comparison.file_formats import ArmResult, Comparison, PairResult, metric_entry, metric_key
-from comparison.planned_pairs import planning_sentence
+from comparison.planned_pairs import EXPLORATORY, planning_sentence
 from comparison.warnings import adjusted_for, n_exploratory
 from report.blocks import Block, amount, change, count, percent
 from report.external import external_of, scores_of_both, tested_on
@@ -99,8 +99,7 @@ def _resolution(content: Comparison, pair: PairResult) -> str:
     """Say what the test set can show, what counts as equivalent, and what the intervals hold."""
     smallest = smallest_differences(pair, " or ")
     power = (
-        f"On this test set, a true difference of {smallest} is found with 80 % "
-        f"power{adjusted_for(n_exploratory(content['pairs']))}. "
+        f"On this test set, a true difference of {smallest} is found with 80 % power{_adjusted(content, pair)}. "
     )
     margin = points(content["settings"]["margin"])
     return (
@@ -108,6 +107,13 @@ def _resolution(content: Comparison, pair: PairResult) -> str:
         f"±{margin}. "
         f"The intervals {seeds_words(pair, content['arms'])}."
     )
+
+
+def _adjusted(content: Comparison, pair: PairResult) -> str:
+    """Say for how many pairs the power is adjusted; in which metric it is not, as the pair was planned."""
+    planned = [m.title for m in compared_metrics() if metric_entry(pair, m, "role") != EXPLORATORY]
+    adjusted = adjusted_for(n_exploratory(content["pairs"]))
+    return adjusted.replace("(", f"({' and '.join(planned)} as planned, the rest ") if planned else adjusted
 
 
 def smallest_differences(pair: PairResult, joined_by: str = " and ") -> str:

@@ -125,3 +125,12 @@ def test_one_difference_is_smaller_to_find_when_it_is_planned(found):
         return headline_pairs(content)[0]["auroc_minimum_detectable_difference"]
 
     assert smallest(planned) / smallest(free) == pytest.approx((1.95996 + 0.84162) / (2.39398 + 0.84162), abs=1e-4)
+
+
+def test_the_report_says_which_power_is_adjusted(found):
+    question = planned_question(PLAN, list(found.values()))
+    planned = compare_arms(found, n_resamples=200, question=question)
+    free = compare_arms(found, n_resamples=200)
+    said = "80 % power (AUROC as planned, the rest adjusted for 3 pairs)"
+    assert any(said in str(line) for line in verdict_lines(planned))
+    assert any("80 % power (adjusted for 3 pairs)" in str(line) for line in verdict_lines(free))
