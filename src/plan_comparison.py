@@ -19,7 +19,7 @@ from common.options import add_options
 from common.plan_files import ComparisonPlan, PlannedImages, PlannedStudy
 from dataset.options import cache_folder
 from studies.commands import data_words
-from studies.options import PLANNING_OPTIONS, STUDY_OPTIONS
+from studies.options import PLANNING_OPTIONS, STUDY_OPTIONS, arms_of_study, wrong_few_labels
 from studies.planned_options import commands_of_study, planned_options, study_numbers, values_of
 from utils import UserError, load_json, plain, public_path, save_json, sha256_file
 
@@ -51,7 +51,11 @@ def study_options(args: argparse.Namespace) -> dict[str, Any]:
     if parsed.gans_from:
         raise UserError("--gans-from is not for a plan: its GANs must be trained under it")
     given = {name: value for name, value in vars(args).items() if name in vars(parsed) and name != "plan"}
-    return {**vars(parsed), **given, "plan": None}
+    options = {**vars(parsed), **given, "plan": None}
+    options["arms"] = arms_of_study(options["arms"], options["labelled_patients"])
+    if problem := wrong_few_labels(options):
+        raise UserError(problem)
+    return options
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -91,13 +95,13 @@ def describe(plan: ComparisonPlan) -> None:
 
 def plan_study(args: argparse.Namespace, options: dict[str, Any], dataset: Dataset) -> ComparisonPlan:
     """Plan a cross-fitted study; freezes the splits of its folds."""
-    from studies.cross_fit import plan_cross_fit
+    from studies.few_labels import plan_study as plan_commands
 
     batch_size = values_of("train_classifier", options["classifier_args"])["batch_size"]
     for name in args.primary:
         if name not in options["arms"]:
             raise UserError(f"--primary {name} is no arm of this study; its --arms are {', '.join(options['arms'])}")
-    study = plan_cross_fit(dataset, options, batch_size, cache_folder(args.no_cache, args.cache_dir))
+    study = plan_commands(dataset, options, batch_size, cache_folder(args.no_cache, args.cache_dir))
     return make_plan(
         args, study_numbers(options), commands_of_study(study), dataset, dataset.images, list(study.splits.values())
     )

@@ -40,7 +40,7 @@ from gan.options import read_settings
 from gan.settings import Settings
 from networks.backbones import BACKBONES
 from studies.commands import study_words, uses_images
-from studies.options import STUDY_OPTIONS
+from studies.options import STUDY_OPTIONS, arms_of_study, wrong_few_labels
 from studies.plan import (
     Part,
     arm_step_name,
@@ -95,6 +95,9 @@ def parse_study_args(argv: list[str] | None) -> argparse.Namespace:
         if args.splits or args.k_folds:
             flag = "--splits" if args.splits else "--k-folds"
             parser.error(f"{flag} and --cross-fit exclude each other: the outer folds are its splits")
+    args.arms = arms_of_study(args.arms, args.labelled_patients)
+    if problem := wrong_few_labels(vars(args)):
+        parser.error(problem)
     classifier_work(args), gan_settings(args)  # wrong numbers end here
     return args
 
@@ -256,6 +259,7 @@ def run_cross_fit(args: argparse.Namespace, results: Path) -> None:
     from dataset.records import load_dataset
     from dataset.splits import TEST
     from studies import cross_fit
+    from studies.few_labels import plan_study
     from studies.planned_options import check_numbers, check_study
 
     dataset = load_dataset(args.data_dir, args.patient_map, args.patient_column)
@@ -264,16 +268,15 @@ def run_cross_fit(args: argparse.Namespace, results: Path) -> None:
         check_numbers(plan, vars(args))
         if args.gans_from:
             raise UserError(f"--gans-from takes GANs that were not trained under {plan.name}: give --plan none")
-    study = cross_fit.plan_cross_fit(
-        dataset, vars(args), work.batch_size, cache_folder(args.no_cache, args.cache_dir)
-    )
+    study = plan_study(dataset, vars(args), work.batch_size, cache_folder(args.no_cache, args.cache_dir))
     runs, parts, steps = study.runs, study.parts, study.steps
     if plan:
         check_study(plan, study, dataset.data_sha256)
-        cross_fit.check_held_to(plan, [run for run in runs if not cross_fit.due_steps(run, steps[run])])
+        states = [state for of_runs in study.comparisons().values() for state in of_runs.items()]
+        cross_fit.check_held_to(plan, [run for run, finished in states if finished])
     if not args.draw_only:
         check_options(steps[runs[0]])
-        due = [(parts[run.fold], step) for run in runs for step in cross_fit.due_steps(run, steps[run])]
+        due = study.due()
         cross_fit.check_generators(step for _, step in due)
         n_scored = max(int((own.images["role"] == TEST).sum()) for own in study.splits.values())
         log_estimate(args, due, list(dataset.images["path"]), n_scored)
@@ -287,12 +290,14 @@ def run_cross_fit(args: argparse.Namespace, results: Path) -> None:
                 run_steps(steps[run], run.log_file)
             else:
                 log.info("already finished")
-        finished = {run: not cross_fit.due_steps(run, steps[run]) for run in runs}
-        write_cross_fit(args, finished, plan)
+        for folder, finished in study.comparisons().items():
+            write_cross_fit(args, finished, plan, folder)
 
 
-def write_cross_fit(args: argparse.Namespace, finished: Mapping[OuterRun, bool], plan: PlanFile | None) -> None:
-    """Compare the folds all of whose runs are ``finished``; write comparison.json, text, figure and page."""
+def write_cross_fit(
+    args: argparse.Namespace, finished: Mapping[OuterRun, bool], plan: PlanFile | None, folder: Path
+) -> None:
+    """Compare the folds all of whose runs are ``finished``; write comparison.json, text, figure, page to ``folder``."""
     from comparison.cross_fitting import compare_folds
     from report.cross_fit import TITLE, cross_fit_sections
     from report.cross_fit_figure import CAPTION, draw_cross_fit
@@ -303,12 +308,12 @@ def write_cross_fit(args: argparse.Namespace, finished: Mapping[OuterRun, bool],
 
     folds, missing = read_finished_folds(finished)
     if len(folds) < 2:
-        raise UserError(f"{args.study_dir} holds {len(folds)} finished folds, and 2 are needed; run it on")
+        raise UserError(f"{folder} holds {len(folds)} finished folds, and 2 are needed; run it on")
     settings: dict[str, Any] = {"folds": args.cross_fit, "gans": args.gan_seeds, "repeats": args.repeats}
     if args.gans_from:
         settings["gans_from"] = public_path(args.gans_from)
     content = compare_folds(folds, args.arms, settings, missing, plan, seed=args.seed)
-    folder, parts = args.study_dir, cross_fit_sections(content)
+    parts = cross_fit_sections(content)
     figure = paths.cross_fit_figure(folder)
     save_json(paths.cross_fit_results(folder), content)
     save_figure(figure, draw_cross_fit(content))

@@ -273,6 +273,11 @@ def outer_run(study_dir: str | Path, fold: int, gan: int) -> Path:
     return Path(study_dir) / f"fold_{fold}" / f"gan_{gan}"
 
 
+def few_labels_study(study_dir: str | Path, n: int) -> Path:
+    """Return the folder of the part of a study in which the labels of ``n`` patients are known."""
+    return Path(study_dir) / f"labelled_{n}"
+
+
 def outer_splits(study_dir: str | Path, fold: int) -> Path:
     """Return the frozen split whose test images are those of an outer fold."""
     return Path(study_dir) / f"fold_{fold}" / SPLITS

@@ -56,6 +56,7 @@ class CrossFitArm(TypedDict):
 
     n_train_images: Annotated[list[int], "of each fold"]
     n_synthetic: Annotated[list[int], "synthetic images trained on in each fold, with the first GAN"]
+    n_unlabelled: NotRequired[Annotated[list[int], "of few labels: real images that joined without theirs, per fold"]]
     optimizer_steps: Annotated[list[int], "of each fold"]
     runs: Annotated[int, "training runs per fold, whose mean probability is scored"]
     command: Annotated[str | None, "that trained it in the first fold"]
@@ -68,6 +69,36 @@ class CrossFitPair(TypedDict):
     b: str
     n_images: int
     n_patients: int
+
+
+class KeptShare(TypedDict):
+    """Share of the gain of unlabelled real images that synthetic images keep."""
+
+    share: Annotated[float, "(semi - baseline) / (control_pseudo - baseline)"]
+    share_ci95: Annotated[list[float], "95 % interval, from the same draws of patients in both differences"]
+
+
+class CopiesOfFold(TypedDict):
+    """Synthetic images of one fold's GAN that are closer to a training image than 99 % of the test images are."""
+
+    fold: Annotated[int, "number of the fold"]
+    flagged: Annotated[int, "such images"]
+    n_synthetic: Annotated[int, "synthetic images that were searched"]
+    heldout_share: Annotated[float, "share of the test images below the same distance, 0 to 1"]
+    nearly_identical: Annotated[int, "synthetic images below half of that distance"]
+
+
+class FewLabelStudy(TypedDict):
+    """What belongs to --labelled-patients."""
+
+    labelled_patients: Annotated[int, "patients of each training set whose labels are known"]
+    n_labelled: Annotated[list[int], "their images, of each fold"]
+    n_hidden: Annotated[list[int], "training images whose labels are hidden, of each fold"]
+    models: Annotated[int, "baselines whose mean labels images softly"]
+    kept: Annotated[
+        dict[str, KeptShare | None], "by metric; null unless the interval of control_pseudo - baseline excludes 0"
+    ]
+    near_copies: Annotated[list[CopiesOfFold], "of each fold and GAN"]
 
 
 class CrossFitComparison(TypedDict):
@@ -86,6 +117,7 @@ class CrossFitComparison(TypedDict):
     folds: list[OuterFold]
     arms: Annotated[dict[str, CrossFitArm], "by name"]
     pairs: list[CrossFitPair]
+    few_labels: NotRequired[Annotated[FewLabelStudy, "of a study with --labelled-patients"]]
     missing: Annotated[list[str], "what is unfinished"]
     notes: Annotated[list[str], "what a reader must know"]
     flags: Annotated[list[str], "what a reader must be wary of"]

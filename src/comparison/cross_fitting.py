@@ -12,6 +12,7 @@ from arms.registry import ARMS, BASELINE
 from arms.result_files import Arm, probabilities_of_runs, training_command, warnings_of, why_not_comparable
 from common.plan_files import PlanFile, named_files
 from comparison.cross_fit_file_formats import CROSS_FIT_FORMAT, CrossFitComparison, CrossFitImages, OuterFold
+from comparison.few_labels import few_label_content, few_label_notes
 from comparison.file_formats import metric_key
 from comparison.options import DEFAULT_MARGIN
 from comparison.planned_pairs import (
@@ -106,8 +107,10 @@ def compare_folds(
     margin = agreed_margin(None, plan, DEFAULT_MARGIN)
     predictions = [_runs_of(fold, arms) for fold in folds]
     names = [metric.name for metric in compared_metrics()]
+    apart = "few_labels" in folds[0].first.recorded  # each GAN comes with labelled patients of its own
     scores = {
-        arm: {m.name: score_folds(m, predictions, arm, n_resamples, seed) for m in compared_metrics()} for arm in arms
+        arm: {m.name: score_folds(m, predictions, arm, n_resamples, seed, apart) for m in compared_metrics()}
+        for arm in arms
     }
     weights = {metric.name: fold_weights(metric, predictions) for metric in compared_metrics()}
     images = _images(folds, predictions)
@@ -116,6 +119,7 @@ def compare_folds(
         for name in names:
             own_seed = derive_seed(seed, a, b, name)
             found[a, b, name] = cross_fitted_difference(scores[a][name], scores[b][name], weights[name], own_seed)
+    few = few_label_content(folds, found)
     content: dict[str, Any] = {
         "format": CROSS_FIT_FORMAT,
         **named_files(),
@@ -128,8 +132,9 @@ def compare_folds(
         "folds": [_fold_row(fold) for fold in folds],
         "arms": {arm: _arm_row(arm, folds, scores[arm], weights, seed) for arm in arms},
         "pairs": _pair_rows(pairs, found, images, question, margin),
+        **({"few_labels": few} if few else {}),
         "missing": list(missing),
-        "notes": _notes(folds, settings, found),
+        "notes": _notes(folds, settings, found) + (few_label_notes(few, settings["gans"]) if few else []),
         "flags": _flags(folds, missing),
     }  # fmt: skip
     return cast(CrossFitComparison, content)
@@ -174,6 +179,8 @@ def _arm_row(
     of_folds = [fold.gans[0][arm].recorded for fold in folds]
     row: dict[str, Any] = {key: [own[key] for own in of_folds]
                            for key in ("n_train_images", "n_synthetic", "optimizer_steps")}  # fmt: skip
+    if "few_labels" in of_folds[0]:
+        row["n_unlabelled"] = [own["few_labels"]["n_unlabelled"] for own in of_folds]
     row["runs"] = sum(len(probabilities_of_runs(made[arm])) for made in folds[0].gans)
     row["command"] = training_command(of_folds[0]["config"])
     for metric in compared_metrics():
@@ -217,9 +224,10 @@ def _notes(
 ) -> list[str]:
     """Say what the numbers mean."""
     trained = sorted(fold.first.recorded["n_train_images"] for fold in folds)
+    kind = "labelled " if "few_labels" in folds[0].first.recorded else ""
     notes = [
         "the numbers are of the procedure, not of one model: every image was predicted by models and a GAN that never "
-        f"saw its patient, and that learned from {trained[0]:,} to {trained[-1]:,} images",
+        f"saw its patient, and that learned from {trained[0]:,} to {trained[-1]:,} {kind}images",
         "AUROC is computed within folds and averaged, weighted by their pairs of a positive and a negative image: "
         "probabilities of different models are on different scales",
         "patients are drawn within folds; the training sets of the folds overlap, which no drawing shows: how often "

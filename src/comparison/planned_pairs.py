@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from arms.registry import AUGMENTED, CONTROL_DUPLICATE
+from arms.registry import AUGMENTED, BASELINE, CONTROL_DUPLICATE, SEMI
 from arms.result_files import Arm
 from common.plan_files import PlanFile
 from comparison.file_formats import PlannedPair
@@ -78,11 +78,14 @@ def agreed_margin(points: float | None, plan: PlanFile | None, usual: float) -> 
 
 
 def leading_pairs(pairs: Sequence[tuple[str, str]], question: PlannedQuestion | None) -> list[tuple[str, str]]:
-    """Sort pairs (a, b) for a report: the planned one first, else the augmented arm against its control."""
+    """Sort pairs (a, b) for a report: the planned one first, else the augmented arm against its control.
 
-    def place(pair: tuple[str, str]) -> tuple[bool, bool, bool]:
+    Where few labels are known, the arm semi against the baseline takes that place.
+    """
+
+    def place(pair: tuple[str, str]) -> tuple[bool, ...]:
         planned = question is not None and set(pair) == {question.arm, question.against}
-        return not planned, AUGMENTED not in pair, CONTROL_DUPLICATE not in pair
+        return not planned, set(pair) != {SEMI, BASELINE}, AUGMENTED not in pair, CONTROL_DUPLICATE not in pair
 
     return sorted(pairs, key=place)
 

@@ -25,6 +25,7 @@ from report.blocks import (
     signed,
     with_interval,
 )
+from report.few_labels import few_label_blocks
 from stats.metric_registry import compared_metrics
 from stats.paired_tests import NO_EVIDENCE, points
 
@@ -37,6 +38,7 @@ def cross_fit_sections(content: CrossFitComparison) -> list[Section]:
         ("verdict", "Verdict", _verdict(content)),
         ("warnings", "Warnings: read these before any number", [Bullets(content["flags"])] if content["flags"] else []),
         ("differences", "Differences between arms", [_pair_facts(content, pair) for pair in content["pairs"]]),
+        ("few_labels", "Few labels", few_label_blocks(content)),
         ("arms", "Each arm on all images", [_arm_table(content)]),
         ("folds", "Folds", [_fold_table(content)]),
         ("notes", "What the numbers mean", [Bullets(content["notes"])]),
@@ -107,6 +109,8 @@ def _arm_table(content: CrossFitComparison) -> Table:
             cells.append(with_interval(metric_entry(arm, metric), metric_entry(arm, metric, "ci95"), scale, digits))
         images = f"{min(arm['n_train_images']):,} to {max(arm['n_train_images']):,}"
         made = f" + {max(arm['n_synthetic']):,} synthetic" if any(arm["n_synthetic"]) else ""
+        if any(hidden := arm.get("n_unlabelled", [0])):
+            made += f" + {max(hidden):,} without their labels"
         rows.append([name, *cells, images + made, str(arm["runs"])])
     always = percent(content["images"]["always_negative_accuracy"])
     blanks = [always.removesuffix(" %") if metric.name == "accuracy" else "–" for metric in metrics]

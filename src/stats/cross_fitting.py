@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from stats.bootstrap import (
     ScoreDifference,
     percentile_interval,
     resample_score,
+    resample_scores,
     two_sided_p,
 )
 from stats.metric_registry import Metric
@@ -47,12 +48,14 @@ class CrossFittedDifference:
     """Difference b minus a of two procedures. ``test``: the pooled difference, its interval, p and standard error.
 
     ``by_fold``: differences [K]. ``widened``: the folds differ by more than patients and runs explain, so that the
-    interval has the width that their spread asks for.
+    interval has the width that their spread asks for. ``values``: its bootstrap distribution [n_resamples]; [] where it
+    does not vary.
     """
 
     test: ScoreDifference
     by_fold: list[float]
     widened: bool
+    values: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 def fold_weights(metric: Metric, folds: Sequence[FoldRuns]) -> np.ndarray:
@@ -68,19 +71,33 @@ def fold_weights(metric: Metric, folds: Sequence[FoldRuns]) -> np.ndarray:
 
 
 def score_folds(
-    metric: Metric, folds: Sequence[FoldRuns], arm: str, n_resamples: int = RESAMPLES, seed: int = 42
-) -> list[ResampledScore]:
+    metric: Metric, folds: Sequence[FoldRuns], arm: str, n_resamples: int = RESAMPLES, seed: int = 42,
+    apart: bool = False,
+) -> list[ResampledScore]:  # fmt: skip
     """Score ``arm`` on draws of the patients of each fold; the draws are the same for all arms.
 
     With several GANs per fold the mean over each one's runs counts as one run: GANs vary, and runs within them.
+    ``apart``: the scores of these means are averaged, not their probabilities; for models of different GANs that know
+    the labels of different patients, which an average of probabilities would pool.
     """
     found = []
     for number, fold in enumerate(folds, start=1):
         runs = fold.probabilities[arm]
         units = runs.mean(axis=1) if len(runs) > 1 else runs[0]
         draws = PatientDraws(fold.patients, n_resamples, derive_seed(seed, "outer fold", number))
-        found.append(resample_score(draws, metric, fold.labels, units))
+        found.append(_score_apart(draws, metric, fold.labels, units) if apart else
+                     resample_score(draws, metric, fold.labels, units))  # fmt: skip
     return found
+
+
+def _score_apart(draws: PatientDraws, metric: Metric, labels: np.ndarray, units: np.ndarray) -> ResampledScore:
+    """Average the scores of ``units``, probabilities [G, N]; what a unit gives, [G], says which one it is."""
+
+    def statistic(shares: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        scores = [share * metric.on_weights(labels, own, weights) for share, own in zip(shares, units, strict=True)]
+        return np.sum(scores, axis=0)[:, None]
+
+    return resample_scores(draws, statistic, np.eye(len(units)))[0]
 
 
 def pool_folds(scores: Sequence[ResampledScore], weights: np.ndarray) -> ResampledScore:
@@ -118,7 +135,7 @@ def cross_fitted_difference(
     elif widened:
         values = both.score + between * np.random.default_rng(seed).standard_normal(len(values))
     test = ScoreDifference(both.score, percentile_interval(values), two_sided_p(values), max(error, between))
-    return CrossFittedDifference(test, by_fold, widened)
+    return CrossFittedDifference(test, by_fold, widened, values)
 
 
 def variance_between(by_fold: Sequence[float], weights: np.ndarray) -> float:

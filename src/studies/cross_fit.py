@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arms.registry import ARMS
 from arms.result_files import find_arms
 from common import paths
 from common.plan_files import PlanFile
 from comparison.cross_fitting import FinishedFold
 from dataset.splits import TEST, Splits, load_or_create_splits
 from studies.commands import MAKE_IMAGES, TRAIN_GAN, Folders, Words, study_words
-from studies.plan import Part, arm_step_name, part_steps, plan_parts
+from studies.plan import Part, part_steps, plan_parts
 from studies.steps import Step, is_finished, read_log, steps_due
 from utils import UserError, load_json
 
@@ -98,10 +97,19 @@ def _mixed(study_dir: str | Path, problem: str) -> UserError:
 class CrossFitPlan:
     """All that a cross-fitted study is going to do: the runs, each fold's split and part, each run's commands."""
 
+    folder: Path
     runs: list[OuterRun]
     splits: dict[int, Splits]
     parts: dict[int, Part]
     steps: dict[OuterRun, list[Step]]
+
+    def due(self) -> list[tuple[Part, Step]]:
+        """List the steps that are still to be run, each with what it trains on."""
+        return [(self.parts[run.fold], step) for run in self.runs for step in due_steps(run, self.steps[run])]
+
+    def comparisons(self) -> dict[Path, dict[OuterRun, bool]]:
+        """Return the folder of each comparison, and for each of its runs whether it is finished."""
+        return {self.folder: {run: not due_steps(run, self.steps[run]) for run in self.runs}}
 
 
 def plan_cross_fit(
@@ -120,7 +128,7 @@ def plan_cross_fit(
         )
         for run in runs
     }
-    return CrossFitPlan(runs, splits, parts, steps)
+    return CrossFitPlan(Path(folder), runs, splits, parts, steps)
 
 
 def generators_of(
@@ -194,10 +202,9 @@ def due_steps(run: OuterRun, steps: Sequence[Step]) -> list[Step]:
     GAN, images and checkpoints of a finished run may be deleted: they take most of the space.
     """
     entries = read_log(run.log_file)
-    arms = {arm_step_name(arm) for arm in ARMS}
     finished = [
         step.name in entries and is_finished(entries[step.name], step)
-        and (step.name not in arms or step.artifact.is_file())
+        and (step.script != "train_classifier" or step.artifact.is_file())
         for step in steps
     ]  # fmt: skip
     return [] if all(finished) else steps_due(list(steps), entries)

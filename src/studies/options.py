@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from arms.options import TRAIN_OPTIONS
-from arms.registry import AUGMENTED, BASELINE, CONTROL_DUPLICATE, study_arms
+from arms.registry import ARMS, AUGMENTED, BASELINE, CONTROL_DUPLICATE, few_label_arms, study_arms
 from common import paths
 from common.command_line import number
 from common.experiment_files import FILE_FLAGS
@@ -30,9 +31,38 @@ def study_fractions(text: str) -> list[float]:
     return values
 
 
+def labelled_numbers(text: str) -> list[int]:
+    """Read an argparse value: "100,50" -> [50, 100], numbers of labelled patients."""
+    one = number(int, 2)
+    values = sorted(one(part) for part in text.split(","))
+    if len(set(values)) < len(values):
+        raise argparse.ArgumentTypeError(f"{text!r} names a number twice")
+    return values
+
+
+def arms_of_study(arms: list[str] | None, labelled: list[int] | None) -> list[str]:
+    """Return the arms that a study trains: ``arms``, or if None the usual ones, of all or ``labelled`` patients."""
+    return arms or (few_label_arms() if labelled else study_arms()[:3])
+
+
+def wrong_few_labels(options: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with --labelled-patients, or with the arms for want of it; None if nothing is."""
+    few = options["labelled_patients"] is not None
+    known = few_label_arms() if few else study_arms()
+    if few and options["cross_fit"] is None:
+        return "--labelled-patients is for --cross-fit, which is not given"
+    if unfit := [name for name in options["arms"] if name not in known]:
+        reason = "knows labels that --labelled-patients hides" if few else "needs --labelled-patients"
+        return f"--arms: {unfit[0]} {reason}; choose from {', '.join(known)}"
+    if few and any(word.split("=")[0] in ("--classes", "--conditional") for word in options["gan_args"]):
+        return "--gan-args: with --labelled-patients the GAN is told no label: leave --conditional and --classes out"
+    return None
+
+
 def chosen_arms(text: str) -> list[str]:
-    """Read an argparse value: names of ``study_arms`` with the baseline -> the same in training order."""
-    names, known = text.split(","), study_arms()
+    """Read an argparse value: names of arms that a study can train, the baseline among them -> in training order."""
+    names = text.split(",")
+    known = [name for name in ARMS if name in {*study_arms(), *few_label_arms()}]
     if unknown := [name for name in names if name not in known]:
         raise argparse.ArgumentTypeError(f"{', '.join(unknown)!r} is not an arm; choose from {', '.join(known)}")
     if BASELINE not in names:
@@ -126,9 +156,15 @@ STUDY_OPTIONS = (
            "with --cross-fit: folder of another study of the same folds, whose GANs make the images, so that none is "
            "trained; for other classifiers or numbers of images (default: none)",
            metavar="PATH"),
+    Option("--labelled-patients",
+           "with --cross-fit: only so many patients of each training set are labelled (smaller numbers lie within "
+           "larger ones), and the GAN learns from all its images without labels; each number has a folder labelled_N "
+           "(default: all are labelled)",
+           type=labelled_numbers, metavar="N,..."),
     Option("--arms",
-           f"of {', '.join(study_arms())}; the baseline is needed (default: {','.join(study_arms()[:3])})",
-           type=chosen_arms, default=study_arms()[:3], metavar="A,..."),
+           f"of {', '.join(study_arms())}; with --labelled-patients of {', '.join(few_label_arms())}; the baseline is "
+           f"needed (default: {','.join(study_arms()[:3])}; with --labelled-patients: all of these)",
+           type=chosen_arms, metavar="A,..."),
     Option("--repeats", "training runs of each arm, of seeds SEED to SEED + R - 1", type=number(int, 1),
            default=3, metavar="R"),
     Option("--k-folds", "folds of each arm beside its final models; nothing is chosen on them here",

@@ -29,7 +29,8 @@ GAN_CHECKPOINTS = 5  # of a training, for --resume; few images make many short e
 class Part:
     """The training images of one fraction of the training patients, and how long they are trained on.
 
-    ``epochs`` passes over them are ``steps`` optimiser steps.
+    ``epochs`` passes over them are ``steps`` optimiser steps. ``n_unlabelled``: images beside them whose labels are
+    hidden.
     """
 
     fraction: float
@@ -39,6 +40,7 @@ class Part:
     n_synthetic: int
     epochs: int
     steps: int
+    n_unlabelled: int = 0
 
 
 def equal_epochs(n_images: int, batch_size: int, steps: int) -> int:

@@ -342,14 +342,17 @@ def study_seconds(
             seconds.append(SCRIPT_SECONDS + part.n_synthetic * speeds.generation)
         else:
             # Controls only count the synthetic images.
-            shown = part.n_images + (part.n_synthetic if "--use-synthetic" in step.options else 0)
+            real, made = part.n_images + part.n_unlabelled, part.n_synthetic
+            shown = real + (made if "--use-synthetic" in step.options else 0)
+            # As many baselines label what has no label as there are training runs.
+            soft = min(made, part.n_unlabelled) if {"--soft-labels", "pseudo-labels"} & {*step.options} else 0
             new, scored = shown, n_scored
             if cached and known:
-                new, scored = shown - min(known, part.n_images), 0
+                new, scored = shown - min(known, real), 0
             arm = replace(
                 classifier, epochs=part.epochs, epochs_final=part.epochs, n_real=part.n_images,
-                n_scored=n_scored, n_undecoded=new + scored, n_features=classifier.views * new + scored,
+                n_scored=n_scored + soft, n_undecoded=new + scored, n_features=classifier.views * new + scored,
             )  # fmt: skip
             seconds.append(arm.seconds(speeds))
-            known = max(known, part.n_images)
+            known = max(known, real)
     return seconds

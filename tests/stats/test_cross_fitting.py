@@ -113,3 +113,14 @@ def test_intervals_hold_the_truth_of_the_procedures(pair):
     found = summarise([simulate(world, cell, rng) for _ in range(300)], truth)
     for row in found.values():
         assert row["coverage"] >= 0.91 and row["relative_width"] < 1.4
+
+
+def test_scores_of_models_that_know_other_labels_are_averaged_not_their_probabilities():
+    folds = make_folds(gans=3, runs=2)
+    found = score_folds(AUROC, folds, "a", 50, apart=True)
+    for fold, score in zip(folds, found, strict=True):
+        of_gans = [roc_auc_score(fold.labels, runs.mean(axis=0)) for runs in fold.probabilities["a"]]
+        assert score.score == pytest.approx(np.mean(of_gans)) and score.run_variance > 0
+    one = make_folds(gans=1)
+    for apart, together in zip(*(score_folds(AUROC, one, "a", 50, apart=each) for each in (True, False)), strict=True):
+        assert apart.score == pytest.approx(together.score) and apart.run_variance == 0
