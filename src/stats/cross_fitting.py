@@ -83,10 +83,10 @@ def score_folds(
     found = []
     for number, fold in enumerate(folds, start=1):
         runs = fold.probabilities[arm]
-        units = runs.mean(axis=1) if len(runs) > 1 else runs[0]
+        units = runs.mean(axis=1) if len(runs) > 1 else runs[0]  # [GANs or runs, N]
         draws = PatientDraws(fold.patients, n_resamples, derive_seed(seed, "outer fold", number))
-        found.append(_score_apart(draws, metric, fold.labels, units) if apart else
-                     resample_score(draws, metric, fold.labels, units))  # fmt: skip
+        score = _score_apart if apart and len(runs) > 1 else resample_score
+        found.append(score(draws, metric, fold.labels, units))
     return found
 
 

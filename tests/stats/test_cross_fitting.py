@@ -123,4 +123,4 @@ def test_scores_of_models_that_know_other_labels_are_averaged_not_their_probabil
         assert score.score == pytest.approx(np.mean(of_gans)) and score.run_variance > 0
     one = make_folds(gans=1)
     for apart, together in zip(*(score_folds(AUROC, one, "a", 50, apart=each) for each in (True, False)), strict=True):
-        assert apart.score == pytest.approx(together.score) and apart.run_variance == 0
+        assert apart.score == together.score and apart.run_variance == together.run_variance > 0
