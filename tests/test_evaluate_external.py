@@ -68,14 +68,6 @@ def results(in_tmp):
     return in_tmp
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    from report import steps
-
-    monkeypatch.setattr(steps, "draw_comparison", lambda *_: None)
-    monkeypatch.setattr(steps, "draw_training", lambda *_: None)
-
-
 def analyse(*argv):
     main(["--test-set", "external:hospital_b", "--cpu", *argv])
     folder = paths.external_analysis(FOLDER)

@@ -146,7 +146,7 @@ class TestBaselineWithFolds:
         # bf16 features (where the hardware has them) against fp32 ones.
         assert np.abs(torch.sigmoid(logits).numpy() - expected).max() < 0.05
 
-    def test_same_seed_same_numbers(self, folder):
+    def test_same_seed_same_numbers(self, folder, unrendered):
         before = (METRICS / "baseline_test_predictions.csv").read_text()
         probabilities = pd.read_csv(METRICS / "baseline_test_predictions.csv")["probability"]
         assert probabilities.nunique() == len(probabilities), "full precision: no ties"
@@ -375,6 +375,7 @@ class TestWithoutFolds:
         assert load_json(METRICS / "baseline_final_metrics.json")["references"]["out_of_fold"] is None
 
 
+@pytest.mark.usefixtures("unrendered")
 class TestUnfrozen:
     def test_it_learns_bright_squares(self, make_dataset, in_tmp):
         make_dataset()

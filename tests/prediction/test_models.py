@@ -27,7 +27,7 @@ def repeats(folder):
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["frozen", "all layers"])
-def test_probabilities_are_those_of_training(whole, trained, tmp_path, monkeypatch):
+def test_probabilities_are_those_of_training(whole, trained, tmp_path, monkeypatch, unrendered):
     folder = trained
     if whole:
         folder = tmp_path

@@ -283,7 +283,9 @@ class TestScripts:
         assert re.search(r"^ABOUT .* images/s.*", capsys.readouterr().out, re.M)
         assert files_below(in_tmp) == before
 
-    def test_a_long_training_says_so_after_its_first_steps(self, make_dataset, in_tmp, monkeypatch, capsys):
+    def test_a_long_training_says_so_after_its_first_steps(
+        self, make_dataset, in_tmp, monkeypatch, capsys, unrendered
+    ):
         monkeypatch.setattr(progress.Announcement, "AFTER", 0.0)
         monkeypatch.setattr(progress, "WORTH_SAYING", 0.0)
         make_dataset()
