@@ -187,6 +187,25 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def thin_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two convolutions stand in for ``SMALL``, for tests of what becomes of a training of all layers."""
+    from torch import nn
+
+    import classifier
+
+    def build(name: str) -> nn.Module:
+        assert name == SMALL
+        features = classifier.BACKBONES[name].features
+        return nn.Sequential(
+            nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.Conv2d(16, features, 3, stride=2, padding=1), nn.BatchNorm2d(features), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        )  # fmt: skip
+
+    monkeypatch.setattr(classifier, "build_backbone", build)
+
+
+@pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, unrendered: None) -> None:
     """Leave out the figures of an analysis, for tests of what is said."""
     from report import image_steps, reviewer_steps, steps

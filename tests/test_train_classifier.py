@@ -386,7 +386,7 @@ class TestUnfrozen:
         state = load_checkpoint(paths.classifier_model("models", "baseline_", SMALL))["state_dict"]
         assert "backbone.bn1.running_mean" in state and "head.weight" in state
 
-    def test_interrupted_and_resumed_is_uninterrupted(self, make_dataset, in_tmp, monkeypatch, capsys):
+    def test_interrupted_and_resumed_is_uninterrupted(self, make_dataset, in_tmp, monkeypatch, capsys, thin_network):
         from arms import training as arm_training
 
         make_dataset(n=48)

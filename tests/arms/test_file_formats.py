@@ -50,7 +50,7 @@ class TestWrittenFiles:
         return tmp_path_factory.mktemp("written")
 
     @pytest.fixture(autouse=True)
-    def trained(self, folder, make_dataset, monkeypatch) -> None:
+    def trained(self, folder, make_dataset, monkeypatch, thin_network) -> None:
         """A baseline of two repeats with folds, and an augmented arm with them, trained once."""
         monkeypatch.chdir(folder)
         if (folder / METRICS / "augmented_final_metrics.json").is_file():

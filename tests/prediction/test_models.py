@@ -27,9 +27,10 @@ def repeats(folder):
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["frozen", "all layers"])
-def test_probabilities_are_those_of_training(whole, trained, tmp_path, monkeypatch, unrendered):
+def test_probabilities_are_those_of_training(whole, trained, tmp_path, monkeypatch, unrendered, request):
     folder = trained
     if whole:
+        request.getfixturevalue("thin_network")
         folder = tmp_path
         monkeypatch.chdir(tmp_path)
         options = ["--k-folds", "0", "--repeats", "2", "--epochs-final", "1", "--no-cache"]

@@ -239,7 +239,7 @@ def test_a_missing_gan_and_other_folds_are_told_before_anything_runs(commands):
 
 
 # --- leaks -----------------------------------------------------------------------------------------
-def test_a_gan_of_another_fold_is_refused(make_dataset, in_tmp):
+def test_a_gan_of_another_fold_is_refused(make_dataset, in_tmp, unrendered, thin_network):
     """It has seen patients that this fold tests: an ordinary split, so that the ordinary check finds it."""
     dataset = load_dataset(make_dataset())
     splits = cross_fit.freeze_outer_splits(dataset, STUDY, 3, None)
