@@ -195,7 +195,7 @@ class TestFeaturesComputedOnce:
         run(*options, *few)
         assert sum(counted) == 0, "a fraction of the training patients, and other seeds"
 
-    def test_unfreezing_uses_no_features(self, make_dataset, in_tmp, counted):
+    def test_unfreezing_uses_no_features(self, make_dataset, in_tmp, counted, thin_network):
         make_dataset(n=48)
         run(*QUICK, "--epochs", "1", "--k-folds", "0")
         assert not counted and not Path("data/cache/features").exists()

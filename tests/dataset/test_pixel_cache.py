@@ -465,7 +465,7 @@ class TestResults:
 
     RUNS = (["--no-cache"], [], [])
 
-    def test_the_classifier(self, make_dataset, in_tmp, decoded):
+    def test_the_classifier(self, make_dataset, in_tmp, decoded, thin_network):
         make_dataset(n=64)
         counts, predictions = [], []
         for flags in self.RUNS:

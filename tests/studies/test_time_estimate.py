@@ -284,7 +284,7 @@ class TestScripts:
         assert files_below(in_tmp) == before
 
     def test_a_long_training_says_so_after_its_first_steps(
-        self, make_dataset, in_tmp, monkeypatch, capsys, unrendered
+        self, make_dataset, in_tmp, monkeypatch, capsys, unrendered, thin_network
     ):
         monkeypatch.setattr(progress.Announcement, "AFTER", 0.0)
         monkeypatch.setattr(progress, "WORTH_SAYING", 0.0)
