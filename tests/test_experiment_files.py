@@ -61,7 +61,7 @@ def test_the_recipes_are_the_documented_commands(monkeypatch):
 
 @pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_section_of_a_recipe_is_read_by_its_script_and_by_the_sequence(file, monkeypatch, in_tmp):
-    needed = {"generate_synthetic": ["--model-path", "g.pth"]}
+    needed = {"generate_synthetic": ["--model-path", "g.pth"], "plan_comparison": ["--primary", "semi:augmented"]}
     sections = read_experiment(str(file)).sections
     for script in [*sections, *({} if "run_study" in sections else {"run_pipeline"})]:
         monkeypatch.setattr(sys, "argv", [f"{script}.py"])
