@@ -27,6 +27,7 @@ from image_metrics.feature_spaces import Space, grain
 from image_metrics.fidelity import PROBE_FOLDS, SCORES, Probe, scores_over_draws, separability
 from image_metrics.file_formats import Axis, Better, CopyPair, CopySearch, Verdict
 from image_metrics.planted_copies import at_search_size, choose_threshold
+from networks.backbones import BACKBONES, LITE0
 from stats.metrics import CONFIDENCE, wilson_interval
 
 LEAST = 12  # groups on each side, below which nothing is measured: halves of them still have a sixth image
@@ -186,6 +187,8 @@ def _draw_axes(space: str, real: np.ndarray, patients: Groups, made: np.ndarray,
     for kind, (name, better, what) in WORDS.items():
         if kind not in values or kind not in spread:
             continue
+        if kind == "frechet" and space == BACKBONES[LITE0].title:
+            name += f" in {space} features, not comparable with published FID"
         (value, _), (floor, _) = values[kind]
         reach = float(norm.ppf(0.5 + CONFIDENCE / 2)) * scale * spread[kind][0][1]
         low, high = value - reach, value + reach

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from fake_pictures import pictures
-from image_metrics import energy_distance, planted_copies
+from image_metrics import energy_distance, folder_comparison, planted_copies
 from image_metrics.energy_distance import EnergyDistance
 from image_metrics.feature_spaces import hog_space, pixel_space
 from image_metrics.folder_comparison import CLOSE, COPIES, FAR, FolderComparison, Side, compare_folders, decide
@@ -111,3 +111,16 @@ def test_the_first_rule_that_applies_gives_the_verdict(edges, gray, copies, reli
     search = {"threshold": 0.8, "found_of_planted": 1.0, "reliable": reliable, "copies": copies, "real_twins": 0}
     found = decide({"HOG": edges, "16x16 pixels": gray}, search | {"closest": []}, [], (50, 50))
     assert found["verdict"] == expected
+
+
+@pytest.mark.parametrize(
+    ("space", "name"),
+    [
+        ("Inception", "Fréchet distance"),
+        ("EfficientNet-Lite0", "Fréchet distance in EfficientNet-Lite0 features, not comparable with published FID"),
+    ],
+)
+def test_only_inceptions_distance_may_pass_for_the_published_one(space, name):
+    real, made = np.random.default_rng(0).normal(size=(2, 30, 4))
+    axes = folder_comparison._draw_axes(space, real, [str(row) for row in range(30)], made, 0)
+    assert [axis["name"] for axis in axes if axis["id"] == "frechet"] == [name]
