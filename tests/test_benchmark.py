@@ -32,7 +32,7 @@ def fake_measurements(monkeypatch) -> list[str]:
 
 def run(folder, *flags: str) -> dict:
     where = ["--output-dir", str(folder), "--work-dir", str(folder / "work"), "--weights", "none", "--cpu"]
-    benchmark.main([*where, *flags])
+    benchmark.main(["--compare", *where, *flags])
     return load_json(benchmark_paths.benchmark_results(folder))
 
 

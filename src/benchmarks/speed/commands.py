@@ -29,7 +29,8 @@ from common import paths
 from common.paths import SRC
 from data_loader import load_images
 from dataset.records import load_dataset
-from networks.backbones import BACKBONES, DEFAULT
+from networks.backbones import BACKBONES, DEFAULT, LITE0
+from networks.lite0 import check_lite0
 from phantom.dataset import make_phantom_dataset
 from utils import UserError, load_json, set_seed
 
@@ -49,12 +50,16 @@ def run_baseline(command: Sequence[str]) -> CommandCost:
             raise UserError(f"{Path(command[1]).name} failed: {failure}") from None
 
 
-def baseline_command(bench: Bench, data: Path, cache: Path, out: Path) -> list[str]:
-    """Return the command of the default baseline on ``data``; caches go to ``cache``, the rest to ``out``."""
+def baseline_command(bench: Bench, data: Path, cache: Path, out: Path, backbone: str = DEFAULT) -> list[str]:
+    """Return the command of the default baseline on ``data``; caches go to ``cache``, the rest to ``out``.
+
+    Another ``backbone`` than the default takes its ImageNet weights.
+    """
     sizes = bench.sizes
     options = {
         "data-dir": data, "cache-dir": cache, "model-dir": out, "results-dir": out, "figures-dir": out,
-        "weights": bench.weights, "image-size": sizes.side, "epochs": sizes.epochs, "k-folds": sizes.folds,
+        "backbone": backbone, "weights": bench.weights if backbone == DEFAULT else "imagenet",
+        "image-size": sizes.side, "epochs": sizes.epochs, "k-folds": sizes.folds,
         "precision": bench.precision, "workers": bench.workers, "seed": bench.seed,
     }  # fmt: skip
     command = [sys.executable, str(SRC / "train_classifier.py")]
@@ -63,17 +68,18 @@ def baseline_command(bench: Bench, data: Path, cache: Path, out: Path) -> list[s
     return command + ([] if bench.gpu else ["--cpu"])
 
 
-def run_cold(bench: Bench, data: Path, name: str) -> tuple[CommandCost, Path]:
+def run_cold(bench: Bench, data: Path, name: str, backbone: str = DEFAULT) -> tuple[CommandCost, Path]:
     """Run the default baseline with nothing cached; returns also its folder of results."""
     cache, out = bench.work / name / "cache", bench.work / name / "out"
     for folder in (cache, out):
         shutil.rmtree(folder, ignore_errors=True)
-    return run_baseline(baseline_command(bench, data, cache, out)), out
+    return run_baseline(baseline_command(bench, data, cache, out, backbone)), out
 
 
-def run_warm(bench: Bench, data: Path, name: str) -> CommandCost:
+def run_warm(bench: Bench, data: Path, name: str, backbone: str = DEFAULT) -> CommandCost:
     """Run the same command again with the caches that ``run_cold`` of that name left."""
-    return run_baseline(baseline_command(bench, data, bench.work / name / "cache", bench.work / name / "out"))
+    cache, out = bench.work / name / "cache", bench.work / name / "out"
+    return run_baseline(baseline_command(bench, data, cache, out, backbone))
 
 
 def phantom_folder(bench: Bench, count: int, side: int) -> Path:
@@ -270,4 +276,31 @@ def measure_growth(bench: Bench) -> SpeedRow:
         note=f"{measurements} (whole command, {sizes.side} px, nothing cached, median of "
         f"{sizes.command_repeats}); t({sizes.growth[3]:,}) - t({sizes.growth[2]:,}) = {four - two:.1f} s, "
         f"2 x (t({sizes.growth[2]:,}) - t({sizes.growth[1]:,})) = {2 * (two - one):.1f} s{few}",
+    )  # fmt: skip
+
+
+def measure_lite0(bench: Bench) -> SpeedRow:
+    """Time the default baseline with EfficientNet-Lite0 and its ImageNet weights, with nothing cached."""
+    check_lite0()
+    data = phantom_folder(bench, bench.sizes.baseline_images, bench.sizes.source_side)
+    times = [run_cold(bench, data, LITE0, LITE0)[0].seconds for _ in range(bench.sizes.command_repeats)]
+    return _lite0_row(bench, "lite0", times, "nothing cached")
+
+
+def measure_warm_lite0(bench: Bench) -> SpeedRow:
+    """Time the same command with warm caches."""
+    check_lite0()
+    data = phantom_folder(bench, bench.sizes.baseline_images, bench.sizes.source_side)
+    run_warm(bench, data, LITE0, LITE0)  # fills the caches unless the other row has
+    times = [run_warm(bench, data, LITE0, LITE0).seconds for _ in range(bench.sizes.command_repeats)]
+    return _lite0_row(bench, "lite0_warm", times, "images and features cached by the same command before")
+
+
+def _lite0_row(bench: Bench, row_id: str, times: Sequence[float], caches: str) -> SpeedRow:
+    sizes = bench.sizes
+    spread = ", ".join(f"{seconds:.1f}" for seconds in sorted(times))
+    return measured(
+        row_id, statistics.median(times),
+        note=f"whole command, frozen, ImageNet weights, {sizes.folds} folds x {sizes.epochs} epochs, "
+        f"{sizes.baseline_images:,} phantoms from {sizes.source_side} px PNG at {sizes.side} px, {caches}; {spread} s",
     )  # fmt: skip

@@ -18,7 +18,8 @@ from utils import UserError, load_json, public_path, save_json
 log = logging.getLogger(__name__)
 
 FORMAT: Final = "benchmark-1"
-# In the order of running: rows without phantoms first; "warm_full" reads the caches of "memory".
+# In the order of running: rows without phantoms first; "warm_full" reads the caches of "memory",
+# "lite0_warm" those of "lite0".
 MEASUREMENTS: dict[str, Callable[[Bench], SpeedRow]] = {
     "peak_share": steps.measure_peak_share,
     "unfreeze_step": steps.measure_unfreeze_step,
@@ -31,6 +32,8 @@ MEASUREMENTS: dict[str, Callable[[Bench], SpeedRow]] = {
     "growth": commands.measure_growth,
     "memory": commands.measure_memory,
     "warm_full": commands.measure_warm_baseline,
+    "lite0": commands.measure_lite0,
+    "lite0_warm": commands.measure_warm_lite0,
 }
 
 
@@ -121,14 +124,16 @@ def was_measured(row: SpeedRow) -> bool:
 
 
 def reached(row: SpeedRow) -> bool:
-    """Return whether the row reaches its target."""
-    return row["ratio"] is not None and row["ratio"] >= row["target"]
+    """Return whether the row reaches its target, if it has one."""
+    return row["ratio"] is not None and row["target"] is not None and row["ratio"] >= row["target"]
 
 
 def speed_in_words(row: SpeedRow) -> str:
     """Describe a row in one line: "plain 2.9, ours 1.2 s/step: 2.41, target 2 reached"."""
     if not was_measured(row):
         return f"not measured: {row['note']}"
+    if row["target"] is None:
+        return f"{three_digits(row['ours'])} {row['unit']}"
     plain = "" if row["plain"] is None else f"plain {three_digits(row['plain'])}, "
     word = "reached" if reached(row) else "missed"
     target = f"{three_digits(row['ratio'])}, target {row['target']:g} {word}"
@@ -148,7 +153,7 @@ def speed_table(rows: Iterable[SpeedRow]) -> list[str]:
     for row in rows:
         outcome = "not measured"
         if was_measured(row):
-            outcome = "reached" if reached(row) else "missed"
+            outcome = "" if row["target"] is None else "reached" if reached(row) else "missed"
         if row["extrapolated"]:
             outcome += " (extrapolated)" if row["plain"] is None else " (plain extrapolated)"
         numbers = [three_digits(value) for value in (row["plain"], row["ours"], row["ratio"], row["target"])]

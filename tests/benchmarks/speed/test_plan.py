@@ -19,6 +19,11 @@ def test_a_larger_ratio_is_better_whatever_a_row_compares_with(row_id, ours, the
     assert reached(row) == (ratio >= row["target"])
 
 
+def test_a_time_alone_has_no_ratio_and_no_target():
+    row = plan.measured("lite0", 60.0, note="")
+    assert row["ratio"] is None and row["target"] is None and not reached(row)
+
+
 def test_a_quick_run_is_small_throughout_and_growth_doubles():
     for name in (
         "baseline_images",
@@ -41,5 +46,6 @@ def test_targets_are_those_that_were_set():
     assert targets == {
         "baseline_default": 150, "first_pass": 3, "warm_full": 1, "unfreeze_step": 2, "gan_step": 8,
         "gan_step_no_vgg": 2, "generate": 4, "quality": 5, "peak_share": 0.7, "memory": 1, "growth": 1,
+        "lite0": None, "lite0_warm": None,
     }  # fmt: skip
     assert (plan.MAX_SECONDS, plan.MAX_GB, plan.MAX_DEVIATION) == (30, 3, 10)
