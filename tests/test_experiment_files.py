@@ -11,6 +11,7 @@ import pytest
 
 import analyze_results
 import generate_synthetic
+import plan_comparison
 import train_gan
 from arms.file_formats import CVSummary, FinalMetrics, Origin, TrainingHistory
 from arms.output import ArmOutput, earlier_folds
@@ -24,6 +25,7 @@ from comparison.file_formats import Comparison
 from fake_results import fake_records, write_arm
 from gan.file_formats import GanTrainingHistory, NetworkCheckpoint
 from gan_data import make_dataset as make_gan_dataset
+from studies.planned_options import study_numbers, values_of
 from synthetic.file_formats import Manifest
 from test_docs import commands
 from utils import load_checkpoint, load_json, save_json
@@ -38,6 +40,7 @@ def write_file(name: str, text: str) -> str:
 # --- the committed recipes -------------------------------------------------------------------------
 pytestmark = pytest.mark.usefixtures("unrendered")
 ROOT = Path(__file__).resolve().parent.parent
+CROSS_FIT = "rsna-1500-cross-fit"
 
 
 def options_of(line: str, monkeypatch) -> tuple[str, dict]:
@@ -49,14 +52,30 @@ def options_of(line: str, monkeypatch) -> tuple[str, dict]:
 
 
 def test_the_recipes_are_the_documented_commands(monkeypatch):
-    """The page has each command twice: written out, and with an experiment file."""
+    """The page has each command twice: written out, and with an experiment file. That of the plan has the file only."""
     monkeypatch.chdir(ROOT)
     page = (ROOT / "docs" / "results-rsna-1500.md").read_text(encoding="utf-8")
-    lines = [line for line in commands(page) if line.startswith("python src/")]
+    lines = [line for line in commands(page) if line.startswith("python src/") and CROSS_FIT not in line]
     plain, short = ([line for line in lines if ("--config" in line) is with_file] for with_file in (False, True))
     assert len(plain) == len(short) == 13
     for one, other in zip(plain, short, strict=True):
         assert options_of(one, monkeypatch) == options_of(other, monkeypatch)
+
+
+def test_the_committed_plan_is_that_of_its_recipe(monkeypatch):
+    """What the file says of a script is among the values that the plan allows it, and all else is as the plan says."""
+    monkeypatch.setattr(sys, "argv", ["plan_comparison.py"])
+    args = plan_comparison.build_parser().parse_args(["--config", str(ROOT / "experiments" / f"{CROSS_FIT}.yaml")])
+    plan = load_json(ROOT / "results" / "rsna_1500" / "cross_fit" / "lite0" / "plan.json")
+    assert list(plan["primary"].values()) == [*args.primary, args.metric, args.margin]
+    study = plan_comparison.study_options(args)
+    assert plan["study"] == study_numbers(study)
+    of_study = {"epochs": study["epochs"], "epochs_final": study["epochs"], "image_size": study["image_size"],
+                "repeats": study["repeats"], "k_folds": 0}  # fmt: skip
+    planned = {name: values for name, values in plan["options"]["train_classifier"].items() if name != "seed"}
+    told = values_of("train_classifier", args.classifier_args) | of_study
+    assert {name: [told[name]] for name in planned} == planned
+    assert plan["options"]["train_gan"]["kimg"] == [study["kimg"]]
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda file: file.stem)
