@@ -39,7 +39,7 @@ TEST_SHARE = 0.25  # of the labelled images, where no outer folds are asked for
 ANALYSIS_SECONDS = 2 * SCRIPT_SECONDS  # by experience: 25 s for 1,200 images
 VIEWS = 8  # of each image, offered in place of augmenting anew
 DECODE = "decode the images"
-PROBE_BATCH = 4
+PROBE_PIXELS = 4 * 224**2  # of a batch that is timed on a CPU
 SMALLER = 0.6  # of the side: sizes up to this share are offered
 
 
@@ -222,14 +222,18 @@ def measured_speeds(experiment: Experiment, images: Sequence[Path], cpu: bool) -
 
 
 def _quick_to_time(experiment: Experiment, cpu: bool) -> Experiment:
-    """Return the ``experiment`` with small batches on a CPU, where an image of a large one takes about as long."""
+    """Return the ``experiment`` with small batches on a CPU, where an image of a large one takes about as long.
+
+    Small images keep large batches: there the step of the optimiser, which a batch takes once, weighs more.
+    """
     from utils import select_device
 
     if select_device(cpu).type != "cpu":
         return experiment
     work, gan = experiment.classifier, experiment.gan
-    schedule = replace(gan.schedule, batch_size=min(PROBE_BATCH, gan.schedule.batch_size))
-    few = replace(work, batch_size=min(PROBE_BATCH, work.batch_size))
+    n, n_gan = (max(4, PROBE_PIXELS // side**2) for side in (work.image_size, gan.images.image_size))
+    schedule = replace(gan.schedule, batch_size=min(n_gan, gan.schedule.batch_size))
+    few = replace(work, batch_size=min(n, work.batch_size))
     return replace(experiment, classifier=few, gan=replace(gan, schedule=schedule))
 
 
