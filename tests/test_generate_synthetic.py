@@ -318,7 +318,7 @@ def test_documented_defaults_and_help_without_torch():
     assert {name: value for name, value in parsed.items() if name not in NOT_RECORDED} == {
         "model_path": "g.pth", "output_dir": "./data/synthetic", "num_images": 5000, "latent_dim": None,
         "feature_maps_g": None, "batch_size": 64, "seed": 42, "workers": 4,
-        "overwrite": False, "cpu": False, "estimate": False, "label": None,
+        "overwrite": False, "cpu": False, "estimate": False, "label": None, "plan": None,
     }  # fmt: skip
     code = "import sys; sys.modules['torch'] = None; import generate_synthetic as g; g.main(['--help'])"
     folder = Path(generate_synthetic.__file__).parent

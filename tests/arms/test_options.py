@@ -23,6 +23,7 @@ class TestTable:
         assert everything - affecting(Affects.RUN) == {
             "workers", "resume", "model_dir", "results_dir", "figures_dir", "synthetic_dir", "data_dir",
             "splits", "repeats", "cache_dir", "no_cache", "estimate",
+            "plan",  # its SHA-256 is compared
         }  # fmt: skip
 
     def test_folds_stay_usable_where_nothing_changes_what_they_learned(self):
@@ -31,7 +32,7 @@ class TestTable:
             "k_folds", "repeats", "epochs_final", "workers", "resume", "model_dir", "results_dir",
             "figures_dir", "synthetic_dir", "data_dir", "splits", "cpu", "cache_dir", "no_cache", "prefix",
             "test_set", "patient_map", "patient_column", "skip_bad_images", "estimate",
-            "labelled_patients",  # such arms have no folds
+            "plan", "labelled_patients", "soft_labels",  # such arms have no folds
         }  # fmt: skip
 
     def test_arms_must_share_how_they_are_trained_but_not_what_they_are(self):

@@ -286,7 +286,8 @@ def test_every_script_gives_its_options_again(script, in_tmp, monkeypatch):
     assert len(changed) > len(vars(first)) / 2
 
 
-TEXTS = ("x", "3", "0.5", "64", "0:0,5:0.25", "baseline", "default", "quality", "a/b", "class-weight")
+TEXTS = ("x", "3", "0.5", "64", "0:0,5:0.25", "baseline", "default", "quality", "a/b", "class-weight",
+         "a:b")  # fmt: skip
 
 
 def words_for(parser) -> list[str]:

@@ -23,7 +23,7 @@ from gan.options import OPTIONS as GAN_OPTIONS
 from gan.settings import POSITIVE, Settings
 from networks.backbones import BACKBONES, LITE0
 from studies.commands import MAKE_IMAGES, TRAIN_GAN, uses_images
-from studies.options import PIPELINE_OPTIONS, STUDY_OPTIONS
+from studies.options import PIPELINE_OPTIONS, STUDY_OPTIONS, arms_of_study
 from studies.plan import equal_epochs
 from studies.time_estimate import (
     MOST_OFFERS,
@@ -143,7 +143,7 @@ def _plan_study(
     length = [] if {"--kimg", "--epochs"} & set(gan) else ["--kimg", str(told["kimg"])]
     experiment = Experiment(
         replace(work, epochs_final=work.epochs), read_settings(_parse(GAN_OPTIONS, [*length, *usual, *gan])),
-        tuple(options["arms"] or told["arms"]), n_images, n_positive, 0,
+        tuple(options["arms"] or arms_of_study(told["arms"], told["labelled_patients"])), n_images, n_positive, 0,
         (1.0,) if outer else tuple(told["fractions"]), outer, told["gan_seeds"], equal_folds=True,
     )  # fmt: skip
     return replace(experiment, n_synthetic=max(1, round(told["synthetic_per_real"] * experiment.n_training)))
