@@ -1,5 +1,5 @@
 # make demo       install, then run the whole pipeline on made-up chest phantoms (a quarter of an hour on two cores)
-# make test       install, then every test that is not slow (a quarter of an hour on two cores)
+# make test       install, then every test that is not slow (seven minutes on two cores)
 # make test-fast ROOM=gan  those of one room (tests/gan) or script (ROOM=train_gan)
 # make test-slow  the slow tests (under 40 minutes)
 # make campaign MINUTES=60  kill every script and mutate its inputs, on one thread; the same command goes on

@@ -2,8 +2,8 @@
 
     python src/plan_comparison.py --primary augmented:control_duplicate --metric auroc --margin 1
 
-Says how large a difference such a comparison can be expected to show. The analysis calls the planned pair
-confirmatory and everything else exploratory. A plan is not changed: write it anew, before training, elsewhere.
+It says how large a difference such a comparison can be expected to show. The analysis calls the planned pair
+confirmatory and everything else exploratory. A plan is never changed: another one goes to another file.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ def study_options(args: argparse.Namespace) -> dict[str, Any]:
     if parsed.cross_fit and (args.splits or args.generation_args):
         flag = "--splits" if args.splits else "--generation-args"
         raise UserError(f"{flag} and --cross-fit exclude each other: run_study.py gives it itself")
+    if args.study_args and not parsed.cross_fit:
+        raise UserError("run_study.py without --cross-fit cannot be planned: a curve asks many questions, not one")
     if parsed.gans_from:
         raise UserError("--gans-from is not for a plan: its GANs must be trained under it")
     given = {name: value for name, value in vars(args).items() if name in vars(parsed) and name != "plan"}
@@ -121,6 +123,8 @@ def plan_single(args: argparse.Namespace, dataset: Dataset) -> ComparisonPlan:
         ("generate_synthetic", args.generation_args),
     ]
     own = values_of("train_classifier", told)
+    if own["test_set"] != "split":
+        raise UserError(f"--test-set {own['test_set']} cannot be planned: a plan is for the frozen split")
     study: PlannedStudy = {"folds": None, "gans": 1, "repeats": own["repeats"], "seed": own["seed"]}
     return make_plan(args, study, commands, dataset, select(dataset, splits, TEST), [splits])
 

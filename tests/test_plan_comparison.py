@@ -74,6 +74,8 @@ def test_a_study_is_planned_with_all_its_folds(data):
         ([*ASK, "--metric", "brier"], "--metric brier is not compared; choose from accuracy, auroc"),
         (["--primary", "augmented:mine", "--study-args", "--cross-fit 3"], "--primary mine is no arm of this study"),
         ([*ASK, "--study-args", "--cross-fit 3 --nonsense 1"], "run_study.py has no option --nonsense"),
+        ([*ASK, "--study-args", "--fractions 0.5,1"], "run_study.py without --cross-fit cannot be planned"),
+        ([*ASK, "--classifier-args", "--test-set official"], "--test-set official cannot be planned"),
         ([*ASK, "--study-args", "--cross-fit 3", "--splits", "s.json"], "--splits and --cross-fit exclude each other"),
         ([*ASK, "--classifier-args", "--epochs 2 --nonsense 1"], "train_classifier.py has no option --nonsense"),
     ],
