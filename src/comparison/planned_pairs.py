@@ -6,14 +6,15 @@ everything else is exploratory and adjusted by Holm among its like. Without a pl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from arms.registry import AUGMENTED, BASELINE, CONTROL_DUPLICATE, SEMI
 from arms.result_files import Arm
 from common.plan_files import PlanFile
-from comparison.file_formats import PlannedPair
-from stats.metric_registry import METRICS
+from comparison.file_formats import PlannedPair, metric_entry
+from stats.metric_registry import METRICS, Metric, compared_metrics
 from stats.paired_tests import holm
 from utils import UserError
 
@@ -102,6 +103,11 @@ def adjusted_p(p_values: Sequence[float | None], roles: Sequence[str]) -> tuple[
 def roles_of(pairs: Sequence[tuple[str, str]], metric: str, question: PlannedQuestion | None) -> list[str]:
     """Return the role of each pair in ``metric``."""
     return [question.role(pair, metric) if question else EXPLORATORY for pair in pairs]
+
+
+def planned_first(pair: Mapping[str, Any]) -> list[Metric]:
+    """Return the compared metrics, that in which a ``pair`` (row of "pairs") was planned before the others."""
+    return sorted(compared_metrics(), key=lambda metric: metric_entry(pair, metric, "role") == EXPLORATORY)
 
 
 def planning_sentence(planned: PlannedPair | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from comparison.cross_fit_file_formats import CrossFitComparison, CrossFitPair
 from comparison.file_formats import metric_entry
-from comparison.planned_pairs import EXPLORATORY, planning_sentence
+from comparison.planned_pairs import EXPLORATORY, planned_first, planning_sentence
 from dataset.patients import grouping_sentence
 from report.blocks import (
     Block,
@@ -53,7 +53,7 @@ def _verdict(content: CrossFitComparison) -> list[Block]:
     lines: list[Block] = []
     for pair in content["pairs"][:1]:
         said = []
-        for metric in compared_metrics():
+        for metric in planned_first(pair):
             verdict, *numbers = (metric_entry(pair, metric, what) for what in ("verdict", "difference", "ci95"))
             verb = "shows" if verdict == NO_EVIDENCE else "is"
             said.append(f"{verb} {verdict} in {metric.title} ({change(metric, *numbers)})")

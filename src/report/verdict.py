@@ -8,7 +8,7 @@ from typing import Any, cast
 from arms.registry import ARMS, AUGMENTED, BASELINE
 from arms.result_files import training_command_of
 from comparison.file_formats import ArmResult, Comparison, PairResult, metric_entry, metric_key
-from comparison.planned_pairs import EXPLORATORY, planning_sentence
+from comparison.planned_pairs import EXPLORATORY, planned_first, planning_sentence
 from comparison.warnings import adjusted_for, n_exploratory
 from report.blocks import Block, amount, change, count, percent
 from report.external import external_of, scores_of_both, tested_on
@@ -72,7 +72,7 @@ def verdict_sentence(pair: PairResult, where: str | None = None) -> str:
     """Write the verdicts of a pair, each with its difference; ``where``: on which images, None for the test images."""
     n = where or f"{count(pair['n_images'], 'test image')} of {count(pair['n_patients'], 'patient')}"
     verdicts, said = [], ""
-    for metric in compared_metrics():
+    for metric in planned_first(pair):
         verdict, *numbers = (metric_entry(pair, metric, what) for what in ("verdict", "difference", "ci95"))
         verb = "shows " if verdict == NO_EVIDENCE else "is "
         verdicts.append(f"{'' if verb == said else verb}{verdict} in {metric.title} ({change(metric, *numbers)})")

@@ -103,6 +103,8 @@ def test_the_report_leads_with_the_planned_pair_unadjusted(found):
     assert pair["accuracy_role"] == EXPLORATORY
     others = [each for each in content["pairs"] if each["auroc_role"] == EXPLORATORY]
     assert [each["auroc_p_holm"] for each in others] == holm([each["auroc_p"] for each in others])
+    first = str(verdict_lines(content)[0])
+    assert first.index("AUROC") < first.index("accuracy")  # the planned metric leads
     assert any("was planned before training: this pair is confirmatory" in str(line) for line in verdict_lines(content))
 
 
