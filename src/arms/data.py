@@ -235,6 +235,8 @@ def load_arm_data(options: DataOptions, use: SyntheticUse, check_split: Callable
         patient_of = known_patients(dataset, official)
         by_nih = dataset.grouped_by == GROUPED_BY_PATIENT
         synthetic = _checked_synthetic(use, options, patient_of, by_nih, train_records, test_records)
+    folds = _folds_of(train_records, splits, options)  # too few patients end here, before images are decoded
+
     def decode(records: pd.DataFrame, what: str, skip: bool = options.skip_bad_images) -> ImageSet:
         size, workers, cache_dir = options.image_size, options.workers, options.cache_dir
         desc = f"decoding {what}"
@@ -259,7 +261,7 @@ def load_arm_data(options: DataOptions, use: SyntheticUse, check_split: Callable
         for fold, found in synthetic.items()
         if use.trained_on
     }
-    train_folds = _folds_of(train, splits, options)
+    train_folds = folds.loc[train.records["image_id"]].to_numpy()
     data = ArmData(dataset, splits, train, test, unlabelled, synthetic, decoded, train_folds, use, options.few)
     dataset.red_flags.extend(_judge_pictures(data, options))
     for fold, flags in copy_flags(decoded, test, train, train_folds, use.allow_unverified, options.cache_dir).items():
@@ -267,12 +269,11 @@ def load_arm_data(options: DataOptions, use: SyntheticUse, check_split: Callable
     return data
 
 
-def _folds_of(train: ImageSet, splits: Splits, options: DataOptions) -> np.ndarray:
-    """Return the fold of each training image; 0 where few labels are known, which are not divided."""
+def _folds_of(train: pd.DataFrame, splits: Splits, options: DataOptions) -> pd.Series:
+    """Return the fold of each training image, by image_id; 0 where few labels are known, which are not divided."""
     if options.few:
-        return np.zeros(len(train.records), dtype=int)
-    folds = assign_folds(splits, options.k_folds) if options.k_folds else assign_validation_part(splits)
-    return folds.loc[train.records["image_id"]].to_numpy()
+        return pd.Series(0, index=train["image_id"])
+    return assign_folds(splits, options.k_folds) if options.k_folds else assign_validation_part(splits)
 
 
 def _judge_pictures(data: ArmData, options: DataOptions) -> list[str]:
