@@ -123,18 +123,23 @@ def uses_images(arm: str) -> bool:
     return ARMS[arm].synthetic is not Synthetic.UNUSED
 
 
-def gan_steps(folders: Folders, words: Words, needs: Sequence[str]) -> list[Step]:
-    """Make the steps that train the GAN and make its images; the first builds on the steps ``needs``."""
+def gan_steps(folders: Folders, words: Words, needs: Sequence[str], generator: Path | None = None) -> list[Step]:
+    """Make the steps that train the GAN and make its images; the first builds on the steps ``needs``.
+
+    ``generator``: one that is there, which makes the images in place of a new GAN.
+    """
+    if generator:
+        return [_image_step(generator, folders, words, needs)]
     generator = paths.generator_final(folders.models)
     models = ["--model-dir", str(folders.models), "--output-dir", str(folders.output)]
     train = Step(
         TRAIN_GAN, "train_gan", [*read_dataset(folders, words), *models, *words.gan],
         generator, resumable=True, needs=tuple(needs), cache=words.cache,
     )  # fmt: skip
-    return [train, image_step(generator, folders, words, needs=[TRAIN_GAN])]
+    return [train, _image_step(generator, folders, words, needs=[TRAIN_GAN])]
 
 
-def image_step(generator: Path, folders: Folders, words: Words, needs: Sequence[str]) -> Step:
+def _image_step(generator: Path, folders: Folders, words: Words, needs: Sequence[str]) -> Step:
     """Make the step that lets ``generator`` make images; it builds on the steps ``needs``."""
     options = ["--model-path", str(generator), "--output-dir", str(folders.synthetic), *words.generation]
     return Step(

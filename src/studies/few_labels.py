@@ -16,7 +16,7 @@ from arms.registry import ARMS, BASELINE, steps_per_epoch
 from common import paths
 from dataset.hidden_labels import FewLabels, draw_labelled
 from dataset.splits import TRAIN, Splits
-from studies.commands import MAKE_IMAGES, Words, arm_step, gan_steps, image_step, study_words, uses_images
+from studies.commands import MAKE_IMAGES, Words, arm_step, gan_steps, study_words, uses_images
 from studies.cross_fit import CrossFitPlan, OuterRun, due_steps, generators_of, plan_cross_fit
 from studies.plan import GAN_CHECKPOINTS, Part, arm_step_name, equal_epochs
 from studies.steps import Step
@@ -77,10 +77,7 @@ def steps_of_few(
                  *([name_of(BASELINE, n)] if ARMS[arm].soft_labels else [])]  # fmt: skip
         return arm_step(name_of(arm, n), arm, folders, told, needs=needs)
 
-    generated: list[Step] = []
-    if any(map(uses_images, arms)):
-        made = [image_step(generator, shared, told, needs=[])] if generator else []
-        generated = made or gan_steps(shared, told, needs=[])
+    generated = gan_steps(shared, told, needs=[], generator=generator) if any(map(uses_images, arms)) else []
     return [step_of(BASELINE), *generated, *(step_of(arm) for arm in arms if arm != BASELINE)]
 
 

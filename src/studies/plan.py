@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from arms.registry import ARMS, BASELINE, steps_per_epoch, study_arms
 from common import paths
-from studies.commands import MAKE_IMAGES, Folders, Words, arm_step, gan_steps, image_step, uses_images
+from studies.commands import MAKE_IMAGES, Folders, Words, arm_step, gan_steps, uses_images
 from studies.steps import FINISHED, Step, read_log
 from utils import UserError
 
@@ -127,10 +127,7 @@ def part_steps(
         if arm in arms
     }
     first = steps.pop(BASELINE)
-    generated: list[Step] = []
-    if any(map(uses_images, arms)):
-        made = [image_step(generator, folders, told, needs=[])] if generator else []
-        generated = made or gan_steps(folders, told, needs=[])
+    generated = gan_steps(folders, told, needs=[], generator=generator) if any(map(uses_images, arms)) else []
     return [first, *generated, *steps.values()]
 
 
