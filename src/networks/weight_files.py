@@ -11,7 +11,7 @@ import argparse
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,26 @@ _ENDINGS = {
 }
 COUNTER = "num_batches_tracked"  # of BatchNorm; it matters for nothing here, and other people leave it out
 _WEIGHT_ENDINGS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar")
+
+
+def _numpy_scalar_of(core: str) -> Callable[..., np.generic]:
+    """Return the constructor of NumPy's scalars under the name that it has in files of NumPy 1 or 2.
+
+    PyTorch before 2.6 takes the name from the function alone, later ones from a pair too.
+    """
+    construct: Any = np.float64(0).__reduce__()[0]
+
+    def scalar(*arguments: Any) -> np.generic:
+        return construct(*arguments)
+
+    scalar.__module__, scalar.__qualname__ = f"numpy.{core}.multiarray", "scalar"
+    return scalar
+
+
 # Plain values in other people's checkpoints that torch refuses by itself; none of them runs code.
-_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 _HARMLESS: list[Any] = [
     argparse.Namespace, np.dtype, *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")},
-    *((_NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *map(_numpy_scalar_of, ("core", "_core")),
 ]  # fmt: skip
 
 
