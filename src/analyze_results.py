@@ -115,7 +115,7 @@ def compare(
         arms, margin=asked.margin, prevalence=args.prevalence, seed=args.seed, left_out=left_out,
         question=asked.question,
     )  # fmt: skip
-    content.update(named_files())  # type: ignore[typeddict-item]
+    content.update(named_files())
     if external:
         add_external(content, describe_shift(external, arms, args.seed))
     else:

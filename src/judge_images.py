@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from common import paths
 from common.command_line import argument_parser, command_line, number, public_config, run_script
-from common.experiment_files import config_sha256
+from common.experiment_files import named_config
 from common.logs import keep_run_log
 from common.options import Option
 from common.output_folders import check_folders
@@ -202,10 +202,8 @@ def main(argv: list[str] | None = None) -> None:
         "format": JUDGEMENT_FORMAT, "verdict": found.verdict, "axes": found.axes, "copies": found.copies,
         "real": real.facts, "synthetic": synthetic.facts, "notes": notes, "image_size": size,
         "features": [{"name": space.name, **space.facts} for space in spaces], "confidence": found.confidence,
-        "config": config,
+        "config": config, **named_config(),
     }  # fmt: skip
-    if sha256 := config_sha256():
-        judgement["config_sha256"] = sha256
     folder = Path(args.output_dir)
     save_json(paths.judgement(folder), judgement)
     shown = shown_images(real.side, synthetic.side, found, args.seed) if args.show_images else None

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import common  # noqa: F401  first of all: refuses a Python that cannot run the rest
-from common.command_line import ArgumentParser, argument_parser, run_script
-from common.options import add_options
+from common.command_line import argument_parser, parser_of_words, run_script
 from common.plan_files import ComparisonPlan, PlannedImages, PlannedStudy
 from dataset.options import cache_folder
 from studies.commands import data_words
@@ -40,9 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def study_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of run_study.py, as the sections of --config and --study-args give them."""
-    parser = ArgumentParser(prog="run_study.py", add_help=False, allow_abbrev=False)
-    add_options(parser, STUDY_OPTIONS)
-    parsed, unknown = parser.parse_known_args(args.study_args)
+    parsed, unknown = parser_of_words(STUDY_OPTIONS, "run_study.py").parse_known_args(args.study_args)
     if unknown:
         raise UserError(f"--study-args: run_study.py has no option {unknown[0]}")
     if parsed.cross_fit and (args.splits or args.generation_args):

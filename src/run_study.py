@@ -26,11 +26,10 @@ import common  # noqa: F401  first of all: refuses a Python that cannot run the 
 from arms.options import TRAIN_OPTIONS
 from arms.registry import BASELINE
 from common import paths
-from common.command_line import ArgumentParser, argument_parser, run_script
-from common.experiment_files import config_sha256
+from common.command_line import argument_parser, parser_of_words, run_script
+from common.experiment_files import named_config
 from common.locks import claim
 from common.logs import keep_run_log
-from common.options import add_options
 from common.output_folders import check_folders
 from common.plan_files import NO_PLAN, UNPLANNED, PlanFile, open_plan
 from common.progress import duration_in_words
@@ -139,17 +138,14 @@ def describe_part(part: Part, with_synthetic: bool) -> str:
 # --- how long it takes -----------------------------------------------------------------------------
 def classifier_work(args: argparse.Namespace) -> ClassifierWork:
     """Read how classifiers are trained from the options that are passed on; exit code 2 if one is wrong."""
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    add_options(parser, TRAIN_OPTIONS)
-    options, _ = parser.parse_known_args(args.classifier_args)
+    options, _ = parser_of_words(TRAIN_OPTIONS).parse_known_args(args.classifier_args)
     set_here = {name: getattr(args, name) for name in ("image_size", "repeats", "k_folds")}
     return ClassifierWork.from_options(vars(options) | set_here)
 
 
 def gan_settings(args: argparse.Namespace) -> Settings:
     """Read how the GANs are trained from the options that are passed on; exit code 2 if one is wrong."""
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    add_options(parser, GAN_OPTIONS)
+    parser = parser_of_words(GAN_OPTIONS)
     options, _ = parser.parse_known_args(["--image-size", str(args.image_size), *args.gan_args])
     try:
         return read_settings(vars(options))
@@ -204,8 +200,7 @@ def draw(study_dir: str, seed: int, missing: Sequence[tuple[float, str]] = ()) -
         raise UserError(f"{study_dir} holds no finished arm; run this without --draw-only first")
     check_points(points, study_dir)
     content = build_learning_curve(points, missing=left_out, seed=seed)
-    if sha256 := config_sha256():
-        content["config_sha256"] = sha256
+    content |= named_config()
     file, figure = paths.learning_curve_results(study_dir), paths.learning_curve_figure(study_dir)
     save_json(file, content)
     save_figure(figure, figures.draw_learning_curve(content))

@@ -15,7 +15,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -200,8 +200,7 @@ class ArgumentParser(argparse.ArgumentParser):
                 raise file.problem(entry.line, f"{entry.key} cannot stand in the section {target.script}: {reason}")
         if not file or not section:
             return typed
-        parser = ArgumentParser(add_help=False, allow_abbrev=False)
-        add_options(parser, target.options)
+        parser = parser_of_words(target.options)
         return [*as_words(parser, file, without_typed(parser, section, typed)), *typed]
 
     @contextlib.contextmanager
@@ -277,6 +276,13 @@ def argument_parser(description: str, options: Sequence[Option] = ()) -> Argumen
     output.add_argument("--quiet", action="store_true", help="print warnings and errors only")
     output.add_argument("--verbose", action="store_true", help="also print details for finding faults")
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}", help="print the version")
+    return parser
+
+
+def parser_of_words(options: Iterable[Option], script: str | None = None) -> ArgumentParser:
+    """Make a parser of words for another ``script``, whose ``options`` it knows and whose name is in its errors."""
+    parser = ArgumentParser(prog=script, add_help=False, allow_abbrev=False)
+    add_options(parser, options)
     return parser
 
 

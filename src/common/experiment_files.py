@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from common.paths import SRC
 from utils import UserError, save_text
@@ -75,7 +75,13 @@ def config_sha256() -> str | None:
     return _sha256 or os.environ.get(CONFIG_VARIABLE) or None
 
 
-def named_config() -> dict[str, str]:
+class NamedConfig(TypedDict, total=False):
+    """What a result file says of the experiment file of its run."""
+
+    config_sha256: str
+
+
+def named_config() -> NamedConfig:
     """Return {"config_sha256": ...} for a result file, {} without an experiment file."""
     return {"config_sha256": sha256} if (sha256 := config_sha256()) else {}
 

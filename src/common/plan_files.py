@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, cast
 
 from common import paths
-from common.experiment_files import named_config
+from common.experiment_files import NamedConfig, named_config
 from common.file_formats import format_problems
 from common.options import Option
 from utils import UserError, load_json, plain, public_path, sha256_file
@@ -122,12 +122,18 @@ def _typed(value: Any) -> str:
     return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
+class NamedFiles(NamedConfig, total=False):
+    """What a result file says of the experiment file and the plan of its run."""
+
+    plan_sha256: str
+
+
 _sha256: str | None = None  # of the plan that this process is held to
 
 
-def named_files() -> dict[str, str]:
-    """Return what a result file says of the experiment file and of the plan behind it: their SHA-256."""
-    return {**named_config(), **({"plan_sha256": _sha256} if _sha256 else {})}
+def named_files() -> NamedFiles:
+    """Return the SHA-256 of the experiment file and of the plan, each if there is one."""
+    return {**named_config(), "plan_sha256": _sha256} if _sha256 else {**named_config()}
 
 
 def open_plan(option: str | None) -> PlanFile | None:

@@ -94,11 +94,6 @@ def read_image(path: str | Path, image_size: int, bits: int | None = None) -> np
     return open_picture(path, bits).resized(image_size)
 
 
-def read_reduced(path: str | Path, image_size: int, side: int) -> np.ndarray:
-    """Decode an image as ``read_image`` does, reduced to ``side`` pixels first; see ``Picture.resized``."""
-    return open_picture(path).resized(image_size, side)
-
-
 def enlarged(pixels: np.ndarray, image_size: int) -> np.ndarray:
     """Bring gray pixels uint8 [H, W] to [image_size, image_size] as ``read_image`` would those of a file."""
     import numpy as np

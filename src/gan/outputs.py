@@ -16,7 +16,6 @@ from torch import Tensor
 
 from common import paths
 from common.distributed import process_count
-from common.file_formats import format_problems
 from data_loader import from_gan_range
 from dataset.images import save_png
 from dataset.patients import GROUPED_BY_IMAGE
@@ -36,7 +35,7 @@ from gan.settings import CLASS_NAMES, Plan
 from gan.training_set import TrainingSet
 from gan.warnings import length_not_judged, new_warnings
 from image_metrics.feature_spaces import small_images
-from utils import UserError, atomic_path, load_json, plain, save_figure, save_text
+from utils import UserError, atomic_path, plain, save_figure, save_text
 
 HISTORY_ORIGIN = (
     "grouped_by", "split_sha256", "data_sha256", "classes", "train_fraction", "fold", "k_folds",
@@ -90,14 +89,6 @@ def past_warnings(stats: Sequence[StatsLine]) -> list[WarningLine]:
         for number, line in enumerate(stats, start=1)
         for rule, message in new_warnings(stats, number).items()
     ]
-
-
-def read_history(file: Path) -> GanTrainingHistory:
-    """Read a history. Raises ``UserError`` if it is missing, or not one."""
-    content = load_json(file, "python src/train_gan.py")
-    if problems := format_problems(content, GanTrainingHistory):
-        raise UserError(f"{file} is not the history of a GAN: {problems[0]}; train the GAN again")
-    return cast(GanTrainingHistory, content)
 
 
 def summary(plan: Plan, progress: Progress, final_metrics: Evaluation | None, time: RunTime) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from common import paths
+from common.plan_files import NamedFiles
 from dataset.options import cache_folder
 from networks.backbones import LITE0
 from utils import TEMPORARY_PATTERN, temporary_pattern
@@ -316,4 +317,4 @@ class Plan:
     fixed: dict[str, Any]
     config: dict[str, Any]
     environment: dict[str, Any]
-    named_files: dict[str, str] = field(default_factory=dict)
+    named_files: NamedFiles = field(default_factory=NamedFiles)

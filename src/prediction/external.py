@@ -21,7 +21,7 @@ from arms.scores import ReferencePredictors, prediction_table
 from arms.training import sigmoid
 from classifier import InputPipeline, feature_caches, logits_in_full_precision, predict_batches
 from common import paths
-from common.experiment_files import config_sha256
+from common.experiment_files import named_config
 from common.progress import progress_bar
 from data_loader import ImageSet
 from prediction.data_origin import DataOrigin
@@ -108,8 +108,7 @@ def evaluate(options: ExternalOptions, config: dict[str, Any], device: torch.dev
     found = {prefix: write_predictions(options, *arm, data.images, device) for prefix, arm in arms.items()}
     result = describe(data, options, found)
     result |= {"config": config, "split_sha256": facts["split_sha256"], "environment": environment(device)}
-    if sha256 := config_sha256():
-        result["config_sha256"] = sha256
+    result |= named_config()
     save_json(file, result)
     return result
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from arms.options import TRAIN_OPTIONS
 from arms.registry import ARMS
-from common.command_line import ArgumentParser
-from common.options import Affects, Option, add_options, names_affecting
+from common.command_line import parser_of_words
+from common.options import Affects, Option, names_affecting
 from common.plan_files import WRITE_ANOTHER, PlanFile, PlannedStudy
 from gan.options import GENERATION_OPTIONS, read_settings
 from gan.options import OPTIONS as GAN_OPTIONS
@@ -41,9 +41,8 @@ def values_of(script: str, words: Sequence[str]) -> dict[str, Any]:
 
     Raises ``UserError`` for words that the script does not know.
     """
-    parser = ArgumentParser(prog=f"{script}.py", add_help=False, allow_abbrev=False)
     required = {option.name for option in TABLES[script] if option.required}
-    add_options(parser, [option for option in TABLES[script] if option.name not in required])
+    parser = parser_of_words([option for option in TABLES[script] if option.name not in required], f"{script}.py")
     parsed, unknown = parser.parse_known_args(list(words))
     if wrong := [word for word in unknown if word.startswith("--") and word[2:].replace("-", "_") not in required]:
         raise UserError(f"{script}.py has no option {wrong[0]}")

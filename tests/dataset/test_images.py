@@ -11,9 +11,9 @@ from dataset.images import (
     RUNS_ONLY,
     decoder_version,
     is_whole,
+    open_picture,
     read_gray,
     read_image,
-    read_reduced,
     read_side,
     save_png,
 )
@@ -60,9 +60,10 @@ def test_a_reduced_image_has_gone_the_way_of_a_synthetic_one(tmp_path, mode):
     noise = np.random.default_rng(0).integers(0, 255, (50, 40)).astype(np.uint8)
     Image.fromarray(noise.astype(np.uint16) * 257 if mode == "16-bit" else noise).save(tmp_path / "real.png")
     save_png(tmp_path / "as_synthetic.png", read_image(tmp_path / "real.png", 16))
-    reduced = read_reduced(tmp_path / "real.png", 32, 16)
+    reduced = open_picture(tmp_path / "real.png").resized(32, 16)
     assert np.array_equal(reduced, read_image(tmp_path / "as_synthetic.png", 32))
-    assert np.array_equal(read_reduced(tmp_path / "as_synthetic.png", 32, 16), reduced), "twice changes nothing"
+    again = open_picture(tmp_path / "as_synthetic.png").resized(32, 16)
+    assert np.array_equal(again, reduced), "twice changes nothing"
     assert not np.array_equal(reduced, read_image(tmp_path / "real.png", 32))
     assert decoder_version(16) != decoder_version() != decoder_version(24), "caches keep them apart"
     assert read_side(tmp_path / "real.png") == 40 and read_side(tmp_path / "absent.png") is None

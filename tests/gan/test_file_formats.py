@@ -8,9 +8,9 @@ import pytest
 import train_gan
 from common import paths
 from common.file_formats import describe_format, format_problems
-from gan import evaluation, file_formats, outputs, trainer
+from gan import evaluation, file_formats, trainer
 from gan_data import make_dataset
-from utils import UserError, load_checkpoint, load_json, save_json
+from utils import load_checkpoint, load_json
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [
@@ -36,7 +36,6 @@ def test_the_history(written):
     content = load_json(paths.gan_history(written / "metrics"))
     assert format_problems(content, file_formats.GanTrainingHistory) == []
     assert content["final_metrics"] and content["epochs"][1]["metrics"] and content["best"]
-    assert outputs.read_history(paths.gan_history(written / "metrics")) == content
 
 
 def test_the_statistics(written):
@@ -61,15 +60,15 @@ def test_checkpoints_and_state(written, name, kind):
 
 def test_committed_histories():
     files = sorted((ROOT / "results").rglob("gan_training_history.json"))
-    assert files and all(outputs.read_history(file)["epochs"] for file in files)
+    contents = [load_json(file) for file in files]
+    assert files and not any(format_problems(content, file_formats.GanTrainingHistory) for content in contents)
 
 
-def test_another_file_is_no_history(written, tmp_path):
+def test_a_missing_value_is_named(written):
     content = load_json(paths.gan_history(written / "metrics"))
     del content["epochs"][1]["metrics"]["grain"]
-    save_json(tmp_path / "h.json", content)
-    with pytest.raises(UserError, match=r"h\.json is not the history .*epochs\[1\]\.metrics\.grain is"):
-        outputs.read_history(tmp_path / "h.json")
+    (problem,) = format_problems(content, file_formats.GanTrainingHistory)
+    assert problem.startswith("epochs[1].metrics.grain is")
 
 
 def test_every_key_can_be_described():

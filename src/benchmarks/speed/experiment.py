@@ -6,7 +6,6 @@ Options say how much work each stage is; ``studies.time_estimate`` times a few s
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any
 from arms.options import TRAIN_OPTIONS
 from arms.registry import ARMS, AUGMENTED, BASELINE, CONTROL_DUPLICATE, Synthetic, steps_per_epoch
 from benchmarks.text_table import aligned_columns
-from common.command_line import ArgumentParser
-from common.options import Option, add_options
+from common.command_line import parser_of_words
+from common.options import Option
 from common.progress import duration_in_words
 from gan.options import IMAGE_SIZES, read_settings
 from gan.options import OPTIONS as GAN_OPTIONS
@@ -157,8 +156,7 @@ def _number_to_make(options: Mapping[str, Any]) -> int | None:
 
 def _parse(table: Sequence[Option], words: Sequence[str]) -> dict[str, Any]:
     """Read the ``words`` of a command line with the options of ``table``; exit code 2 if one is wrong."""
-    parser = ArgumentParser(add_help=False, allow_abbrev=False, formatter_class=argparse.HelpFormatter)
-    add_options(parser, table)
+    parser = parser_of_words(table)
     options, unknown = parser.parse_known_args(words)
     if unknown:
         parser.error(f"no such option: {unknown[0]}")

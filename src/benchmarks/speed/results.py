@@ -12,7 +12,7 @@ from benchmarks.machine import machine_peaks
 from benchmarks.speed import commands, steps
 from benchmarks.speed.plan import PLAN_OF, PLANS, Bench, not_measured
 from benchmarks.text_table import aligned_columns
-from common.experiment_files import config_sha256
+from common.experiment_files import named_config
 from utils import UserError, load_json, public_path, save_json
 
 log = logging.getLogger(__name__)
@@ -83,10 +83,8 @@ class SpeedResults:
         assert self.peaks is not None
         content: SpeedBenchmark = {
             "format": FORMAT, "settings": self.settings, "machine": self.machine, "peaks": self.peaks,
-            "rows": rows,
+            "rows": rows, **named_config(),
         }  # fmt: skip
-        if sha256 := config_sha256():
-            content["config_sha256"] = sha256
         return content
 
     def measure(self, bench: Bench, chosen: Collection[str], keep: bool) -> None:
