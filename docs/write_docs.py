@@ -53,7 +53,7 @@ FORMATS = {
     "comparison.image_file_formats": ("SsimAnalysis", "FidScore", "ImageQuality"),
     "image_metrics.file_formats": ("Judgement",),
     "report.file_formats": ("PatientFlow",),
-    "studies.file_formats": ("StepEntry", "LearningCurve"),
+    "studies.file_formats": ("StepEntry", "LearningCurve", "DoseResponse"),
     "comparison.cross_fit_file_formats": ("CrossFitComparison",),
     "benchmarks.file_formats": ("SpeedBenchmark", "GeneratorBenchmark"),
 }

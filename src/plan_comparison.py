@@ -49,6 +49,8 @@ def study_options(args: argparse.Namespace) -> dict[str, Any]:
         raise UserError("run_study.py without --cross-fit cannot be planned: a curve asks many questions, not one")
     if parsed.gans_from:
         raise UserError("--gans-from is not for a plan: its GANs must be trained under it")
+    if parsed.doses:
+        raise UserError("--doses is not for a plan: several doses ask several questions")
     given = {name: value for name, value in vars(args).items() if name in vars(parsed) and name != "plan"}
     options = {**vars(parsed), **given, "plan": None}
     options["arms"] = arms_of_study(options["arms"], options["labelled_patients"])

@@ -39,7 +39,7 @@ from gan.options import read_settings
 from gan.settings import Settings
 from networks.backbones import BACKBONES
 from studies.commands import study_words, uses_images
-from studies.options import STUDY_OPTIONS, arms_of_study, wrong_few_labels
+from studies.options import STUDY_OPTIONS, arms_of_study, wrong_doses, wrong_few_labels
 from studies.plan import (
     Part,
     arm_step_name,
@@ -57,7 +57,7 @@ from studies.time_estimate import (
     study_seconds,
     study_speeds,
 )
-from utils import UserError, public_path, save_figure, save_json, save_text
+from utils import UserError, load_json, public_path, save_figure, save_json, save_text
 
 if TYPE_CHECKING:
     from studies.cross_fit import OuterRun
@@ -94,6 +94,8 @@ def parse_study_args(argv: list[str] | None) -> argparse.Namespace:
         if args.splits or args.k_folds:
             flag = "--splits" if args.splits else "--k-folds"
             parser.error(f"{flag} and --cross-fit exclude each other: the outer folds are its splits")
+    if problem := wrong_doses(vars(args)):
+        parser.error(problem)
     args.arms = arms_of_study(args.arms, args.labelled_patients)
     if problem := wrong_few_labels(vars(args)):
         parser.error(problem)
@@ -289,6 +291,26 @@ def run_cross_fit(args: argparse.Namespace, results: Path) -> None:
             write_cross_fit(args, finished, plan, folder)
 
 
+def run_doses(args: argparse.Namespace) -> None:
+    """Run a cross-fitted study for each dose of synthetic images, and draw all of them."""
+    from studies.dose_response import dose_response, options_of_dose
+    from studies.figures import draw_dose_response
+
+    folders = {}
+    for dose in args.doses:
+        log.info(f"\n######## {dose:g} synthetic images per real training image")
+        own = argparse.Namespace(**options_of_dose(vars(args), dose))
+        folders[dose] = Path(own.study_dir)
+        run_cross_fit(own, folders[dose] / Path(paths.METRICS_DIR).name)
+    if args.estimate:
+        return
+    content = dose_response({dose: load_json(paths.cross_fit_results(folder)) for dose, folder in folders.items()})
+    file, figure = paths.dose_response_results(args.study_dir), paths.dose_response_figure(args.study_dir)
+    save_json(file, content)
+    save_figure(figure, draw_dose_response(content))
+    log.info(f"{len(folders)} doses: {figure}, {file}")
+
+
 def write_cross_fit(
     args: argparse.Namespace, finished: Mapping[OuterRun, bool], plan: PlanFile | None, folder: Path
 ) -> None:
@@ -327,7 +349,9 @@ def main(argv: list[str] | None = None) -> None:
     results = Path(args.study_dir) / Path(paths.METRICS_DIR).name
     if not args.estimate:
         check_folders({"--study-dir": args.study_dir})
-    if args.cross_fit is not None:
+    if args.doses:
+        run_doses(args)
+    elif args.cross_fit is not None:
         run_cross_fit(args, results)
     elif args.draw_only:
         keep_run_log(results)

@@ -309,7 +309,7 @@ def test_the_work_is_measured_as_the_options_say():
         (["--fractions", "0,1"], "argument --fractions"),
         (["--fractions", "0.5,1.5"], "argument --fractions"),
         (["--fractions", "half"], "argument --fractions"),
-        (["--fractions", "0.5,0.5"], "names a fraction twice"),
+        (["--fractions", "0.5,0.5"], "names a number twice"),
         (["--arms", "baseline,better"], "'better' is not an arm; choose from baseline, augmented"),
         (["--arms", "augmented"], "lacks the baseline"),
         (["--k-folds", "1"], "--k-folds 1 is not allowed"),

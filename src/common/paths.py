@@ -278,6 +278,11 @@ def few_labels_study(study_dir: str | Path, n: int) -> Path:
     return Path(study_dir) / f"labelled_{n}"
 
 
+def dose_study(study_dir: str | Path, dose: float) -> Path:
+    """Return the folder of the part of a study with so many synthetic images per real training image."""
+    return Path(study_dir) / f"dose_{dose:g}"
+
+
 def outer_splits(study_dir: str | Path, fold: int) -> Path:
     """Return the frozen split whose test images are those of an outer fold."""
     return Path(study_dir) / f"fold_{fold}" / SPLITS
@@ -289,3 +294,5 @@ cross_fit_page = in_folder("report.html")
 cross_fit_figure = in_folder("differences.png")
 learning_curve_results = in_folder("learning_curve.json")
 learning_curve_figure = in_folder("learning_curve.png")
+dose_response_results = in_folder("dose_response.json")
+dose_response_figure = in_folder("dose_response.png")

@@ -1,4 +1,4 @@
-"""The figure of a low-data study: ``learning_curve.json`` in, matplotlib ``Figure`` out; no computing."""
+"""Figures of studies: ``learning_curve.json`` or ``dose_response.json`` in, matplotlib ``Figure`` out; no computing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from common.plot_style import INK, new_figure, panels, styled
 from report.comparison_figures import BAND, MARKERS
 from stats.metric_registry import Metric, compared_metrics
 from stats.paired_tests import points as margin_words
-from studies.file_formats import CurvePoint, CurveTestSet, LearningCurve
+from studies.file_formats import CurvePoint, CurveTestSet, DosePoint, DoseResponse, LearningCurve
 
 SPREAD = 0.045  # between arms of one fraction, in powers of ten of the axis
 MARGIN = 0.32  # left and right of the points, likewise
@@ -65,6 +65,39 @@ def draw_learning_curve(content: LearningCurve) -> Figure:
     above.suptitle(_title(content), x=0.01, ha="left", fontsize="medium")
     below.text(0.01, 1.0, caption, va="top", fontsize="x-small", color=INK)
     return figure
+
+
+@styled
+def draw_dose_response(content: DoseResponse) -> Figure:
+    """Draw each compared metric in a column: the differences of all pairs against the synthetic images (log axis)."""
+    metrics = sorted(compared_metrics(), key=lambda metric: metric.percent)
+    doses, images, margin = content["doses"], content["images"], content["settings"]["margin"]
+    pairs = [(pair["a"], pair["b"]) for pair in doses[0]["pairs"]]
+    colours, caption = arm_colours([arm for pair in pairs for arm in pair]), _caption(content["notes"])
+    figure = new_figure(COLUMN_WIDTH * len(metrics), 5.0)
+    above, below = np.asarray(figure.subfigures(2, 1, height_ratios=(4.5, 0.2 + 0.145 * caption.count("\n"))))
+    for ax, metric in zip(panels(above, 1, len(metrics)), metrics, strict=True):
+        for pair in pairs:
+            rows = [row for dose in doses for row in dose["pairs"] if (row["a"], row["b"]) == pair]
+            x = [dose["synthetic_per_real"] * 2 ** (SPREAD * 2 * _place(pair, pairs)) for dose in doses]
+            _series(ax, x, rows, metric, "_difference", _pair_style(pair, pairs, colours))
+        _finish_differences(ax, metric, margin)
+        _dose_axis(ax, doses)
+    _legend(above, [], pairs, colours, margin)
+    title = f"{images['n_images']:,} images of {images['n_patients']:,} patients, {images['n_positive']:,} positive"
+    above.suptitle(f"Dose-response, n = {title}", x=0.01, ha="left", fontsize="medium")
+    below.text(0.01, 1.0, caption, va="top", fontsize="x-small", color=INK)
+    return figure
+
+
+def _dose_axis(ax: Axes, doses: Sequence[DosePoint]) -> None:
+    """Set a tick per dose that says how many synthetic images it means in a fold."""
+    ax.set_xscale("log", base=2)
+    places = [dose["synthetic_per_real"] for dose in doses]
+    ax.set_xticks(places, [f"{x:g}\n{max(dose['n_synthetic']):,}" for x, dose in zip(places, doses, strict=True)])
+    ax.minorticks_off()
+    ax.set_xlim(places[0] / 1.4, places[-1] * 1.4)
+    ax.set_xlabel("Synthetic images per real one; below: per fold")
 
 
 def _arm_order(point: Mapping[str, Any]) -> int:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 from common.experiment_files import CONFIG_KEY
 from common.file_formats import with_fields
+from comparison.cross_fit_file_formats import CrossFitImages, CrossFitPair, CrossFitSettings
 from comparison.file_formats import Ci95, RunScores, fields_of_pairs, metric_key
 from stats.metric_registry import compared_metrics
 
 LEARNING_CURVE_FORMAT = "learning-curve-1"
+DOSE_RESPONSE_FORMAT = "dose-response-1"
 
 
 # --- the log of a sequence -------------------------------------------------------------------------
@@ -124,6 +126,26 @@ class LearningCurve(TypedDict):
     missing: list[MissingArm]
     notes: Annotated[list[str], "what a reader must know"]
     flags: Annotated[list[str], "what a reader must be wary of"]
+
+
+# --- dose_response.json ----------------------------------------------------------------------------
+class DosePoint(TypedDict):
+    """One number of synthetic images: the pairs of its comparison.json."""
+
+    synthetic_per_real: Annotated[float, "synthetic images per real training image"]
+    n_synthetic: Annotated[list[int], "synthetic images trained on in each fold"]
+    pairs: list[CrossFitPair]
+
+
+class DoseResponse(TypedDict):
+    """dose_response.json: differences between arms against the number of synthetic images, cross-fitted."""
+
+    format: str
+    config_sha256: NotRequired[Annotated[str, CONFIG_KEY]]
+    settings: CrossFitSettings
+    images: CrossFitImages
+    doses: Annotated[list[DosePoint], "from few to many images"]
+    notes: Annotated[list[str], "what a reader must know"]
 
 
 if not TYPE_CHECKING:  # type checkers know the fixed keys

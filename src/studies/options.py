@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from arms.options import TRAIN_OPTIONS
@@ -24,16 +24,22 @@ from studies.steps import MAKE_NOTHING, passed_on_words
 def study_fractions(text: str) -> list[float]:
     """Read an argparse value: "1,0.05" -> [0.05, 1.0], each above 0 and at most 1."""
     one = number(float, above=0, high=1)
-    # As they stand in folder names and commands.
-    values = sorted(float(f"{one(part):g}") for part in text.split(","))
-    if len(set(values)) < len(values):
-        raise argparse.ArgumentTypeError(f"{text!r} names a fraction twice")
-    return values
+    return _rising(text, lambda part: float(f"{one(part):g}"))  # as they stand in folder names and commands
 
 
 def labelled_numbers(text: str) -> list[int]:
     """Read an argparse value: "100,50" -> [50, 100], numbers of labelled patients."""
-    one = number(int, 2)
+    return _rising(text, number(int, 2))
+
+
+def study_doses(text: str) -> list[float]:
+    """Read an argparse value: "1,0.5" -> [0.5, 1.0], synthetic images per real training image."""
+    one = number(float, above=0)
+    return _rising(text, lambda part: float(f"{one(part):g}"))  # as they stand in folder names and commands
+
+
+def _rising(text: str, one: Callable[[str], Any]) -> list[Any]:
+    """Read values that commas separate, each with ``one``, and sort them."""
     values = sorted(one(part) for part in text.split(","))
     if len(set(values)) < len(values):
         raise argparse.ArgumentTypeError(f"{text!r} names a number twice")
@@ -57,6 +63,15 @@ def wrong_few_labels(options: Mapping[str, Any]) -> str | None:
     if few and any(word.split("=")[0] in ("--classes", "--conditional") for word in options["gan_args"]):
         return "--gan-args: with --labelled-patients the GAN is told no label: leave --conditional and --classes out"
     return None
+
+
+def wrong_doses(options: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with --doses beside the other ``options``; None if nothing is."""
+    if options["doses"] is None:
+        return None
+    if options["labelled_patients"] is not None:
+        return "--doses and --labelled-patients exclude each other: vary one of them at a time"
+    return None if options["gans_from"] else "--doses needs --gans-from: its images come from GANs that are there"
 
 
 def chosen_arms(text: str) -> list[str]:
@@ -179,6 +194,10 @@ STUDY_OPTIONS = (
            "synthetic images per real training image; 0.5 makes the classes about equal where a quarter is "
            "positive",
            type=number(float, above=0), default=0.5, metavar="X"),
+    Option("--doses",
+           "with --gans-from: several numbers of synthetic images per real one, instead of --synthetic-per-real; each "
+           "has a study in a folder dose_X, and dose_response.png shows all (default: one)",
+           type=study_doses, metavar="X,..."),
     _IMAGE_SIZE,
     _SEED,
     *_STUDY_WORDS,

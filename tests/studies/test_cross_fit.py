@@ -14,9 +14,8 @@ from common import paths, plan_files
 from common.paths import SRC
 from dataset.records import load_dataset
 from dataset.splits import TEST, load_or_create_splits
-from fake_results import write_arm
+from fake_commands import words_of
 from studies import cross_fit
-from studies import steps as study_steps
 from utils import UserError, load_json, save_json, sha256_file
 
 STUDY, PLAN = Path("study"), "plan.json"
@@ -59,37 +58,6 @@ def test_folds_of_two_studies_are_refused(make_dataset, tmp_path):
 
 
 # --- the script ------------------------------------------------------------------------------------
-@pytest.fixture
-def commands(in_tmp, make_dataset, monkeypatch, unrendered):
-    """Runs nothing: writes the results that arms would have, and remembers the commands."""
-    dataset, seen = load_dataset(make_dataset()), []
-
-    def stand_in(step, extra, logs, variables):
-        command = [*step.command(), *extra]
-        seen.append(command)
-        step.artifact.parent.mkdir(parents=True, exist_ok=True)
-        if step.script != "train_classifier":
-            save_json(step.artifact, {})
-            return 1.0
-        splits = load_or_create_splits(dataset, command[command.index("--splits") + 1])
-        ids = splits.images.loc[splits.images["role"] == TEST, "image_id"]
-        records = dataset.images[dataset.images["image_id"].isin(ids)].drop(columns=["path", "n_boxes"])
-        arm = step.name.removeprefix("train ")
-        seed = int(command[command.index("--seed") + 1])
-        held = {"plan_sha256": sha256_file(PLAN)} if "--plan" in command else {}
-        write_arm(step.artifact.parent, arm, records, seed=seed, repeats=2, split_sha256=splits.sha256, **held)
-        return 1.0
-
-    monkeypatch.setattr(study_steps, "run_step", stand_in)
-    monkeypatch.setattr(run_study, "check_options", lambda *_: None)
-    monkeypatch.setattr(run_study, "log_estimate", lambda *_: None)
-    return seen
-
-
-def words_of(command: list[str]) -> dict[str, str]:
-    return dict(zip(command[1:], [*command[2:], ""], strict=True))
-
-
 def test_every_fold_has_split_gan_and_seeds_of_its_own(commands):
     run_study.main([*OPTIONS, "--cross-fit", "3"])
     assert len(commands) == 15

@@ -6,58 +6,35 @@ import pytest
 
 import run_study
 from common import paths
-from dataset.records import load_dataset
-from dataset.splits import TEST, load_or_create_splits
+from fake_commands import words_of
 from fake_results import write_arm
-from studies import steps as study_steps
-from utils import UserError, load_json, save_json
+from utils import UserError, load_json
 
 STUDY = Path("study")
 OPTIONS = ["--study-dir", "study", "--repeats", "2", "--image-size", "32", "--epochs", "4", "--cpu", "--cross-fit", "2"]
 SKILL = {"baseline": 0.2, "semi": 0.9, "control_pseudo": 1.6, "control_duplicate": 0.2}
 
 
+def write_few(folder, arm, records, words, **facts):
+    copies = {
+        "flagged": 3, "n_synthetic": 40, "n_training": 70, "n_heldout": 60, "heldout_share": 0.01, "threshold": 0.1,
+        "nearly_identical": 1, "share": 0.075, "share_ci95": [0.0, 0.2], "median_nearest": 0.3,
+        "heldout_median_nearest": 0.3,
+    }  # fmt: skip
+    used = {
+        "labelled_sha256": f"{words['--labelled-patients']} {words['--seed']}", "n_hidden": 70, "models": 2,
+        "n_hidden_patients": 35, "mean_soft_label": 0.3,
+        "n_unlabelled": 40 * (arm == "control_pseudo"), "near_copies": copies if arm == "semi" else None,
+    }  # fmt: skip
+    write_arm(
+        folder, arm, records, skill=SKILL[arm], seed=1, repeats=2, few_labels=used,
+        config={"labelled_patients": int(words["--labelled-patients"])}, **facts,
+    )  # fmt: skip
+
+
 @pytest.fixture
-def commands(in_tmp, make_dataset, monkeypatch):
-    """Runs nothing: writes the results that arms would have, and remembers the commands."""
-    dataset, seen = load_dataset(make_dataset()), []
-
-    def stand_in(step, extra, logs, variables):
-        command = [*step.command(), *extra]
-        seen.append(command)
-        step.artifact.parent.mkdir(parents=True, exist_ok=True)
-        if step.script != "train_classifier":
-            save_json(step.artifact, {})
-            return 1.0
-        words = words_of(command)
-        splits = load_or_create_splits(dataset, words["--splits"])
-        ids = splits.images.loc[splits.images["role"] == TEST, "image_id"]
-        records = dataset.images[dataset.images["image_id"].isin(ids)].drop(columns=["path", "n_boxes"])
-        arm = step.artifact.name.removesuffix("_final_metrics.json")
-        copies = {
-            "flagged": 3, "n_synthetic": 40, "n_training": 70, "n_heldout": 60, "heldout_share": 0.01, "threshold": 0.1,
-            "nearly_identical": 1, "share": 0.075, "share_ci95": [0.0, 0.2], "median_nearest": 0.3,
-            "heldout_median_nearest": 0.3,
-        }  # fmt: skip
-        used = {
-            "labelled_sha256": f"{words['--labelled-patients']} {words['--seed']}", "n_hidden": 70, "models": 2,
-            "n_hidden_patients": 35, "mean_soft_label": 0.3,
-            "n_unlabelled": 40 * (arm == "control_pseudo"), "near_copies": copies if arm == "semi" else None,
-        }  # fmt: skip
-        write_arm(
-            step.artifact.parent, arm, records, skill=SKILL[arm], seed=1, repeats=2, split_sha256=splits.sha256,
-            few_labels=used, config={"labelled_patients": int(words["--labelled-patients"])},
-        )  # fmt: skip
-        return 1.0
-
-    monkeypatch.setattr(study_steps, "run_step", stand_in)
-    monkeypatch.setattr(run_study, "check_options", lambda steps: None)
-    monkeypatch.setattr(run_study, "log_estimate", lambda *_: None)
-    return seen
-
-
-def words_of(command: list[str]) -> dict[str, str]:
-    return dict(zip(command[1:], [*command[2:], ""], strict=True))
+def commands(pretend):
+    return pretend(write_few)
 
 
 def test_one_gan_of_each_fold_serves_all_numbers_of_labelled_patients(commands):
