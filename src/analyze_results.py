@@ -26,9 +26,8 @@ from utils import load_json, save_text
 if TYPE_CHECKING:
     from arms.result_files import Arm
     from comparison.external import ExternalResults
-    from comparison.file_formats import Comparison
+    from comparison.file_formats import Comparison, PlannedPair
     from comparison.final_models import Sources
-    from comparison.planned_pairs import PlannedQuestion
     from report.file_formats import PatientFlow
     from report.image_steps import ImageResults
     from report.sections import Findings
@@ -41,7 +40,7 @@ class Asked(NamedTuple):
     """What is asked of the arms: differences beyond ``margin`` (a fraction), and the ``question`` of a plan."""
 
     margin: float
-    question: PlannedQuestion | None
+    question: PlannedPair | None
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -25,6 +25,7 @@ from comparison.file_formats import (
     GoalOfArm,
     NotCompared,
     PairResult,
+    PlannedPair,
     ReferenceScores,
     RunScores,
     Thresholds,
@@ -32,7 +33,7 @@ from comparison.file_formats import (
     metric_key,
 )
 from comparison.fold_rules import ChosenFolds, choose_folds, why_no_fold_test
-from comparison.planned_pairs import PlannedQuestion, adjusted_p, roles_of
+from comparison.planned_pairs import adjusted_p, roles_of
 from comparison.warnings import comparison_flags
 from stats.bootstrap import (
     RESAMPLES,
@@ -68,7 +69,7 @@ TRAINING_FACTS = (
 def compare_arms(
     arms: dict[str, Arm], *, margin: float = MARGIN, prevalence: float | None = None,
     n_resamples: int = RESAMPLES, seed: int = 42, left_out: Mapping[str, Arm] | None = None,
-    question: PlannedQuestion | None = None,
+    question: PlannedPair | None = None,
 ) -> Comparison:  # fmt: skip
     """Compare arms (by name): the content of comparison.json.
 
@@ -97,7 +98,7 @@ def compare_arms(
             "margin": margin, "n_resamples": n_resamples, "seed": seed, "confidence": CONFIDENCE,
             "alpha": ALPHA, "prevalence": prevalence,
         },
-        **({"plan": question.described()} if question else {}),  # type: ignore[typeddict-item]
+        **({"plan": question} if question else {}),  # type: ignore[typeddict-item]
         "test_set": {
             "n_images": first["n_images"], "n_patients": first["n_patients"],
             "n_positive": first["n_positive"], "prevalence": first["n_positive"] / first["n_images"],
@@ -240,7 +241,7 @@ def _columns(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 # --- pairs -----------------------------------------------------------------------------------------
 def _pair_results(
     arms: dict[str, Arm], resampled: dict[str, dict[str, ResampledScore]], margin: float, seed: int,
-    question: PlannedQuestion | None,
+    question: PlannedPair | None,
 ) -> tuple[list[PairResult], list[NotCompared]]:  # fmt: skip
     """(every pair on the same test images, every other pair with the reason)."""
     rows: list[dict[str, Any]] = []

@@ -13,10 +13,9 @@ from arms.result_files import Arm, probabilities_of_runs, training_command, warn
 from common.plan_files import PlanFile, named_files
 from comparison.cross_fit_file_formats import CROSS_FIT_FORMAT, CrossFitComparison, CrossFitImages, OuterFold
 from comparison.few_labels import few_label_content, few_label_notes
-from comparison.file_formats import metric_key
+from comparison.file_formats import PlannedPair, metric_key
 from comparison.options import DEFAULT_MARGIN
 from comparison.planned_pairs import (
-    PlannedQuestion,
     adjusted_p,
     agreed_margin,
     leading_pairs,
@@ -127,7 +126,7 @@ def compare_folds(
             **settings, "margin": margin, "n_resamples": n_resamples, "seed": seed, "confidence": CONFIDENCE,
             "alpha": ALPHA,
         },
-        **({"plan": question.described()} if question else {}),
+        **({"plan": question} if question else {}),
         "images": images,
         "folds": [_fold_row(fold) for fold in folds],
         "arms": {arm: _arm_row(arm, folds, scores[arm], weights, seed) for arm in arms},
@@ -193,7 +192,7 @@ def _arm_row(
 
 def _pair_rows(
     pairs: Sequence[tuple[str, str]], found: Mapping[tuple[str, str, str], CrossFittedDifference],
-    images: CrossFitImages, question: PlannedQuestion | None, margin: float,
+    images: CrossFitImages, question: PlannedPair | None, margin: float,
 ) -> list[dict[str, Any]]:  # fmt: skip
     rows = [{"a": a, "b": b, "n_images": images["n_images"], "n_patients": images["n_patients"]} for a, b in pairs]
     for metric in compared_metrics():

@@ -7,7 +7,6 @@ everything else is exploratory and adjusted by Holm among its like. Without a pl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from arms.registry import AUGMENTED, BASELINE, CONTROL_DUPLICATE, SEMI
@@ -22,32 +21,8 @@ CONFIRMATORY, EXPLORATORY = "confirmatory", "exploratory"
 POINT = 0.01  # a margin's unit
 
 
-@dataclass(frozen=True)
-class PlannedQuestion:
-    """What a plan asked, and why the answer is exploratory all the same, None if it is not."""
-
-    arm: str
-    against: str
-    metric: str
-    margin: float
-    sha256: str
-    why_not: str | None
-
-    def role(self, pair: tuple[str, str], metric: str) -> str:
-        """Tell whether the pair, in any order, is the planned one in the planned ``metric``."""
-        asked = set(pair) == {self.arm, self.against} and metric == self.metric
-        return CONFIRMATORY if asked and not self.why_not else EXPLORATORY
-
-    def described(self) -> PlannedPair:
-        """Return what comparison.json says of the plan."""
-        return {
-            "plan_sha256": self.sha256, "arm": self.arm, "against": self.against, "metric": self.metric,
-            "margin": self.margin, "confirmatory": not self.why_not, "why_not": self.why_not,
-        }  # fmt: skip
-
-
-def planned_question(plan: PlanFile | None, arms: Sequence[Arm]) -> PlannedQuestion | None:
-    """Return the question of the ``plan``, None without one.
+def planned_question(plan: PlanFile | None, arms: Sequence[Arm]) -> PlannedPair | None:
+    """Return the question of the ``plan`` as comparison.json says it, None without one.
 
     Raises ``UserError`` if one of its two arms was trained under another plan: it was changed after training.
     """
@@ -64,7 +39,10 @@ def planned_question(plan: PlanFile | None, arms: Sequence[Arm]) -> PlannedQuest
             plan.check_origin(f"the arm {arm.name}", own)
     why_not += [f"there is no {name} arm" for name in names if name not in found]
     reason = "; ".join(dict.fromkeys(why_not)) or None
-    return PlannedQuestion(*names, primary["metric"], POINT * primary["margin"], plan.sha256, reason)
+    return {
+        "plan_sha256": plan.sha256, "arm": primary["arm"], "against": primary["against"], "metric": primary["metric"],
+        "margin": POINT * primary["margin"], "confirmatory": reason is None, "why_not": reason,
+    }  # fmt: skip
 
 
 def agreed_margin(points: float | None, plan: PlanFile | None, usual: float) -> float:
@@ -78,15 +56,15 @@ def agreed_margin(points: float | None, plan: PlanFile | None, usual: float) -> 
     return POINT * (planned or points or usual)
 
 
-def leading_pairs(pairs: Sequence[tuple[str, str]], question: PlannedQuestion | None) -> list[tuple[str, str]]:
+def leading_pairs(pairs: Sequence[tuple[str, str]], planned: PlannedPair | None) -> list[tuple[str, str]]:
     """Sort pairs (a, b) for a report: the planned one first, else the augmented arm against its control.
 
     Where few labels are known, the arm semi against the baseline takes that place.
     """
 
     def place(pair: tuple[str, str]) -> tuple[bool, ...]:
-        planned = question is not None and set(pair) == {question.arm, question.against}
-        return not planned, set(pair) != {SEMI, BASELINE}, AUGMENTED not in pair, CONTROL_DUPLICATE not in pair
+        usual = set(pair) != {SEMI, BASELINE}, AUGMENTED not in pair, CONTROL_DUPLICATE not in pair
+        return not _is_planned(pair, planned), *usual
 
     return sorted(pairs, key=place)
 
@@ -100,9 +78,14 @@ def adjusted_p(p_values: Sequence[float | None], roles: Sequence[str]) -> tuple[
     return adjusted, among
 
 
-def roles_of(pairs: Sequence[tuple[str, str]], metric: str, question: PlannedQuestion | None) -> list[str]:
-    """Return the role of each pair in ``metric``."""
-    return [question.role(pair, metric) if question else EXPLORATORY for pair in pairs]
+def roles_of(pairs: Sequence[tuple[str, str]], metric: str, planned: PlannedPair | None) -> list[str]:
+    """Return the role of each pair, in any order, in ``metric``."""
+    confirms = planned is not None and planned["confirmatory"] and planned["metric"] == metric
+    return [CONFIRMATORY if confirms and _is_planned(pair, planned) else EXPLORATORY for pair in pairs]
+
+
+def _is_planned(pair: tuple[str, str], planned: PlannedPair | None) -> bool:
+    return planned is not None and set(pair) == {planned["arm"], planned["against"]}
 
 
 def planned_first(pair: Mapping[str, Any]) -> list[Metric]:

@@ -13,6 +13,7 @@ from comparison.planned_pairs import (
     leading_pairs,
     planned_question,
     planning_sentence,
+    roles_of,
 )
 from fake_results import a_plan, fake_records, write_arm
 from report.verdict import headline_pairs, verdict_lines
@@ -30,10 +31,9 @@ def arms_under(sha256: str | None, *names: str) -> list[Arm]:
 
 def test_both_arms_must_have_been_trained_under_the_plan():
     question = planned_question(PLAN, arms_under(PLAN.sha256, *NAMES))
-    assert question.role(("control_duplicate", "augmented"), "auroc") == CONFIRMATORY
-    assert question.role(("augmented", "control_duplicate"), "auroc") == CONFIRMATORY  # in any order
-    assert question.role(("augmented", "control_duplicate"), "accuracy") == EXPLORATORY
-    assert question.role(("baseline", "augmented"), "auroc") == EXPLORATORY
+    pairs = [("control_duplicate", "augmented"), ("augmented", "control_duplicate"), ("baseline", "augmented")]
+    assert roles_of(pairs, "auroc", question) == [CONFIRMATORY, CONFIRMATORY, EXPLORATORY]
+    assert roles_of(pairs, "accuracy", question) == [EXPLORATORY] * 3
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,9 @@ def test_both_arms_must_have_been_trained_under_the_plan():
 )
 def test_trained_before_the_plan_is_exploratory(arms, why):
     question = planned_question(PLAN, arms)
-    assert question.role(("augmented", "control_duplicate"), "auroc") == EXPLORATORY and why in question.why_not
-    assert "every pair is exploratory" in planning_sentence(question.described())
+    assert roles_of([("augmented", "control_duplicate")], "auroc", question) == [EXPLORATORY]
+    assert why in question["why_not"] and not question["confirmatory"]
+    assert "every pair is exploratory" in planning_sentence(question)
 
 
 def test_a_plan_that_was_changed_after_training_is_refused():
@@ -56,7 +57,7 @@ def test_a_plan_that_was_changed_after_training_is_refused():
 
 def test_a_third_arm_may_be_of_no_plan():
     arms = [*arms_under(PLAN.sha256, *NAMES[1:]), *arms_under(None, "mine")]
-    assert planned_question(PLAN, arms).why_not is None
+    assert planned_question(PLAN, arms)["why_not"] is None
 
 
 def test_only_exploratory_p_values_are_adjusted():
