@@ -41,6 +41,15 @@ def test_the_plan_passes_options_on_and_downloads_what_is_missing(in_tmp):
     assert run_pipeline.plan(args)[1][0].name == "check the data"
 
 
+def test_the_demo_knows_how_long_each_step_takes_and_repeats_on_request():
+    _, steps = run_pipeline.demo_plan(repeats=1)
+    assert sum(step.share for step in steps) == pytest.approx(1)
+    assert not any("--repeats" in step.options for step in steps)
+    _, repeated = run_pipeline.demo_plan(repeats=3)
+    arms = [step for step in repeated if step.script == "train_classifier"]
+    assert len(arms) == 3 and all("--repeats 3" in " ".join(step.options) for step in arms)
+
+
 FILE = """
 run_pipeline: {data-dir: d, image-size: 64, epochs: 3, cpu: yes}
 train_classifier: {weights: none, unfreeze: yes, repeats: 3}

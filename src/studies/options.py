@@ -132,7 +132,7 @@ def two_arms(text: str) -> tuple[str, str]:
 
 PIPELINE_OPTIONS = (
     Option("--demo",
-           f"run on procedural chest phantoms, everything below {paths.DEMO_DIR}; ignores other options",
+           f"run on procedural chest phantoms, everything below {paths.DEMO_DIR}; ignores other options but --repeats",
            switch=True),
     *DATA_OPTIONS,
     *CACHE_OPTIONS,
@@ -145,6 +145,8 @@ PIPELINE_OPTIONS = (
     Option("--gan-epochs", "epochs of the GAN", type=number(int, 1), default=50, metavar="N"),
     Option("--num-images", "synthetic images to make", type=number(int, 1), default=5000, metavar="N"),
     Option("--k-folds", "folds; 0 disables cross-validation", type=number(int, 0), default=5, metavar="N"),
+    Option("--repeats", "training runs of each arm, of seeds SEED to SEED + R - 1", type=number(int, 1), default=1,
+           metavar="R"),
     _SEED,
     *_PIPELINE_WORDS,
     Option("--no-controls", "leave out the control that synthetic images must beat", switch=True),

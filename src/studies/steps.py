@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from common.file_formats import format_problems
 from common.logs import LOGS_VARIABLE
 from common.output_folders import CHECK_ONLY
 from common.paths import SRC
+from common.progress import duration_in_words
 from utils import UserError, load_json, save_json
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Step:
     ``needs``: names of the earlier steps that it builds on (None: all of them). When one of these has run
     again, it runs again, too, and from the beginning; else an interrupted one with ``resumable`` goes on.
     ``images``: the folder whose synthetic images it replaces if they are this run's and outdated. ``cache``:
-    options that change no result, so that a step finished with others is finished.
+    options that change no result, so that a step finished with others is finished. ``share``: of the time of its
+    sequence, where that is known; it says how much time is left.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Step:
     needs: tuple[str, ...] | None = None
     images: Path | None = None
     cache: list[str] = field(default_factory=list)
+    share: float | None = None
 
     def command(self) -> list[str]:
         """Return the command as the log records it."""
@@ -124,6 +127,7 @@ def run_steps(steps: list[Step], log_file: Path, variables: Mapping[str, str] = 
     steps_log = read_log(log_file)
     due = steps_due(steps, steps_log)
     mark_outdated(due, steps_log)
+    took: dict[str, float] = {}
     for number_, step in enumerate(steps, start=1):
         title = f"step {number_}/{len(steps)}: {step.name}"
         if step not in due:
@@ -139,13 +143,26 @@ def run_steps(steps: list[Step], log_file: Path, variables: Mapping[str, str] = 
             if started["own_images"] and are_outdated(step, entry):
                 extra.append("--overwrite")
                 started["replaces"] = time_of_change(step.artifact)
+        if left := time_left(due, took):
+            title += f", about {duration_in_words(left)} left"
         log.info(f"\n== {title}\n$ python {shlex.join([*step.command(), *extra])}")
         steps_log[step.name] = started
         save_json(log_file, steps_log)
-        seconds = run_step(step, extra, log_file.parent / paths.LOGS, variables)
+        seconds = took[step.name] = run_step(step, extra, log_file.parent / paths.LOGS, variables)
         steps_log[step.name] = {"command": step.command(), "state": FINISHED, "seconds": round(seconds, 1)}
         save_json(log_file, steps_log)
         log.info(f"== {step.name}: done in {seconds / 60:.1f} min")
+
+
+def time_left(due: Sequence[Step], took: Mapping[str, float]) -> float | None:
+    """Return the seconds that the steps which are ``due`` and not yet done will take; None if nobody can tell.
+
+    ``took``: seconds of those that are done, by name.
+    """
+    shares = {step.name: step.share for step in due}
+    known = [share for share in shares.values() if share is not None]
+    done = sum(shares[name] or 0.0 for name in took)
+    return sum(took.values()) * (sum(known) / done - 1) if done and len(known) == len(shares) else None
 
 
 def is_finished(entry: StepEntry, step: Step) -> bool:

@@ -1,5 +1,6 @@
 """Steps in order: finished ones are skipped, interrupted ones go on; stub scripts show how."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from common.file_formats import format_problems
 from studies import steps as pipeline_steps
 from studies.file_formats import StepEntry
-from studies.steps import Step, run_steps
+from studies.steps import Step, run_steps, time_left
 from utils import UserError, load_json
 
 STUB = """
@@ -52,6 +53,21 @@ def test_steps_run_in_order_and_are_printed_as_typed(stubs, capfd):
     assert calls() == ["one a.txt x", "two b.txt"]
     assert "$ python src/one.py a.txt x" in capfd.readouterr().out
     assert {entry["state"] for entry in load_json(LOG).values()} == {"finished"}
+
+
+def test_the_time_left_follows_from_known_shares():
+    parts = [Step(name, "one", [], Path(name), share=share) for name, share in (("a", 0.2), ("b", 0.6), ("c", 0.2))]
+    assert time_left(parts, {}) is None, "nothing has been timed"
+    assert time_left(parts, {"a": 30.0}) == pytest.approx(120)
+    assert time_left(parts, {"a": 30.0, "b": 90.0}) == pytest.approx(30)
+    assert time_left([*parts, Step("d", "one", [], Path("d"))], {"a": 30.0}) is None, "one share is unknown"
+
+
+def test_steps_say_how_much_time_is_left(stubs, monkeypatch, caplog):
+    monkeypatch.setattr(pipeline_steps, "run_step", lambda *_: 60.0)
+    caplog.set_level("INFO")
+    run_steps([replace(step, share=share) for step, share in zip(steps(), (0.2, 0.8), strict=True)], LOG)
+    assert "step 1/2: first\n" in caplog.text and "step 2/2: second, about 4 min left\n" in caplog.text
 
 
 def test_steps_know_the_file_of_the_sequence(stubs, monkeypatch):

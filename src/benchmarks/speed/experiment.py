@@ -116,8 +116,8 @@ def plan_experiment(options: Mapping[str, Any], n_images: int, n_positive: int) 
         return _plan_study(options, typed, sides, n_images, n_positive)
     told = _parse(PIPELINE_OPTIONS, options["pipeline_args"])
     usual = ["--image-size", str(told["image_size"])]
-    folds = ["--epochs", str(told["epochs"]), "--k-folds", str(told["k_folds"])]
-    classifier = [*folds, *usual, *told["classifier_args"], *options["classifier_args"], *typed]
+    runs = ["--epochs", str(told["epochs"]), "--k-folds", str(told["k_folds"]), "--repeats", str(told["repeats"])]
+    classifier = [*runs, *usual, *told["classifier_args"], *options["classifier_args"], *typed]
     gan = [*told["gan_args"], *options["gan_args"], *sides]
     length = [] if {"--kimg", "--epochs"} & set(gan) else ["--epochs", str(told["gan_epochs"])]
     controls = () if told["no_controls"] else (CONTROL_DUPLICATE,)
@@ -133,6 +133,8 @@ def _plan_study(
     options: Mapping[str, Any], typed: Sequence[str], sides: Sequence[str], n_images: int, n_positive: int
 ) -> Experiment:
     told = _parse(STUDY_OPTIONS, options["study_args"])
+    if told["gans_from"]:
+        raise UserError("a study with --gans-from trains no GAN: run_study.py --estimate says how long it takes")
     outer = options["cross_fit"] or told["cross_fit"] or 0
     usual = ["--image-size", str(told["image_size"])]
     runs = ["--repeats", str(told["repeats"]), "--k-folds", str(told["k_folds"]), "--epochs", str(told["epochs"])]

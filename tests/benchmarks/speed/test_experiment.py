@@ -12,6 +12,7 @@ import benchmark
 from benchmarks.speed import experiment as experiments
 from studies.commands import MAKE_IMAGES, TRAIN_GAN
 from studies.time_estimate import SCRIPT_SECONDS, Speeds
+from utils import UserError
 
 CROSS_FIT = Path(__file__).resolve().parents[3] / "experiments" / "rsna-1500-cross-fit.yaml"
 SPEEDS = Speeds(step=3.0, prediction=0.01, gan=0.02, generation=0.005, decoding=0.1)
@@ -37,6 +38,12 @@ def test_what_is_typed_wins_over_the_file_and_a_study_has_its_folds():
     assert (work.repeats, work.epochs_final, work.k_folds) == (2, 5, 0)
     assert made.gan.values["preset"] == "best" and made.gan.images.image_size == 112 and made.gan.schedule.kimg == 64
     assert made.n_synthetic == 480
+
+
+def test_repeats_of_the_pipeline_and_a_study_without_gans():
+    assert planned("--pipeline-args", "--repeats 3").classifier.repeats == 3
+    with pytest.raises(UserError, match="run_study.py --estimate says how long it takes"):
+        planned("--study-args", "--cross-fit 3 --gans-from other")
 
 
 def test_an_image_size_holds_for_both_networks():
