@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from arms.figures import arm_colours
 from common.plot_style import INK, new_figure, panels, styled
@@ -39,6 +40,7 @@ def draw_cross_fit(content: CrossFitComparison) -> Figure:
                 ax.plot(scale * np.array(ci95), [place, place], color=colour, lw=2)
             if difference is not None:
                 ax.plot(scale * difference, place, "o", ms=7, color=colour)
+        ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         ax.set_xlabel(f"difference in {metric.title}" + (", points" if metric.percent else ""))
         ax.set_yticks(range(len(pairs)), [f"{pair['b']}\nminus {pair['a']}" for pair in pairs])
         ax.set_ylim(len(pairs) - 0.5, -0.5)
