@@ -54,6 +54,11 @@ def test_doses_of_other_images_are_not_drawn_together(after_a_study, monkeypatch
         run_study.main([*DOSES, "0.25,2", "--draw-only"])
 
 
+def test_the_committed_file_is_as_described():
+    file = Path(__file__).parents[2] / "results" / "rsna_1500" / "cross_fit" / "doses" / "dose_response.json"
+    assert format_problems(load_json(file), DoseResponse) == []
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
