@@ -25,7 +25,7 @@ def options_of_dose(options: Mapping[str, Any], dose: float) -> dict[str, Any]:
 def dose_response(comparisons: Mapping[float, CrossFitComparison]) -> DoseResponse:
     """Put the comparisons of all doses together.
 
-    Raises ``UserError`` unless they are of the same images, folds and arms.
+    Raises ``UserError`` unless they are of the same images, folds and settings.
     """
     first_dose, first = next(iter(comparisons.items()))
     for dose, content in comparisons.items():
