@@ -16,7 +16,7 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 DPI = 150
 PALETTE = sns.color_palette("colorblind")
@@ -61,7 +61,7 @@ def new_figure(
     return figure
 
 
-def panels(figure: Figure, rows: int, columns: int, **kwargs: Any) -> list[Axes]:
+def panels(figure: FigureBase, rows: int, columns: int, **kwargs: Any) -> list[Axes]:
     """Make ``rows`` x ``columns`` axes without the upper and right spine, row by row."""
     axes = list(figure.subplots(rows, columns, squeeze=False, **kwargs).flat)
     for ax in axes:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure, FigureBase, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -40,10 +40,7 @@ def draw_learning_curve(content: LearningCurve) -> Figure:
     arms = list(dict.fromkeys(point["arm"] for point in sorted(points, key=_arm_order)))
     colours = arm_colours(arms)
     patients = {point["fraction"]: point["n_train_patients"] or 0 for point in points}
-    caption = _caption(content["notes"])
-    heights = (8.0 if differences else 4.6, 0.2 + 0.145 * caption.count("\n"))
-    figure = new_figure(COLUMN_WIDTH * len(metrics), sum(heights))
-    above, below = np.asarray(figure.subfigures(2, 1, height_ratios=heights))
+    figure, above = _captioned(len(metrics), 8.0 if differences else 4.6, content["notes"])
     axes = panels(above, 2 if differences else 1, len(metrics), sharex=True)
     for ax, metric in zip(axes[: len(metrics)], metrics, strict=True):
         for arm in arms:
@@ -63,7 +60,6 @@ def draw_learning_curve(content: LearningCurve) -> Figure:
         _patient_axis(ax, points)
     _legend(above, arms, pairs, colours, content["settings"]["margin"])
     above.suptitle(_title(content), x=0.01, ha="left", fontsize="medium")
-    below.text(0.01, 1.0, caption, va="top", fontsize="x-small", color=INK)
     return figure
 
 
@@ -73,9 +69,8 @@ def draw_dose_response(content: DoseResponse) -> Figure:
     metrics = sorted(compared_metrics(), key=lambda metric: metric.percent)
     doses, images, margin = content["doses"], content["images"], content["settings"]["margin"]
     pairs = [(pair["a"], pair["b"]) for pair in doses[0]["pairs"]]
-    colours, caption = arm_colours([arm for pair in pairs for arm in pair]), _caption(content["notes"])
-    figure = new_figure(COLUMN_WIDTH * len(metrics), 5.0)
-    above, below = np.asarray(figure.subfigures(2, 1, height_ratios=(4.5, 0.2 + 0.145 * caption.count("\n"))))
+    colours = arm_colours([arm for pair in pairs for arm in pair])
+    figure, above = _captioned(len(metrics), 4.6, content["notes"])
     for ax, metric in zip(panels(above, 1, len(metrics)), metrics, strict=True):
         for pair in pairs:
             rows = [row for dose in doses for row in dose["pairs"] if (row["a"], row["b"]) == pair]
@@ -86,8 +81,17 @@ def draw_dose_response(content: DoseResponse) -> Figure:
     _legend(above, [], pairs, colours, margin)
     title = f"{images['n_images']:,} images of {images['n_patients']:,} patients, {images['n_positive']:,} positive"
     above.suptitle(f"Dose-response, n = {title}", x=0.01, ha="left", fontsize="medium")
-    below.text(0.01, 1.0, caption, va="top", fontsize="x-small", color=INK)
     return figure
+
+
+def _captioned(columns: int, height: float, notes: Sequence[str]) -> tuple[Figure, SubFigure]:
+    """Make a figure with the ``notes`` below; returns it and its upper part, ``height`` inches high, to draw in."""
+    caption = _caption(notes)
+    heights = (height, 0.2 + 0.145 * caption.count("\n"))
+    figure = new_figure(COLUMN_WIDTH * columns, sum(heights))
+    above, below = np.asarray(figure.subfigures(2, 1, height_ratios=heights))
+    below.text(0.01, 1.0, caption, va="top", fontsize="x-small", color=INK)
+    return figure, above
 
 
 def _dose_axis(ax: Axes, doses: Sequence[DosePoint]) -> None:
