@@ -196,14 +196,16 @@ def write_analysis(
 
 
 def write_reports(findings: Findings) -> None:
-    """Write the report as text and as a page."""
+    """Write the report as text and as a page; print the answer."""
     from report.page import compose_page
-    from report.text import compose_text
+    from report.sections import sections
+    from report.text import compose_answer, compose_text
 
-    text, page = compose_text(findings), paths.report_page(findings.folder)
-    save_text(paths.comparison_report(findings.folder), text)
+    text, page = paths.comparison_report(findings.folder), paths.report_page(findings.folder)
+    save_text(text, compose_text(findings))
     save_text(page, compose_page(findings, findings.folder))
-    log.info(f"\n{text}\nthe same report with its figures, for a browser: {page}")
+    log.info(compose_answer(sections(findings)))
+    log.info(f"the whole report: {text}; with its figures, for a browser: {page}")
 
 
 if __name__ == "__main__":

@@ -320,7 +320,7 @@ def write_cross_fit(
     from report.cross_fit_figure import CAPTION, draw_cross_fit
     from report.page import render_page
     from report.sections import Picture
-    from report.text import write_sections
+    from report.text import compose_answer, write_sections
     from studies.cross_fit import read_finished_folds
 
     folds, missing = read_finished_folds(finished)
@@ -334,14 +334,11 @@ def write_cross_fit(
     figure = paths.cross_fit_figure(folder)
     save_json(paths.cross_fit_results(folder), content)
     save_figure(figure, draw_cross_fit(content))
-    save_text(paths.cross_fit_report(folder), write_sections("COMPARISON REPORT, CROSS-FITTED", parts))
+    save_text(paths.cross_fit_report(folder), write_sections(parts, "COMPARISON REPORT, CROSS-FITTED"))
     page = paths.cross_fit_page(folder)
     save_text(page, render_page(TITLE, parts, [Picture(figure.name, CAPTION, "differences")], folder))
-    for flag in content["flags"]:
-        log.warning(f"FLAG: {flag}")
-    for block in parts[0].blocks:
-        log.info(str(block))
-    log.info(f"report: {page}")
+    log.info(compose_answer(parts))
+    log.info(f"the whole report with its figure: {page}")
 
 
 def main(argv: list[str] | None = None) -> None:

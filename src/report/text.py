@@ -1,4 +1,4 @@
-"""The report as a text file that fits on a screen."""
+"""The report as text: whole for a file, the answer alone for a terminal."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from report.sections import Findings, sections
 
 WIDTH = 100
 LABEL = 18  # characters of a fact's label
+ANSWER = ("warnings", "verdict", "arms", "missing")  # keys of the sections that a terminal shows
 
 
 def compose_text(findings: Findings) -> str:
     """Write ``comparison_report.txt``: the warnings, then the sections in their order."""
-    return write_sections("COMPARISON REPORT", sections(findings))
+    return write_sections(sections(findings), "COMPARISON REPORT")
 
 
-def write_sections(title: str, parts: Sequence[Section]) -> str:
+def compose_answer(parts: Sequence[Section]) -> str:
+    """Write what a terminal shows of a report: the warnings, the verdict, the arms, what is missing."""
+    return write_sections([section for section in parts if section.key in ANSWER])
+
+
+def write_sections(parts: Sequence[Section], title: str = "") -> str:
     """Write ``parts`` as text under ``title``, the warnings first."""
-    lines = [title, "=" * len(title)]
+    lines = [title, "=" * len(title)] if title else []
     for section in sorted(parts, key=lambda section: section.key != "warnings"):
         if not section.blocks:
             continue

@@ -10,7 +10,7 @@ from fake_comparison import NONE, SAME, fake_comparison
 from fake_results import fake_cv
 from report.blocks import Bullets, Commands, Facts, Table, interval, p_value, signed, with_interval
 from report.sections import Findings, sections
-from report.text import WIDTH
+from report.text import WIDTH, compose_answer
 from report.text import compose_text as compose
 from report.verdict import headline_pairs, verdict_sentence
 
@@ -50,6 +50,17 @@ def full(comparison: dict, **changes) -> Findings:
         "files": [("comparison.json", "every number")],
     }  # fmt: skip
     return Findings(comparison=comparison, **(values | changes))
+
+
+def test_a_terminal_shows_the_answer_as_the_file_words_it():
+    findings = full(fake_comparison(FOUR))
+    answer, text = compose_answer(sections(findings)), compose(findings)
+    headings = [before for before, line in zip(answer.splitlines(), answer.splitlines()[1:]) if set(line) == {"-"}]
+    assert headings == [
+        "Warnings: read these before any number", "Verdict", "Each arm on the test images", "What is missing"
+    ]  # fmt: skip
+    assert all(part in text for part in re.split(r"\n\n(?=[^\n]+\n-+\n)", answer.strip()))
+    assert answer.count("\n") < text.count("\n") / 2
 
 
 # --- verdicts --------------------------------------------------------------------------------------
