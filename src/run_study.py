@@ -211,7 +211,12 @@ def draw(study_dir: str, seed: int, missing: Sequence[tuple[float, str]] = ()) -
     log.info(f"{len(points)} points: {figure}, {file}")
 
 
-def run_fractions(args: argparse.Namespace, results: Path) -> None:
+def keep_study_log(study_dir: str) -> None:
+    """Keep this run's log below ``study_dir``, in the folder of its results."""
+    keep_run_log(Path(study_dir) / Path(paths.METRICS_DIR).name)
+
+
+def run_fractions(args: argparse.Namespace) -> None:
     """Run the low-data study."""
     from dataset.records import load_dataset, load_official_test
     from dataset.splits import TEST, describe_splits, load_or_create_splits
@@ -243,7 +248,7 @@ def run_fractions(args: argparse.Namespace, results: Path) -> None:
     if args.estimate:
         return
     with claim([args.study_dir], "run_study", "run_study.py"):
-        keep_run_log(results)
+        keep_study_log(args.study_dir)
         for part, sentence in zip(parts, sentences, strict=True):
             log.info(f"\n==== {sentence}")
             run_steps(study_steps(args, part), log_file_of(args, part), UNPLANNED)
@@ -251,7 +256,7 @@ def run_fractions(args: argparse.Namespace, results: Path) -> None:
 
 
 # --- cross-fitting ---------------------------------------------------------------------------------
-def run_cross_fit(args: argparse.Namespace, results: Path) -> None:
+def run_cross_fit(args: argparse.Namespace) -> None:
     """Train and test the arms in every outer fold, and compare them on all images."""
     from dataset.records import load_dataset
     from dataset.splits import TEST
@@ -280,7 +285,7 @@ def run_cross_fit(args: argparse.Namespace, results: Path) -> None:
     if args.estimate:
         return
     with claim([args.study_dir], "run_study", "run_study.py"):
-        keep_run_log(results)
+        keep_study_log(args.study_dir)
         for run in [] if args.draw_only else runs:
             log.info(f"\n==== {cross_fit.describe_outer_run(run, parts[run.fold], args.cross_fit, args.gan_seeds)}")
             if cross_fit.due_steps(run, steps[run]):
@@ -301,7 +306,7 @@ def run_doses(args: argparse.Namespace) -> None:
         log.info(f"\n######## {dose:g} synthetic images per real training image")
         own = argparse.Namespace(**options_of_dose(vars(args), dose))
         folders[dose] = Path(own.study_dir)
-        run_cross_fit(own, folders[dose] / Path(paths.METRICS_DIR).name)
+        run_cross_fit(own)
     if args.estimate:
         return
     content = dose_response({dose: load_json(paths.cross_fit_results(folder)) for dose, folder in folders.items()})
@@ -343,18 +348,17 @@ def write_cross_fit(
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_study_args(argv)
-    results = Path(args.study_dir) / Path(paths.METRICS_DIR).name
     if not args.estimate:
         check_folders({"--study-dir": args.study_dir})
     if args.doses:
         run_doses(args)
     elif args.cross_fit is not None:
-        run_cross_fit(args, results)
+        run_cross_fit(args)
     elif args.draw_only:
-        keep_run_log(results)
+        keep_study_log(args.study_dir)
         draw(args.study_dir, args.seed)
     else:
-        run_fractions(args, results)
+        run_fractions(args)
 
 
 if __name__ == "__main__":
