@@ -52,8 +52,9 @@ CONTROLS = [name for name in ARMS[AUGMENTED].measured_against if ARMS[name].is_c
 # asks for pretrained weights.
 DEMO = {
     "phantoms": ["--num-images", "600", "--num-test-images", "24", "--image-size", "64"],
+    "check": ["--image-size", "48"],
     "classifier": [
-        "--backbone", "resnet18", "--weights", "none", "--unfreeze", "--image-size", "48", "--epochs", "10",
+        "--backbone", "resnet18", "--weights", "none", "--unfreeze", "--image-size", "48", "--epochs", "6",
         "--augment", "light", "--weight-decay", "0.05", "--schedule", "onecycle",
     ],
     "folds": ["--k-folds", "2"],
@@ -91,13 +92,14 @@ DEMO_SHARES = {
 
 
 def comparison_steps(
-    folders: Folders, words: Words, *, folds: list[str], analysis: list[str], splits: Path, controls: bool
-) -> list[Step]:
+    folders: Folders, words: Words, *, check: list[str], folds: list[str], analysis: list[str], splits: Path,
+    controls: bool,
+) -> list[Step]:  # fmt: skip
     """List the commands from a data folder to a report.
 
-    ``folds``: options of the baseline and of the augmented arm; ``analysis``: of analyze_results.py;
-    ``splits``: the file that the check of the data writes; ``controls``: train also what synthetic images
-    must beat.
+    ``check``: options of data_loader.py; ``folds``: of the baseline and of the augmented arm; ``analysis``: of
+    analyze_results.py; ``splits``: the file that the check of the data writes; ``controls``: train also what
+    synthetic images must beat.
     """
 
     def arm(name: str) -> Step:
@@ -111,7 +113,7 @@ def comparison_steps(
               "--synthetic-dir", str(folders.synthetic), "--model-dir", str(folders.models)]  # fmt: skip
     report = paths.report_page(folders.analysis)
     return [
-        Step(CHECK, "data_loader", data, splits, cache=words.cache),
+        Step(CHECK, "data_loader", [*data, *check], splits, cache=words.cache),
         arm(BASELINE),
         *gan_steps(folders, words, needs=[CHECK]),
         arm(AUGMENTED),
@@ -145,6 +147,7 @@ def demo_plan(repeats: int) -> tuple[Folders, list[Step]]:
     steps = comparison_steps(
         folders,
         words,
+        check=DEMO["check"],
         folds=DEMO["folds"],
         analysis=DEMO["analysis"],
         splits=folders.data / paths.SPLITS,
@@ -176,6 +179,7 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
     steps = comparison_steps(
         folders,
         words,
+        check=size,
         folds=["--k-folds", str(args.k_folds)],
         analysis=[*cpu, *held_to, *pictures, *args.analysis_args],
         splits=Path(args.splits or folders.data / paths.SPLITS),

@@ -22,6 +22,7 @@ def test_the_plan_passes_options_on_and_downloads_what_is_missing(in_tmp):
     assert list(commands)[0] == "download the dataset"
     assert "--unfreeze --weights none" in commands["train the baseline classifier"]
     assert "--use-synthetic" not in commands["train the baseline classifier"]
+    assert "--image-size 64" in commands["check the data"], "images are judged at the size they are trained with"
     assert "--unfreeze --weights none --use-synthetic" in commands["train the augmented classifier"]
     assert "--kimg 2 --num-channels 1" in commands["train the GAN"]
     assert "--epochs" not in commands["train the GAN"]
@@ -151,6 +152,7 @@ def test_the_demo_writes_everything_that_is_promised(in_tmp, monkeypatch, capfd)
     """The demo's own sequence, at a size for tests."""
     small = {
         "phantoms": ["--num-images", "240", "--num-test-images", "6", "--image-size", "64"],
+        "check": ["--image-size", "32"],
         "classifier": ["--weights", "none", "--unfreeze", "--image-size", "32", "--epochs", "2"],
         "folds": ["--k-folds", "2"],
         "gan": ["--image-size", "32", "--num-channels", "1", "--kimg", "1", "--perceptual", "off"],
