@@ -54,6 +54,7 @@ class OuterFold(TypedDict):
 class CrossFitArm(TypedDict):
     """One arm: ``<metric>``, ``<metric>_ci95`` and ``<metric>_by_fold`` of each compared metric."""
 
+    called_positive: Annotated[float, "share of all images called positive at a probability of 0.5, 0 to 1"]
     n_train_images: Annotated[list[int], "of each fold"]
     n_synthetic: Annotated[list[int], "synthetic images trained on in each fold, with the first GAN"]
     n_unlabelled: NotRequired[Annotated[list[int], "of few labels: real images that joined without theirs, per fold"]]

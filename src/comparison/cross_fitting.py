@@ -32,7 +32,7 @@ from stats.cross_fitting import (
     score_folds,
 )
 from stats.metric_registry import Metric, compared_metrics
-from stats.metrics import CONFIDENCE
+from stats.metrics import CONFIDENCE, THRESHOLD
 from stats.paired_tests import ALPHA, decide_verdict
 from utils import UserError, derive_seed
 
@@ -129,7 +129,11 @@ def compare_folds(
         **({"plan": question} if question else {}),
         "images": images,
         "folds": [_fold_row(fold) for fold in folds],
-        "arms": {arm: _arm_row(arm, folds, scores[arm], weights, seed) for arm in arms},
+        "arms": {
+            arm: {"called_positive": called_positive(predictions, arm, apart)}
+            | _arm_row(arm, folds, scores[arm], weights, seed)
+            for arm in arms
+        },
         "pairs": _pair_rows(pairs, found, images, question, margin),
         **({"few_labels": few} if few else {}),
         "missing": list(missing),
@@ -169,6 +173,12 @@ def _fold_row(fold: FinishedFold) -> OuterFold:
         "n_positive": int(table["label"].sum()), "split_sha256": fold.first.recorded["split_sha256"],
         "gan_seeds": [made[BASELINE].recorded["seed"] for made in fold.gans],
     }  # fmt: skip
+
+
+def called_positive(folds: Sequence[FoldRuns], arm: str, apart: bool = False) -> float:
+    """Return the share of all images that ``arm`` calls positive at 0.5; ``apart``: as in ``score_folds``."""
+    means = [fold.probabilities[arm].mean(axis=1 if apart else (0, 1)) for fold in folds]  # [GANs, N] or [N]
+    return float(np.concatenate([np.atleast_2d(mean >= THRESHOLD).mean(axis=0) for mean in means]).mean())
 
 
 def _arm_row(

@@ -26,6 +26,7 @@ from report.blocks import (
     with_interval,
 )
 from report.few_labels import few_label_blocks
+from report.verdict import threshold_lines
 from stats.metric_registry import compared_metrics
 from stats.paired_tests import NO_EVIDENCE, points
 
@@ -58,6 +59,8 @@ def _verdict(content: CrossFitComparison) -> list[Block]:
             verb = "shows" if verdict == NO_EVIDENCE else "is"
             said.append(f"{verb} {verdict} in {metric.title} ({change(metric, *numbers)})")
         lines.append(f"Compared with {pair['a']}, {pair['b']} {' and '.join(said)}, on {n}.")
+        called = {name: content["arms"][name]["called_positive"] for name in (pair["a"], pair["b"])}
+        lines += threshold_lines(called, images["prevalence"])
         smallest = _smallest(pair)
         power = f"A true difference of {smallest} is found with 80 % power. " if smallest else ""
         lines.append(
@@ -100,7 +103,8 @@ def _pair_facts(content: CrossFitComparison, pair: CrossFitPair) -> Facts:
 
 def _arm_table(content: CrossFitComparison) -> Table:
     metrics = compared_metrics()
-    columns = ["arm", *(f"{column_of(metric)} (95 % CI)" for metric in metrics), "training images", "runs per fold"]
+    columns = ["arm", *(f"{column_of(metric)} (95 % CI)" for metric in metrics), "called positive, %",
+               "training images", "runs per fold"]  # fmt: skip
     rows = []
     for name, arm in content["arms"].items():
         cells = []
@@ -111,10 +115,11 @@ def _arm_table(content: CrossFitComparison) -> Table:
         made = f" + {max(arm['n_synthetic']):,} synthetic" if any(arm["n_synthetic"]) else ""
         if any(hidden := arm.get("n_unlabelled", [0])):
             made += f" + {max(hidden):,} without their labels"
-        rows.append([name, *cells, images + made, str(arm["runs"])])
+        called = f"{100 * arm['called_positive']:.1f}"
+        rows.append([name, *cells, called, images + made, str(arm["runs"])])
     always = percent(content["images"]["always_negative_accuracy"])
     blanks = [always.removesuffix(" %") if metric.name == "accuracy" else "–" for metric in metrics]
-    return Table(columns, [*rows, ["always negative", *blanks, "–", "–"]])
+    return Table(columns, [*rows, ["always negative", *blanks, "0.0", "–", "–"]])
 
 
 def _fold_table(content: CrossFitComparison) -> Table:

@@ -15,6 +15,8 @@ from report.external import external_of, scores_of_both, tested_on
 from stats.metric_registry import compared_metrics
 from stats.paired_tests import BETTER, NO_EVIDENCE, WORSE, points
 
+MOVED = 0.05  # shares of images called positive that differ by as much move accuracy by up to 5 points
+
 
 def verdict_lines(content: Comparison) -> list[Block]:
     """Write the section: a sentence per headline, what the test set can show, the goal."""
@@ -26,11 +28,26 @@ def verdict_lines(content: Comparison) -> list[Block]:
     reasons = [reason] if reason else []
     lines: list[Block] = [*sentences, *reasons] if where else [*reasons, *sentences]
     if pairs:
+        arms = {name: content["arms"][name] for pair in pairs for name in (pair["a"], pair["b"])}
+        called = {name: sum(row[1] for row in arm["confusion_matrix"]) / arm["n_images"] for name, arm in arms.items()}
+        lines += threshold_lines(called, content["test_set"]["prevalence"])
         lines.append(_resolution(content, pairs[0]))
         planned = planning_sentence(content.get("plan"))
         lines.append(f"{planned[0].upper()}{planned[1:]}.")
     # The goal was set for the internal test.
     return [*lines, *scores_of_both(external)] if external else [*lines, _goal_sentence(content)]
+
+
+def threshold_lines(called: Mapping[str, float], prevalence: float) -> list[Block]:
+    """Write the share of images that each arm calls positive at 0.5, if the arms differ by ``MOVED`` or more."""
+    if max(called.values()) - min(called.values()) < MOVED:
+        return []
+    (first, share), *others = called.items()
+    rest = "".join(f", {name} {percent(other, 0)}" for name, other in others)
+    return [
+        f"At a probability of 0.5, {first} calls {percent(share, 0)} of the images positive{rest}; "
+        f"{percent(prevalence, 0)} are. Accuracy moves with these shares, AUROC does not."
+    ]
 
 
 def headline_pairs(content: Comparison) -> Sequence[PairResult]:

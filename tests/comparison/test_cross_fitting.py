@@ -7,11 +7,12 @@ from sklearn.metrics import roc_auc_score
 from arms.result_files import find_arms
 from common.file_formats import format_problems
 from comparison.cross_fit_file_formats import CrossFitComparison
-from comparison.cross_fitting import FinishedFold, compare_folds
+from comparison.cross_fitting import FinishedFold, called_positive, compare_folds
 from fake_results import fake_records, write_arm
 from report.cross_fit import cross_fit_sections
 from report.cross_fit_figure import draw_cross_fit
 from report.text import write_sections
+from stats.cross_fitting import FoldRuns
 from stats.paired_tests import holm
 from utils import UserError
 
@@ -57,6 +58,15 @@ def test_all_images_count_once_and_auroc_is_a_mean_of_folds(folds):
     assert baseline["auroc"] == pytest.approx(np.average(own, weights=pairs))
     right = np.concatenate([(table["probability"] >= 0.5) == table["label"] for table in tables])
     assert baseline["accuracy"] == pytest.approx(right.mean())
+    called = np.concatenate([table["probability"] >= 0.5 for table in tables])
+    assert baseline["called_positive"] == pytest.approx(called.mean())
+
+
+def test_models_of_different_labelled_patients_call_apart():
+    runs = {"semi": np.array([[[0.9, 0.1], [0.7, 0.1]], [[0.1, 0.1], [0.3, 0.7]]])}  # [GANs, runs, images]
+    fold = FoldRuns(np.array([1, 0]), ["p1", "p2"], runs)
+    assert called_positive([fold], "semi") == 0.5, "means of all: 0.5 and 0.25"
+    assert called_positive([fold], "semi", apart=True) == 0.25, "one call of four, two by each GAN's models"
 
 
 def test_augmented_against_its_control_leads_and_p_is_adjusted_over_pairs(folds):
@@ -74,7 +84,7 @@ def test_augmented_against_its_control_leads_and_p_is_adjusted_over_pairs(folds)
 
 def test_the_report_says_procedure_and_has_every_pair(folds):
     content = compare(folds, missing=["fold 4"])
-    text = write_sections("REPORT", cross_fit_sections(content))
+    text = write_sections(cross_fit_sections(content), "REPORT")
     assert "about the procedure, not about one model" in text and "unfinished: fold 4" in text
     assert text.index("augmented minus control_duplicate") < text.index("augmented minus baseline")
     assert any("one GAN per fold" in note for note in content["notes"])

@@ -55,12 +55,26 @@ def full(comparison: dict, **changes) -> Findings:
 def test_a_terminal_shows_the_answer_as_the_file_words_it():
     findings = full(fake_comparison(FOUR))
     answer, text = compose_answer(sections(findings)), compose(findings)
-    headings = [before for before, line in zip(answer.splitlines(), answer.splitlines()[1:]) if set(line) == {"-"}]
+    headings = re.findall(r"^(.+)\n-+$", answer, re.MULTILINE)
     assert headings == [
         "Warnings: read these before any number", "Verdict", "Each arm on the test images", "What is missing"
     ]  # fmt: skip
     assert all(part in text for part in re.split(r"\n\n(?=[^\n]+\n-+\n)", answer.strip()))
     assert answer.count("\n") < text.count("\n") / 2
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_the_verdict_says_where_the_threshold_moved(moved):
+    comparison = fake_comparison(FOUR)
+    for name, row in comparison["arms"].items():
+        calls = 60 if moved and name == "control_duplicate" else 20
+        row["confusion_matrix"] = [[226 - calls, calls], [30, 45]]
+    text = one_line(compose(full(comparison)))
+    said = (
+        "At a probability of 0.5, control_duplicate calls 35 % of the images positive, augmented 22 %, baseline 22 %; "
+        "25 % are. Accuracy moves with these shares, AUROC does not."
+    )
+    assert (said in text) == moved
 
 
 # --- verdicts --------------------------------------------------------------------------------------
