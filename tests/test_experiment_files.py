@@ -40,8 +40,8 @@ def write_file(name: str, text: str) -> str:
 # --- the committed recipes -------------------------------------------------------------------------
 pytestmark = pytest.mark.usefixtures("unrendered")
 ROOT = Path(__file__).resolve().parent.parent
-CROSS_FIT = "rsna-1500-cross-fit"
-FILE_ONLY = (CROSS_FIT, "rsna-1500-doses")  # recipes whose commands the page has with the file only
+CROSS_FIT, FEW_LABELS = "rsna-1500-cross-fit", "rsna-1500-few-labels"
+FILE_ONLY = (CROSS_FIT, "rsna-1500-doses", FEW_LABELS)  # recipes whose commands the page has with the file only
 
 
 def options_of(line: str, monkeypatch) -> tuple[str, dict]:
@@ -64,17 +64,22 @@ def test_the_recipes_are_the_documented_commands(monkeypatch):
         assert options_of(one, monkeypatch) == options_of(other, monkeypatch)
 
 
-def test_the_committed_plan_is_that_of_its_recipe(monkeypatch):
+@pytest.mark.parametrize(("recipe", "folder"), [(CROSS_FIT, "cross_fit/lite0"), (FEW_LABELS, "few_labels")])
+def test_the_committed_plan_is_that_of_its_recipe(recipe, folder, monkeypatch):
     """What the file says of a script is among the values that the plan allows it, and all else is as the plan says."""
     monkeypatch.setattr(sys, "argv", ["plan_comparison.py"])
-    args = plan_comparison.build_parser().parse_args(["--config", str(ROOT / "experiments" / f"{CROSS_FIT}.yaml")])
-    plan = load_json(ROOT / "results" / "rsna_1500" / "cross_fit" / "lite0" / "plan.json")
+    args = plan_comparison.build_parser().parse_args(["--config", str(ROOT / "experiments" / f"{recipe}.yaml")])
+    plan = load_json(ROOT / "results" / "rsna_1500" / folder / "plan.json")
     assert list(plan["primary"].values()) == [*args.primary, args.metric, args.margin]
     study = plan_comparison.study_options(args)
     assert plan["study"] == study_numbers(study)
-    of_study = {"epochs": study["epochs"], "epochs_final": study["epochs"], "image_size": study["image_size"],
-                "repeats": study["repeats"], "k_folds": 0}  # fmt: skip
-    planned = {name: values for name, values in plan["options"]["train_classifier"].items() if name != "seed"}
+    of_study = {name: study[name] for name in ("epochs", "image_size", "repeats")} | {"k_folds": 0}
+    # Few labels: a fold's epochs follow from its images, so that all numbers of patients take as many steps.
+    of_fold = {"seed", "epochs", "labelled_patients"} if study["labelled_patients"] else {"seed"}
+    own = plan["options"]["train_classifier"]
+    assert own["epochs"] == own["epochs_final"]
+    assert own.get("labelled_patients", [None]) == (study["labelled_patients"] or [None])
+    planned = {name: values for name, values in own.items() if name not in of_fold | {"epochs_final"}}
     told = values_of("train_classifier", args.classifier_args) | of_study
     assert {name: [told[name]] for name in planned} == planned
     assert plan["options"]["train_gan"]["kimg"] == [study["kimg"]]
