@@ -66,8 +66,8 @@ class Step:
     share: float | None = None
 
     def command(self) -> list[str]:
-        """Return the command as the log records it."""
-        return [f"src/{self.script}.py", *self.options]
+        """Return the command as the log records it: "./results" and "results" are one folder."""
+        return [f"src/{self.script}.py", *(str(Path(w)) if w.startswith("./") else w for w in self.options)]
 
     def builds_on(self, ran: list[str]) -> bool:
         """Tell whether it builds on one of the steps that have ``ran``."""
