@@ -138,8 +138,9 @@ def dry_run(settings: Settings) -> None:
 def preview(settings: Settings) -> None:
     """Write a grid of a few training images as --diffaug changes them; no other image is decoded."""
     from data_loader import load_images
+    from dataset.images import save_png
     from gan.augmentation import show_augmented
-    from gan.outputs import save_mosaic
+    from gan.figures import mosaic
     from gan.training_set import records_to_learn_from, training_part_of
     from utils import as_tensor
 
@@ -151,7 +152,8 @@ def preview(settings: Settings) -> None:
     )  # fmt: skip
     shown = show_augmented(as_tensor(some.pixels), settings.num_channels, settings.seed, PREVIEW_ROWS)
     file = paths.gan_augmented_grid(settings.folders.output_dir, settings.folders.fold)
-    save_mosaic(file, shown.numpy(), "Real training images (first row), and as D sees them with --diffaug")
+    title = "Real training images (first row), and as D sees them with --diffaug"
+    save_png(file, mosaic(shown.numpy(), len(some.pixels), title))
     log.info(f"augmented training images: {file}")
 
 

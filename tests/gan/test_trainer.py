@@ -15,7 +15,7 @@ from PIL import Image
 import data_loader
 import train_gan
 from common import paths
-from gan import evaluation, outputs, trainer
+from gan import evaluation, figures, outputs, trainer
 from gan import warnings as gan_warnings
 from gan.figures import gan_quality, mosaic, moving
 from gan.meters import Clock
@@ -424,6 +424,19 @@ def test_previewed_augmentations_are_real_images_and_only_shown_on_request(data_
     with pytest.raises(SystemExit):
         train(data_dir, tmp_path, "--preview-augmentations", "--no-diffaug")
     assert "add --diffaug" in capsys.readouterr().err
+
+
+def test_a_preview_of_few_images_has_each_below_itself(data_dir, tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(images, columns, title):
+        drawn.append((len(images), columns))
+        return images[0]
+
+    monkeypatch.setattr(figures, "mosaic", draw)
+    train(data_dir, tmp_path, "--preview-augmentations", "--train-fraction", "0.34")
+    ((n_images, columns),) = drawn
+    assert columns < train_gan.PREVIEW_IMAGES and n_images == train_gan.PREVIEW_ROWS * columns
 
 
 # --- TensorBoard -----------------------------------------------------------------------------------
