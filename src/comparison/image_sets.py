@@ -182,27 +182,28 @@ def usable_extractors(
     from classifier import feature_caches
     from networks.inception import inception_cache, load_inception
 
-    found = []
+    found, hint = [], "a smaller --num-fid is quicker"
+    remedy = "use --extractor classifier (the baseline classifier's features)"
     if choice == LITE0:
-        found.append(lite0_space(LITE0, cache_dir, device))
+        found.append(lite0_space(LITE0, cache_dir, device, hint, remedy))
     if choice in ("auto", "inception"):
         try:
-            cache = inception_cache(load_inception(), cache_dir, device=device)
+            cache = inception_cache(load_inception(remedy), cache_dir, device=device, hint=hint, remedy=remedy)
             found.append(network_space("inception", cache))
         except WeightsUnavailableError as error:
             if choice == "inception":
                 raise
             log.info(f"Inception weights are unavailable for FID ({str(error).split('; ')[0]})")
     if model is not None:
-        hint = "a smaller --num-fid or --image-size is quicker"
-        remedy = "use --extractor inception, or train the baseline on other --weights"
         cache = feature_caches(
-            model, cache_dir, device=device, precision=precision, hint=hint, remedy=remedy
+            model, cache_dir, device=device, precision=precision,
+            hint="a smaller --num-fid or --image-size is quicker",
+            remedy="use --extractor inception, or train the baseline on other --weights",
         )[0]  # fmt: skip
         found.append(network_space("classifier", cache))
     if choice == "auto":  # last, so that its packages change no number of the others
         with contextlib.suppress(WeightsUnavailableError):
-            found.append(lite0_space(LITE0, cache_dir, device))
+            found.append(lite0_space(LITE0, cache_dir, device, hint, remedy))
     if not found:
         raise UserError(
             "neither FID's Inception weights nor a baseline classifier nor EfficientNet-Lite0's packages are there; "

@@ -122,34 +122,38 @@ def build_spaces(
     from networks.weights import weights_file
 
     spaces = [hog_space(image_size)]
+    hint, remedy = "a smaller --metrics-images is quicker", "leave --metrics-features out"
     if features not in (None, LITE0):
         from classifier import feature_caches, load_classifier
 
         model = load_classifier(features)[0]
-        cache = feature_caches(model, cache_dir, device=device, precision="fp32")[0]
+        cache = feature_caches(model, cache_dir, device=device, precision="fp32", hint=hint, remedy=remedy)[0]
         facts = {"features": "classifier", "file": public_path(features), "sha256": sha256_file(features)}
         operations = 2e9 * BACKBONES[model.name].operations * (image_size / 224) ** 2
         spaces.insert(0, network_space("classifier", cache, facts, operations))
     if weights_file(inception.WEIGHTS_URL).is_file():
         try:
-            cache = inception.inception_cache(inception.load_inception(), cache_dir, device=device)
+            network = inception.load_inception("do without these metrics")
+            cache = inception.inception_cache(network, cache_dir, device=device, hint=hint)
             facts = {"features": "FID's Inception"}
             spaces.append(network_space("Inception", cache, facts, INCEPTION_OPERATIONS))
         except UserError as error:
             log.info(f"metrics without Inception's features: {error}")
     if features == LITE0:
-        spaces.append(lite0_space(BACKBONES[LITE0].title, cache_dir, device))
+        spaces.append(lite0_space(BACKBONES[LITE0].title, cache_dir, device, hint, remedy))
     return spaces
 
 
-def lite0_space(name: str, cache_dir: str | Path | None, device: torch.device) -> Space:
+def lite0_space(
+    name: str, cache_dir: str | Path | None, device: torch.device, hint: str = "", remedy: str = ""
+) -> Space:
     """Return the features of EfficientNet-Lite0, trained on ImageNet's photographs, of images brought to 224 pixels.
 
-    Raises ``WeightsUnavailableError`` if its packages are not installed.
+    ``hint``, ``remedy``: of ``FeatureCache``. Raises ``WeightsUnavailableError`` if its packages are not installed.
     """
     from networks import lite0
 
-    cache = lite0.lite0_cache(lite0.load_lite0(), cache_dir, device=device)
+    cache = lite0.lite0_cache(lite0.load_lite0(), cache_dir, device=device, hint=hint, remedy=remedy)
     return network_space(name, cache, dict(LITE0_FACTS), LITE0_OPERATIONS)
 
 

@@ -38,7 +38,6 @@ INPUT_SIZE = 299
 EXTRACTOR = "whole network in float32, version 1"
 INPUT = "gray replicated, 299 px bilinear antialiased, [-1, 1], version 1"  # for caches
 FEATURES = 2048
-REMEDY = "use --extractor classifier (the baseline classifier's features)"
 
 
 class _PooledBranch(nn.Module):
@@ -76,7 +75,7 @@ def build_network() -> nn.Module:
     return network
 
 
-def load_inception(remedy: str = REMEDY) -> nn.Module:
+def load_inception(remedy: str) -> nn.Module:
     """Load the network with FID's weights, in eval mode; it returns pooled features [N, 2048].
 
     ``remedy``: what else the user can do, for errors. Raises ``WeightsUnavailableError`` if the weights are
@@ -116,8 +115,13 @@ def inception_features(
     return torch.cat([network(to_inception_range(batch.to(device))).cpu() for batch in batches]).numpy()
 
 
-def inception_cache(network: nn.Module, cache_dir: str | Path | None, *, device: torch.device) -> FeatureCache:
-    """Cache of the features of ``load_inception``'s network below ``cache_dir`` (None: nothing is kept)."""
+def inception_cache(
+    network: nn.Module, cache_dir: str | Path | None, *, device: torch.device, hint: str = "", remedy: str = ""
+) -> FeatureCache:
+    """Make the cache of the features of ``load_inception``'s network below ``cache_dir`` (None: nothing is kept).
+
+    ``hint``, ``remedy``: of ``FeatureCache``.
+    """
     network = network.to(device)
     facts = {
         "network": "FID's Inception", "weights_sha256": sha256_weights(network), "input": INPUT,
@@ -127,5 +131,4 @@ def inception_cache(network: nn.Module, cache_dir: str | Path | None, *, device:
     def compute(pixels: np.ndarray, _: Sequence[str]) -> np.ndarray:
         return inception_features(network, pixels, device=device)
 
-    hint = "a smaller --num-fid is quicker"
-    return FeatureCache(cache_dir, facts, compute, FEATURES, hint=hint, remedy=REMEDY)
+    return FeatureCache(cache_dir, facts, compute, FEATURES, hint=hint, remedy=remedy)

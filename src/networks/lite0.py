@@ -27,7 +27,6 @@ SIDE = 224  # pixels that it was trained with
 INPUT = "gray replicated, 224 px bilinear antialiased, (x - 127) / 128, version 1"  # for caches
 BATCH = 8  # images at once; more fall out of a CPU's caches
 EXTRACTOR = "pooled features in float32, version 1"
-REMEDY = "use --extractor classifier (the baseline classifier's features)"
 STAGES = (0, 1, 2, 4)  # the last ones at 1/2, 1/4, 1/8 and 1/16 of the side: 16, 24, 40 and 112 channels
 
 
@@ -106,8 +105,13 @@ def to_lite0_range(pixels: Tensor) -> Tensor:
     return resized.expand(-1, 3, -1, -1)
 
 
-def lite0_cache(network: EfficientNetLite0, cache_dir: str | Path | None, *, device: torch.device) -> FeatureCache:
-    """Cache of the features [N, 1280] of ``load_lite0``'s network below ``cache_dir`` (None: nothing is kept)."""
+def lite0_cache(
+    network: EfficientNetLite0, cache_dir: str | Path | None, *, device: torch.device, hint: str = "", remedy: str = ""
+) -> FeatureCache:
+    """Make the cache of the features [N, 1280] of ``load_lite0``'s network below ``cache_dir`` (None: nothing is kept).
+
+    ``hint``, ``remedy``: of ``FeatureCache``.
+    """
     network = network.to(device).to(memory_format=torch.channels_last)
     facts = {
         "network": BACKBONES[LITE0].title, "weights_sha256": sha256_weights(network), "input": INPUT,
@@ -120,5 +124,4 @@ def lite0_cache(network: EfficientNetLite0, cache_dir: str | Path | None, *, dev
         parts = [network.pooled(images.contiguous(memory_format=torch.channels_last)).cpu() for images in ready]
         return torch.cat(parts).numpy()
 
-    hint = "a smaller --num-fid is quicker"
-    return FeatureCache(cache_dir, facts, compute, BACKBONES[LITE0].features, hint=hint, remedy=REMEDY)
+    return FeatureCache(cache_dir, facts, compute, BACKBONES[LITE0].features, hint=hint, remedy=remedy)

@@ -37,7 +37,9 @@ def test_hog_has_the_announced_number_of_features(side):
 def test_efficientnet_lite0_is_a_space_on_request_only_and_never_the_first(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # no Inception
     usual = [space.name for space in build_spaces(None, None, 64, CPU)]
-    assert [space.name for space in build_spaces(LITE0, None, 64, CPU)] == [*usual, "EfficientNet-Lite0"]
+    asked = build_spaces(LITE0, None, 64, CPU)
+    assert [space.name for space in asked] == [*usual, "EfficientNet-Lite0"]
+    assert "--metrics-images" in asked[-1].of_rows.func.__self__.hint  # an option of train_gan.py
     assert usual == ["HOG"]
     space = named_space(LITE0, CPU)
     assert "not comparable with published FID" in space.facts["features"]

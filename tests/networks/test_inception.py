@@ -27,8 +27,8 @@ def torch_home(tmp_path, monkeypatch):
 
 
 def test_missing_inception_weights_are_one_clear_error(torch_home):
-    with pytest.raises(WeightsUnavailableError, match="pt_inception-2015-12-05-6726825d.pth.*--extractor"):
-        inception.load_inception()
+    with pytest.raises(WeightsUnavailableError, match=r"pt_inception-2015-12-05-6726825d\.pth.*, or use --flag"):
+        inception.load_inception("use --flag")
     assert not list(torch_home.iterdir())
 
 
@@ -37,7 +37,7 @@ def test_inception_weights_load_from_the_cache_and_give_features(torch_home):
     state = inception.build_network().state_dict()
     file = torch_home / inception.WEIGHTS_URL.rsplit("/", 1)[1]
     torch.save({key: value for key, value in state.items() if "num_batches" not in key}, file)
-    network = inception.load_inception()
+    network = inception.load_inception("")
     assert not network.training
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
     features = inception.inception_features(network, images, device=torch.device("cpu"), batch_size=2)
@@ -47,8 +47,8 @@ def test_inception_weights_load_from_the_cache_and_give_features(torch_home):
     assert not np.allclose(features[0], features[1], rtol=1e-3, atol=0.0)
 
     torch.save({**state, "fc.bias": torch.zeros(1000)}, file)  # torchvision's ImageNet network, say
-    with pytest.raises(UserError, match="fc.bias does not fit"):
-        inception.load_inception()
+    with pytest.raises(UserError, match=r"fc.bias does not fit\); delete it, or use --flag"):
+        inception.load_inception("use --flag")
 
 
 def test_inception_blocks_pool_as_fid_wants():
