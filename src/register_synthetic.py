@@ -94,16 +94,14 @@ def check_listed(
     refuse_overlapping(elsewhere)
     seen, flags = find_seen(listed, dataset, official, elsewhere)
     refuse_leaks(seen, splits)
-    people = f"{len(seen.patients):,} patients or groups"
-    if listed and not flags and not elsewhere:
-        outcome = f"the generator saw {len(seen.ids):,} images of {people}, none of the test set"
-    else:
-        compared = len(seen.ids) - len(seen.unknown)
-        outcome = (
-            f"{compared:,} of the {len(seen.ids):,} images listed could be compared with the test set "
-            f"({people}; no overlap was found); what else the generator saw is unknown"
-        )
     if listed:
+        people = f"{len(seen.patients):,} patients or groups"
+        outcome = f"the generator saw {len(seen.ids):,} images of {people}, none of the test set"
+        if flags or elsewhere:
+            outcome = (
+                f"{len(seen.ids) - len(seen.unknown):,} of the {len(seen.ids):,} images listed could be compared with "
+                f"the test set ({people}; no overlap was found); what else the generator saw is unknown"
+            )
         log.info(f"{outcome}; {grouping_sentence(dataset.grouped_by)}")
     return seen.ids, seen.patients, flags + ([] if elsewhere else few_images_flags(len(seen.ids)))
 
@@ -155,6 +153,9 @@ def main(argv: list[str] | None = None) -> None:
 
     listed = read_ids(args.trained_on) if args.trained_on else []
     ids, patients, flags = check_listed(listed, args.trained_elsewhere, dataset, official, splits)
+    sources, skipped, odd = survey(files, args.workers, args.skip_bad_images, args.bits)
+    for note in odd.notes:
+        log.info(f"note: {note}")
     origin: Origin = {
         "split_sha256": splits.sha256,
         "data_sha256": dataset.data_sha256,
@@ -166,10 +167,8 @@ def main(argv: list[str] | None = None) -> None:
         "train_fraction": args.train_fraction,
         "fold": args.fold,
         "k_folds": args.k_folds,
-        "red_flags": flags,
+        "red_flags": flags + odd.red_flags,
     }
-    sources, skipped, odd = survey(files, args.workers, args.skip_bad_images, args.bits)
-    flags += odd
     manifest = make_manifest(
         origin, len(sources), "register_synthetic.py",
         generator=args.generator, trained_elsewhere=args.trained_elsewhere,

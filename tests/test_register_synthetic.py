@@ -358,6 +358,22 @@ def test_12_bits_in_16_bit_files_are_not_taken_for_black_images(data_dir, good_l
         register(data_dir, folder, tmp_path / "out", *flags, "--bits", "11")
 
 
+def test_what_is_odd_is_a_red_flag_only_where_it_is_frequent(data_dir, good_list, tmp_path, capsys):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(101):
+        image = np.full((16, 16), 90, np.uint8) if number == 0 else rng.integers(0, 256, (16, 16), np.uint8)
+        Image.fromarray(image).save(folder / f"{number:03d}.png")
+    flags, said = ["--trained-on", str(good_list)], "1 image (000.png) of 101 use less than 32 of 256 gray values"
+    register(data_dir, folder, tmp_path / "out", *flags)
+    assert f"note: synthetic images: {said}" in capsys.readouterr().out
+    assert not read(data_dir, tmp_path / "out").red_flags
+    (folder / "100.png").unlink()  # now it is one in a hundred
+    register(data_dir, folder, tmp_path / "out", *flags, "--overwrite")
+    assert any(said.replace("101", "100") in flag for flag in read(data_dir, tmp_path / "out").red_flags)
+
+
 @pytest.mark.parametrize("value", [0, 200])
 def test_images_of_one_gray_value_are_refused(data_dir, good_list, tmp_path, value):
     folder = tmp_path / "blank"

@@ -14,7 +14,7 @@ from common import paths
 from dataset.image_files import list_image_names
 from dataset.image_ids import name_some, without_ending
 from dataset.images import is_whole, open_picture, read_gray, save_png
-from dataset.picture_checks import check_pictures
+from dataset.picture_checks import Findings, check_pictures
 from dataset.picture_facts import PictureFacts, facts_table, measure
 from dataset.tables import read_table, squeeze
 from utils import UserError
@@ -53,8 +53,8 @@ def find_images(folder: Path, output: Path) -> list[Path]:
 
 def survey(
     files: list[Path], workers: int, skip_bad: bool, bits: int | None = None
-) -> tuple[list[Source], list[str], list[str]]:
-    """Decode every file and write none: (the readable images, the names of the others, red flags).
+) -> tuple[list[Source], list[str], Findings]:
+    """Decode every file and write none: (the readable images, the names of the others, what is odd about the first).
 
     Raises ``UserError`` naming the unreadable ones unless ``skip_bad``, or if the images show nothing
     (``dataset.picture_checks``, the same rules as for the images of a dataset).
@@ -72,18 +72,18 @@ def survey(
         return Source(path, (width, height), digest, facts)
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        found = list(progress_bar(pool.map(look, files), total=len(files), desc="reading images", unit="img"))
-    bad = {file.name: source for file, source in zip(files, found, strict=True) if isinstance(source, str)}
+        looks = list(progress_bar(pool.map(look, files), total=len(files), desc="reading images", unit="img"))
+    bad = {file.name: source for file, source in zip(files, looks, strict=True) if isinstance(source, str)}
     if bad and (not skip_bad or len(bad) == len(files)):
         named = name_some([f"{name}: {reason}" for name, reason in bad.items()])
         raise UserError(f"{named} unreadable in {files[0].parent}; --skip-bad-images leaves them out")
-    sources = [source for source in found if isinstance(source, Source)]
+    sources = [source for source in looks if isinstance(source, Source)]
     table = facts_table([source.facts for source in sources])
     table.insert(0, "image_id", [source.path.name for source in sources])
-    judged = check_pictures(table, "synthetic images", image_size=1, bits=bits)
-    if judged.problems:
-        raise UserError("; ".join(judged.problems))
-    return sources, list(bad), judged.red_flags + judged.notes
+    found = check_pictures(table, "synthetic images", image_size=1, bits=bits)
+    if found.problems:
+        raise UserError("; ".join(found.problems))
+    return sources, list(bad), found
 
 
 def copy_images(sources: list[Source], folder: Path, bits: int | None = None) -> None:
