@@ -269,11 +269,6 @@ def _remove_abandoned(folder: Path) -> None:
             file.unlink()
 
 
-def temporary_pattern(path: Path) -> str:
-    """Return the pattern of the temporary files from which ``atomic_path`` makes ``path``."""
-    return f".{path.stem}.*{path.suffix}.tmp"
-
-
 @functools.cache
 def _umask() -> int:
     """Return the process's umask, read once: reading it means setting it, which other threads would see."""

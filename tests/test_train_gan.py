@@ -240,20 +240,6 @@ def test_every_file_of_the_specification_is_there(finished):
     assert not [name for name in made if name.endswith(".tmp")]
 
 
-def test_what_a_killed_run_left_half_written_goes_and_what_others_are_writing_stays(data_dir, tmp_path):
-    mine = [
-        "models/gan/.training_state.x1.pth.tmp", "gan_images/.samples_final.x1.png.tmp",
-        "metrics/.gan_training_history.x1.json.tmp", "metrics/.gan_stats.x1.jsonl.tmp",
-        "figures/.gan_loss_curve.x1.png.tmp", "figures/.gan_quality.x1.png.tmp",
-    ]  # fmt: skip
-    others = ["metrics/.baseline_fold_predictions.x1.csv.tmp", "figures/.baseline_acc.x1.png.tmp"]
-    for name in mine + others:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("half")
-    train(data_dir, tmp_path, "--epochs", "1", "--perceptual", "off")
-    assert sorted(tmp_path.rglob("*.tmp")) == sorted(tmp_path / name for name in others)
-
-
 def test_real_images_are_left_out_on_request_and_those_of_an_earlier_run_removed(data_dir, tmp_path):
     flags = ["--epochs", "1", "--perceptual", "off"]
     train(data_dir, tmp_path, *flags)

@@ -15,7 +15,6 @@ from common import paths
 from common.plan_files import NamedFiles
 from dataset.options import cache_folder
 from networks.backbones import LITE0
-from utils import TEMPORARY_PATTERN, temporary_pattern
 
 # With --conditional: the index of a class among the labels, and the name of the class on command lines.
 CLASS_NAMES = ("Lung Opacity", "Normal", "No Lung Opacity / Not Normal")
@@ -219,15 +218,6 @@ class Folders:
     @property
     def quality_figure(self) -> Path:
         return paths.gan_quality_figure(self.figures_dir, self.fold)
-
-    def unfinished(self) -> list[Path]:
-        """Temporary files that a killed run could not remove, each perhaps as large as a checkpoint."""
-        of_gan = paths.gan_dir(self.model_dir, self.fold), paths.gan_images(self.output_dir, self.fold)
-        found = [file for folder in of_gan for file in folder.glob(TEMPORARY_PATTERN)]
-        # Beside these, other scripts may be writing theirs at this moment.
-        for path in (self.history, self.stats, self.loss_figure, self.quality_figure):
-            found += path.parent.glob(temporary_pattern(path))
-        return found
 
 
 @dataclass(frozen=True)

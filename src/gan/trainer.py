@@ -176,10 +176,8 @@ class Trainer:
 
     # --- watching, in the main process
     def prepare(self) -> None:
-        """Set up what watches the run, before its first step; remove what earlier runs left unfinished."""
+        """Set up what watches the run, before its first step."""
         folders = self.plan.folders
-        for file in folders.unfinished():
-            file.unlink(missing_ok=True)
         outputs.save_reals(self.plan, self.data.pixels)
         outputs.rewrite_stats(folders.stats, self.progress.stats)
         checkpoints.save_best(folders.generator_best, self.progress.best)
