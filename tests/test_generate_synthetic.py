@@ -20,7 +20,7 @@ from gan import networks as gan_networks
 from gan import step as gan_step
 from gan_data import save_generator
 from synthetic.file_formats import Manifest
-from utils import UserError, load_checkpoint, load_json, save_checkpoint, sha256_file
+from utils import UserError, load_checkpoint, load_json, save_checkpoint, save_json, sha256_file
 
 
 @pytest.fixture
@@ -208,6 +208,14 @@ def test_images_of_unknown_origin_are_refused(generator, tmp_path):
     paths.synthetic_manifest(folder).unlink()
     with pytest.raises(UserError, match=r"9 images without a manifest\.json"):
         generate(generator, folder)
+
+
+def test_a_damaged_manifest_is_named(generator, tmp_path):
+    generate(generator, tmp_path / "out")
+    file = paths.synthetic_manifest(tmp_path / "out")
+    save_json(file, load_json(file) | {"count": "many"})
+    with pytest.raises(UserError, match=r"manifest\.json is damaged: count: 'many' is not .*--overwrite"):
+        generate(generator, tmp_path / "out")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

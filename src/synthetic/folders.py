@@ -70,7 +70,7 @@ class SyntheticSet:
 
     @property
     def class_flag(self) -> str | None:
-        """The class that a conditional generator made, one of ``gan.options.CLASS_FLAGS``; else None."""
+        """The class that a conditional generator made, one of ``gan.settings.CLASS_FLAGS``; else None."""
         return self.manifest.get("class")
 
     @property
@@ -242,10 +242,11 @@ def resolution_flag(
             f"--match-resolution {match_resolution} leaves the synthetic images of {where} the blurrier ones, as "
             f"they have {side} pixels; give {remedy} in every arm, the baseline included"
         )
-    kind = {1: "positives", 0: "negatives"}.get(-1 if synthetic.label is None else synthetic.label, "images")
+    kinds: dict[int | None, str] = {1: "positives", 0: "negatives"}
     return (
-        f"synthetic images have {side} px, the classifier sees real ones at {seen} px: they are blurry {kind}, "
-        f"and blur may pass for the label; {remedy} in every arm, the baseline included, takes that away"
+        f"synthetic images have {side} px, the classifier sees real ones at {seen} px: they are blurry "
+        f"{kinds.get(synthetic.label, 'images')}, and blur may pass for the label; {remedy} in every arm, the baseline "
+        "included, takes that away"
     )
 
 
@@ -271,6 +272,8 @@ def check_folder(folder: Path, manifest: Mapping[str, Any]) -> None:
     if key := difference_in_making(found, manifest):
         old, new = (str(content.get(key))[:12] for content in (found, manifest))
         raise UserError(f"{folder} holds images of another {IDENTITY[key]} ({old}, now {new}): {remedy}")
+    if wrong := _wrong_values(found):
+        raise UserError(f"{path} is damaged: {wrong[0]}; {remedy}")
     old, asked = found.get("count", 0), manifest["count"]
     if old > asked:
         raise UserError(f"{folder} holds {old} images, but --num-images {asked} asks for fewer: {remedy}")
@@ -319,11 +322,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
     missing = [key for key in REQUIRED_KEYS if not isinstance(manifest, dict) or key not in manifest]
     if missing:
         raise UserError(f"{path} is not a manifest of synthetic images: it lacks {', '.join(missing)}")
-    # Manifests of other programs may lack keys and have more; those that we know must be of their type.
-    wrong = [text for text in format_problems(manifest, Manifest) if not text.endswith(("is missing", "not described"))]
-    if wrong:
+    if wrong := _wrong_values(manifest):
         raise UserError(f"{path} is not a manifest of synthetic images: {wrong[0]}")
     return manifest
+
+
+def _wrong_values(manifest: Mapping[str, Any]) -> list[str]:
+    """Say which values are of the wrong type; manifests of other programs may lack keys and have more."""
+    problems = format_problems(manifest, Manifest)
+    return [text for text in problems if not text.endswith(("is missing", "not described"))]
 
 
 def difference_in_making(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
