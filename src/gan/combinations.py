@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from itertools import chain
 from pathlib import Path
 
 from dataset.options import fold_problem
@@ -20,22 +21,16 @@ def check_settings(settings: Settings, changed: Collection[str]) -> None:
     if problem := fold_problem(settings.images.fold, settings.images.k_folds):
         raise UserError(problem)
     check_gan_options(settings.gan)
-    for problems in (
-        _idle_losses(settings.losses, changed),
-        _idle_penalty(settings.gan, changed),
-        _contradictions(settings),
-        _idle_metrics(settings),
-    ):
-        _raise_first(problems)
+    problems = chain(
+        _idle_options(settings.losses, settings.gan, changed), _contradictions(settings), _idle_metrics(settings)
+    )
+    if problem := next(problems, None):
+        raise UserError(problem)
 
 
 def check_gan_options(options: GANOptions) -> None:
     """Raise ``UserError`` if networks, loss and penalties cannot work together."""
-    _raise_first(_misfits(options))
-
-
-def _raise_first(problems: Iterator[str]) -> None:
-    if (problem := next(problems, None)) is not None:
+    if problem := next(_misfits(options), None):
         raise UserError(problem)
 
 
@@ -73,7 +68,7 @@ def _penalty_flag(options: GANOptions) -> str:
     return "--r1" if options.r1 > 0 else "--r2"
 
 
-def _idle_losses(losses: LossWeights, changed: Collection[str]) -> Iterator[str]:
+def _idle_options(losses: LossWeights, options: GANOptions, changed: Collection[str]) -> Iterator[str]:
     if "lambda_perceptual" in changed and losses.lambda_perceptual > 0 and losses.perceptual == "off":
         yield (
             f"--lambda-perceptual {losses.lambda_perceptual:g} weighs the perceptual loss, which is off: add "
@@ -92,9 +87,6 @@ def _idle_losses(losses: LossWeights, changed: Collection[str]) -> Iterator[str]
             "G has nothing to learn from: --lambda-adv and --lambda-fm are 0 and the perceptual loss is off: "
             "leave --lambda-adv out"
         )
-
-
-def _idle_penalty(options: GANOptions, changed: Collection[str]) -> Iterator[str]:
     if "reg_every" in changed and not options.penalised:
         yield (
             f"--reg-every {options.reg_every} is about a gradient penalty, and there is none: add --r1 1 "
