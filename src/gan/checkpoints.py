@@ -43,9 +43,9 @@ log = logging.getLogger(__name__)
 class Progress:
     """What a run has found so far; a change makes a new one.
 
-    ``history``: a line per epoch; ``stats``: a line per so many steps; ``best``: the generator of the lowest
-    KID. Of an earlier part of a resumed run: ``watched``, which spaces are evaluated when; ``floors``, what
-    real images score; ``time``.
+    ``history``: a line per epoch; ``stats``: a line per some steps, at least one per epoch; ``best``: the generator
+    of the lowest KID. Of an earlier part of a resumed run: ``watched``, which spaces are evaluated when; ``floors``,
+    what real images score; ``time``.
     """
 
     history: list[EpochLine] = field(default_factory=list)
@@ -59,17 +59,15 @@ class Progress:
 # --- networks --------------------------------------------------------------------------------------
 def list_red_flags(data: TrainingSet, stats: Sequence[StatsLine]) -> list[str]:
     """List what everybody must know who uses the generator as it is at the last line of ``stats``."""
-    active = stats[-1]["warnings"] if stats else {}
-    return [*data.red_flags, *(f"GAN training: {message}" for message in active.values())]
+    return [*data.red_flags, *(f"GAN training: {message}" for message in stats[-1]["warnings"].values())]
 
 
 def network_checkpoint(
     network: Generator | Discriminator, plan: Plan, data: TrainingSet, progress: Progress, step: int
 ) -> NetworkCheckpoint:
     """Return ``network`` with all that rebuilding it takes, and the images that it saw."""
-    kind = GENERATOR_FORMAT if hasattr(network, "latent_dim") else DISCRIMINATOR_FORMAT
     content = {
-        "format": kind,
+        "format": GENERATOR_FORMAT if isinstance(network, Generator) else DISCRIMINATOR_FORMAT,
         "state_dict": {key: value.detach().cpu().clone() for key, value in network.state_dict().items()},
         "architecture": network.architecture,
         "pixel_range": [-1, 1],
@@ -163,9 +161,7 @@ def resume(plan: Plan, gan: GAN, where: str) -> Progress | None:
     best = state["best"]
     words = f"; best so far: step {best['step']:,}, KID {best['kid']:.4f}" if best else ""
     log.info(f"resumed at step {gan.step}{words}")
-    return Progress(
-        state["history"], state["stats"], best, state["watched"], state["floors"], state["clock"]
-    )  # fmt: skip
+    return Progress(state["history"], state["stats"], best, state["watched"], state["floors"], state["clock"])
 
 
 def read_state(plan: Plan, where: str) -> TrainingState | None:
@@ -183,7 +179,10 @@ def read_state(plan: Plan, where: str) -> TrainingState | None:
             f"--resume: {name} is not a training state; python src/train_gan.py writes "
             f"{paths.gan_state('<model-dir>').as_posix()}"
         )
-    if problems := format_problems(state, TrainingState):
+    problems = format_problems(state, TrainingState)
+    if not problems and not (state["history"] and state["stats"]):
+        problems = ["it holds no epoch"]
+    if problems:
         raise UserError(f"--resume: {name} is damaged: {problems[0]}; leave --resume out to start anew")
     if different := describe_differences(state["settings"], plan.fixed):
         raise UserError(

@@ -73,7 +73,7 @@ def history_content(
         "steps": step,
         "images_seen": step * plan.schedule.batch_size,
         "metrics": metrics,
-        "best": None if best is None else {key: best.get(key) for key in BestGenerator.__annotations__},
+        "best": None if best is None else {key: best[key] for key in BestGenerator.__annotations__},
         "final_metrics": final_metrics,
         "warnings": past_warnings(progress.stats),
         "epochs": progress.history,
@@ -105,10 +105,9 @@ def summary(plan: Plan, progress: Progress, final_metrics: Evaluation | None, ti
     if (best := progress.best) is not None:
         file = plan.folders.generator_best.name
         lines.append(f"{file}: step {best['step']:,}, KID {best['kid']:.4f} ({best['space']})")
-    active = progress.stats[-1]["warnings"] if progress.stats else {}
-    for rule, message in active.items():
-        lines.append(f"WARNING at the end, {rule}: {message}")
-    if progress.stats and (not_judged := length_not_judged(progress.stats)) and "too_short" not in active:
+    active = progress.stats[-1]["warnings"]
+    lines += [f"WARNING at the end, {rule}: {message}" for rule, message in active.items()]
+    if "too_short" not in active and (not_judged := length_not_judged(progress.stats)):
         lines.append(not_judged)
     seconds, watching = time["seconds"], time["watching_seconds"]
     if watching > MOST_WATCHING * seconds and watching > WORTH_SAYING:

@@ -22,7 +22,14 @@ from data_loader import to_gan_range
 from gan import checkpoints, outputs
 from gan.checkpoints import Progress, network_checkpoint
 from gan.evaluation import Monitor, build_monitor, is_better
-from gan.file_formats import BestInState, EpochLine, Evaluation, NetworkCheckpoint, StatsLine
+from gan.file_formats import (
+    BestInState,
+    EpochLine,
+    Evaluation,
+    GanTrainingHistory,
+    NetworkCheckpoint,
+    StatsLine,
+)
 from gan.losses import Objective
 from gan.meters import Clock, LossMeter, peak_memory_mb
 from gan.networks import GAN
@@ -170,7 +177,7 @@ class Trainer:
     def reason_to_stop(self, progress: Progress) -> str | None:
         """Return "collapse" or "time" if one of them ends the run after an epoch."""
         stats, limit = progress.stats, self.plan.schedule.max_minutes
-        if self.plan.watching.stop_on_collapse and stats and "collapse" in stats[-1]["warnings"]:
+        if self.plan.watching.stop_on_collapse and "collapse" in stats[-1]["warnings"]:
             return "collapse"
         return "time" if limit is not None and self.clock.seconds() >= 60 * limit else None
 
@@ -295,15 +302,14 @@ class Trainer:
             time=self.clock.summary(),
         )  # fmt: skip
         checkpoints.save_state(self.plan.folders.state, self.plan.fixed, now, self.gan)
-        self.save_history(self.progress, None)
+        save_json(self.plan.folders.history, self.history_content(self.progress, None))
         self.state_saved_at = time.monotonic()
 
-    def save_history(self, progress: Progress, final: Evaluation | None) -> None:
-        """Save the history of ``progress``, with an evaluation after the last epoch."""
-        content = outputs.history_content(
+    def history_content(self, progress: Progress, final: Evaluation | None) -> GanTrainingHistory:
+        """Return the history of ``progress``, with an evaluation after the last epoch."""
+        return outputs.history_content(
             self.plan, self.data, progress, self.gan.step, self.clock.summary(), self.monitor.facts(), final
         )
-        save_json(self.plan.folders.history, content)
 
     def finish(self) -> str | None:
         """Save all files of a finished run; returns why it ended before the last epoch (``reason_to_stop``).
@@ -315,24 +321,20 @@ class Trainer:
         plan, gan, folders = self.plan, self.gan, self.plan.folders
         progress, final = self.progress, None
         with self.clock.aside():
-            if progress.history:
-                if names := self.monitor.due(len(progress.history), last=True):
-                    final = self.evaluate(names)
-                progress = self.judged(progress, final)
-                if final is not None:
-                    progress = self.keep_if_best(progress, final)
-                checkpoints.flag_best(folders.generator_best, progress)
+            if names := self.monitor.due(len(progress.history), last=True):
+                final = self.evaluate(names)
+            progress = self.judged(progress, final)
+            if final is not None:
+                progress = self.keep_if_best(progress, final)
+            checkpoints.flag_best(folders.generator_best, progress)
         checkpoints.save_networks(folders.networks(), gan, plan, self.data, progress)
         with self.clock.aside():
             grid = paths.gan_final_grid(folders.output_dir, folders.fold)
             outputs.save_samples(grid, gan, self.grid_noise, f"after {gan.step:,} steps")
             walk = paths.gan_interpolation(folders.output_dir, folders.fold)
             outputs.save_interpolation(walk, gan, self.grid_noise)
-            history = outputs.history_content(
-                plan, self.data, progress, gan.step, self.clock.summary(), self.monitor.facts(), final
-            )
-            outputs.save_figures(plan, history, progress.stats)
-        self.save_history(progress, final)
+            outputs.save_figures(plan, self.history_content(progress, final), progress.stats)
+        save_json(folders.history, self.history_content(progress, final))
         for line in outputs.summary(plan, progress, final, self.clock.summary()):
             log.info(line)
         return self.reason_to_stop(progress)
