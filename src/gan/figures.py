@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from common.plot_style import INK, PALETTE, legend_beside, new_figure, panels, set_title, styled
 from gan.file_formats import BestGenerator, EpochLine, Evaluation, SetScores, SpaceMetrics, StatsLine
 
+OUTPUT, GRADIENTS = "Discriminator output", "Size of all gradients of a step"
 # Panels of the loss curve: heading, label of the axis, and terms of the history by name.
 LOSS_PANELS = (
     ("Generator loss, unweighted terms and weighted sum", "Loss", {
@@ -29,14 +30,13 @@ LOSS_PANELS = (
         "d_loss": "sum", "d_loss_real": "on real images", "d_loss_fake": "on generated images",
         "r1": "R1, unweighted", "r2": "R2, unweighted", "gradient_penalty": "gradient penalty",
     }),
-    ("Discriminator output", "Mean probability of “real”", {
+    (OUTPUT, "Mean probability of “real”", {
         "d_real": "D(x), real images", "d_fake": "D(G(z)), generated",
     }),
-    ("Size of all gradients of a step", "Norm (log scale)", {
+    (GRADIENTS, "Norm (log scale)", {
         "g_grad_norm": "generator", "d_grad_norm": "discriminator",
     }),
 )  # fmt: skip
-OUTPUT_PANEL, GRADIENT_PANEL = 2, 3
 SHARE_NAMES = {
     "adversarial": "adversarial", "perceptual": "perceptual", "feature_matching": "feature matching",
 }  # fmt: skip
@@ -63,10 +63,10 @@ def gan_losses(epochs: Sequence[EpochLine], title: str, stats: Sequence[StatsLin
             _term(ax, x, values[key], name, colour)
         ax.set_title(heading, fontsize="medium")
         ax.set_ylabel(label)
-        if heading == LOSS_PANELS[OUTPUT_PANEL][0]:
+        if heading == OUTPUT:
             ax.set_ylim(0, 1)
             ax.axhline(0.5, color=INK, linewidth=1, linestyle=":", label="0.5: D cannot tell")
-        if heading == LOSS_PANELS[GRADIENT_PANEL][0]:
+        if heading == GRADIENTS:
             _plain_log(ax)
         legend_beside(ax)
     if probed:

@@ -35,17 +35,10 @@ class ImageMaker:
     """A trained generator for inference: (seed, image numbers) -> uint8 images.
 
     Its BatchNorm layers, which no longer change, are folded into the convolutions before them. ``label``: the
-    class of all images, a number, for a generator that was trained with --conditional and for no other.
+    class of all images, a number (``class_to_make``), for a generator that was trained with --conditional.
     """
 
     def __init__(self, generator: Generator, seed: int, device: torch.device, label: int | None = None) -> None:
-        if label is None and generator.n_classes:
-            raise UserError(
-                "this generator was trained with --conditional and makes images of three classes: say which "
-                f"with --label {{{','.join(CLASS_FLAGS)}}}"
-            )
-        if label is not None and not generator.n_classes:
-            raise UserError("this generator was trained without --conditional: it takes no --label")
         self.input_dim, self.image_size = generator.input_dim, generator.image_size
         self.seed, self.device, self.label = seed, device, label
         self.network = for_inference(generator).to(device).to(memory_format=torch.channels_last)

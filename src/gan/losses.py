@@ -90,7 +90,6 @@ def mean_probabilities(real_logits: Tensor, fake_logits: Tensor, kind: str = "bc
 
 
 def _cross_entropy(logits: Tensor, target: float) -> Tensor:
-    logits = logits.float()
     return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 

@@ -1,4 +1,4 @@
-"""Options of train_gan.py (a table, presets that set some of them, settings that they make) and generate_synthetic.py.
+"""Options of train_gan.py and generate_synthetic.py, the presets of the first, and how options become ``Settings``.
 
 Parser, help text, resume check, what the low-data study sets itself, and the recorded configuration all
 follow from ``OPTIONS``. An option that is given wins over the preset. Nothing here imports torch.
@@ -73,7 +73,7 @@ FOLLOWS: dict[tuple[str, Any], dict[str, Any]] = {
 class PresetOption(Option):
     """An option whose default a preset may change: ``default`` is that of the preset "default".
 
-    It parses to None, which ``resolve`` replaces. Its help ends with its value in every preset that differs.
+    It parses to None, which ``read_settings`` replaces. Its help ends with its value in every preset that differs.
     ``none_means`` puts a default of None into words.
     """
 

@@ -98,21 +98,24 @@ def check_chooser(choice: ImageChoice, splits: Splits) -> None:
     if choice.metrics_features in (None, LITE0):
         return
     checkpoint = load_checkpoint(choice.metrics_features)
-    config, part = checkpoint["config"], (choice.fold, choice.k_folds)
+    config = checkpoint["config"]
     name = f"--metrics-features {choice.metrics_features}"
     if checkpoint["split_sha256"] != splits.sha256:
         raise UserError(f"{name} was trained on another split and may have seen the test patients: leave it out")
-    began = config.get("allow_unverified_weights") and checkpoint.get("weights_flags")
-    if began or config.get("allow_unverified_synthetic"):
-        what = began[0] if began else "it was trained with --allow-unverified-synthetic"
-        raise UserError(f"{name} may have seen the test patients ({what}): give another classifier, or leave it out")
+    doubts = checkpoint.get("weights_flags", []) if config.get("allow_unverified_weights") else []
+    if config.get("allow_unverified_synthetic"):
+        doubts = [*doubts, "it was trained with --allow-unverified-synthetic"]
+    if doubts:
+        raise UserError(
+            f"{name} may have seen the test patients ({doubts[0]}): give another classifier, or leave it out"
+        )
     if config["train_fraction"] > choice.train_fraction:
         raise UserError(
             f"{name} has learned from patients beyond --train-fraction {choice.train_fraction:g}: give a "
             "classifier of the same fraction, or leave it out"
         )
-    if choice.fold is not None and (checkpoint.get("fold"), config["k_folds"]) != part:
-        raise UserError(f"{name} has learned from images of fold {part[0]} of {part[1]}: leave it out")
+    if choice.fold is not None and (checkpoint.get("fold"), config["k_folds"]) != (choice.fold, choice.k_folds):
+        raise UserError(f"{name} has learned from images of fold {choice.fold} of {choice.k_folds}: leave it out")
 
 
 def _require_two(choice: ImageChoice, n_images: int, n_skipped: int = 0) -> None:

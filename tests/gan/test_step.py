@@ -19,7 +19,7 @@ from gan.meters import LossMeter
 from gan.networks import GAN, build_gan
 from gan.settings import GANOptions
 from gan.step import TERMS, step_noise, train_step
-from utils import UserError, load_checkpoint, save_checkpoint
+from utils import load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
 PLAIN = GANOptions(d_norm="none", label_smoothing=0.0, beta2=0.99)
@@ -198,13 +198,6 @@ def test_images_for_use_are_those_of_the_average(name):
     expected = (gan.G_ema.double()(z.double(), *classes)[:, 0] + 1) * 127.5
     for images in (make([3, 4]), make([9, 4, 3])[[2, 1]]):
         assert abs(torch.tensor(images).double() - expected).max() <= 0.501
-
-
-def test_a_class_is_asked_for_where_and_only_where_there_are_some():
-    with pytest.raises(UserError, match=r"--label \{lung_opacity,normal,not_normal\}"):
-        generation.ImageMaker(build(OPTIONS["conditional"]).G_ema, 0, CPU)
-    with pytest.raises(UserError, match="takes no --label"):
-        generation.ImageMaker(build(GANOptions()).G_ema, 0, CPU, label=0)
 
 
 # --- optimizers and average ------------------------------------------------------------------------
