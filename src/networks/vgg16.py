@@ -5,15 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models import vgg
 
 from data_loader import IMAGENET_MEAN, IMAGENET_STD
 from networks.weights import hub_weights
-from utils import WeightsUnavailableError, derive_seed
+from utils import WeightsUnavailableError
 
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
-VGG16_BLOCKS = ((3, 64, 64), (64, 128, 128), (128, 256, 256, 256))  # channels up to relu3_3
+MAPS = (3, 8, 15)  # places of relu1_2, relu2_2 and relu3_3 among the layers
 GRID = 7  # features are averaged over a 7x7 grid of cells: coarse anatomy is kept, exact position is not
 MAX_SIDE = 128  # larger images are halved first: VGG at 224 costs five times VGG at 112
+
+
+def build_layers() -> nn.Sequential:
+    """Build torchvision's layers up to relu3_3, with random weights."""
+    layers: nn.Sequential = vgg.make_layers(vgg.cfgs["D"][:9])
+    return layers
 
 
 class VGG16Features(nn.Module):
@@ -29,14 +36,7 @@ class VGG16Features(nn.Module):
 
     def __init__(self, state_dict: dict[str, Tensor]) -> None:
         super().__init__()
-        self.layers = nn.Sequential()
-        self.outputs: list[int] = []
-        for channels in VGG16_BLOCKS:
-            if len(self.layers):
-                self.layers.append(nn.MaxPool2d(2))
-            for before, after in zip(channels, channels[1:], strict=False):
-                self.layers.extend([nn.Conv2d(before, after, 3, padding=1), nn.ReLU()])
-            self.outputs.append(len(self.layers) - 1)
+        self.layers = build_layers()
         weights = {}
         for name, random in self.layers.state_dict().items():
             value = state_dict.get(f"features.{name}")
@@ -56,7 +56,7 @@ class VGG16Features(nn.Module):
         maps = []
         for index, layer in enumerate(self.layers):
             x = layer(x)
-            if index in self.outputs:
+            if index in MAPS:
                 maps.append(functional.adaptive_avg_pool2d(x.float(), GRID))
         return maps
 
@@ -79,13 +79,10 @@ def load_vgg16(what: str, remedy: str) -> VGG16Features:
 
 def untrained_vgg16(seed: int) -> VGG16Features:
     """VGG16 with random weights, for timing only: as slow as the trained one, and nothing is downloaded."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "vgg16"))
-    weights, index = {}, 0
-    for channels in VGG16_BLOCKS:
-        index += 1 if index else 0  # the pooling layer before every block but the first
-        for before, after in zip(channels, channels[1:], strict=False):
-            noise = torch.randn(after, before, 3, 3, generator=generator)
-            weights[f"features.{index}.weight"] = noise * (2 / (9 * before)) ** 0.5
-            weights[f"features.{index}.bias"] = torch.zeros(after)
-            index += 2  # the convolution and its ReLU
-    return VGG16Features(weights)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        layers = build_layers()
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # keeps the scale from layer to layer
+        return VGG16Features({f"features.{name}": value for name, value in layers.state_dict().items()})

@@ -25,7 +25,7 @@ from classifier import PneumoniaClassifier
 from data_loader import IMAGENET_MEAN, IMAGENET_STD
 from dcgan import Discriminator, Generator
 from gan.settings import SMOOTHING
-from networks.vgg16 import VGG16Features
+from networks.vgg16 import MAPS, VGG16Features
 
 
 # --- images ----------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class PlainVGG16(nn.Module):
 
     def __init__(self, network: VGG16Features) -> None:
         super().__init__()
-        self.layers, self.outputs = network.layers, network.outputs
+        self.layers = network.layers
         self.register_buffer("mean", network.get_buffer("mean"), persistent=False)
         self.register_buffer("std", network.get_buffer("std"), persistent=False)
 
@@ -168,7 +168,7 @@ class PlainVGG16(nn.Module):
         x, maps = ((images + 1) / 2 - mean) / std, []
         for index, layer in enumerate(self.layers):
             x = layer(x)
-            if index in self.outputs:
+            if index in MAPS:
                 maps.append(x)
         return maps
 
