@@ -601,7 +601,7 @@ def test_an_estimate_counts_the_network_of_the_perceptual_loss():
 
     def untrained(name):
         made.append(name)
-        return gan_losses.lite0.untrained_lite0_maps(0)
+        return gan_losses.lite0.untrained_lite0_maps()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gan_losses, "untrained_perceptual_network", untrained)

@@ -270,7 +270,7 @@ def load_perceptual_network(name: str) -> nn.Module:
 
 def untrained_perceptual_network(name: str) -> nn.Module:
     """Build the network ``name`` with random weights, for timing only: nothing is downloaded."""
-    return lite0.untrained_lite0_maps(0) if name == LITE0 else untrained_vgg16(0)
+    return lite0.untrained_lite0_maps() if name == LITE0 else untrained_vgg16(0)
 
 
 def fit_perceptual_loss(network: nn.Module, pixels: Tensor, num_channels: int, precision: str) -> PerceptualLoss:

@@ -90,10 +90,9 @@ class Lite0Maps(nn.Module):
         return maps
 
 
-def untrained_lite0_maps(seed: int) -> Lite0Maps:
+def untrained_lite0_maps() -> Lite0Maps:
     """The maps of random weights, for timing only: as slow as the trained ones. Raises ``UserError`` without timm."""
     with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
         return Lite0Maps(EfficientNetLite0())
 
 

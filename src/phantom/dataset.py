@@ -34,7 +34,6 @@ from phantom.shapes import Pose, smooth_noise
 from utils import UserError, load_json, save_csv, save_json
 
 VERSION = 1  # of the drawing; raise it when the same seed gives other images
-SMALLEST_SIZE, LARGEST_SIZE = 32, 2048  # pixels
 BOX_COLUMNS = ("x", "y", "width", "height")
 BOX_COUNTS = {1: 2614 / 6012, 2: 3266 / 6012, 3: 119 / 6012, 4: 13 / 6012}  # share of the positives
 SMALL_JOB = 250 * 224**2  # pixels; starting worker processes takes longer than drawing as many
@@ -52,12 +51,6 @@ class Scene:
 
 
 # --- images ----------------------------------------------------------------------------------------
-def phantom_image(record: Record, image_size: int, seed: int = 42) -> tuple[np.ndarray, list[Box]]:
-    """Draw an image, uint8 [image_size, image_size], and its boxes (x, y, width, height; 1024 frame)."""
-    scene = draw_scene(record, seed)
-    return render(scene, image_size, generator(seed, record.part, "render", record.index)), scene.boxes
-
-
 def draw_scene(record: Record, seed: int) -> Scene:
     """Draw the person as this image shows him or her, with opacities if the record says so."""
     rng = generator(seed, record.part, "scene", record.index)
@@ -137,15 +130,11 @@ def make_phantom_dataset(
 
     The CSV files come last, so an interrupted run leaves nothing that looks complete, and the same call goes
     on where it stopped. Phantoms of other settings are replaced. ``num_test_images`` None: a quarter of
-    ``num_images``; ``workers`` None: one process for a small dataset, else one per core. ``UserError`` for
-    numbers out of range, or if ``output_dir`` holds a dataset that is not a phantom one.
+    ``num_images``; ``workers`` None: one process for a small dataset, else one per core. Raises ``UserError``
+    if ``output_dir`` holds a dataset that is not a phantom one.
     """
     folder = Path(output_dir)
     num_test_images = num_images // 4 if num_test_images is None else num_test_images
-    if num_images < 1 or num_test_images < 0:
-        raise UserError(f"{num_images} images and {num_test_images} test images cannot be made; give at least 1 and 0")
-    if not SMALLEST_SIZE <= image_size <= LARGEST_SIZE:
-        raise UserError(f"image size {image_size} must be {SMALLEST_SIZE} to {LARGEST_SIZE} pixels")
     settings: PhantomMarker = {
         "what": "procedural chest phantoms, no patient's image",
         "version": VERSION,

@@ -20,9 +20,9 @@ import make_phantom_dataset as script
 from common import paths
 from phantom import dataset as phantom
 from phantom.anatomy import lung_fields
-from phantom.dataset import box_mask, draw_scene, make_phantom_dataset, phantom_image
-from phantom.findings import BOX_GRID, FRAME, Patch, bounding_box
-from phantom.people import BLOCK, NORMAL, NOT_NORMAL, OPACITY, generator, phantom_records
+from phantom.dataset import box_mask, draw_scene, make_phantom_dataset, render
+from phantom.findings import BOX_GRID, FRAME, Box, Patch, bounding_box
+from phantom.people import BLOCK, NORMAL, NOT_NORMAL, OPACITY, Record, generator, phantom_records
 from phantom.shapes import Pose, ellipse, soft_step
 from utils import UserError
 
@@ -34,6 +34,12 @@ def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below ``folder``."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def phantom_image(record: Record, image_size: int, seed: int = 42) -> tuple[np.ndarray, list[Box]]:
+    """Draw an image and its boxes."""
+    scene = draw_scene(record, seed)
+    return render(scene, image_size, generator(seed, record.part, "render", record.index)), scene.boxes
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +183,8 @@ def test_opacity_brightens_its_boxes():
     bare = replace(scene, record=replace(record, label_class=NORMAL), patches=[], boxes=[])
     key = (42, record.part, "render", record.index)
     inside = box_mask(scene.boxes, 128) > 0
-    ill = phantom.render(scene, 128, generator(*key)).astype(float)
-    healthy = phantom.render(bare, 128, generator(*key)).astype(float)
+    ill = render(scene, 128, generator(*key)).astype(float)
+    healthy = render(bare, 128, generator(*key)).astype(float)
     # Exposure differs between the two, so the lungs are compared with the rest of the same image.
     assert ill[inside].mean() / ill[~inside].mean() > 1.05 * healthy[inside].mean() / healthy[~inside].mean()
 
@@ -288,21 +294,8 @@ def test_real_data_are_never_touched(tmp_path: Path, held: str):
 
 
 @pytest.mark.parametrize(
-    ("numbers", "message"),
-    [
-        ({"num_images": 0}, "at least 1"),
-        ({"num_test_images": -1}, "at least 1 and 0"),
-        ({"image_size": 31}, "32 to 2048"),
-        ({"image_size": 2049}, "32 to 2048"),
-    ],
+    "flags", ["--image-size 31", "--image-size 2049", "--num-images 0", "--num-test-images -1", "--seed x"]
 )
-def test_nonsense_numbers_are_refused(tmp_path: Path, numbers: dict, message: str):
-    with pytest.raises(UserError, match=message):
-        make_phantom_dataset(tmp_path / "data", **{"num_images": 2, "image_size": 32, **numbers})
-    assert not (tmp_path / "data").exists()
-
-
-@pytest.mark.parametrize("flags", ["--image-size 8", "--num-images 0", "--num-test-images -1", "--seed x"])
 def test_wrong_flags_end_in_2(flags: str):
     with pytest.raises(SystemExit) as stop:
         script.main(["--output-dir", "x", *flags.split()])
