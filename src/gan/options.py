@@ -26,7 +26,6 @@ from gan.combinations import check_settings
 from gan.settings import (
     ALL,
     CLASS_FLAGS,
-    METRICS_IMAGES,
     PERCEPTUAL_NETWORKS,
     POSITIVE,
     SMOOTHING,
@@ -233,7 +232,7 @@ _LOOKING = (
            "0: none (default: as often as that allows)",
            _RUN, type=number(int, 0), metavar="N", group=_WATCHING),
     Option("--metrics-images", "generated for an evaluation, and at most so many of each half of the reals",
-           _RUN, type=number(int, 2), default=METRICS_IMAGES, metavar="N", group=_WATCHING),
+           _RUN, type=number(int, 2), default=256, metavar="N", group=_WATCHING),
     Option("--metrics-features",
            "a classifier of train_classifier.py in whose features too images are compared, and by which "
            "generator_best.pth is then chosen; or EfficientNet-Lite0's ImageNet features, which never choose "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,6 @@ CLASS_NAMES = ("Lung Opacity", "Normal", "No Lung Opacity / Not Normal")
 CLASS_FLAGS = ("lung_opacity", "normal", "not_normal")
 POSITIVE, ALL = "positive", "all"  # values of --classes
 SMOOTHING = 0.1  # of D's target for reals alone, one-sided (Salimans et al. 2016, arXiv 1606.03498)
-METRICS_IMAGES = 256  # generated for an evaluation
 PERCEPTUAL_NETWORKS = ("vgg16", LITE0)  # the first is the default
 # What every preset and seed took on 180 real positives at 64 pixels, and the KID in HOG that it led to
 # (results/gan_benchmark.json; docs/generator-benchmark.md, "No seed fails").
@@ -141,7 +140,7 @@ class LossWeights:
     lambda_perceptual: float
     lambda_fm: float
     perceptual: str
-    perceptual_network: str = PERCEPTUAL_NETWORKS[0]
+    perceptual_network: str
 
     @property
     def want_perceptual(self) -> bool:
@@ -229,15 +228,15 @@ class Watching:
     classifier, or ``LITE0``. ``vis_batch_size``: number of images in a grid.
     """
 
-    metrics_interval: int | None = None
-    metrics_images: int = METRICS_IMAGES
-    metrics_features: str | None = None
-    cache_dir: str = paths.CACHE_DIR
-    no_cache: bool = False
-    stop_on_collapse: bool = False
-    tensorboard: bool = False
-    vis_batch_size: int = 32
-    no_real_images: bool = False
+    metrics_interval: int | None
+    metrics_images: int
+    metrics_features: str | None
+    cache_dir: str
+    no_cache: bool
+    stop_on_collapse: bool
+    tensorboard: bool
+    vis_batch_size: int
+    no_real_images: bool
 
     @property
     def cache(self) -> str | None:
@@ -307,4 +306,4 @@ class Plan:
     fixed: dict[str, Any]
     config: dict[str, Any]
     environment: dict[str, Any]
-    named_files: NamedFiles = field(default_factory=NamedFiles)
+    named_files: NamedFiles

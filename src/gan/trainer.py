@@ -221,7 +221,7 @@ class Trainer:
             if (step - steps) // PROBE_EVERY < step // PROBE_EVERY or step == steps:
                 line["shares"] = self.probe()
             if step % self.steps_per_epoch == 0 and (names := self.monitor.due(epoch)):
-                metrics = line["metrics"] = self.evaluate(names)
+                metrics = line["metrics"] = self.monitor.evaluate(names, self.sample, self.gan.D)
                 evaluated: EpochLine = {**self.progress.history[-1], "metrics": metrics}
                 self.progress = replace(self.progress, history=[*self.progress.history[:-1], evaluated])
             line["warnings"] = self.warnings_of([*self.progress.stats, line])
@@ -241,10 +241,6 @@ class Trainer:
         labels = None if self.data.labels is None else self.data.labels[:n]
         plan = self.plan
         return gradient_shares(self.gan, real, self.objective, plan.precision, plan.seed, labels)
-
-    def evaluate(self, spaces: list[str]) -> Evaluation:
-        """Evaluate the averaged generator in ``spaces``."""
-        return self.monitor.evaluate(spaces, self.sample, self.gan.D)
 
     def sample(self, z: Tensor, label: Tensor | None) -> np.ndarray:
         """Make the averaged generator's images uint8 [N, S, S]."""
@@ -322,7 +318,7 @@ class Trainer:
         progress, final = self.progress, None
         with self.clock.aside():
             if names := self.monitor.due(len(progress.history), last=True):
-                final = self.evaluate(names)
+                final = self.monitor.evaluate(names, self.sample, gan.D)
             progress = self.judged(progress, final)
             if final is not None:
                 progress = self.keep_if_best(progress, final)
