@@ -1,10 +1,9 @@
 """Search for synthetic images that copy training images, by distances to the nearest real images.
 
-Held-out real images are the yardstick, since
-they cannot be copies. Two measures are needed, because each alone misleads: the share of synthetic images
-that are closer to a training image than unseen real images are, and whether synthetic images are closer to
-the training images than to equally many unseen ones. Blurred images are close to every image: the first
-measure takes them for copies, the second does not.
+Held-out real images are the yardstick, since they cannot be copies. Two measures are needed, because each alone
+misleads: the share of synthetic images that are closer to a training image than unseen real images are, and whether
+synthetic images are closer to the training images than to equally many unseen ones. Blurred images are close to every
+image: the first measure takes them for copies, the second does not.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class CloserToTraining(ImagesSearched):
 
 # --- pairs -----------------------------------------------------------------------------------------
 def closest_pairs(a: np.ndarray, b: np.ndarray, n_pairs: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of ``a`` most like some row of ``b``, best first: pairs int [P, 2] and correlations [P].
+    """Return the rows of ``a`` most like some row of ``b``, best first: pairs int [P, 2] and correlations [P].
 
     Images uint8 [N, S, S] and [M, S, S]; likeness is Pearson's r of the 32 x 32 area averages,
     blind to brightness and contrast. Each row of ``a`` appears once, with its closest row of ``b``.
@@ -134,7 +133,7 @@ def mark_whole_groups(groups: np.ndarray, n_marked: int, rng: np.random.Generato
 
 
 def _share(order: np.ndarray, is_heldout: np.ndarray) -> float:
-    """Mean chance that an image's nearest of m training images is closer than its nearest of m held-out ones.
+    """Return the mean chance that an image's nearest of m training images is closer than that of m held-out ones.
 
     ``order`` [S, N]: the N real images of each synthetic one, nearest first; ``is_heldout`` bool [N]. m is
     the size of the smaller set; the larger one is reduced to m at random. If its c nearest images come before
@@ -150,7 +149,7 @@ def _share(order: np.ndarray, is_heldout: np.ndarray) -> float:
 
 
 def _log_choose(n: np.ndarray, m: int) -> np.ndarray:
-    """log of C(n, m); -inf where n < m."""
+    """Return the logarithm of C(n, m); -inf where n < m."""
     n = np.asarray(n, dtype=float)
     kept = np.maximum(n, m)
     return np.where(n < m, -np.inf, gammaln(kept + 1) - gammaln(m + 1) - gammaln(kept - m + 1))

@@ -37,7 +37,6 @@ HOG_SECONDS = 1e-3  # per image, on one core
 INCEPTION_OPERATIONS = 11.4e9  # per image at 299 pixels, whatever the image's size
 LITE0_OPERATIONS = 2e9  # the same at 224 pixels: 0.8e9, but depthwise convolutions are slow on a CPU
 OTHERS_SIDE = 224  # pixels at which other people's ResNet-50 sees images
-LITE0_FACTS = {"features": "EfficientNet-Lite0 of ImageNet; distances are not comparable with published FID"}
 BLOCK = 64  # images at once, where they are brought to a network's size
 
 
@@ -154,7 +153,8 @@ def lite0_space(
     from networks import lite0
 
     cache = lite0.lite0_cache(lite0.load_lite0(), cache_dir, device=device, hint=hint, remedy=remedy)
-    return network_space(name, cache, dict(LITE0_FACTS), LITE0_OPERATIONS)
+    facts = {"features": "EfficientNet-Lite0 of ImageNet; distances are not comparable with published FID"}
+    return network_space(name, cache, facts, LITE0_OPERATIONS)
 
 
 def hog_space(image_size: int) -> Space:
@@ -175,16 +175,14 @@ def pixel_space() -> Space:
 
     facts = {"features": "area averages, no weights", "side": THUMBNAIL_SIDE}
     name = f"{THUMBNAIL_SIDE}x{THUMBNAIL_SIDE} pixels"
-    return Space(name, of_rows, thumbnail_features, THUMBNAIL_SIDE**2, facts, seconds=HOG_SECONDS)
+    return Space(name, of_rows, thumbnail_features, THUMBNAIL_SIDE**2, facts)
 
 
 def named_space(features: str, device: torch.device) -> Space:
     """Return FID's Inception ("inception"), EfficientNet-Lite0 (by its name), or the ResNet-50 in a file.
 
-    Nothing is cached.
-
-    Images are brought to the side that one of our classifiers learned from, to 224 pixels for other people's
-    weights. Raises ``UserError`` if weights are missing or do not fit.
+    Nothing is cached. Images are brought to the side that one of our classifiers learned from, to 224 pixels for
+    other people's weights. Raises ``UserError`` if weights are missing or do not fit.
     """
     from networks import inception
 
@@ -221,12 +219,14 @@ def _in_blocks(space: Space, side: int | None) -> Space:
 def network_space(
     name: str, cache: FeatureCache, facts: dict[str, Any] | None = None, operations: float = 0.0
 ) -> Space:
-    """The features of a network, which come from ``cache`` where it holds them."""
+    """Return the features of a network, which come from ``cache`` where it holds them."""
 
     def features(pixels: np.ndarray) -> np.ndarray:
         # float16, like the features that come from the cache
         return cache.compute(pixels, [""] * len(pixels)).astype(np.float16)
 
     of_rows = partial(cache.features, desc=f"{name} features")
-    found = {"key": cache.key, "precision": cache.facts["precision"], "device": cache.facts["device"]}
-    return Space(name, of_rows, features, cache.dim, facts or {}, operations, **found)
+    return Space(
+        name, of_rows, features, cache.dim, facts or {}, operations,
+        key=cache.key, precision=cache.facts["precision"], device=cache.facts["device"],
+    )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from scipy.stats import norm, t
@@ -162,7 +163,7 @@ def _variety_axis(space: str, energy: EnergyDistance) -> Axis:
     )  # fmt: skip
 
 
-WORDS = {
+WORDS: dict[str, tuple[str, Better, str]] = {
     "frechet": ("Fréchet distance", "lower", "What pytorch-fid and its kin print, in these features. It falls as the "
                 "number of images grows: read it beside the floor only."),
     "kid": ("kernel distance (KID)", "lower", "0 on average for two sets of one kind. It hardly sees lost variety."),
@@ -197,7 +198,7 @@ def _draw_axes(space: str, real: np.ndarray, patients: Groups, made: np.ndarray,
         if kind in ("precision", "recall", "coverage"):
             high = min(1.0, high)
         n_images = f"{n:,} images a side, {space} features"
-        axes.append(_axis(kind, name, value, floor, [low, high] if reach else None, better, n_images, what))  # type: ignore[arg-type]
+        axes.append(_axis(kind, name, value, floor, [low, high] if reach else None, better, n_images, what))
     return axes
 
 
@@ -212,8 +213,8 @@ def _over_draws(sets: EqualDraws) -> dict[str, list[tuple[float, float]]]:
             found.setdefault("frechet", []).append((part["fid"], part["fid_sd"] or 0.0))
             found.setdefault("kid", []).append((part["kid"], part["kid_sd"] or 0.0))
         for kind in SCORES if compared in scores else ():
-            row = dict(scores[compared])
-            found.setdefault(kind, []).append((float(row[kind]), float(row[f"{kind}_sd"] or 0.0)))  # type: ignore[arg-type]
+            row = cast(dict[str, Any], scores[compared])
+            found.setdefault(kind, []).append((row[kind], row[f"{kind}_sd"] or 0.0))
     return found
 
 

@@ -52,7 +52,7 @@ class Threshold:
 
 
 def at_search_size(pixels: np.ndarray) -> np.ndarray:
-    """Reduce uint8 [N, S, S] to uint8 [N, 64, 64]."""
+    """Reduce uint8 [N, S, S] to ``SIDE`` pixels: uint8 [N, 64, 64]."""
     if pixels.shape[1] == SIDE:
         return np.asarray(pixels)
     small = [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for image in pixels]
@@ -113,6 +113,6 @@ KINDS = (
     _as_jpeg,
     lambda image: gaussian_filter(image, len(image) / 100),
     _moved,
-    lambda image: np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR)),
+    lambda image: at_search_size(image[None])[0],
     lambda image: image[:, ::-1],
 )
