@@ -196,9 +196,14 @@ def named_space(features: str, device: torch.device) -> Space:
     from networks.weight_files import read_weight_file
 
     content = read_weight_file(features)
-    ours = content.get("format") == CHECKPOINT_FORMAT
-    model = load_classifier(features)[0] if ours else build_classifier(features, frozen=True)
-    name, side = ("classifier", int(content["image_size"])) if ours else ("ResNet-50", OTHERS_SIDE)
+    if content.get("format") == CHECKPOINT_FORMAT:
+        name, side = "classifier", content.get("image_size")
+        if not isinstance(side, int):
+            raise UserError(f"{features} is damaged: image_size is {side!r}; `python src/train_classifier.py` makes it")
+        model = load_classifier(features)[0]
+    else:
+        name, side = "ResNet-50", OTHERS_SIDE
+        model = build_classifier(features, frozen=True)
     facts = {"features": name, "file": public_path(features), "sha256": sha256_file(features), "side": side}
     cache = feature_caches(model, None, device=device, precision="fp32")[0]
     return _in_blocks(network_space(name, cache, facts), side)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from classifier import CHECKPOINT_FORMAT
 from dataset.near_copies import thumbnail_features
 from image_metrics.feature_spaces import build_spaces, hog_dim, hog_features, named_space, small_images
 from networks import backbone_builder
 from networks.backbones import LITE0
-from utils import WeightsUnavailableError
+from utils import UserError, WeightsUnavailableError, save_checkpoint
 
 CPU = torch.device("cpu")
 
@@ -32,6 +33,12 @@ def test_small_images_are_rounded_area_means():
 def test_hog_has_the_announced_number_of_features(side):
     pixels = np.random.default_rng(0).integers(0, 256, (2, side, side), dtype=np.uint8)
     assert hog_features(pixels).shape == (2, hog_dim(side))
+
+
+def test_a_classifier_without_its_image_size_is_damaged(tmp_path):
+    save_checkpoint(tmp_path / "c.pth", {"format": CHECKPOINT_FORMAT})
+    with pytest.raises(UserError, match=r"c\.pth is damaged: image_size is None"):
+        named_space(str(tmp_path / "c.pth"), CPU)
 
 
 def test_efficientnet_lite0_is_a_space_on_request_only_and_never_the_first(monkeypatch, tmp_path):
