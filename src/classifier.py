@@ -21,7 +21,7 @@ from common.experiment_files import CONFIG_KEY
 from common.plan_files import PLAN_KEY
 from data_loader import PREPARED, augment_light, to_classifier_range
 from dataset.feature_cache import FeatureCache, sha256_weights
-from networks.backbone_builder import build_backbone, folded_for_inference, imagenet_state, layer_of_maps
+from networks.backbone_builder import build_backbone, folded_for_inference, imagenet_state
 from networks.backbones import BACKBONES, DEFAULT
 from networks.weight_files import find_network, read_weight_file
 from stats.calibration import OperatingPoints
@@ -230,7 +230,7 @@ def gradcam_maps(
 
     device = device or next(model.parameters()).device
     model = model.eval().to(device)
-    explainer = LayerGradCam(model, layer_of_maps(model.backbone, model.name))
+    explainer = LayerGradCam(model, model.backbone.get_submodule(BACKBONES[model.name].maps))
     maps = []
     for batch in torch.from_numpy(pixels).split(batch_size):
         # A frozen backbone records no gradients unless its input asks for them.

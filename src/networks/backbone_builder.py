@@ -74,11 +74,6 @@ class EfficientNetLite0(nn.Module):
         return self.global_pool(self.bn2(self.conv_head(self.blocks(maps))))
 
 
-def layer_of_maps(backbone: nn.Module, name: str) -> nn.Module:
-    """Return the layer of the network ``name`` whose output heat maps explain."""
-    return backbone.get_submodule(BACKBONES[name].maps)
-
-
 # --- ImageNet weights ------------------------------------------------------------------------------
 def imagenet_url(name: str) -> str | None:
     """Return the address of the ImageNet weights of ``name``; None for those that come with a package."""

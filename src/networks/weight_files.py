@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from networks.backbones import Backbone
-from utils import UserError
+from utils import UserError, is_out_of_memory
 
 # First bytes of files that are no weights of PyTorch: what they are, and what to do.
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -76,7 +76,8 @@ def read_weight_file(path: str | Path) -> dict[Any, Any]:
         raise UserError(f"{path} is a folder; {_files_inside(path)}")
     if not path.is_file():
         raise UserError(f"{path} is missing")
-    head = _first_bytes(path)
+    with path.open("rb") as file:
+        head = file.read(1024)
     if kind := _foreign_kind(path, head):
         raise UserError(f"{path} {kind}")
     if _is_safetensors(path, head):
@@ -92,11 +93,6 @@ def _files_inside(folder: Path) -> str:
         return f"its weights are divided into {len(names)} files ({names[0]}, ...); save them as one state dict"
     some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f"give a file in it: {some}" if names else "give a file of weights"
-
-
-def _first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(1024)
 
 
 def _foreign_kind(path: Path, head: bytes) -> str | None:
@@ -166,7 +162,9 @@ def _read_torch(path: Path) -> dict[Any, Any]:
             f"{path} holds a Python object ({found[1]}), which loading would run as code; where you trust it, save "
             "the network's state_dict() alone with torch.save, and give that file"
         ) from None
-    except Exception:  # damaged bytes make torch raise nearly anything
+    except Exception as error:  # damaged bytes make torch raise nearly anything
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"{path} is truncated or damaged, or PyTorch did not write it; download or save it again"
         ) from None
@@ -257,7 +255,8 @@ def _networks_in(
     numbered: dict[str, set[int]] = {}
     for name in table:
         if match := re.fullmatch(rf"((?:.*\.)?){anchor}", name):
-            without_last = {key: value for key, value in table.items() if not _of_layer(key, match[1], backbone)}
+            last_layer = f"{match[1]}{backbone.last_layer}."
+            without_last = {key: value for key, value in table.items() if not key.startswith(last_layer)}
             yield _renamed(place, without_last, match[1], parts)
         elif match := re.fullmatch(r"((?:.*\.)?)(\d+)\.0\.conv1\.weight", name):
             numbered.setdefault(match[1], set()).add(int(match[2]))
@@ -271,10 +270,6 @@ def _networks_in(
 def _anchor(expected: Mapping[str, torch.Tensor]) -> str:
     """Return a name that no other kind of network has: the first convolution deep inside."""
     return next(name for name in expected if name.count(".") >= 3 and name.endswith(".weight"))
-
-
-def _of_layer(name: str, prefix: str, backbone: Backbone) -> bool:
-    return name.startswith(f"{prefix}{backbone.last_layer}.")
 
 
 def _renamed(place: str, table: dict[str, Any], prefix: str, names: dict[str, str]) -> _Network:
@@ -314,7 +309,8 @@ def _describe(content: Mapping[Any, Any]) -> str:
         return f"it holds no tensor, but a dict {{{', '.join(kinds[:4])}{', ...' if len(kinds) > 4 else ''}}}"
     kind, own = _architecture(list(tensors)), content.get("format")
     looks = f", looks like {kind}" if kind else f", its format is {own!r}" if isinstance(own, str) else ""
-    return f"it holds {len(tensors)} tensors, first {', '.join(list(tensors)[:3])}{looks}"
+    count = f"{len(tensors)} tensor{'' if len(tensors) == 1 else 's'}"
+    return f"it holds {count}, first {', '.join(list(tensors)[:3])}{looks}"
 
 
 def _tensors(content: Mapping[Any, Any], place: str = "", depth: int = 4) -> Iterator[tuple[str, torch.Tensor]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from utils import WeightsUnavailableError, load_checkpoint
+from utils import UserError, WeightsUnavailableError, load_checkpoint
 
 
 def weights_file(url: str) -> Path:
@@ -44,7 +44,7 @@ def hub_weights(url: str, what: str, remedy: str) -> dict[str, torch.Tensor]:
             raise unavailable(f"is not in {folder} and could not be downloaded ({reason})") from None
     try:
         state = load_checkpoint(file)
-    except Exception:  # damaged bytes can make torch raise nearly anything
+    except UserError:
         raise unavailable(f"in {folder} is damaged or is not a file of weights") from None
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise unavailable(f"in {folder} holds more than weights")

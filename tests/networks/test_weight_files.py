@@ -167,7 +167,7 @@ CHANGES = {
                         r"\{'state_dict': NoneType\}; expected"),
     "empty": (lambda s: {}, r"it holds no tensor, but a dict \{\}"),
     "number keys": (lambda s: {0: torch.ones(2), 1: torch.ones(3)}, r"it holds 2 tensors, first 0, 1; expected"),
-    "a tensor": (lambda s: {"weight": torch.ones(2)}, r"it holds 1 tensors, first weight; expected"),
+    "a tensor": (lambda s: {"weight": torch.ones(2)}, r"it holds 1 tensor, first weight; expected"),
     "vision transformer": (lambda s: {"cls_token": torch.ones(1), "blocks.0.attn.qkv.weight": torch.ones(2)},
                            r"first cls_token, blocks\.0\.attn\.qkv\.weight, looks like a vision transformer"),
     "DenseNet": (lambda s: {"state_dict": {"module.features.denseblock1.denselayer1.conv1.weight": torch.ones(1)}},
