@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.stats import t
 
 from dataset.near_copies import detail_distances, find_copies
 from image_metrics.distances import (
@@ -30,6 +30,7 @@ from image_metrics.file_formats import Axis, Better, CopyPair, CopySearch, Verdi
 from image_metrics.planted_copies import at_search_size, choose_threshold
 from networks.backbones import BACKBONES, LITE0
 from stats.metrics import CONFIDENCE, wilson_interval
+from stats.paired_tests import Z
 
 LEAST = 12  # groups on each side, below which nothing is measured: halves of them still have a sixth image
 MOST_COMPARED = 5000  # images a side in the distances; copies are searched for among all
@@ -41,6 +42,11 @@ BLOCK = 2048  # synthetic images whose distances to all real ones are held at on
 CLOSE, FAR = "as near as other patients", "farther than other patients"
 SPACE_WORDS = {"HOG": "edges (HOG)", "16x16 pixels": "brightness (16x16)"}  # else the name of the network
 COPIES, FEW = "copies real images", "too few images: at least {:,}"
+
+
+def draw_rows(n: int, most: int, seed: int) -> np.ndarray:
+    """Draw at most ``most`` of n rows at random; returns them in their order."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:most])
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Side:
         """Return at most ``most`` images, drawn at random."""
         if len(self.names) <= most:
             return self
-        rows = np.sort(np.random.default_rng(seed).permutation(len(self.names))[:most])
+        rows = draw_rows(len(self.names), most, seed)
         return Side(self.pixels[rows], [self.names[row] for row in rows], [self.groups[row] for row in rows])
 
 
@@ -155,7 +161,7 @@ def _distance_axis(space: str, energy: EnergyDistance) -> Axis:
 
 
 def _variety_axis(space: str, energy: EnergyDistance) -> Axis:
-    reach = float(norm.ppf(0.5 + CONFIDENCE / 2)) * energy.variety_error
+    reach = Z * energy.variety_error
     ci95 = [max(0.0, energy.variety - reach), energy.variety + reach]
     return _axis(
         "variety", "variety", energy.variety, 1.0, ci95, "near the floor", f"all pairs, {space} features",
@@ -191,7 +197,7 @@ def _draw_axes(space: str, real: np.ndarray, patients: Groups, made: np.ndarray,
         if kind == "frechet" and space == BACKBONES[LITE0].title:
             name += f" in {space} features, not comparable with published FID"
         (value, _), (floor, _) = values[kind]
-        reach = float(norm.ppf(0.5 + CONFIDENCE / 2)) * scale * spread[kind][0][1]
+        reach = Z * scale * spread[kind][0][1]
         low, high = value - reach, value + reach
         if kind != "kid":
             low = max(0.0, low)
@@ -251,7 +257,7 @@ def _grain_axis(real: Side, synthetic: Side) -> Axis:
     # The interval is that of the difference, drawn around the value.
     error = math.hypot(*(_clustered_error(v, side.groups) for v, side in zip(values, (real, synthetic), strict=True)))
     floor, value = (float(part.mean()) for part in values)
-    reach = float(norm.ppf(0.5 + CONFIDENCE / 2)) * error
+    reach = Z * error
     n = f"{len(values[1]):,} synthetic, {len(values[0]):,} real images"
     what = "Mean Laplacian in gray levels: blurred images have less, grainy ones more. Floor: the real images."
     return _axis("grain", "grain", value, floor, [max(0.0, value - reach), value + reach], "near the floor", n, what)

@@ -17,7 +17,7 @@ from dataset.image_ids import name_some
 from dataset.images import enlarged, typical_side
 from dataset.picture_checks import check_pictures
 from image_metrics.file_formats import FolderFacts
-from image_metrics.folder_comparison import LEAST, Side
+from image_metrics.folder_comparison import LEAST, Side, draw_rows
 from utils import UserError, public_path
 
 LARGEST_SIDE, SMALLEST_SIDE = 224, 32  # pixels at which images are compared
@@ -46,14 +46,6 @@ class Reading:
     formats: frozenset[str]  # kinds of files, "JPEG" or "lossless"
 
 
-def draw_files(files: Sequence[Path], most: int, seed: int) -> list[Path]:
-    """Return at most ``most`` of ``files``, drawn at random, in their order."""
-    if len(files) <= most:
-        return list(files)
-    rows = np.sort(np.random.default_rng(seed).permutation(len(files))[:most])
-    return [files[row] for row in rows]
-
-
 def side_to_compare(folders: Sequence[Sequence[Path]], made: int | None) -> int:
     """Return the smaller of the typical sides, in pixels; ``made``: the side of a generator's images."""
     sides = [side for files in folders if (side := typical_side(files))] + ([made] if made else [])
@@ -68,7 +60,7 @@ def read_folder(
 
     Raises ``UserError`` if images cannot be read (unless ``skip_bad``), show nothing, or are of too few groups.
     """
-    chosen = draw_files(files, max_images, seed)
+    chosen = [files[row] for row in draw_rows(len(files), max_images, seed)]
     where = f"{flag} {folder}"
     check_groups(groups_of(chosen, flag, grouping.patients, grouping.pattern)[0], where, LEAST, grouping.flag)
     records = pd.DataFrame({"image_id": [file.relative_to(folder).as_posix() for file in chosen], "path": chosen})
