@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -117,8 +118,6 @@ class Monitor:
         self.noise = image_noise(seed, "metrics", 1, self.n, input_dim) if self.n else torch.empty(0)
         self.floors: dict[str, SetScores] = dict(floors or {})
         self._reals: dict[str, Reals] = {}
-        self._training_details: tuple[np.ndarray, float] | None = None
-        self._real_grain: float | None = None
 
     def records(self) -> dict[str, TimetableRecord]:
         """Return the timetables as plain types, for the state."""
@@ -177,8 +176,6 @@ class Monitor:
     ) -> Evaluation:
         """Evaluate a generator in spaces ``names``; ``sample``: (noise, classes) -> uint8 [n, S, S]."""
         images = sample(self.noise, self._labels(self.rows[0]))
-        if self._real_grain is None:
-            self._real_grain = grain(self._pixels(self.rows[0]))
         result: Evaluation = {
             "n": self.n,
             "spaces": {name: self.in_space(name, images) for name in names},
@@ -217,21 +214,27 @@ class Monitor:
 
     def copying(self, images: np.ndarray) -> CopyScores:
         """Say how near the details of generated images come to a training image (``detail_distances``)."""
-        if self._training_details is None:
-            thumbnails = small_images(self.data.pixels, DETAIL_SIDE)
-            self._training_details = thumbnails, self._usual_distance(thumbnails)
-        details, usual = self._training_details
         made = small_images(torch.from_numpy(np.ascontiguousarray(images)), DETAIL_SIDE)
-        nearest = float(np.median(detail_distances(made, details).min(axis=1)))
-        return {"nearest": nearest, "usual": usual, "ratio": nearest / max(usual, 1e-6)}
+        nearest = float(np.median(detail_distances(made, self._thumbnails).min(axis=1)))
+        return {"nearest": nearest, "usual": self._usual_distance, "ratio": nearest / max(self._usual_distance, 1e-6)}
 
-    def _usual_distance(self, thumbnails: np.ndarray) -> float:
-        """Return the median distance of training images to the nearest of another patient."""
+    @cached_property
+    def _thumbnails(self) -> np.ndarray:
+        """All training images, as small as ``detail_distances`` sees them."""
+        return small_images(self.data.pixels, DETAIL_SIDE)
+
+    @cached_property
+    def _usual_distance(self) -> float:
+        """The median distance of training images to the nearest of another patient."""
         rows = np.concatenate(self.rows)[:COPY_IMAGES]
-        distances = detail_distances(thumbnails[rows], thumbnails)
+        distances = detail_distances(self._thumbnails[rows], self._thumbnails)
         patients = np.asarray(self.patients)
         distances[patients[rows][:, None] == patients[None, :]] = np.inf
         return float(np.median(distances.min(axis=1)))
+
+    @cached_property
+    def _real_grain(self) -> float:
+        return grain(self._pixels(self.rows[0]))
 
     def discriminator(self, D: Discriminator, images: np.ndarray) -> DiscriminatorScores:
         """Return D's mean outputs, in eval mode, for training, held-out and generated images.
