@@ -263,7 +263,8 @@ class FeatureExtractor:
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Return the features [B, F] of ``pixels``, uint8 [B, S, S]."""
         parts = [torch.empty(0, self.n_features)]
-        for chunk in as_tensor(pixels).split(self.batch_size) if len(pixels) else ():
+        for start in range(0, len(pixels), self.batch_size):
+            chunk = as_tensor(pixels[start : start + self.batch_size])
             # Batches of one size are computed in one way: an image's features do not depend on the others.
             fill = chunk.new_zeros(self.batch_size - len(chunk), *chunk.shape[1:])
             images = to_classifier_range(torch.cat([chunk, fill]).to(self.device)).to(self.dtype)

@@ -103,8 +103,11 @@ def overlaps(generator_patients: set[str] | None, patients: set[str]) -> bool:
 # --- images that join training ---------------------------------------------------------------------
 @dataclass(frozen=True)
 class OriginCheck:
-    """What is known of a generator: ``patients`` that it saw here (None: unknown); ``verified``: everything
-    it saw could be compared with the test images, and does not touch them."""
+    """What is known of a generator.
+
+    ``patients``: whom it saw here; None: unknown. ``verified``: everything that it saw could be compared with the test
+    images, and does not touch them.
+    """
 
     patients: set[str] | None
     verified: bool
