@@ -72,11 +72,12 @@ def check_copies(
     if not copies:
         return []
     row, other, score = copies[0]
+    file = made.records["path"].iloc[row]  # its folders are not for result files
     count = len({copy[0] for copy in copies})
     who = "1 synthetic image shows" if count == 1 else f"{count} synthetic images show"
     what = (
         f"{who} the picture of an image of {whose} "
-        f"({made.records['path'].iloc[row]} that of {real.records['image_id'].iloc[other]}, score {score:.2f})"
+        f"({file.parent.name}/{file.name} that of {real.records['image_id'].iloc[other]}, score {score:.2f})"
     )
     if threshold.reliable and not allow:
         raise UserError(f"{what}; make the images with a generator that never saw it, {OR_ALLOW}")

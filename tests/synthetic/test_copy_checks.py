@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,13 @@ def test_a_copy_is_refused_by_name_and_may_be_allowed(world, reliable):
         check(world, "copies")
     (flag,) = check(world, "copies", allow=True)
     assert "2 synthetic images" in flag and "chance" not in flag
+
+
+def test_a_flag_names_no_folder_of_this_machine(world, reliable):
+    records = world["copies"].records
+    moved = records.assign(path=[Path("/home/me") / path for path in records["path"]])
+    (flag,) = check(world | {"moved": replace(world["copies"], records=moved)}, "moved", allow=True)
+    assert "(copies/copies-" in flag and "/home/me" not in flag
 
 
 def test_images_of_others_pass(world):
