@@ -25,7 +25,7 @@ from common.logs import keep_run_log
 from common.output_folders import check_folders, only_checks
 from common.plan_files import PlanFile, follow_plan, named_files
 from gan import options
-from gan.combinations import doubts
+from gan.combinations import list_doubts
 from gan.settings import Plan, Settings, describe_length
 from networks.backbones import LITE0
 from utils import UserError
@@ -66,7 +66,7 @@ def run_training(settings: Settings, comparison: PlanFile | None) -> None:
 
     set_seed(settings.seed)
     log.info(options.describe_options(settings))
-    for doubt in doubts(settings.gan):
+    for doubt in list_doubts(settings.gan):
         log.info(f"note: {doubt}")
     device = select_device(settings.cpu)
     precision = resolve_precision(settings.precision, device)

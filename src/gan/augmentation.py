@@ -35,10 +35,10 @@ def augment(images: Tensor, numbers: Tensor) -> Tensor:
     added, factor = ((numbers[:, :2] * 2 - 1) * numbers.new_tensor([BRIGHTNESS, CONTRAST])).unbind(dim=1)
     images = images.float() + added[:, None, None, None]
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return shifted((images - mean) * (1 + factor[:, None, None, None]) + mean, numbers[:, 2:])
+    return shift_images((images - mean) * (1 + factor[:, None, None, None]) + mean, numbers[:, 2:])
 
 
-def shifted(images: Tensor, numbers: Tensor) -> Tensor:
+def shift_images(images: Tensor, numbers: Tensor) -> Tensor:
     """Move images [N, C, S, S] by whole pixels, as ``numbers`` [N, 2] in [0, 1) say: down and right.
 
     0 is the largest shift up or left, 1 the largest one down or right.

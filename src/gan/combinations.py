@@ -115,9 +115,10 @@ def _idle_metrics(settings: Settings) -> Iterator[str]:
         if watching.stop_on_collapse:
             yield "--stop-on-collapse needs metrics: leave --metrics-interval 0 out"
         given = {"--metrics-features": features, "--metrics-holdout": settings.images.metrics_holdout}
-        for flag in (flag for flag, value in given.items() if value):
-            yield f"{flag} is for metrics, and --metrics-interval 0 takes none: leave one of them out"
-    if features == LITE0 == settings.losses.perceptual_network:
+        for flag, value in given.items():
+            if value:
+                yield f"{flag} is for metrics, and --metrics-interval 0 takes none: leave one of them out"
+    if features == LITE0 and settings.losses.perceptual_network == LITE0:
         yield (
             f"--metrics-features {LITE0} are the features that --perceptual-network {LITE0} trains on, so they cannot "
             "judge it: leave one of them out"
@@ -129,7 +130,7 @@ def _idle_metrics(settings: Settings) -> Iterator[str]:
         )
 
 
-def doubts(options: GANOptions) -> list[str]:
+def list_doubts(options: GANOptions) -> list[str]:
     """List what can be trained but often fails, a line each."""
     if options.adversarial_loss == "rpgan" and not (options.r1 > 0 and options.r2 > 0):
         return ["--adversarial-loss rpgan without both --r1 and --r2 often diverges (R3GAN, section 2)"]

@@ -203,7 +203,7 @@ def mosaic(images: np.ndarray, columns: int, title: str, least_side: int = 112) 
 GRAYS, FRAME_MILLISECONDS = 32, 90  # few levels keep the file small
 
 
-def moving(frames: np.ndarray) -> bytes:
+def encode_gif(frames: np.ndarray) -> bytes:
     """Make a GIF of frames uint8 [T, H, W] that runs for ever, in ``GRAYS`` levels of gray."""
     levels = np.round(np.arange(GRAYS) * 255 / (GRAYS - 1)).astype(np.uint8)
     palette = np.zeros((256, 3), dtype=np.uint8)

@@ -116,7 +116,7 @@ def unit_gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
     return ((squared_gradients(images, logits) + 1e-12).sqrt() - 1).square().mean()
 
 
-def between(real: Tensor, fake: Tensor, numbers: Tensor) -> Tensor:
+def interpolate(real: Tensor, fake: Tensor, numbers: Tensor) -> Tensor:
     """Return images [N, C, S, S] on the lines from fakes (numbers [N] of 0) to reals (of 1)."""
     return torch.lerp(fake.float(), real.float(), numbers.to(real.device)[:, None, None, None])
 

@@ -367,7 +367,9 @@ def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> l
 
 
 def _in_words(value: Any) -> str:
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)
 
 
 def _as_typed(name: str, value: Any) -> tuple[str, str]:

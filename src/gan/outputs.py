@@ -20,7 +20,7 @@ from data_loader import from_gan_range
 from dataset.images import save_png
 from dataset.patients import GROUPED_BY_IMAGE
 from gan.checkpoints import Progress, list_red_flags
-from gan.figures import gan_losses, gan_quality, mosaic, moving
+from gan.figures import encode_gif, gan_losses, gan_quality, mosaic
 from gan.file_formats import (
     BestGenerator,
     Evaluation,
@@ -213,7 +213,7 @@ def save_interpolation(file: Path, gan: GAN, noise: Tensor) -> None:
         z = closed_walk(stops, WALK_FRAMES)
         label = torch.full((len(z),), start % max(1, gan.options.n_classes))
         walks.append(small_images(torch.from_numpy(make_samples(gan, z, label)), side))
-    content = moving(np.concatenate(walks, axis=2))
+    content = encode_gif(np.concatenate(walks, axis=2))
     with atomic_path(file) as temporary:
         temporary.write_bytes(content)
 

@@ -126,7 +126,7 @@ def take_penalties(
     unit = none
     if options.adversarial_loss == "wgan-gp":
         numbers = augmentation.draw_numbers(gan.seed, gan.step, "WGAN-GP", len(real) * process_count())
-        images = losses.between(real, fake, numbers[my_share(), 0]).requires_grad_()
+        images = losses.interpolate(real, fake, numbers[my_share(), 0]).requires_grad_()
         with autocast(real.device, precision):
             logits = gan.D(images, labels)
         unit = losses.unit_gradient_penalty(images, logits)

@@ -83,7 +83,7 @@ class Costs:
     ) -> dict[str, Timetable]:  # fmt: skip
         """Return a timetable for each space, which has an equal part of the ``share`` of the time.
 
-        ``wanted``: epochs from one evaluation to the next, see ``timetable``. ``n_images``: at most, to be
+        ``wanted``: epochs from one evaluation to the next, see ``fit_timetable``. ``n_images``: at most, to be
         compared.
         """
         n, epoch = min(n_images, n_training // 2), steps_per_epoch * self.step()
@@ -91,7 +91,7 @@ class Costs:
         for space in spaces:
             seconds = self.evaluation(space, n, n_training)
             setup = 2 * n * (space.seconds + space.operations / OPERATIONS[self.device])
-            tables[space.name] = timetable(wanted, seconds, setup, epoch, share / len(spaces))
+            tables[space.name] = fit_timetable(wanted, seconds, setup, epoch, share / len(spaces))
         return tables
 
 
@@ -120,7 +120,7 @@ class Timetable:
         return self.setup + (done + 1) * self.seconds <= share * (START_SECONDS + epoch * self.epoch)
 
 
-def timetable(wanted: int | None, seconds: float, setup: float, epoch: float, share: float) -> Timetable:
+def fit_timetable(wanted: int | None, seconds: float, setup: float, epoch: float, share: float) -> Timetable:
     """Find the shortest interval, a multiple of ``wanted``, that takes at most ``share`` of the time."""
     if wanted == 0:
         return Timetable(0, 0, seconds, setup, epoch)

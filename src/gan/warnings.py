@@ -74,7 +74,7 @@ def new_warnings(lines: Sequence[StatsLine], number: int | None = None) -> dict[
 
 
 # --- what helps ------------------------------------------------------------------------------------
-def with_r1(options: GANOptions) -> list[str]:
+def advise_r1(options: GANOptions) -> list[str]:
     """Advise R1, or more of it, as far as the other ``options`` allow it."""
     if options.adversarial_loss == "wgan-gp":  # which has a penalty of its own
         return []
@@ -83,17 +83,17 @@ def with_r1(options: GANOptions) -> list[str]:
     return ["--r1 1 --d-norm none" if options.d_norm == "batch" else "--r1 1"]
 
 
-def with_diffaug(options: GANOptions) -> list[str]:
+def advise_diffaug(options: GANOptions) -> list[str]:
     """Advise --diffaug, unless it is on."""
     return [] if options.diffaug else ["--diffaug"]
 
 
-def with_preset(options: GANOptions) -> list[str]:
+def advise_preset(options: GANOptions) -> list[str]:
     """Advise presets that fail less often than the one in use."""
     return ["--preset cpu or best"] if options.preset == "default" else []
 
 
-def one_of(*remedies: str) -> str:
+def join_remedies(*remedies: str) -> str:
     """Join: "a", "a or b", "a, b or c"."""
     return " or ".join(part for part in (", ".join(remedies[:-1]), remedies[-1]) if part)
 
@@ -102,7 +102,7 @@ def one_of(*remedies: str) -> str:
 def d_saturated(lines: Sequence[StatsLine], options: GANOptions) -> str | None:
     """Warn if D tells all images apart for ``SATURATED_STEPS`` steps: hardly any gradient is left for G."""
     spectral = ["--d-norm spectral"] if options.arch == "dcgan" and options.d_norm == "batch" else []
-    remedies = [*with_r1(options), *spectral, *with_diffaug(options), "a lower --lr-d"]
+    remedies = [*advise_r1(options), *spectral, *advise_diffaug(options), "a lower --lr-d"]
     steps = 0
     for line in reversed(lines):
         if not _saturated(line, options):
@@ -111,7 +111,7 @@ def d_saturated(lines: Sequence[StatsLine], options: GANOptions) -> str | None:
         if steps >= SATURATED_STEPS:
             return (
                 f"D has won (D(x) {lines[-1]['d_real']:.2f}, D(G(z)) {lines[-1]['d_fake']:.3f} for {steps:,} "
-                f"steps), G hardly learns: try {one_of(*remedies)}"
+                f"steps), G hardly learns: try {join_remedies(*remedies)}"
             )
     return None
 
@@ -140,8 +140,8 @@ def over_fit(lines: Sequence[StatsLine], options: GANOptions) -> str | None:
     recent = list(islice(looks, IN_A_ROW))
     if len(recent) < IN_A_ROW:
         return None
-    remedies = [*with_diffaug(options), *with_r1(options)] or ["more images"]
-    remedy = f"try {one_of(*remedies)}, and use generator_best rather than the last"
+    remedies = [*advise_diffaug(options), *advise_r1(options)] or ["more images"]
+    remedy = f"try {join_remedies(*remedies)}, and use generator_best rather than the last"
     if "holdout" in recent[0]:
         gaps = [(d["training"] - d["holdout"], d["training"] - d["generated"]) for d in recent]
         clear = all(d["training"] - d["holdout"] > ERRORS * d["holdout_error"] for d in recent)
@@ -170,10 +170,10 @@ def collapse(lines: Sequence[StatsLine], options: GANOptions, primary: str) -> s
     if all(_collapsed(metrics) for metrics in recent):
         scores = {"precision": recent[0]["precision"], "recall": recent[0]["recall"]}
         shown = "".join(f", {name} {value:.2f}" for name, value in scores.items() if value is not None)
-        remedies = [*with_preset(options), *with_r1(options), *with_diffaug(options), "another --seed"]
+        remedies = [*advise_preset(options), *advise_r1(options), *advise_diffaug(options), "another --seed"]
         return (
             f"mode collapse, or no images yet: diversity {recent[0]['diversity']:.2f} of the reals'{shown}; "
-            f"try {one_of(*remedies)}"
+            f"try {join_remedies(*remedies)}"
         )
     return None
 
@@ -191,10 +191,10 @@ def copying(lines: Sequence[StatsLine], options: GANOptions) -> str | None:
     for metrics in _evaluations(lines):
         if (ratio := metrics["copying"]["ratio"]) >= COPY_RATIO:
             return None
-        remedies = [*with_diffaug(options), "fewer --epochs", "more images"]
+        remedies = [*advise_diffaug(options), "fewer --epochs", "more images"]
         return (
             f"G may copy training images, a matter of privacy: half of its images differ from one by less "
-            f"than {ratio:.2f} of what X-rays of two patients do; try {one_of(*remedies)}"
+            f"than {ratio:.2f} of what X-rays of two patients do; try {join_remedies(*remedies)}"
         )
     return None
 
@@ -209,9 +209,9 @@ def exploding(lines: Sequence[StatsLine], options: GANOptions, precision: str) -
         usual = [value for value in values[:-1] if value > 0]  # 0: a hinge whose margins are met everywhere
         if len(usual) >= USUAL_LINES // 5 and values[-1] > EXPLOSION * median(usual):
             exact = ["--precision fp32"] if precision != "fp32" else []
-            remedies = ["a lower --lr", *with_r1(options), *exact]
+            remedies = ["a lower --lr", *advise_r1(options), *exact]
             size = f"{values[-1] / median(usual):,.0f} x its usual size"
-            return f"{network}'s gradient explodes ({size}): try {one_of(*remedies)}"
+            return f"{network}'s gradient explodes ({size}): try {join_remedies(*remedies)}"
     return None
 
 

@@ -22,7 +22,7 @@ def test_the_middle_of_all_numbers_changes_nothing():
 def test_shifts_are_by_whole_pixels_up_to_an_eighth_and_filled_with_the_background(channels):
     given = images(4, channels)  # 16 px: at most 2
     numbers = torch.tensor([[0.0, 0.0], [0.9999, 0.9999], [0.5, 0.9999], [0.25, 0.65]])
-    moved = gan_augment.shifted(given, numbers).numpy()
+    moved = gan_augment.shift_images(given, numbers).numpy()
     for image, before, (down, right) in zip(moved, given.numpy(), [(-2, -2), (2, 2), (0, 2), (-1, 1)], strict=True):
         expected = np.full_like(before, -1.0)
         for y in range(16):
@@ -51,7 +51,7 @@ def test_gradients_pass_to_the_pixels_that_are_left():
     given = images(1).double().requires_grad_()
     numbers = torch.tensor([[0.9, 0.2, 0.9999, 0.5]])
     weights = torch.rand(1, 1, 16, 16)
-    assert torch.autograd.gradcheck(lambda x: gan_augment.shifted(x, numbers[:, 2:]).sum(dim=(2, 3)), given)
+    assert torch.autograd.gradcheck(lambda x: gan_augment.shift_images(x, numbers[:, 2:]).sum(dim=(2, 3)), given)
     (gan_augment.augment(given, numbers) * weights).sum().backward()
     assert (given.grad[:, :, :14] != 0).all()
     # Rows that are shifted out only count through the mean.

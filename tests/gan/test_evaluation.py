@@ -14,7 +14,7 @@ from gan.losses import Objective
 from gan.networks import build_gan
 from gan.settings import GANOptions
 from gan.step import gradient_shares, image_noise, step_noise, train_step
-from gan.timetable import START_SECONDS, Costs, Timetable, forward_operations, timetable
+from gan.timetable import START_SECONDS, Costs, Timetable, fit_timetable, forward_operations
 from gan.training_set import TrainingSet, set_aside
 from gan.warnings import active_warnings
 from image_metrics.feature_spaces import grain, hog_features, hog_space
@@ -56,7 +56,7 @@ def judged(monitor: Monitor, images: np.ndarray) -> dict:
 def test_evaluations_take_their_share_of_the_time_at_most():
     share = 0.04
     for seconds, setup, epoch, wanted in ((3.0, 0.0, 1.0, None), (3.0, 60.0, 1.0, 7), (0.01, 0.1, 5.0, 1)):
-        table = timetable(wanted, seconds, setup, epoch, share)
+        table = fit_timetable(wanted, seconds, setup, epoch, share)
         assert table.interval % (wanted or 1) == 0
         done = 0
         for number in range(1, 4000):
@@ -68,11 +68,11 @@ def test_evaluations_take_their_share_of_the_time_at_most():
 
 
 def test_an_evaluation_at_the_end_must_fit_too_and_an_interval_of_zero_means_none():
-    table = timetable(None, 3.0, 0.0, 1.0, 0.04)
+    table = fit_timetable(None, 3.0, 0.0, 1.0, 0.04)
     assert table.interval == 75 and not table.due_at_end(75, 0.04)  # it has one by itself
     assert table.due_at_end(140, 0.04) is False  # 6 s of 145 s
     assert table.due_at_end(149, 0.04) is True  # 6 s of 154 s
-    none = timetable(0, 3.0, 0.0, 1.0, 0.04)
+    none = fit_timetable(0, 3.0, 0.0, 1.0, 0.04)
     assert not none.due(5) and not none.due_at_end(10_000, 0.04)
 
 

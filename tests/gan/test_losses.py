@@ -105,7 +105,7 @@ def test_a_penalty_acts_on_the_weights_of_d():
 
 def test_images_between_reals_and_fakes_lie_on_lines():
     real, fake = torch.ones(3, 1, 2, 2), -torch.ones(3, 1, 2, 2)
-    images = gan_losses.between(real, fake, torch.tensor([0.0, 0.25, 1.0]))
+    images = gan_losses.interpolate(real, fake, torch.tensor([0.0, 0.25, 1.0]))
     assert images[:, 0, 0, 0].tolist() == [-1.0, -0.5, 1.0]
 
 

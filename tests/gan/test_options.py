@@ -49,7 +49,7 @@ def test_a_preset_sets_its_values_and_can_be_trained(preset):
     assert values.keys() <= gan_options.default_values().keys()
     options = settings.gan
     combinations.check_gan_options(options)
-    assert combinations.doubts(options) == []
+    assert combinations.list_doubts(options) == []
     assert options.preset == preset
 
 
@@ -142,9 +142,9 @@ def test_networks_are_not_built_of_what_cannot_work():
 
 
 def test_what_often_fails_is_said_and_not_refused():
-    assert "diverges" in combinations.doubts(GANOptions(adversarial_loss="rpgan", label_smoothing=0.0))[0]
-    assert "--r1" in combinations.doubts(GANOptions(r2=1.0, d_norm="none"))[0]
-    assert combinations.doubts(GANOptions(r1=1.0, d_norm="none")) == []
+    assert "diverges" in combinations.list_doubts(GANOptions(adversarial_loss="rpgan", label_smoothing=0.0))[0]
+    assert "--r1" in combinations.list_doubts(GANOptions(r2=1.0, d_norm="none"))[0]
+    assert combinations.list_doubts(GANOptions(r1=1.0, d_norm="none")) == []
 
 
 def test_all_classes_are_learned_from_if_networks_are_told_them():

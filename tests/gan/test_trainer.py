@@ -17,7 +17,7 @@ import train_gan
 from common import paths
 from gan import evaluation, figures, outputs, trainer
 from gan import warnings as gan_warnings
-from gan.figures import gan_quality, mosaic, moving
+from gan.figures import encode_gif, gan_quality, mosaic
 from gan.meters import Clock
 from gan_data import make_dataset
 from synthetic.folders import make_manifest
@@ -491,7 +491,7 @@ def test_a_walk_goes_through_its_stops_and_comes_back():
 def test_a_gif_holds_the_frames_to_a_level_of_gray(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (5, 16, 16)).astype(np.uint8)
     file = tmp_path / "walk.gif"
-    file.write_bytes(moving(frames))
+    file.write_bytes(encode_gif(frames))
     with Image.open(file) as walk:
         assert walk.n_frames == 5
         for number in range(5):
