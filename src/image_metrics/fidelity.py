@@ -54,7 +54,7 @@ class EqualScores(TypedDict):
 class Probe(TypedDict):
     """Separability: a linear probe that tells one set of images from another."""
 
-    probe_auroc: Annotated[float | None, "cross-validated AUROC, 0.5 to 1; null with too few patients"]
+    probe_auroc: Annotated[float | None, "cross-validated AUROC, 0.5 by chance; null with too few patients"]
     probe_auroc_sd: Annotated[float | None, "sample standard deviation over the folds"]
     folds: Annotated[int, "folds of the cross-validation"]
     n_images: Annotated[list[int], "images on each side"]
