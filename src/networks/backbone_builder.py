@@ -115,6 +115,9 @@ def _lite_state(expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 
 # --- inference -------------------------------------------------------------------------------------
+_CONVOLUTION_AND_NORM = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1"))  # of ResNets; of sequences
+
+
 def folded_for_inference(backbone: nn.Module) -> nn.Module:
     """Copy a backbone for inference: BatchNorm folded into the convolution before it, pooling in float32.
 
@@ -132,9 +135,6 @@ def folded_for_inference(backbone: nn.Module) -> nn.Module:
     if isinstance(folded, models.ResNet):
         folded.avgpool = _FloatPool()
     return folded
-
-
-_CONVOLUTION_AND_NORM = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1"))  # of ResNets; of sequences
 
 
 class _FloatPool(nn.Module):
