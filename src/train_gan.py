@@ -2,10 +2,11 @@
 
     python src/train_gan.py --data-dir ./data/processed
 
-Writes generator_final.pth, discriminator_final.pth, checkpoints and the state for --resume to
-<model-dir>/gan, grids of images to <output-dir>/gan_images, gan_training_history.json and
-gan_loss_curve.png. Test images are never read. With --fold I --k-folds K the images of fold I are not read
-either, and the files lie in subfolders fold_I, or have fold_I in their names.
+Writes generator_final.pth, generator_best.pth, discriminator_final.pth, checkpoints and the state for --resume to
+<model-dir>/gan, grids of images to <output-dir>/gan_images, gan_training_history.json and gan_stats.jsonl to
+<results-dir>, and the curves of losses and quality to <figures-dir>. Nothing is learned from test images: they are
+looked at only to find those that show the picture of another image. With --fold I --k-folds K nothing is learned from
+fold I either, and the files lie in subfolders fold_I, or have fold_I in their names.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""What a GAN's training shows: history, statistics, sample grids and figures. Each file appears whole.
+"""What a GAN's training shows: history, statistics, sample grids and figures.
 
-If several processes train, only the main one calls these functions.
+Each file appears whole, but for the statistics, which grow by lines. If several processes train, only the main one
+calls these functions.
 """
 
 from __future__ import annotations
