@@ -91,9 +91,10 @@ def test_folding_batchnorm_changes_nothing_but_the_time():
             torch.nn.init.normal_(module.bias)
     z = torch.randn(6, 5)
     expected = network.eval()(z)
-    folded = generation.fold_batchnorm(network.layers)
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded)
-    torch.testing.assert_close(folded(z[:, :, None, None]), expected, atol=1e-5, rtol=1e-5)
+    folded = generation.for_inference(network)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    assert not any(weight.requires_grad for weight in folded.parameters())
+    torch.testing.assert_close(folded(z), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(network(z), expected)  # the generator itself is left as it was
 
 

@@ -79,12 +79,12 @@ def for_inference(generator: Generator) -> Generator:
     """Copy ``generator`` in float32 and eval mode, without BatchNorm (which a residual one has not)."""
     network = copy.deepcopy(generator).eval().requires_grad_(False).float()
     if isinstance(network, dcgan.Generator):
-        network.layers = fold_batchnorm(network.layers)
+        network.layers = _fold_batchnorm(network.layers)
     return network
 
 
-def fold_batchnorm(layers: nn.Sequential) -> nn.Sequential:
-    """Copy the layers of a DCGAN's generator in float32 and eval mode, without BatchNorm.
+def _fold_batchnorm(layers: nn.Sequential) -> nn.Sequential:
+    """Return the layers of a DCGAN's generator in eval mode, which are not to be used any more, without BatchNorm.
 
     It follows convolutions: y = (conv(x) - mean) / sd * scale + shift is one convolution of other weights.
     """
@@ -93,18 +93,12 @@ def fold_batchnorm(layers: nn.Sequential) -> nn.Sequential:
         if isinstance(layer, nn.BatchNorm2d):
             convolution = cast(nn.Conv2d, folded.pop().double())
             transposed = isinstance(convolution, nn.ConvTranspose2d)
-            norm = cast(nn.BatchNorm2d, _double(layer))
-            folded.append(fuse_conv_bn_eval(convolution, norm, transpose=transposed).float())
+            folded.append(fuse_conv_bn_eval(convolution, layer.double(), transpose=transposed).float())
         elif isinstance(layer, nn.ReLU):
             folded.append(nn.ReLU(inplace=True))
         else:
-            folded.append(_double(layer).float())
-    return nn.Sequential(*folded).eval().requires_grad_(False)
-
-
-def _double(layer: nn.Module) -> nn.Module:
-    """Copy ``layer`` in float64 and eval mode."""
-    return copy.deepcopy(layer).eval().double()
+            folded.append(layer)
+    return nn.Sequential(*folded).eval()
 
 
 def write_images(

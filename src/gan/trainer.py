@@ -71,15 +71,8 @@ class Trainer:
             plan.seed, "samples", 1, plan.watching.vis_batch_size, gan.G.input_dim
         )  # of every sample grid
         self.state_saved_at = time.monotonic()
-        self._monitor: Monitor | None = None
+        self.monitor: Monitor  # of the main process alone, as is the board: ``prepare`` makes them
         self.board: outputs.TensorBoard | None = None
-
-    @property
-    def monitor(self) -> Monitor:
-        """The monitor, which ``prepare`` builds in the main process."""
-        if self._monitor is None:
-            raise RuntimeError("only the main process watches, after prepare()")
-        return self._monitor
 
     @property
     def images_seen(self) -> int:
@@ -193,7 +186,7 @@ class Trainer:
             self.board = outputs.TensorBoard(events, self.gan.step)
         with self.clock.aside():
             earlier = self.progress.watched, self.progress.floors
-            self._monitor = build_monitor(self.plan, self.gan, self.data, *earlier)
+            self.monitor = build_monitor(self.plan, self.gan, self.data, *earlier)
         for notice in self.monitor.notices(self.plan.schedule.epochs):
             log.info(notice)
 
