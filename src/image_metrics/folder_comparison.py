@@ -25,7 +25,7 @@ from image_metrics.distances import (
 )
 from image_metrics.energy_distance import REFERENCE, EnergyDistance, measure_energy
 from image_metrics.feature_spaces import Space, grain
-from image_metrics.fidelity import PROBE_FOLDS, SCORES, Probe, scores_over_draws, separability
+from image_metrics.fidelity import PROBE_FOLDS, SCORES, scores_over_draws, separability
 from image_metrics.file_formats import Axis, Better, CopyPair, CopySearch, Verdict
 from image_metrics.planted_copies import at_search_size, choose_threshold
 from networks.backbones import BACKBONES, LITE0
@@ -234,22 +234,16 @@ def _probe_axis(
     n = min(len(first), len(second), len(made), MOST_PROBED)
     probe = separability(real[first], patients[first], made, groups, n=n, seed=seed)
     floor = separability(real[first], patients[first], real[second], patients[second], n=n, seed=seed)
-    if probe["probe_auroc"] is None or floor["probe_auroc"] is None:
+    value, sd, among_real = probe["probe_auroc"], probe["probe_auroc_sd"], floor["probe_auroc"]
+    if value is None or sd is None or among_real is None:
         return []
-    what = "AUROC of a linear probe that tells synthetic from real. 0.5: it cannot; 1: it always can."
-    n_images = f"{n:,} images a side, all features"
-    value, among_real, ci95 = probe["probe_auroc"], floor["probe_auroc"], _probe_interval(probe)
-    return [_axis("separability", "separability", value, among_real, ci95, "lower", n_images, what)]
-
-
-def _probe_interval(probe: Probe) -> list[float] | None:
-    """Return the interval over the folds, corrected for what their training sets share (Nadeau and Bengio 2003)."""
-    value, sd = probe["probe_auroc"], probe["probe_auroc_sd"]
-    if value is None or sd is None:
-        return None
+    # The interval over the folds, corrected for what their training sets share (Nadeau and Bengio 2003).
     error = sd * math.sqrt(1 / PROBE_FOLDS + 1 / (PROBE_FOLDS - 1))
     reach = float(t.ppf(0.5 + CONFIDENCE / 2, PROBE_FOLDS - 1)) * error
-    return [max(0.0, value - reach), min(1.0, value + reach)]
+    ci95 = [max(0.0, value - reach), min(1.0, value + reach)]
+    what = "AUROC of a linear probe that tells synthetic from real. 0.5: it cannot; 1: it always can."
+    n_images = f"{n:,} images a side, all features"
+    return [_axis("separability", "separability", value, among_real, ci95, "lower", n_images, what)]
 
 
 def _grain_axis(real: Side, synthetic: Side) -> Axis:

@@ -10,7 +10,7 @@ A space of half of the patients calls 0.5 to 1.7 % of the others' images outlier
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -101,13 +101,11 @@ def fit_outlier_space(pixels: np.ndarray, patients: Sequence[Any]) -> OutlierSpa
         if inside.sum() >= FEWEST // 2:
             left_out[~inside] = _fit(features[inside]).distances(features[~inside])
     limit = float(np.nanquantile(left_out, WITHIN, method="higher"))
-    space = _fit(features)
-    counts = {"n_images": len(rows), "n_patients": len(np.unique(codes[rows]))}
-    return OutlierSpace(**{**vars(space), **counts, "limit": limit})
+    return replace(_fit(features), limit=limit, n_patients=len(np.unique(codes[rows])))
 
 
 def _fit(features: np.ndarray) -> OutlierSpace:
-    """Make a space, without a limit, of ``features`` [N, D]."""
+    """Make a space of ``features`` [N, D], without a limit and a number of patients."""
     mean, n = features.mean(axis=0), THUMBNAIL_SIDE**2
     # Both kinds of features count alike, whatever their number and units.
     scale = np.ones(features.shape[1])

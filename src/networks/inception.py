@@ -38,6 +38,7 @@ INPUT_SIZE = 299
 EXTRACTOR = "whole network in float32, version 1"
 INPUT = "gray replicated, 299 px bilinear antialiased, [-1, 1], version 1"  # for caches
 FEATURES = 2048
+BATCH = 32  # images at once
 
 
 class _PooledBranch(nn.Module):
@@ -105,22 +106,12 @@ def to_inception_range(pixels: torch.Tensor) -> torch.Tensor:
     return resized.expand(-1, 3, -1, -1)
 
 
-@torch.inference_mode()
-def inception_features(
-    network: nn.Module, pixels: np.ndarray, *, device: torch.device, batch_size: int = 32
-) -> np.ndarray:
-    """Compute features of images: uint8 [N, S, S] -> float32 [N, 2048]."""
-    network = network.to(device)
-    batches = as_tensor(pixels).split(batch_size)
-    return torch.cat([network(to_inception_range(batch.to(device))).cpu() for batch in batches]).numpy()
-
-
 def inception_cache(
     network: nn.Module, cache_dir: str | Path | None, *, device: torch.device, hint: str = "", remedy: str = ""
 ) -> FeatureCache:
-    """Make the cache of the features of ``load_inception``'s network below ``cache_dir`` (None: nothing is kept).
+    """Make the cache of the features [N, 2048] of ``load_inception``'s network.
 
-    ``hint``, ``remedy``: of ``FeatureCache``.
+    ``cache_dir``, ``hint``, ``remedy``: of ``FeatureCache``.
     """
     network = network.to(device)
     facts = {
@@ -128,7 +119,9 @@ def inception_cache(
         "extractor": EXTRACTOR, "precision": "fp32", "device": device.type,
     }  # fmt: skip
 
+    @torch.inference_mode()
     def compute(pixels: np.ndarray, _: Sequence[str]) -> np.ndarray:
-        return inception_features(network, pixels, device=device)
+        batches = as_tensor(pixels).split(BATCH)
+        return torch.cat([network(to_inception_range(batch.to(device))).cpu() for batch in batches]).numpy()
 
     return FeatureCache(cache_dir, facts, compute, FEATURES, hint=hint, remedy=remedy)

@@ -107,9 +107,9 @@ def to_lite0_range(pixels: Tensor) -> Tensor:
 def lite0_cache(
     network: EfficientNetLite0, cache_dir: str | Path | None, *, device: torch.device, hint: str = "", remedy: str = ""
 ) -> FeatureCache:
-    """Make the cache of the features [N, 1280] of ``load_lite0``'s network below ``cache_dir`` (None: nothing is kept).
+    """Make the cache of the features [N, 1280] of ``load_lite0``'s network.
 
-    ``hint``, ``remedy``: of ``FeatureCache``.
+    ``cache_dir``, ``hint``, ``remedy``: of ``FeatureCache``.
     """
     network = network.to(device).to(memory_format=torch.channels_last)
     facts = {

@@ -40,7 +40,7 @@ def test_inception_weights_load_from_the_cache_and_give_features(torch_home):
     network = inception.load_inception("")
     assert not network.training
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
-    features = inception.inception_features(network, images, device=torch.device("cpu"), batch_size=2)
+    features = inception.inception_cache(network, None, device=torch.device("cpu")).compute(images, [""] * 3)
     assert features.shape == (3, inception.FEATURES) and np.isfinite(features).all()
     first = "Conv2d_1a_3x3.conv.weight"
     assert torch.equal(network.state_dict()[first], state[first])
