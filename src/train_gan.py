@@ -177,6 +177,14 @@ def estimate_training(settings: Settings) -> str:
     return estimate_gan(work, list(records["path"]), select_device(settings.cpu))
 
 
+def print_estimate(settings: Settings) -> None:
+    log.info(estimate_training(settings))
+
+
+INSTEAD = {"dry_run": dry_run, "preview_augmentations": preview, "estimate": print_estimate}  # of training, by option
+
+
+# --- main ------------------------------------------------------------------------------------------
 def check_networks(settings: Settings) -> None:
     """Raise ``UserError`` if --metrics-features or --perceptual-network cannot be had, before images are decoded."""
     file = settings.images.metrics_features
@@ -196,7 +204,7 @@ def check_networks(settings: Settings) -> None:
 def main(argv: list[str] | None = None) -> None:
     settings = parse_arguments(argv)
     comparison = follow_plan(settings.values["plan"], "train_gan", settings.values)
-    asked = [name for name in ("dry_run", "preview_augmentations", "estimate") if settings.values[name]]
+    asked = [action for name, action in INSTEAD.items() if settings.values[name]]
     folders = settings.folders
     if only_checks():
         check_networks(settings)
@@ -214,10 +222,7 @@ def main(argv: list[str] | None = None) -> None:
             with claim(ours, name, "train_gan.py"):
                 run_training(settings, comparison)
         elif is_main():
-            if asked[0] == "estimate":
-                log.info(estimate_training(settings))
-            else:
-                (dry_run if asked[0] == "dry_run" else preview)(settings)
+            asked[0](settings)
 
 
 if __name__ == "__main__":
