@@ -52,9 +52,9 @@ def find_images(folder: Path, output: Path) -> list[Path]:
 
 
 def survey(
-    files: list[Path], workers: int, skip_bad: bool, bits: int | None = None
+    files: list[Path], workers: int, skip_bad: bool, bits: int | None
 ) -> tuple[list[Source], list[str], Findings]:
-    """Decode every file and write none: (the readable images, the names of the others, what is odd about the first).
+    """Decode every file and write none: (the readable images, the names of the others, what is odd about the readable).
 
     Raises ``UserError`` naming the unreadable ones unless ``skip_bad``, or if the images show nothing
     (``dataset.picture_checks``, the same rules as for the images of a dataset).
@@ -86,7 +86,7 @@ def survey(
     return sources, list(bad), found
 
 
-def copy_images(sources: list[Source], folder: Path, bits: int | None = None) -> None:
+def copy_images(sources: list[Source], folder: Path, bits: int | None) -> None:
     """Write synthetic_00001.png, ... in the order of ``sources``; undamaged ones of an earlier run stay."""
     from common.progress import progress_bar
 

@@ -116,7 +116,7 @@ class OriginCheck:
 
 def check_origin(
     folder: Path, manifest: Mapping[str, Any], patient_of: Mapping[str, str],
-    test_images: Mapping[str, str], allow_unverified: bool, by_nih: bool = True,
+    test_images: Mapping[str, str], allow_unverified: bool, by_nih: bool,
 ) -> OriginCheck:  # fmt: skip
     """Compare what ``manifest`` names with this dataset (image id -> patient) and its test images.
 
