@@ -120,16 +120,16 @@ def measure_energy(
     )  # fmt: skip
 
 
-Means = tuple[np.ndarray | float, np.ndarray | float, np.ndarray | float]  # within real, within synthetic, between
+Means = tuple[np.ndarray, np.ndarray, np.ndarray]  # within real, within synthetic, between
 
 
 def _excess(means: Means) -> np.ndarray:
     within_real, within_synthetic, between = means
-    return np.asarray(2.0 * between - within_real - within_synthetic)
+    return 2.0 * between - within_real - within_synthetic
 
 
 def _variety(means: Means) -> np.ndarray:
-    return np.asarray(means[1]) / np.asarray(means[0])
+    return means[1] / means[0]
 
 
 @dataclass(frozen=True)
