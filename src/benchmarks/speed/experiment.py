@@ -17,10 +17,11 @@ from benchmarks.text_table import aligned_columns
 from common.command_line import parser_of_words
 from common.options import Option
 from common.progress import duration_in_words
-from gan.options import IMAGE_SIZES, read_settings
+from gan.options import GENERATION_OPTIONS, IMAGE_SIZES, read_settings
 from gan.options import OPTIONS as GAN_OPTIONS
 from gan.settings import POSITIVE, Settings
 from networks.backbones import BACKBONES, LITE0
+from networks.lite0 import check_lite0
 from studies.commands import MAKE_IMAGES, TRAIN_GAN, uses_images
 from studies.options import PIPELINE_OPTIONS, STUDY_OPTIONS, arms_of_study
 from studies.plan import equal_epochs
@@ -31,8 +32,11 @@ from studies.time_estimate import (
     ClassifierWork,
     GANWork,
     Speeds,
+    classifier_speeds,
+    gan_speeds,
+    study_speeds,
 )
-from utils import UserError
+from utils import UserError, select_device
 
 TEST_SHARE = 0.25  # of the labelled images, where no outer folds are asked for
 ANALYSIS_SECONDS = 2 * SCRIPT_SECONDS  # by experience: 25 s for 1,200 images
@@ -114,51 +118,52 @@ def plan_experiment(options: Mapping[str, Any], n_images: int, n_positive: int) 
     sides = [] if options["image_size"] is None else ["--image-size", str(options["image_size"])]
     if options["study_args"] or options["cross_fit"]:
         return _plan_study(options, typed, sides, n_images, n_positive)
-    told = _parse(PIPELINE_OPTIONS, options["pipeline_args"])
+    told = _parse("run_pipeline", PIPELINE_OPTIONS, options["pipeline_args"])
     usual = ["--image-size", str(told["image_size"])]
     runs = ["--epochs", str(told["epochs"]), "--k-folds", str(told["k_folds"]), "--repeats", str(told["repeats"])]
     classifier = [*runs, *usual, *told["classifier_args"], *options["classifier_args"], *typed]
     gan = [*told["gan_args"], *options["gan_args"], *sides]
-    length = [] if {"--kimg", "--epochs"} & set(gan) else ["--epochs", str(told["gan_epochs"])]
+    length = [] if _has_length(gan) else ["--epochs", str(told["gan_epochs"])]
+    generation = ["--num-images", str(told["num_images"]), *told["generation_args"], *options["generation_args"]]
     controls = () if told["no_controls"] else (CONTROL_DUPLICATE,)
     return Experiment(
-        ClassifierWork.from_options(_parse(TRAIN_OPTIONS, classifier)),
-        read_settings(_parse(GAN_OPTIONS, [*length, *usual, *gan])),
+        ClassifierWork.from_options(_parse("train_classifier", TRAIN_OPTIONS, classifier)),
+        read_settings(_parse("train_gan", GAN_OPTIONS, [*length, *usual, *gan])),
         tuple(options["arms"] or (BASELINE, AUGMENTED, *controls)),
-        n_images, n_positive, _number_to_make(options) or told["num_images"],
+        n_images, n_positive, _parse("generate_synthetic", GENERATION_OPTIONS, generation)["num_images"],
     )  # fmt: skip
 
 
 def _plan_study(
     options: Mapping[str, Any], typed: Sequence[str], sides: Sequence[str], n_images: int, n_positive: int
 ) -> Experiment:
-    told = _parse(STUDY_OPTIONS, options["study_args"])
+    told = _parse("run_study", STUDY_OPTIONS, options["study_args"])
     if told["gans_from"]:
         raise UserError("a study with --gans-from trains no GAN: run_study.py --estimate says how long it takes")
     outer = options["cross_fit"] or told["cross_fit"] or 0
     usual = ["--image-size", str(told["image_size"])]
     runs = ["--repeats", str(told["repeats"]), "--k-folds", str(told["k_folds"]), "--epochs", str(told["epochs"])]
     classifier = [*runs, *usual, *told["classifier_args"], *options["classifier_args"], *typed]
-    work = ClassifierWork.from_options(_parse(TRAIN_OPTIONS, classifier))
+    work = ClassifierWork.from_options(_parse("train_classifier", TRAIN_OPTIONS, classifier))
     gan = [*told["gan_args"], *options["gan_args"], *sides]
-    length = [] if {"--kimg", "--epochs"} & set(gan) else ["--kimg", str(told["kimg"])]
+    length = [] if _has_length(gan) else ["--kimg", str(told["kimg"])]
+    settings = read_settings(_parse("train_gan", GAN_OPTIONS, [*length, *usual, *gan]))
     experiment = Experiment(
-        replace(work, epochs_final=work.epochs), read_settings(_parse(GAN_OPTIONS, [*length, *usual, *gan])),
+        replace(work, epochs_final=work.epochs), settings,
         tuple(options["arms"] or arms_of_study(told["arms"], told["labelled_patients"])), n_images, n_positive, 0,
         (1.0,) if outer else tuple(told["fractions"]), outer, told["gan_seeds"], equal_folds=True,
     )  # fmt: skip
     return replace(experiment, n_synthetic=max(1, round(told["synthetic_per_real"] * experiment.n_training)))
 
 
-def _number_to_make(options: Mapping[str, Any]) -> int | None:
-    """Return the --num-images of words for generate_synthetic.py; None without."""
-    words = options["generation_args"]
-    return int(words[words.index("--num-images") + 1]) if "--num-images" in words else None
+def _has_length(words: Sequence[str]) -> bool:
+    """Return whether ``words`` for train_gan.py say how long it trains."""
+    return not {"--kimg", "--epochs"}.isdisjoint(word.split("=")[0] for word in words)
 
 
-def _parse(table: Sequence[Option], words: Sequence[str]) -> dict[str, Any]:
-    """Read the ``words`` of a command line with the options of ``table``; exit code 2 if one is wrong."""
-    parser = parser_of_words(table)
+def _parse(script: str, table: Sequence[Option], words: Sequence[str]) -> dict[str, Any]:
+    """Read ``words`` for ``script`` with the options of ``table``, none of them needed; exit code 2 if one is wrong."""
+    parser = parser_of_words([option for option in table if not option.required], f"{script}.py")
     options, unknown = parser.parse_known_args(words)
     if unknown:
         parser.error(f"no such option: {unknown[0]}")
@@ -214,8 +219,6 @@ def gan_work(experiment: Experiment, share: float = 1.0) -> GANWork:
 
 def measured_speeds(experiment: Experiment, images: Sequence[Path], cpu: bool) -> Speeds:
     """Time each kind of work of the ``experiment``; ``images``: some files to decode."""
-    from studies.time_estimate import study_speeds
-
     work, few = experiment.classifier, _quick_to_time(experiment, cpu)
     speeds = study_speeds(few.classifier, few.gan if few.with_images else None, images, cpu)
     return replace(speeds, step=speeds.step * work.batch_size / few.classifier.batch_size)
@@ -226,8 +229,6 @@ def _quick_to_time(experiment: Experiment, cpu: bool) -> Experiment:
 
     Small images keep large batches: there the step of the optimiser, which a batch takes once, weighs more.
     """
-    from utils import select_device
-
     if select_device(cpu).type != "cpu":
         return experiment
     work, gan = experiment.classifier, experiment.gan
@@ -307,9 +308,6 @@ def _smaller(experiment: Experiment, speeds: Speeds) -> dict[str, tuple[Experime
 
 def _others(experiment: Experiment, speeds: Speeds, cpu: bool) -> dict[str, tuple[Experiment, Speeds]]:
     """List other networks, timed here unless the time that they could save is little."""
-    from studies.time_estimate import classifier_speeds, gan_speeds
-    from utils import select_device
-
     stages, few, found = stage_seconds(experiment, speeds), _quick_to_time(experiment, cpu), {}
     enough = (1 - WORTH_OFFERING) * sum(stages.values())
     without_network = stage_seconds(experiment, replace(speeds, step=0.0, prediction=0.0))
@@ -330,8 +328,6 @@ def _others(experiment: Experiment, speeds: Speeds, cpu: bool) -> dict[str, tupl
 
 
 def _is_installed(backbone: str) -> bool:
-    from networks.lite0 import check_lite0
-
     try:
         if backbone == LITE0:
             check_lite0()

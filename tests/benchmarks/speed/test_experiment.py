@@ -46,6 +46,30 @@ def test_repeats_of_the_pipeline_and_a_study_without_gans():
         planned("--study-args", "--cross-fit 3 --gans-from other")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--generation-args", "--num-images 450"],
+        ["--generation-args=--num-images=450"],
+        ["--pipeline-args", "--generation-args '--num-images 450'"],
+        ["--pipeline-args", "--num-images 450"],
+    ],
+)
+def test_the_number_of_synthetic_images_may_be_said_in_several_ways(words):
+    assert planned(*words).n_synthetic == 450
+
+
+def test_a_length_with_an_equals_sign_replaces_the_usual_epochs():
+    assert planned("--gan-args=--kimg=64").gan.schedule.kimg == 64
+
+
+@pytest.mark.parametrize("number", ["", " many"])
+def test_a_wrong_number_of_images_ends_in_one_line(capsys, number):
+    with pytest.raises(SystemExit):
+        planned(f"--generation-args=--num-images{number}")
+    assert "generate_synthetic.py: error: argument --num-images" in capsys.readouterr().err
+
+
 def test_an_image_size_holds_for_both_networks():
     made = planned("--image-size", "64", "--gan-args", "--preset best --kimg 10")
     assert made.classifier.image_size == made.gan.images.image_size == 64
@@ -105,10 +129,10 @@ def test_shorter_ways_are_shorter(monkeypatch, words, offered):
 def test_smaller_networks_and_a_gan_without_the_perceptual_loss_are_timed():
     words = ["--classifier-args", "--unfreeze --image-size 32 --batch-size 4", "--gan-args", "--image-size 32"]
     made = planned(*words, "--k-folds", "0")
-    faster = experiments._others(made, replace(SPEEDS, step=5.0, gan=1.0), cpu=True)
+    faster = experiments._others(made, replace(SPEEDS, step=500.0, gan=100.0), cpu=True)
     assert {"--classifier-args '--backbone resnet18'", "--gan-args '--perceptual off'"} <= faster.keys()
-    assert faster["--classifier-args '--backbone resnet18'"][1].step < 5.0
-    assert faster["--gan-args '--perceptual off'"][1].gan < 1.0
+    assert faster["--classifier-args '--backbone resnet18'"][1].step < 500.0
+    assert faster["--gan-args '--perceptual off'"][1].gan < 100.0
 
 
 def test_the_script_prints_stages_and_needs_no_data(monkeypatch, caplog):
