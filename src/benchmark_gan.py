@@ -148,11 +148,8 @@ def run_setup(args: argparse.Namespace, data: BenchmarkData, device: str) -> Run
     flags += ["--skip-bad-images"] if args.skip_bad_images else []
     flags += ["--bits", str(args.bits)] if args.bits else []
     flags += ["--no-cache"] if args.no_cache else ["--cache-dir", str(Path(args.cache_dir).resolve())]
-    work, python = (
-        Path(args.work_dir).resolve(),
-        benchmark_paths.peers_python(Path(args.peers_dir).absolute()),
-    )
-    return RunSetup(data, tuple(flags), work, python, device, args.images, 60 * args.grace)
+    python = benchmark_paths.peers_python(Path(args.peers_dir).absolute())
+    return RunSetup(data, tuple(flags), Path(args.work_dir).resolve(), python, device, args.images, 60 * args.grace)
 
 
 def prepare(args: argparse.Namespace) -> tuple[RunSetup, Judge, GeneratorResults]:
@@ -206,9 +203,9 @@ def report_contenders(content: GeneratorBenchmark, output_dir: str, what: str) -
     from benchmarks.generators.figure import contenders_figure
     from benchmarks.generators.table import cost_table, quality_table, summarise_contenders
 
-    log.info(f"\n{what}: {reals_in_words(content)}")
-    log.info("\n".join([*quality_table(content, what), "", *cost_table(content, what)]))
     summaries = summarise_contenders(content, what)
+    log.info(f"\n{what}: {reals_in_words(content)}")
+    log.info("\n".join([*quality_table(content, summaries), "", *cost_table(content["machine"], summaries)]))
     if any(one.finished for one in summaries.values()):
         figure = benchmark_paths.gan_benchmark_figure(output_dir, what)
         save_figure(figure, contenders_figure(content, summaries))

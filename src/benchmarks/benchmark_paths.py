@@ -29,11 +29,6 @@ def gan_benchmark_grid(output_dir: str | Path, what: str) -> Path:
     return Path(output_dir) / f"gan_benchmark_{what}_images.png"
 
 
-def benchmark_unit(work_dir: str | Path, name: str) -> Path:
-    """Return the folder of one contender with one seed and one budget."""
-    return Path(work_dir) / name
-
-
 benchmark_reals = in_folder("reals.npy")  # shows patients: removed afterwards
 made_images = in_folder("made.npz")
 unit_log = in_folder("log.txt")

@@ -55,7 +55,7 @@ class RunSetup:
 
     def folder(self, unit: Unit) -> Path:
         """Return the folder of one unit's run."""
-        return benchmark_paths.benchmark_unit(self.work, unit.folder_name(f"{self.data.key()} {self.count}"))
+        return self.work / unit.folder_name(f"{self.data.key()} {self.count}")
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,7 @@ def read_made(file: Path) -> MadeImages | None:
 # --- others ----------------------------------------------------------------------------------------
 def _train_peer(unit: Unit, setup: RunSetup, folder: Path) -> None:
     contender = unit.contender
-    if unit.budget.minutes is None or contender.driver is None:
-        raise UnitFailedError("failed", "only this project's generators are trained to a number of images")
+    assert unit.budget.minutes is not None and contender.driver is not None  # only ours are trained to a --kimg
     python = Path(sys.executable) if contender.package is None else setup.peers_python
     if not python.is_file():
         reason = f"{contender.package} is not installed: --what install makes its environment"
@@ -206,7 +205,6 @@ def sample_ours(folder: Path, seed: int, setup: RunSetup) -> tuple[dict[str, np.
     d_parameters = sum(value.numel() for name, value in state["D"].items() if "running" not in name)
     facts = {
         "parameters": count_parameters(generator) + d_parameters,
-        "torch": torch.__version__,
         "steps": history["steps"],
         "images_seen": history["images_seen"],
         "train_seconds": history["time"]["seconds"],  # its own evaluations included
@@ -221,13 +219,12 @@ def sample_ours(folder: Path, seed: int, setup: RunSetup) -> tuple[dict[str, np.
 def install_peers(peers_dir: Path) -> None:
     """Make an environment in ``peers_dir`` with the peers' packages, by name from the package index."""
     uv = shutil.which("uv")
-    create = [uv, "venv", "--allow-existing"] if uv else [sys.executable, "-m", "venv"]
-    python = str(benchmark_paths.peers_python(peers_dir))
-    commands = [[*create, str(peers_dir)]]
-    if uv:
-        commands.append([uv, "pip", "install", "--python", python, *PACKAGES])
-    else:
-        commands.append([python, "-m", "pip", "install", *PACKAGES])
-    for command in commands:
-        if subprocess.run(command, check=False).returncode != 0:
-            raise UserError(f"`{shlex.join(command[:3])} ...` failed; its own messages above say why")
+    _run_or_stop([*([uv, "venv", "--allow-existing"] if uv else [sys.executable, "-m", "venv"]), str(peers_dir)])
+    python = str(benchmark_paths.peers_python(peers_dir))  # where it lies tells only the environment that is there
+    install = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
+    _run_or_stop([*install, *PACKAGES])
+
+
+def _run_or_stop(command: Sequence[str]) -> None:
+    if subprocess.run(command, check=False).returncode != 0:
+        raise UserError(f"`{shlex.join(command[:3])} ...` failed; its own messages above say why")

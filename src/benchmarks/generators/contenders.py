@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from gan.options import preset_values
+from common.command_line import parser_of_words
+from gan.options import OPTIONS, preset_values
 from utils import UserError, sha256_json
 
 
@@ -70,12 +71,19 @@ def contenders() -> dict[str, Contender]:
 def option_contender(text: str) -> Contender:
     """Return the contender of a name in ``OPTION_SETS``, or of "NAME=FLAGS" with flags of train_gan.py.
 
-    Raises ``UserError`` for an unknown name.
+    Raises ``UserError`` for an unknown name; exit code 2 if train_gan.py has no such flags.
     """
     name, given, flags = text.partition("=")
     if not given and name not in OPTION_SETS:
         raise UserError(f"--set {name}: no such set of options; use NAME=FLAGS or one of {', '.join(OPTION_SETS)}")
-    return Contender(name.strip(), tuple(shlex.split(flags if given else OPTION_SETS[name])))
+    try:
+        words = shlex.split(flags if given else OPTION_SETS[name])
+    except ValueError as error:
+        raise UserError(f"--set {text}: cannot be split into flags: {error}") from None
+    parser = parser_of_words(OPTIONS, "train_gan.py")
+    if unknown := parser.parse_known_args(words)[1]:
+        parser.error(f"no such option: {unknown[0]}")
+    return Contender(name.strip(), tuple(words))
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ class Unit:
         flags = self.contender.flags
         parts = [self.contender.name, shlex.join(flags), self.budget.words, str(self.seed)]
         if self.contender.ours:
-            preset = flags[flags.index("--preset") + 1] if "--preset" in flags else "default"
+            preset = parser_of_words(OPTIONS).parse_known_args(flags)[0].preset
             parts.append(sha256_json(preset_values(preset))[:8])
         return " | ".join(parts)
 

@@ -16,11 +16,11 @@ from matplotlib.lines import Line2D
 
 from benchmarks.file_formats import FinishedRow, GeneratorBenchmark, Machine, RealScores
 from benchmarks.generators.results import counted_scores
+from benchmarks.generators.scores import SPACES
 from benchmarks.generators.table import Summaries
 from common.plot_style import INK, PALETTE, new_figure, panels, styled
 from report.image_figures import ImageSection, image_sections
 
-SPACES = {"resnet18": "ResNet-18 of the benchmark", "hog": "HOG", "pixels": "16 x 16 pixels"}
 MARKERS = "osD^v"
 OURS, OTHERS = PALETTE[0], PALETTE[1]
 COLUMNS = 8  # images of a contender in the grid

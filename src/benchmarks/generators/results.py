@@ -69,7 +69,7 @@ class GeneratorResults:
 
     def has(self, unit: Unit) -> bool:
         """Return whether the file holds a finished row of ``unit``."""
-        return any(row["id"] == unit.id and row["status"] == "done" for row in self.content["rows"])
+        return unit.id in {row["id"] for row in self.content["rows"] if row["status"] == "done"}
 
     def add(self, row: Row) -> bool:
         """Add ``row`` in place of an earlier one of the same contender, budget and seed.

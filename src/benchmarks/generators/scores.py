@@ -39,10 +39,8 @@ from utils import derive_seed
 DRAWS = 20
 SEED = 0  # of draws: the same for all contenders
 SPACES = {
-    "resnet18": "ResNet-18 trained from scratch on the labels of the learned training images",
-    "hog": "histograms of oriented gradients",
-    "pixels": f"{THUMBNAIL_SIDE} x {THUMBNAIL_SIDE} area averages",
-}
+    "resnet18": "ResNet-18 of the benchmark", "hog": "HOG", "pixels": f"{THUMBNAIL_SIDE} x {THUMBNAIL_SIDE} pixels"
+}  # fmt: skip
 FEW, NOISE = 12, 10.0  # of a control: images that are repeated, and SD of the noise on them in gray levels
 # Limits of a trained generator in every space, diversity beside the reals'. Noise surrounds everything, so
 # its recall may be 1, but it lies near no real image: its precision is 0.
@@ -159,9 +157,11 @@ def blurred(images: np.ndarray) -> np.ndarray:
 def equal_pairs(images: np.ndarray, reference: np.ndarray) -> Pairs:
     """Draw features [N, D] and [M, D] at random ``DRAWS`` times, min(N, M) of each."""
     n, rng = min(len(images), len(reference)), np.random.default_rng(SEED)
-    parts = (images, reference)
-    draws = ([part[rng.permutation(len(part))[:n]] for part in parts] for _ in range(DRAWS))
-    return [(drawn, other) for drawn, other in draws]
+
+    def drawn(part: np.ndarray) -> np.ndarray:
+        return part[rng.permutation(len(part))[:n]]
+
+    return [(drawn(images), drawn(reference)) for _ in range(DRAWS)]
 
 
 def mean_scores(pairs: Pairs) -> FloorScores:

@@ -106,32 +106,28 @@ TITLES = (
 )  # fmt: skip
 
 
-def quality_table(content: GeneratorBenchmark, what: str) -> list[str]:
+def quality_table(content: GeneratorBenchmark, summaries: Summaries) -> list[str]:
     """Return aligned lines, best rank first, means over the finished seeds.
 
     Below stand the scores of real images and of images that are bad in a known way, and each failure with its
     reason.
     """
     lines: list[tuple[str, ...]] = [TITLES]
-    for (budget, contender), one in summarise_contenders(content, what).items():
-        lines.append((contender_label(contender, one), budget, *_quality_cells(one)))
+    for (budget, contender), one in summaries.items():
+        label = f"{contender} (hardly begun: {one.fewest_steps:,} steps)" if one.hardly_begun else contender
+        lines.append((label, budget, *_quality_cells(one)))
     training = {space: content["reals"][space]["training"] for space in SPACES}
     lines.append(("reals learned from", *[""] * 4, *_space_cells([training]), *[""] * 4))
     for name, score in content["controls"].items():
         cells = (*_space_cells([score["spaces"]]), *_originality_cells([score]))
         lines.append((f"bad: {name}", *[""] * 4, *cells, ""))
-    failures = [row for row in content["rows"] if row["what"] == what and row["status"] != "done"]
+    failures = [row for one in summaries.values() for row in one.rows if row["status"] != "done"]
     return [
         *aligned_columns(lines, left=(0, 1)),
         "KID with 95 % intervals over held-out patients; = cannot be told from the best of its budget; rank: "
         "mean over the spaces",
         *(f"{row['contender']}, {row['budget']}, seed {row['seed']}: {scores_in_words(row)}" for row in failures),
     ]
-
-
-def contender_label(contender: str, one: Summary) -> str:
-    """Return the name of a contender, with its steps if it has hardly begun."""
-    return f"{contender} (hardly begun: {one.fewest_steps:,} steps)" if one.hardly_begun else contender
 
 
 def _quality_cells(one: Summary) -> tuple[str, ...]:
@@ -189,16 +185,16 @@ COST_TITLES = (
 )  # fmt: skip
 
 
-def cost_table(content: GeneratorBenchmark, what: str) -> list[str]:
+def cost_table(machine: Machine, summaries: Summaries) -> list[str]:
     """Return aligned lines of what each contender took.
 
     Equal minutes are no equal computing if the machine had other work. "CPU share" tells: processor time as a
     share of wall time and threads, marked if it is below ``BUSY``.
     """
     lines: list[tuple[str, ...]] = [COST_TITLES]
-    for (budget, contender), one in summarise_contenders(content, what).items():
+    for (budget, contender), one in summaries.items():
         if one.finished:
-            lines.append((contender, budget, *_cost_cells(one.finished, content["machine"])))
+            lines.append((contender, budget, *_cost_cells(one.finished, machine)))
     return aligned_columns(lines, left=(0, 1)) if len(lines) > 1 else []
 
 

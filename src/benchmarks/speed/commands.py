@@ -65,7 +65,7 @@ def baseline_command(bench: Bench, data: Path, cache: Path, out: Path, backbone:
     command = [sys.executable, str(SRC / "train_classifier.py")]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
-    return command + ([] if bench.gpu else ["--cpu"])
+    return command + (["--cpu"] if bench.device.type == "cpu" else [])
 
 
 def run_cold(bench: Bench, data: Path, name: str, backbone: str = DEFAULT) -> tuple[CommandCost, Path]:

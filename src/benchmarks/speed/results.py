@@ -13,7 +13,8 @@ from benchmarks.speed import commands, steps
 from benchmarks.speed.plan import PLAN_OF, PLANS, Bench, not_measured
 from benchmarks.text_table import aligned_columns
 from common.experiment_files import named_config
-from utils import UserError, load_json, public_path, save_json
+from common.file_formats import format_problems
+from utils import UserError, is_out_of_memory, load_json, public_path, save_json
 
 log = logging.getLogger(__name__)
 
@@ -66,14 +67,14 @@ class SpeedResults:
 
     def _differences(self, earlier: Any) -> str:
         """List settings and facts in which ``earlier`` differs: "quick True (now False)"; "" if none."""
-        if not isinstance(earlier, dict) or earlier.get("format") != FORMAT:
+        if format_problems(earlier, SpeedBenchmark):
             return f"another format than {FORMAT}"
         now: dict[str, Mapping[str, object]] = {"machine": self.machine, "settings": self.settings}
         return ", ".join(
-            f"{key} {earlier.get(part, {}).get(key)} (now {value})"
+            f"{key} {earlier[part][key]} (now {value})"
             for part, values in now.items()
             for key, value in values.items()
-            if earlier.get(part, {}).get(key) != value
+            if earlier[part][key] != value
         )
 
     def content(self) -> SpeedBenchmark:
@@ -110,7 +111,7 @@ def measured_or_reason(bench: Bench, row_id: str) -> SpeedRow:
         reason = " ".join(str(error).split()).replace(str(bench.work), public_path(bench.work))
         return not_measured(row_id, reason)
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+        if not is_out_of_memory(error):
             raise
         return not_measured(row_id, "out of memory")
 

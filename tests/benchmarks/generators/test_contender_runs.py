@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,6 +60,23 @@ def test_images_of_an_earlier_time_are_scored_without_training_again(setup, judg
     assert measure_unit(here, setup, judge, "peers") == first
     benchmark_paths.made_images(setup.folder(here)).write_bytes(b"PK cut off")
     assert measure_unit(here, setup, judge, "peers")["status"] == "failed"
+
+
+@pytest.mark.parametrize(("folder", "file"), [("bin", "python"), ("Scripts", "python.exe")])
+def test_packages_are_installed_by_the_python_of_the_new_environment(folder, file, monkeypatch, tmp_path):
+    commands = []
+
+    def run(command: list[str], check: bool) -> SimpleNamespace:
+        commands.append(command)
+        (tmp_path / "peers" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "peers" / folder / file).touch()
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(runs.shutil, "which", lambda _: None)
+    monkeypatch.setattr(runs.subprocess, "run", run)
+    runs.install_peers(tmp_path / "peers")
+    assert commands[0][1:] == ["-m", "venv", str(tmp_path / "peers")]
+    assert commands[1] == [str(tmp_path / "peers" / folder / file), "-m", "pip", "install", *runs.PACKAGES]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,20 @@ def test_sets_of_options_are_known_or_spelt():
     assert option_contender("mine=--d-norm none --r1 2").flags == ("--d-norm", "none", "--r1", "2")
     with pytest.raises(UserError, match="no such set of options"):
         option_contender("mine")
+    with pytest.raises(UserError, match="cannot be split into flags"):
+        option_contender("mine=--d-norm 'none")
+
+
+@pytest.mark.parametrize("flags", ["--preset", "--preset nothing", "--depth 3"])
+def test_flags_that_the_trainer_lacks_are_refused_before_anything_is_trained(flags, capsys):
+    with pytest.raises(SystemExit) as ended:
+        option_contender(f"mine={flags}")
+    assert ended.value.code == 2 and "train_gan.py: error: " in capsys.readouterr().err
+
+
+def test_the_row_of_a_preset_is_named_after_its_values_however_it_is_spelt():
+    spelt = [Unit(option_contender(f"mine={flags}"), 0, Budget(10)).id for flags in ("--preset=cpu", "--preset cpu")]
+    assert spelt[0][-8:] == spelt[1][-8:] != Unit(option_contender("default"), 0, Budget(10)).id[-8:]
 
 
 def test_a_small_variant_is_another_contender():

@@ -21,7 +21,7 @@ from fake_contenders import SIDE, smooth_faces
 def drivers(monkeypatch):
     """Their folder on the path, as it is when one of them is run."""
     monkeypatch.syspath_prepend(str(benchmark_paths.PEER_DRIVERS))
-    yield lambda name: importlib.import_module(name)
+    yield importlib.import_module
     for name in [file.stem for file in benchmark_paths.PEER_DRIVERS.glob("*.py")]:
         sys.modules.pop(name, None)
 

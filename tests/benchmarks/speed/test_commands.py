@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
 from benchmarks.speed import commands, plan, results
 from dataset.records import load_dataset
@@ -52,6 +54,8 @@ def test_the_command_is_the_default_baseline(bench, tmp_path):
     args = train_classifier.parse_train_options(command[2:])
     assert (args.epochs, args.k_folds, args.image_size, args.weights) == (1, 2, 32, "none")
     assert args.cpu and not args.unfreeze and args.cache_dir == str(tmp_path / "c")
+    mac = replace(bench, device=torch.device("mps"))
+    assert "--cpu" not in commands.baseline_command(mac, tmp_path, tmp_path, tmp_path)
     assert (plan.FULL.epochs, plan.FULL.folds, plan.FULL.side) == (15, 5, 224)
 
 

@@ -1,4 +1,4 @@
-"""What every driver of a contender has in common: its command line, its clock, and the file that it leaves.
+"""The common part of all drivers: command line, clock, and the file that a driver leaves.
 
     python DRIVER.py --images reals.npy --out made.npz --seconds 600 --seed 0 --count 300 --device cpu
 
@@ -39,7 +39,7 @@ class Peer(Protocol):
         """Update every network once; return how many real images were looked at."""
 
     def sample(self, count: int) -> dict[str, torch.Tensor]:
-        """{"raw": [count, C, S, S] in [0, 1], maybe "averaged": the same}."""
+        """Return {"raw": [count, C, S, S] in [0, 1]}, perhaps with "averaged": the same from the averaged weights."""
 
 
 # (reals float [N, 1, S, S] in [0, 1], device); with variants also whether the small one is meant
@@ -62,7 +62,6 @@ def main(build: Build, package: str | None = None, argv: list[str] | None = None
     images = {name: to_gray(batch) for name, batch in peer.sample(args.count).items()}
     facts = {
         "package": package and f"{package} {importlib.metadata.version(package)}",
-        "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "parameters": peer.parameters,
         "settings": peer.settings,
@@ -93,15 +92,14 @@ def seed_everything(seed: int) -> None:
 
 
 def import_what_is_lazy() -> None:
-    """A step of Adam on one number: torch imports much of itself at the first one, and imports do not count
-    as training."""
+    """Take a step of Adam on one number: torch imports much of itself at the first, and imports are no training."""
     weight = torch.nn.Parameter(torch.ones(1))
     (weight * weight).sum().backward()
     torch.optim.Adam([weight]).step()
 
 
 def train_for(peer: Peer, seconds: float, device: torch.device) -> tuple[int, int, float]:
-    """(steps, real images looked at, seconds): steps are begun until the time is over."""
+    """Begin steps until the time is over; return (steps, real images looked at, seconds)."""
     steps = seen = 0
     start = time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
@@ -114,7 +112,7 @@ def train_for(peer: Peer, seconds: float, device: torch.device) -> tuple[int, in
 
 # --- what packages lack ----------------------------------------------------------------------------
 def tried(step: Callable[[], object], failure: type[Exception]) -> None:
-    """``step``, again if it ends in ``failure``, and at the last try let that through."""
+    """Run ``step``, again if it raises ``failure``; the failure of the last of ``TRIES`` is raised."""
     for left in reversed(range(TRIES)):
         try:
             step()
@@ -146,14 +144,14 @@ class Average:
                 kept.copy_(value)
 
     def take_over(self, gan: Any) -> str:
-        """Switch off the package's own; words for ``settings``."""
+        """Switch off the package's own average; return words for ``settings``."""
         gan.reset_parameter_averaging()
         gan.EMA = gan.reset_parameter_averaging = lambda: None
         return f"decay {self.decay}, from step 0 with a ramp (the package: from step 20,000)"
 
 
 def enlarged(reals: torch.Tensor) -> torch.Tensor:
-    """[N, C, S, S] in [0, 1] bilinearly enlarged to the next power of two, as packages insist on one."""
+    """Enlarge [N, C, S, S] in [0, 1] bilinearly to the next power of two, as packages insist on one."""
     side = 1 << (reals.shape[-1] - 1).bit_length()
     if side == reals.shape[-1]:
         return reals
@@ -164,7 +162,7 @@ def enlarged(reals: torch.Tensor) -> torch.Tensor:
 
 
 def reduced(images: torch.Tensor, side: int) -> torch.Tensor:
-    """[N, C, T, T] -> [N, C, side, side], area averages."""
+    """Average areas: [N, C, T, T] -> [N, C, side, side]."""
     if images.shape[-1] == side:
         return images
     return torch.nn.functional.adaptive_avg_pool2d(images, side)
@@ -177,7 +175,7 @@ def side_words(side: int, trained: int) -> dict[str, str]:
 
 
 def to_gray(images: torch.Tensor) -> np.ndarray:
-    """[N, C, S, S] in [0, 1] -> uint8 [N, S, S], the mean over channels; ends the driver if not finite."""
+    """Average the channels: [N, C, S, S] in [0, 1] -> uint8 [N, S, S]; ends the driver if a value is not finite."""
     gray = images.detach().float().cpu().mean(dim=1)
     if not gray.isfinite().all():
         sys.exit("the generated images are not finite")
@@ -192,7 +190,7 @@ def save(path: Path, images: dict[str, np.ndarray], facts: dict[str, Any]) -> No
 
 
 def batches_of(reals: torch.Tensor, size: int):
-    """Batches [size, C, S, S] without end, shuffled anew after every pass over ``reals``."""
+    """Yield batches [size, C, S, S] without end, shuffled anew after every pass over ``reals``."""
     size = min(size, len(reals))
     while True:
         order = torch.randperm(len(reals))
@@ -201,7 +199,7 @@ def batches_of(reals: torch.Tensor, size: int):
 
 
 def in_batches(make: Callable[[int], torch.Tensor], count: int) -> torch.Tensor:
-    """``make(n)`` images at a time until there are ``count``."""
+    """Call ``make(n)`` for some images at a time until there are ``count``."""
     sizes = [min(SAMPLING_BATCH, count - start) for start in range(0, count, SAMPLING_BATCH)]
     with torch.no_grad():
         return torch.cat([make(size).cpu() for size in sizes])

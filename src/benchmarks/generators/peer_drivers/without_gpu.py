@@ -20,8 +20,10 @@ LOGGING = ("aim", "pytorch_fid")  # imported by the packages, used by none of th
 
 @contextlib.contextmanager
 def importable(device: torch.device) -> Iterator[None]:
-    """Inside the block such a package can be imported. ``torch.cuda.is_available`` is itself afterwards,
-    since torch asks it, too."""
+    """Make such a package importable in the block.
+
+    ``torch.cuda.is_available`` is itself again afterwards, because torch asks it too.
+    """
     for name in LOGGING:
         sys.modules.setdefault(name, types.ModuleType(name))
     if device.type == "cuda":
