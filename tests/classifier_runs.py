@@ -3,13 +3,16 @@
 import functools
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from torch import nn
 
+import classifier
 import train_classifier
 from common import paths
 from conftest import SMALL, blob_image
@@ -28,19 +31,17 @@ def run(*argv: str) -> None:
 
 
 @functools.cache
-def random_network(backbone: str) -> bytes:
+def random_network(build: Callable[[str], nn.Module], backbone: str) -> bytes:
     """The file of a randomly initialised network, made once."""
-    from torchvision import models
-
     torch.manual_seed(0)
     file = io.BytesIO()
-    torch.save(getattr(models, backbone)().state_dict(), file)
+    torch.save(build(backbone).state_dict(), file)
     return file.getvalue()
 
 
 def frozen(tmp_path: Path, backbone: str = SMALL) -> list[str]:
     """Options for the quick frozen path: a random network from a file stands in for ImageNet's."""
-    (tmp_path / "weights.pth").write_bytes(random_network(backbone))
+    (tmp_path / "weights.pth").write_bytes(random_network(classifier.build_backbone, backbone))
     weights = ["--weights", "weights.pth", "--weights-trained-on", "ImageNet"]
     named = [] if backbone == DEFAULT else ["--backbone", backbone]
     return [*weights, "--image-size", "32", "--batch-size", "8", "--epochs", "3", *named]

@@ -10,9 +10,10 @@ import logging
 import os
 import shutil
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from PIL import Image
 
 from common import paths
 from common.logs import start_console
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SMALL = "resnet18"  # the smallest backbone, for tests that are not about the default one
 COLUMNS = ["patientId", "x", "y", "width", "height", "Target", "class", "age", "sex", "modality", "position"]
@@ -157,18 +161,22 @@ def make_small_dataset(data_dir: Path, n: int = 128, size: int = 40, with_map: b
 
 @pytest.fixture(scope="session")
 def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data and a baseline without folds, trained as ``frozen`` says; not to be changed."""
+    """A folder with data and a baseline of ``thin_backbone`` without folds, trained as ``frozen`` says.
+
+    It is not to be changed.
+    """
     from classifier_runs import frozen, run
 
     folder = tmp_path_factory.mktemp("baseline")
     make_small_dataset(folder / "data/processed")
-    with contextlib.chdir(folder):
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("classifier.build_backbone", thin_backbone)
         run(*frozen(folder), "--k-folds", "0")
     return folder
 
 
 @pytest.fixture
-def data_dir(baseline: Path, in_tmp: Path) -> Path:
+def data_dir(baseline: Path, in_tmp: Path, thin_network: None) -> Path:
     """The dataset in a copy of ``baseline``, which is the working directory."""
     shutil.copytree(baseline, in_tmp, dirs_exist_ok=True)
     return in_tmp / "data/processed"
@@ -186,23 +194,26 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Figure, "savefig", save)
 
 
-@pytest.fixture
-def thin_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two convolutions stand in for ``SMALL``, for tests of what becomes of a training of all layers."""
+def thin_backbone(name: str) -> nn.Module:
+    """Build two convolutions in place of ``SMALL``, with names as in a ResNet, by which weights are found in a file."""
     from torch import nn
 
-    import classifier
+    from networks.backbones import BACKBONES
 
-    def build(name: str) -> nn.Module:
-        assert name == SMALL
-        features = classifier.BACKBONES[name].features
-        return nn.Sequential(
-            nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
-            nn.Conv2d(16, features, 3, stride=2, padding=1), nn.BatchNorm2d(features), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        )  # fmt: skip
+    assert name == SMALL
+    features = BACKBONES[name].features
+    layers = {
+        "conv1": nn.Conv2d(3, 16, 3, stride=2, padding=1), "bn1": nn.BatchNorm2d(16), "relu1": nn.ReLU(),
+        "conv2": nn.Conv2d(16, features, 3, stride=2, padding=1), "bn2": nn.BatchNorm2d(features), "relu2": nn.ReLU(),
+        "pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(),
+    }  # fmt: skip
+    return nn.Sequential(OrderedDict(layer1=nn.Sequential(nn.Sequential(OrderedDict(layers)))))
 
-    monkeypatch.setattr(classifier, "build_backbone", build)
+
+@pytest.fixture
+def thin_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``thin_backbone`` stand in for ``SMALL``, whose files of 45 MB take longer than what a test is about."""
+    monkeypatch.setattr("classifier.build_backbone", thin_backbone)
 
 
 @pytest.fixture

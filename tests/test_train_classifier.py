@@ -164,7 +164,7 @@ class TestBaselineWithFolds:
         assert Path("again/baseline_test_predictions.csv").read_text(encoding="utf-8") == before
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "thin_network")
 class TestFeaturesComputedOnce:
     @pytest.fixture
     def counted(self, monkeypatch) -> list[int]:
@@ -195,7 +195,7 @@ class TestFeaturesComputedOnce:
         run(*options, *few)
         assert sum(counted) == 0, "a fraction of the training patients, and other seeds"
 
-    def test_unfreezing_uses_no_features(self, make_dataset, in_tmp, counted, thin_network):
+    def test_unfreezing_uses_no_features(self, make_dataset, in_tmp, counted):
         make_dataset(n=48)
         run(*QUICK, "--epochs", "1", "--k-folds", "0")
         assert not counted and not Path("data/cache/features").exists()
@@ -241,7 +241,7 @@ class TestFeaturesComputedOnce:
         assert load_json("results/analysis/fid_score.json") == fid and sum(counted) > 8
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "thin_network")
 class TestAugmented:
     @pytest.fixture
     def arms(self, data_dir):
@@ -287,7 +287,7 @@ class TestAugmented:
         assert load_json(METRICS / "augmented_final_metrics.json")["epochs_final"] == 1
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "thin_network")
 class TestInitialWeights:
     """A classifier of this project as --weights has seen training images already."""
 
@@ -343,7 +343,7 @@ class TestInitialWeights:
         assert flag in load_json(METRICS / "second_final_metrics.json")["red_flags"]
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "thin_network")
 class TestWithoutFolds:
     def test_folds_of_an_earlier_run_of_the_same_options_choose_the_epoch(self, make_dataset, in_tmp):
         make_dataset()
@@ -416,7 +416,7 @@ class TestUnfrozen:
         assert "nothing to resume" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "thin_network")
 class TestBadData:
     def test_bad_images_stop_or_are_counted_in_every_result(self, make_dataset, in_tmp):
         data_dir = make_dataset()
@@ -476,6 +476,9 @@ class TestBadData:
         with pytest.raises(UserError, match="--schedule onecycle ends after --epochs 1"):
             run(*frozen(in_tmp), "--use-synthetic", "--epochs", "1", "--schedule", "onecycle")
 
+
+@pytest.mark.usefixtures("unrendered")
+class TestBackbones:
     @pytest.mark.parametrize(
         ("backbone", "flags"),
         [("resnet18", [*QUICK, "--epochs", "1"]), ("efficientnet_lite0", ["--image-size", "32", "--epochs", "2"])],

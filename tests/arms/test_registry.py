@@ -121,7 +121,7 @@ class TestToyArm:
         assert "toy (every other real image twice): trained on" in text
 
     def test_it_trains_and_resuming_it_as_another_arm_is_refused(
-        self, toy, make_dataset, in_tmp, monkeypatch, unrendered
+        self, toy, make_dataset, in_tmp, monkeypatch, unrendered, thin_network
     ):
         from arms import training as arm_training
 

@@ -14,7 +14,7 @@ from conftest import SMALL
 from dataset.splits import assign_folds, load_or_create_splits
 from utils import UserError, load_checkpoint, load_json
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "thin_network")
 
 
 def metrics_of(name: str) -> dict:
