@@ -16,6 +16,7 @@ from PIL import Image
 
 from classifier import CHECKPOINT_FORMAT, PneumoniaClassifier
 from common import paths
+from conftest import SMALL
 from dataset.records import load_dataset
 from dataset.splits import TEST, TRAIN, load_or_create_splits, select
 from stats.bootstrap import bootstrap_interval
@@ -255,13 +256,13 @@ def write_synthetic(folder: Path, data_dir: Path, count: int = 24, size: int = 3
     save_json(paths.synthetic_manifest(folder), manifest)
 
 
-def write_classifier(model_dir: Path, split_sha256: str, image_size: int = 32) -> None:
-    """A baseline classifier with random weights."""
+def write_classifier(model_dir: Path, split_sha256: str) -> None:
+    """A ResNet-18 with random weights as baseline classifier."""
     torch.manual_seed(0)
-    state = PneumoniaClassifier(frozen=False).state_dict()
-    content = {"format": CHECKPOINT_FORMAT, "backbone": "resnet50", "state_dict": state, "frozen": False,
-               "image_size": image_size, "prefix": "baseline_", "split_sha256": split_sha256}  # fmt: skip
-    save_checkpoint(paths.classifier_model(model_dir, "baseline_"), content)
+    state = PneumoniaClassifier(frozen=False, name=SMALL).state_dict()
+    content = {"format": CHECKPOINT_FORMAT, "backbone": SMALL, "state_dict": state, "frozen": False,
+               "image_size": 32, "prefix": "baseline_", "split_sha256": split_sha256}  # fmt: skip
+    save_checkpoint(paths.classifier_model(model_dir, "baseline_", SMALL), content)
 
 
 def held_out_records(data_dir: Path) -> tuple[pd.DataFrame, str]:

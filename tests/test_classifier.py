@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from torchvision.models import resnet50
+from torchvision.models import resnet18, resnet50
 
 import classifier
 from arms.fitting import train_one_epoch
@@ -14,6 +14,7 @@ from classifier import (
     load_classifier,
     predict_batches,
 )
+from conftest import SMALL
 from networks import backbone_builder
 from utils import UserError, WeightsUnavailableError, save_checkpoint
 
@@ -37,7 +38,7 @@ def train_two_steps(model: PneumoniaClassifier, pixels: np.ndarray) -> None:
 class TestFrozenBackbone:
     def test_batchnorm_buffers_and_weights_never_move(self, pixels):
         torch.manual_seed(0)
-        model = PneumoniaClassifier(frozen=True)
+        model = PneumoniaClassifier(frozen=True, name=SMALL)
         before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
         head = model.head.weight.clone()
         train_two_steps(model, pixels)
@@ -47,7 +48,7 @@ class TestFrozenBackbone:
 
     def test_unfrozen_everything_learns(self, pixels):
         torch.manual_seed(0)
-        model = PneumoniaClassifier(frozen=False)
+        model = PneumoniaClassifier(frozen=False, name=SMALL)
         before = {key: value.clone() for key, value in model.state_dict().items()}
         train_two_steps(model, pixels)
         after = model.state_dict()
@@ -56,11 +57,11 @@ class TestFrozenBackbone:
 
     def test_head_on_cached_features_gives_the_logits_of_the_whole(self, pixels):
         torch.manual_seed(0)
-        model = PneumoniaClassifier(frozen=True).eval()
-        head = ClassifierHead().eval()
+        model = PneumoniaClassifier(frozen=True, name=SMALL).eval()
+        head = ClassifierHead(SMALL).eval()
         head.load_state_dict({key: value for key, value in model.state_dict().items() if key.startswith("head.")})
         features = FeatureExtractor(model, CPU)(pixels)
-        assert features.shape == (6, 2048) and features.dtype == np.float32
+        assert features.shape == (6, 512) and features.dtype == np.float32
         rows = np.arange(6)
         whole = predict_batches(model, InputPipeline(torch.from_numpy(pixels)), rows, batch_size=6, precision="fp32")
         cached = predict_batches(head, InputPipeline(torch.from_numpy(features)), rows, batch_size=6, precision="fp32")
@@ -91,8 +92,8 @@ def test_imagenet_weights_come_from_the_cache_or_are_explained(tmp_path, monkeyp
 
 
 def test_own_checkpoints_are_loaded_and_others_refused(tmp_path):
-    model = PneumoniaClassifier(frozen=False)
-    content = {"format": classifier.CHECKPOINT_FORMAT, "backbone": "resnet50", "frozen": False}
+    model = PneumoniaClassifier(frozen=False, name=SMALL)
+    content = {"format": classifier.CHECKPOINT_FORMAT, "backbone": SMALL, "frozen": False}
     content["state_dict"] = model.state_dict()
     save_checkpoint(tmp_path / "own.pth", content)
     loaded, _ = load_classifier(tmp_path / "own.pth")
@@ -109,8 +110,8 @@ def test_own_checkpoints_are_loaded_and_others_refused(tmp_path):
      {"frozen": True, "state_dict": {"head.weight": 3}}, {"frozen": True, "state_dict": {0: torch.ones(1)}}],
 )  # fmt: skip
 def test_a_checkpoint_without_fitting_weights_is_damaged_in_one_line(tmp_path, content):
-    save_checkpoint(tmp_path / "own.pth", {"format": classifier.CHECKPOINT_FORMAT, "backbone": "resnet50", **content})
-    with pytest.raises(UserError, match=r"own\.pth is damaged: its weights do not fit ResNet-50"):
+    save_checkpoint(tmp_path / "own.pth", {"format": classifier.CHECKPOINT_FORMAT, "backbone": SMALL, **content})
+    with pytest.raises(UserError, match=r"own\.pth is damaged: its weights do not fit ResNet-18"):
         load_classifier(tmp_path / "own.pth")
 
 

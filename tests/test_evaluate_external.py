@@ -15,6 +15,7 @@ from common.file_formats import format_problems
 from comparison.arms import compare_arms
 from comparison.external import find_reports
 from comparison.file_formats import Comparison
+from conftest import SMALL
 from fake_results import fake_probabilities, fake_records, write_arm
 from report.external import report_links
 from stats.metrics import auroc
@@ -42,7 +43,7 @@ def write_external(skills: dict[str, float], runs: int = 1, **changes) -> None:
             files[file.name] = sha256_file(file)
         metrics = paths.final_metrics(METRICS, prefix)
         arms[prefix] = {
-            "models": {f"{prefix}resnet50.pth": "0" * 64}, "predictions": files,
+            "models": {f"{prefix}{SMALL}.pth": "0" * 64}, "predictions": files,
             "metrics_sha256": sha256_file(metrics) if metrics.is_file() else None,
         }  # fmt: skip
     meaning = {"families": [], "positive": None}
@@ -168,7 +169,7 @@ def write_other_model():
     ("spoil", "problem"),
     [
         (change_predictions, "not the file that the test wrote; run `python src/evaluate_external.py --name hosp"),
-        (write_other_model, r"of another baseline_resnet50.pth than that in ./models \(other sha256\)"),
+        (write_other_model, r"of another baseline_resnet18.pth than that in ./models \(other sha256\)"),
         (
             lambda: write_arm(METRICS, "baseline", fake_records(), seed=9),
             r"of another training than results/metrics/baseline_final_metrics.json \(other sha256\)",

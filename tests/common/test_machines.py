@@ -329,11 +329,11 @@ def test_files_that_cannot_be_read_are_told_before_the_first_step_of_a_pipeline(
         ("run_pipeline", ["--output-dir", "taken"], "--output-dir taken"),
     ],
 )
-def test_a_folder_that_cannot_be_written_is_told_before_any_work(script, flags, wrong, tmp_path):
-    (tmp_path / "taken").touch()
-    done = subprocess.run([sys.executable, SRC / f"{script}.py", *flags], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr == (
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(script, flags, wrong, in_tmp, as_script):
+    Path("taken").touch()
+    code, _, err = as_script(importlib.import_module(script).main, *flags)
+    assert code == 1
+    assert err == (
         f"error: {wrong}: no file can be written there (taken is a file); give another folder, or mend this one\n"
     )
-    assert [file.name for file in tmp_path.iterdir()] == ["taken"], "nothing is made"
+    assert [file.name for file in in_tmp.iterdir()] == ["taken"], "nothing is made"

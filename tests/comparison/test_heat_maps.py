@@ -150,8 +150,8 @@ def two_arms(tmp_path: Path) -> tuple[dict[str, Path], pd.DataFrame]:
     for seed, (arm, size) in enumerate({"baseline": 64, "augmented": 96}.items()):
         torch.manual_seed(seed)
         files[arm] = tmp_path / f"{arm}.pth"
-        state = PneumoniaClassifier(True).state_dict()
-        content = {"format": CHECKPOINT_FORMAT, "backbone": "resnet50", "state_dict": state, "frozen": True,
+        state = PneumoniaClassifier(True, "resnet18").state_dict()
+        content = {"format": CHECKPOINT_FORMAT, "backbone": "resnet18", "state_dict": state, "frozen": True,
                    "image_size": size}  # fmt: skip
         save_checkpoint(files[arm], content)
     paths = []

@@ -126,7 +126,8 @@ def test_shorter_ways_are_shorter(monkeypatch, words, offered):
     assert offered[0] in experiments.describe_shorter(usual, {offered[0]: 0.5 * usual, "no good": 0.99 * usual})
 
 
-def test_smaller_networks_and_a_gan_without_the_perceptual_loss_are_timed():
+def test_smaller_networks_and_a_gan_without_the_perceptual_loss_are_timed(monkeypatch):
+    monkeypatch.setattr("studies.time_estimate.PROBE_SECONDS", 0.0)
     words = ["--classifier-args", "--unfreeze --image-size 32 --batch-size 4", "--gan-args", "--image-size 32"]
     made = planned(*words, "--k-folds", "0")
     faster = experiments._others(made, replace(SPEEDS, step=500.0, gan=100.0), cpu=True)
