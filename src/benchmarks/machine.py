@@ -17,10 +17,11 @@ from utils import environment
 def machine_facts(device: torch.device) -> Machine:
     """Return what a benchmark was measured on; no host name and no path."""
     facts = environment(device)
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "Apple GPU" if device.type == "mps" else None
     return {
         "cpu": facts["processor"],
         "cores": usable_cores(),
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "gpu": gpu,
         "system": facts["system"],
         "python": facts["python"],
         "torch": facts["torch"],

@@ -138,8 +138,11 @@ def _plan_study(
     options: Mapping[str, Any], typed: Sequence[str], sides: Sequence[str], n_images: int, n_positive: int
 ) -> Experiment:
     told = _parse("run_study", STUDY_OPTIONS, options["study_args"])
+    says = "run_study.py --estimate says how long it takes"
     if told["gans_from"]:
-        raise UserError("a study with --gans-from trains no GAN: run_study.py --estimate says how long it takes")
+        raise UserError(f"a study with --gans-from trains no GAN: {says}")
+    if len(told["labelled_patients"] or ()) > 1:
+        raise UserError(f"a study of several --labelled-patients trains its arms for each number: {says}")
     outer = options["cross_fit"] or told["cross_fit"] or 0
     usual = ["--image-size", str(told["image_size"])]
     runs = ["--repeats", str(told["repeats"]), "--k-folds", str(told["k_folds"]), "--epochs", str(told["epochs"])]

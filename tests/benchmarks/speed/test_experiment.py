@@ -40,10 +40,12 @@ def test_what_is_typed_wins_over_the_file_and_a_study_has_its_folds():
     assert made.n_synthetic == 480
 
 
-def test_repeats_of_the_pipeline_and_a_study_without_gans():
+def test_repeats_of_the_pipeline_and_studies_that_are_not_counted_here():
     assert planned("--pipeline-args", "--repeats 3").classifier.repeats == 3
     with pytest.raises(UserError, match="run_study.py --estimate says how long it takes"):
         planned("--study-args", "--cross-fit 3 --gans-from other")
+    with pytest.raises(UserError, match="run_study.py --estimate says how long it takes"):
+        planned("--study-args", "--cross-fit 3 --labelled-patients 100,200")
 
 
 @pytest.mark.parametrize(
