@@ -122,10 +122,13 @@ def build_parser() -> argparse.ArgumentParser:
 def chosen_units(args: argparse.Namespace) -> list[Unit]:
     """List every contender with every seed, seeds outermost: an interrupted run has compared all by one.
 
-    Raises ``UserError`` for an unknown contender or set of options.
+    Raises ``UserError`` for an unknown contender or set of options, and for one that --what does not measure.
     """
     from benchmarks.generators.contenders import OURS, Budget, Unit, contenders, option_contender
 
+    for flag, given, what in (("--contenders", args.contenders, "peers"), ("--set", args.set, "options")):
+        if given and args.what != what:
+            raise UserError(f"{flag} is for --what {what}, not for --what {args.what}")
     if args.what == "options":
         chosen = [option_contender(text) for text in args.set or OURS]
         budget = Budget(kimg=args.kimg)

@@ -47,6 +47,8 @@ def test_the_whole_command_with_fakes(quick, in_tmp, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [(["--contenders", "nobody"], "no such contender"), (["--what", "options", "--set", "x"], "no such set"),
+     (["--set", "best"], "--set is for --what options"),
+     (["--what", "options", "--contenders", "ours-best"], "--contenders is for --what peers"),
      (["--what", "report"], "is missing")],
 )  # fmt: skip
 def test_errors_say_what_is_allowed(flags, message, in_tmp):
