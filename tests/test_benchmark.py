@@ -88,6 +88,12 @@ def test_rows_of_other_settings_are_refused_by_resume_and_else_replaced(fake_mea
     assert [row["id"] for row in content["rows"] if row["status"] == "measured"] == ["memory"]
 
 
+def test_a_damaged_file_is_replaced(fake_measurements, tmp_path, capsys):
+    benchmark_paths.benchmark_results(tmp_path).write_text('{"format": "benchmark-1", "rows": [3]}')
+    run(tmp_path, "--quick", "--rows", "quality")
+    assert "another format than benchmark-1: it is replaced" in capsys.readouterr().out
+
+
 def test_an_unknown_row_is_refused_with_those_there_are(capsys):
     with pytest.raises(SystemExit):
         benchmark.build_parser().parse_args(["--rows", "quality,speed"])
