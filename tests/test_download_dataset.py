@@ -596,18 +596,6 @@ def test_an_address_without_a_mapping_is_not_fatal(kaggle, capsys, url):
 
 
 # --- the command line ------------------------------------------------------------------------------
-def test_help_is_instant_and_offline():
-    code = (
-        "import sys; sys.argv = ['download_dataset.py', '--help']; import runpy\n"
-        "try: runpy.run_path(r'" + str(SCRIPT) + "', run_name='__main__')\n"
-        "except SystemExit as end: print(end.code, {'torch', 'kaggle', 'requests'} & set(sys.modules))"
-    )
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent)}
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout
-    assert said.splitlines()[-1] == "0 set()"
-    assert said.count("(default:") == 8
-
-
 @pytest.mark.parametrize("name", ["rsna", "https://www.kaggle.com/datasets/a/b", "a/b/latest", "../b"])
 def test_a_malformed_dataset_name_is_wrong_usage(name, capsys):
     with pytest.raises(SystemExit) as stopped:

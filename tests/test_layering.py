@@ -160,7 +160,7 @@ def test_only_paths_spells_artifacts():
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS | {"data_loader"}))
 def test_help_is_quick_offline_imports_nothing_heavy_and_tells_every_default(script):
-    heavy = ("torch", "pandas", "matplotlib", "sklearn", "kaggle", "skimage", "pydicom", "gdcm")
+    heavy = ("torch", "numpy", "pandas", "matplotlib", "sklearn", "kaggle", "requests", "skimage", "pydicom", "gdcm")
     code = (
         f"import sys; sys.argv = ['{script}', '--help']\n"
         f"try:\n    import runpy; runpy.run_path(r'{SRC / script}.py', run_name='__main__')\n"

@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +30,6 @@ from utils import UserError, WeightsUnavailableError, load_checkpoint, load_json
 pytestmark = pytest.mark.usefixtures("unrendered")
 CPU = torch.device("cpu")
 REAL_HUB_WEIGHTS = hub_weights  # no test but one about its files calls it
-SRC = Path(train_gan.__file__).parent
 SMALL = [
     "--image-size", "32", "--num-channels", "1", "--latent-dim", "6", "--feature-maps-g", "4",
     "--feature-maps-d", "4", "--batch-size", "4", "--vis-batch-size", "4", "--workers", "1", "--cpu",
@@ -734,12 +731,6 @@ def test_flags_have_the_documented_defaults():
     }  # fmt: skip
     assert {name: values[name] for name in documented} == documented
     assert gan_options.IMAGE_SIZES == gan_layers.IMAGE_SIZES
-
-
-def test_help_needs_no_torch_and_names_every_default():
-    code = "import sys; sys.modules['torch'] = None; import train_gan; train_gan.main(['--help'])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=SRC, check=True)
-    assert result.stdout.count("(default:") == len(train_gan.build_parser()._actions) - 2
 
 
 def test_missing_data_folder_is_one_line_and_exit_code_1(in_tmp, as_script):
