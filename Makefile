@@ -2,7 +2,7 @@
 # make test       install, then every test that is not slow (seven minutes on two cores)
 # make test-fast ROOM=gan  those of one room (tests/gan) or script (ROOM=train_gan)
 # make test-slow  the slow tests (under 40 minutes)
-# make campaign MINUTES=60  kill every script and mutate its inputs, on one thread; the same command goes on
+# make campaign MINUTES=60  kill the scripts and mutate their inputs, on one thread; the same command goes on
 # make simulations  do the intervals of cross-fitted studies hold the truth? hours on one thread; goes on
 # make lint       ruff, types (mypy), layers of imports (import-linter, tests/test_layering.py)
 # make docs       write docs/help/ anew from the scripts' --help

@@ -1,1 +1,1 @@
-"""Kills every script that writes, mutates every file that is read, and looks at what comes of it: ``make campaign``."""
+"""Kill the scripts that write, mutate the files that they read, and look at what comes of it: ``make campaign``."""
