@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 import dcgan
 from common import paths
+from conftest import MADE
 from gan.file_formats import GENERATOR_FORMAT
 from utils import save_checkpoint
 
@@ -29,6 +31,7 @@ def make_dataset(folder: Path, n_images: int = 48, side: int = 32) -> Path:
         mapping.append({"subset_img_id": name, "img_id": f"{index // 2:08d}_{index:03d}.png"})
         pixels = rng.normal(95 + 30 * kind, 35, (side, side)).clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(images / f"{name}.png")
+        os.utime(images / f"{name}.png", ns=(MADE, MADE))
     (folder / paths.TRAIN_METADATA).write_text("\n".join(lines) + "\n")
     (folder / paths.PATIENT_MAP).write_text(json.dumps(mapping))
     return folder

@@ -254,8 +254,13 @@ class TestStudy:
 
 
 class TestScripts:
-    def test_the_classifier(self, make_dataset, in_tmp, capsys):
+    @pytest.fixture
+    def unsearched(self, make_dataset, monkeypatch) -> None:
+        """A dataset that this process has not searched for twins."""
         make_dataset()
+        monkeypatch.setattr("dataset.twins._found", {})
+
+    def test_the_classifier(self, unsearched, in_tmp, capsys):
         options = ["--weights", "none", "--unfreeze", "--image-size", "64", "--cpu", "--batch-size", "8",
                    "--backbone", SMALL_NETWORK]  # fmt: skip
         train_classifier.main([*options, "--estimate"])
@@ -268,8 +273,7 @@ class TestScripts:
         train_classifier.main(["--use-synthetic", "--image-size", "32", "--cpu", "--estimate"])
         assert "ABOUT" in capsys.readouterr().out
 
-    def test_the_gan(self, make_dataset, in_tmp, capsys):
-        make_dataset()
+    def test_the_gan(self, unsearched, in_tmp, capsys):
         small = ["--feature-maps-g", "4", "--feature-maps-d", "4", "--batch-size", "4", "--perceptual", "off"]
         train_gan.main(["--image-size", "32", *small, "--cpu", "--estimate"])
         assert re.search(r"^ABOUT .* steps of ", capsys.readouterr().out, re.M)
