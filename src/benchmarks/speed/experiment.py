@@ -244,8 +244,8 @@ def _quick_to_time(experiment: Experiment, cpu: bool) -> Experiment:
 def stage_table(first: Mapping[str, float], again: Mapping[str, float]) -> list[str]:
     """Return aligned lines: stage, its time the first time, and again with warm caches, with their sums."""
     lines = [("stage", "first time", "caches warm")]
-    for name, seconds in [*first.items(), ("TOTAL", sum(first.values()))]:
-        warm = again.get(name, sum(again.values()))
+    rows = [(name, seconds, again[name]) for name, seconds in first.items()]
+    for name, seconds, warm in [*rows, ("TOTAL", sum(first.values()), sum(again.values()))]:
         lines.append((name, duration_in_words(seconds), duration_in_words(warm) if warm else "-"))
     return aligned_columns(lines, left=(0,))
 
