@@ -16,9 +16,9 @@ from PIL import Image
 
 from classifier import CHECKPOINT_FORMAT, PneumoniaClassifier
 from common import paths
-from conftest import SMALL
 from dataset.records import load_dataset
 from dataset.splits import TEST, TRAIN, load_or_create_splits, select
+from networks.backbones import DEFAULT
 from stats.bootstrap import bootstrap_interval
 from stats.metric_registry import METRICS, classification_metrics, mean_and_std
 from utils import save_checkpoint, save_csv, save_json
@@ -256,13 +256,13 @@ def write_synthetic(folder: Path, data_dir: Path, count: int = 24, size: int = 3
     save_json(paths.synthetic_manifest(folder), manifest)
 
 
-def write_classifier(model_dir: Path, split_sha256: str) -> None:
-    """A ResNet-18 with random weights as baseline classifier."""
+def write_classifier(model_dir: Path, split_sha256: str, backbone: str = DEFAULT) -> None:
+    """A baseline classifier with random weights."""
     torch.manual_seed(0)
-    state = PneumoniaClassifier(frozen=False, name=SMALL).state_dict()
-    content = {"format": CHECKPOINT_FORMAT, "backbone": SMALL, "state_dict": state, "frozen": False,
+    state = PneumoniaClassifier(frozen=False, name=backbone).state_dict()
+    content = {"format": CHECKPOINT_FORMAT, "backbone": backbone, "state_dict": state, "frozen": False,
                "image_size": 32, "prefix": "baseline_", "split_sha256": split_sha256}  # fmt: skip
-    save_checkpoint(paths.classifier_model(model_dir, "baseline_", SMALL), content)
+    save_checkpoint(paths.classifier_model(model_dir, "baseline_", backbone), content)
 
 
 def held_out_records(data_dir: Path) -> tuple[pd.DataFrame, str]:

@@ -29,7 +29,6 @@ from common.file_formats import format_problems
 from common.options import Affects, names_affecting
 from comparison.arms import compare_arms
 from comparison.image_file_formats import FidScore, ImageQuality, SsimAnalysis
-from conftest import SMALL
 from fake_results import fake_records, held_out_records, write_arm, write_classifier, write_synthetic
 from networks import backbone_builder
 from networks.backbone_builder import LITE_PACKAGE  # which most tests take away
@@ -66,9 +65,9 @@ def finished(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("finished")
     data_dir = make_phantom_dataset(root / "data", 160, image_size=48, num_test_images=2, workers=1)
     records, split = held_out_records(data_dir)
-    same = {"split_sha256": split, "config": {"backbone": SMALL}}
-    write_arm(root / "metrics", "baseline", records, folds=3, **same)
-    write_arm(root / "metrics", "augmented", records, folds=3, seed=1, contaminated=True, n_synthetic=24, **same)
+    write_arm(root / "metrics", "baseline", records, folds=3, split_sha256=split)
+    write_arm(root / "metrics", "augmented", records, folds=3, seed=1, contaminated=True, n_synthetic=24,
+              split_sha256=split)  # fmt: skip
     write_synthetic(root / "synthetic", data_dir)
     write_classifier(root / "models", split)
     return root
@@ -698,7 +697,7 @@ def test_a_damaged_model_is_missing_from_the_report(finished, tmp_path, monkeypa
 
     for step in ("draw_comparison", "draw_training"):
         monkeypatch.setattr(analysis_steps, step, lambda *_: None)
-    model = paths.classifier_model(tmp_path / "models", "baseline_", SMALL)
+    model = paths.classifier_model(tmp_path / "models", "baseline_")
     model.parent.mkdir(parents=True)
     model.write_bytes(b"no model")
     folders = {"model_dir": tmp_path / "models", "analysis_dir": tmp_path / "out"}

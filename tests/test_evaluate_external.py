@@ -162,7 +162,7 @@ def change_predictions():
 def write_other_model():
     from fake_results import write_classifier
 
-    write_classifier(Path("models"), "5" * 64)
+    write_classifier(Path("models"), "5" * 64, SMALL)
 
 
 @pytest.mark.parametrize(
