@@ -31,11 +31,19 @@ COLUMNS = ["patientId", "x", "y", "width", "height", "Target", "class", "age", "
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread_each() -> None:
-    """Tests run side by side: one thread each is faster, and keeps sums in one order."""
+def one_thread_each() -> Iterator[None]:
+    """Tests run side by side: one thread each is faster, and keeps sums in one order.
+
+    NumPy's and SciPy's libraries would start as many as there are cores in every worker. These wait for one another
+    busily, so that a singular value decomposition took ten times as long.
+    """
+    import scipy.linalg  # noqa: F401  its library can be held to one thread only once it is there
     import torch
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
     torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
