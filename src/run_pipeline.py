@@ -35,6 +35,7 @@ from studies.commands import (
     label_words,
     plan_words,
     read_dataset,
+    sets_length,
     uses_images,
 )
 from studies.options import PIPELINE_OPTIONS
@@ -165,7 +166,7 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
     cpu = ["--cpu"] if args.cpu else []
     seed, held_to = ["--seed", str(args.seed)], plan_words(args.plan)
     size = ["--image-size", str(args.image_size)]
-    gan_length = [] if "--kimg" in args.gan_args else ["--epochs", str(args.gan_epochs)]
+    gan_length = [] if sets_length(args.gan_args) else ["--epochs", str(args.gan_epochs)]
     pictures = ["--no-real-images"] if args.no_real_images else []
     label = label_words(args.gan_args)
     words = Words(

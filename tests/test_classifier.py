@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from torchvision.models import resnet18, resnet50
+from torchvision.models import resnet50
 
 import classifier
 from arms.fitting import train_one_epoch

@@ -26,6 +26,8 @@ def test_the_plan_passes_options_on_and_downloads_what_is_missing(in_tmp):
     assert "--unfreeze --weights none --use-synthetic" in commands["train the augmented classifier"]
     assert "--kimg 2 --num-channels 1" in commands["train the GAN"]
     assert "--epochs" not in commands["train the GAN"]
+    joined = run_pipeline.plan(parser.parse_args(["--gan-args=--kimg=2"]))[1]
+    assert not any("--epochs" in step.options for step in joined if step.name == "train the GAN")
     for name, command in commands.items():
         assert ("--no-real-images" in command) == (name in ("train the GAN", "analyse")), name
         reads_data = name not in ("download the dataset", "generate synthetic images")

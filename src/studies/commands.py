@@ -95,6 +95,11 @@ def study_words(options: Mapping[str, Any], seed: Sequence[str] = ()) -> Words:
     )
 
 
+def sets_length(gan_args: Sequence[str]) -> bool:
+    """Tell whether ``gan_args`` for train_gan.py say how long it trains."""
+    return not {"--kimg", "--epochs"}.isdisjoint(word.split("=")[0] for word in gan_args)
+
+
 def label_words(gan_args: Sequence[str]) -> list[str]:
     """Write what generate_synthetic.py needs to make positives with a GAN trained with ``gan_args``."""
     return ["--label", CLASS_FLAGS[0]] if "--conditional" in gan_args else []

@@ -22,7 +22,7 @@ from gan.options import OPTIONS as GAN_OPTIONS
 from gan.settings import POSITIVE, Settings
 from networks.backbones import BACKBONES, LITE0
 from networks.lite0 import check_lite0
-from studies.commands import MAKE_IMAGES, TRAIN_GAN, uses_images
+from studies.commands import MAKE_IMAGES, TRAIN_GAN, sets_length, uses_images
 from studies.options import PIPELINE_OPTIONS, STUDY_OPTIONS, arms_of_study
 from studies.plan import equal_epochs
 from studies.time_estimate import (
@@ -123,7 +123,7 @@ def plan_experiment(options: Mapping[str, Any], n_images: int, n_positive: int) 
     runs = ["--epochs", str(told["epochs"]), "--k-folds", str(told["k_folds"]), "--repeats", str(told["repeats"])]
     classifier = [*runs, *usual, *told["classifier_args"], *options["classifier_args"], *typed]
     gan = [*told["gan_args"], *options["gan_args"], *sides]
-    length = [] if _has_length(gan) else ["--epochs", str(told["gan_epochs"])]
+    length = [] if sets_length(gan) else ["--epochs", str(told["gan_epochs"])]
     generation = ["--num-images", str(told["num_images"]), *told["generation_args"], *options["generation_args"]]
     controls = () if told["no_controls"] else (CONTROL_DUPLICATE,)
     return Experiment(
@@ -149,7 +149,7 @@ def _plan_study(
     classifier = [*runs, *usual, *told["classifier_args"], *options["classifier_args"], *typed]
     work = ClassifierWork.from_options(_parse("train_classifier", TRAIN_OPTIONS, classifier))
     gan = [*told["gan_args"], *options["gan_args"], *sides]
-    length = [] if _has_length(gan) else ["--kimg", str(told["kimg"])]
+    length = [] if sets_length(gan) else ["--kimg", str(told["kimg"])]
     settings = read_settings(_parse("train_gan", GAN_OPTIONS, [*length, *usual, *gan]))
     experiment = Experiment(
         replace(work, epochs_final=work.epochs), settings,
@@ -157,11 +157,6 @@ def _plan_study(
         (1.0,) if outer else tuple(told["fractions"]), outer, told["gan_seeds"], equal_folds=True,
     )  # fmt: skip
     return replace(experiment, n_synthetic=max(1, round(told["synthetic_per_real"] * experiment.n_training)))
-
-
-def _has_length(words: Sequence[str]) -> bool:
-    """Return whether ``words`` for train_gan.py say how long it trains."""
-    return not {"--kimg", "--epochs"}.isdisjoint(word.split("=")[0] for word in words)
 
 
 def _parse(script: str, table: Sequence[Option], words: Sequence[str]) -> dict[str, Any]:
