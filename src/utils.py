@@ -1,4 +1,4 @@
-"""Ground of every script: errors, seeding, devices, and files that appear whole or not at all.
+"""Basics of every script: errors, seeding, devices, and files that appear whole or not at all.
 
 It knows no folder, class or model. torch, numpy and matplotlib are imported inside the functions that need
 them, so that ``--help`` of every script is instant.
@@ -301,7 +301,7 @@ def load_json(path: str | Path, made_by: str = "") -> Any:
     path, hint = _existing(path, made_by)
     try:
         return json.loads(path.read_bytes())  # UTF-8, -16 or -32, with their marks or without
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it and make it again{hint}") from None
 
 
@@ -356,7 +356,7 @@ def load_checkpoint(path: str | Path, made_by: str = "") -> dict[str, Any]:
     except UserError:
         raise
     except Exception as error:  # damaged bytes make torch and zipfile raise nearly anything
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or isinstance(error, PermissionError):
             raise
         raise UserError(f"{path} is truncated or damaged; delete it and make it again{hint}") from None
     if not isinstance(content, dict):

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -123,6 +124,15 @@ class TestCheckpoints:
         torch.save([1, 2], file)
         with pytest.raises(UserError, match="holds a list"):
             load_checkpoint(file)
+
+    def test_a_file_that_may_not_be_read_is_not_called_damaged(self, tmp_path, monkeypatch):
+        def refuse(path, **_):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+        save_checkpoint(tmp_path / "a.pth", {})
+        monkeypatch.setattr(torch, "load", refuse)
+        with pytest.raises(PermissionError):
+            load_checkpoint(tmp_path / "a.pth")
 
 
 class TestSeedsAndDevices:
