@@ -12,11 +12,9 @@ compute a block each in turn; the main one reads and writes the files.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,9 +37,7 @@ log = logging.getLogger(__name__)
 BLOCK = 256  # images: 13 MB of pixels at 224 pixels a side, 1 MB of 2048 features
 DIGEST = 32  # bytes of a sha256
 KEY = 16  # bytes of an image's key
-ABANDONED = 24 * 3600  # seconds after which a temporary file is taken for one of a killed run
 BLOCK_PATTERN = "*.features"
-TEMPORARY_PATTERN = ".*.features.tmp"  # blocks being written, by ``utils.atomic_path``
 
 # Pixels uint8 [B, S, S] and their image ids -> features float [B, D].
 Compute = Callable[[np.ndarray, Sequence[str]], np.ndarray]
@@ -116,10 +112,6 @@ class FeatureCache:
         features = np.empty((n, self.dim), dtype=np.float16)
         if not keys or self.folder is None:
             return features, np.ones(n, dtype=bool)
-        for file in self.folder.glob(TEMPORARY_PATTERN):  # younger ones may be another process's
-            with contextlib.suppress(OSError):
-                if time.time() - file.stat().st_mtime > ABANDONED:
-                    file.unlink()
         return features, self._look_up(self.folder, keys, features)
 
     def _look_up(self, folder: Path, keys: Sequence[str], features: np.ndarray) -> np.ndarray:

@@ -1,8 +1,6 @@
 """Features computed once: what is looked up, what is computed again, and that both are the same."""
 
 import copy
-import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -211,29 +209,6 @@ class TestDamage:
         with pytest.raises(FeaturesOverflowError, match="of the test.s .* float16 .*; try another$"):
             own.features(images)
         assert not block_files(tmp_path / "c") and issubclass(FeaturesOverflowError, UserError)
-
-    def test_only_old_temporary_files_are_removed(self, images, tmp_path):
-        own = cache(tmp_path / "c")
-        own.features(images)
-        old, young = own.folder / ".a.x1.features.tmp", own.folder / ".a.x2.features.tmp"
-        for file in (old, young):
-            file.write_bytes(b"half a block")
-        yesterday = time.time() - 25 * 3600
-        os.utime(old, (yesterday, yesterday))
-        cache(tmp_path / "c").features(images)
-        assert not old.exists() and young.exists() and len(block_files(tmp_path / "c")) == 3
-
-    def test_a_block_is_written_under_such_a_name(self, images, tmp_path, monkeypatch):
-        seen = []
-
-        def killed(path: Path, content: bytes) -> None:
-            seen.append(path.match(feature_cache.TEMPORARY_PATTERN))
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(Path, "write_bytes", killed)
-        with pytest.raises(KeyboardInterrupt):
-            cache(tmp_path / "c").features(images)
-        assert seen == [True]
 
 
 class TestHint:
