@@ -24,12 +24,12 @@ def with_fields(kind: Any, fields: Mapping[str, Any]) -> Any:
 
 
 # --- checking --------------------------------------------------------------------------------------
-def format_problems(content: Any, kind: Any, place: str = "") -> list[str]:
+def format_problems(content: Any, kind: Any) -> list[str]:
     """Say where ``content`` (read from JSON) differs from ``kind``, a ``TypedDict``; [] if nowhere.
 
     Checks missing and unknown keys and the types of values, at every depth. A whole number is also a float.
     """
-    return list(_problems(content, kind, place))
+    return list(_problems(content, kind, ""))
 
 
 def _problems(content: Any, kind: Any, place: str) -> Iterator[str]:

@@ -108,5 +108,5 @@ def flags_set_by_study(options: Iterable[Option]) -> frozenset[str]:
 
 
 def values_affecting(options: Iterable[Option], what: Affects, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of ``values`` (name -> value) whose options change ``what``, in the order of the table."""
+    """Return the part of ``values`` (name -> value) whose options change ``what``, in the order of the table."""
     return {o.name: values[o.name] for o in options if what in o.affects and o.name in values}

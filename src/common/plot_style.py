@@ -1,6 +1,6 @@
 """The style of every figure: size, axes, colours, titles.
 
-Figures are drawn in the files named figures.py, *_figures.py and figure.py. None of their functions computes
+Figures are drawn in the files whose names end in figures.py or figure.py. None of their functions computes
 a metric, chooses a path or touches pyplot's global state: each draws into a ``Figure`` of its own, in
 seaborn's style with its colour-blind-safe palette. ``utils.save_figure`` writes what they return.
 """
