@@ -108,7 +108,6 @@ def _interrupted(number: int, notes: Sequence[str]) -> str:
     return f"interrupted{by}: {'; '.join(notes) or kept}"
 
 
-
 def _known_fault(error: Exception) -> str | None:
     """Say what is wrong if the machine is to blame, not this project; None else."""
     if is_out_of_memory(error):
@@ -148,13 +147,13 @@ class HelpFormatter(argparse.HelpFormatter):
 class ArgumentParser(argparse.ArgumentParser):
     """Ends wrong usage in one line and exit code 2, without the whole list of options before it."""
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
-
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self.hands_on: dict[str, HandedOn] = {}  # name of an option -> the script that its words are for
         self._given: dict[str, Entry] = {}  # name -> entry of each option that was given, in the file or typed
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, with the options of --config unless they are typed; set up the console as options say."""
@@ -162,7 +161,9 @@ class ArgumentParser(argparse.ArgumentParser):
         namespace = namespace or argparse.Namespace()
         self._given = {}
         try:
-            if file := read_experiment(path) if (path := _config_of(words)) else None:
+            path = _config_of(words)
+            file = None if path is None else read_experiment(path)
+            if file:
                 section = options_for(file, _script(), [each.script for each in self.hands_on.values()])
                 values = typed_values(self, file, section)
                 self._given = {entry.name: entry for entry in without_typed(self, section, words).values()}
@@ -194,12 +195,11 @@ class ArgumentParser(argparse.ArgumentParser):
         for word in typed:
             if reason := target.refused.get(word.split("=")[0]):
                 raise UserError(f"{flag}: {word} cannot be passed on: {reason}")
-        section = file.sections.get(target.script, {}) if file else {}
-        for entry in section.values():
-            if file and (reason := target.refused.get(f"--{entry.key}")):
-                raise file.problem(entry.line, f"{entry.key} cannot stand in the section {target.script}: {reason}")
-        if not file or not section:
+        if file is None or not (section := file.sections.get(target.script)):
             return typed
+        for entry in section.values():
+            if reason := target.refused.get(f"--{entry.key}"):
+                raise file.problem(entry.line, f"{entry.key} cannot stand in the section {target.script}: {reason}")
         parser = parser_of_words(target.options)
         return [*as_words(parser, file, without_typed(parser, section, typed)), *typed]
 

@@ -186,13 +186,14 @@ def test_bad_files_end_in_one_line(parse, capsys, text, said):
         (["--config=."], "--config . is a folder, not a file"),
         (["--config"], "argument --config: expected one argument"),
         (["--config", "-"], "argument --config: - is no name of a file"),
-        (["--config="], "--config  "),
+        (["--config="], "--config  is a folder, not a file"),
     ],
 )
 def test_files_that_cannot_be_read_are_named(in_tmp, capsys, words, said):
     with pytest.raises(SystemExit) as stop:
-        argument_parser("A script.", TABLE).parse_args(words)
-    assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+        argument_parser("A script.", TABLE).parse_args(["--name", "n", *words])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and said in error
 
 
 def test_help_needs_no_file(in_tmp, capsys):
