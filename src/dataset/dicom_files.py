@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
 
 DICOM_SUFFIXES = {".dcm", ".dicom"}
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".csv", ".txt", ".json", ".xml"}
+OTHER_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".csv", ".txt", ".json", ".xml"}
 MARK, MARK_PLACE = b"DICM", 128  # how a DICOM file begins, after 128 bytes of anything
 # What a user installs -> what Python imports.
 PACKAGES = {"pydicom": "pydicom", "python-gdcm": "gdcm"}
@@ -66,7 +66,7 @@ def is_dicom(path: str | Path) -> bool:
     suffix = path.suffix.lower()
     if suffix in DICOM_SUFFIXES:
         return True
-    if suffix in PICTURE_SUFFIXES or path.name.startswith("."):
+    if suffix in OTHER_SUFFIXES or path.name.startswith("."):
         return False
     try:
         if is_pipe(path):

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dataset.people import LATERAL, read_ages, read_sexes, read_views
+from dataset.people import LATERAL, PLAUSIBLE_AGE, read_ages, read_sexes, read_views
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -25,7 +25,6 @@ HEADER_TAGS = (
     "Columns", "BitsAllocated", "BitsStored",
 )  # fmt: skip
 OLDEST = 90  # years: higher ages name a person, so they become this (HIPAA's safe harbour, 45 CFR 164.514(b)(2))
-PLAUSIBLE_AGE = 110  # years; a birth date of 1900-01-01 stands for none
 LARGEST = 100_000_000  # pixels; a detector of 43 cm at 0.1 mm has 18 million
 WANTED = "only X-rays of the chest (CR, DX) are read"
 # Classes of objects that can hold an X-ray of the chest, by the beginnings of their names in PS3.6.

@@ -30,6 +30,7 @@ WORDS_OF_VIEWS = {
     "ap": AP, "anteroposterior": AP, "pa": PA, "posteroanterior": PA, "lateral": LATERAL, "lat": LATERAL,
     "l": LATERAL, "ll": LATERAL, "rl": LATERAL,
 }  # fmt: skip
+PLAUSIBLE_AGE = 110  # years; RSNA's source has typing errors up to 155, and 1900-01-01 stands for no birth date
 DAYS_PER_YEAR = 365.25
 UNITS = {
     **dict.fromkeys(("y", "yr", "yrs", "year", "years", "yo", "y/o", "y.o", "j", "jahre", "ans", "años"), 1.0),

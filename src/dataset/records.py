@@ -14,7 +14,7 @@ from dataset.image_ids import name_some
 from dataset.labels import POSITIVE_CLASS, labels_of, official_labels
 from dataset.metadata import PEOPLE, PERSON, Metadata, read_metadata, settle_people
 from dataset.patients import Grouping, find_patient_map, group_images, read_patient_map, require_mapped
-from dataset.people import LATERAL
+from dataset.people import LATERAL, PLAUSIBLE_AGE
 from dataset.provenance import import_flags, import_notes, read_provenance
 from utils import UserError, sha256_file
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BOX_FRAME = 1024  # box coordinates are pixels of a 1024 x 1024 image, whatever the PNG's size
-PLAUSIBLE_AGE = 110  # years; the source has typos up to 155
 CHECK_COMMAND = "python src/data_loader.py --data-dir"
 
 

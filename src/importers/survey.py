@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dataset.dicom_files import is_dicom, read_header, require_dicom_packages
 from dataset.dicom_headers import OLDEST
 from dataset.patient_keys import pseudonym, unknown_ids
-from dataset.records import PLAUSIBLE_AGE
+from dataset.people import PLAUSIBLE_AGE
 from importers.pixel_files import why_bad
 from importers.sources import Source, SourceImage, name_values, without_laterals
 from utils import UserError
