@@ -9,6 +9,7 @@ from dataset.image_ids import name_some
 from dataset.images import MISSING
 from dataset.labels import POSITIVE_CLASS
 from dataset.patients import GROUPED_BY_IMAGE, GROUPED_BY_PATIENT, grouping_sentence
+from dataset.people import PLAUSIBLE_AGE
 from dataset.picture_checks import (
     almost_blank,
     bits_used,
@@ -18,7 +19,7 @@ from dataset.picture_checks import (
     lateral,
     look_inverted,
 )
-from dataset.records import PLAUSIBLE_AGE, Dataset
+from dataset.records import Dataset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,15 +72,15 @@ def describe_pictures(tables: Mapping[str, pd.DataFrame], image_size: int) -> li
     """Describe the pictures of each folder, a column each, in the lines of a table.
 
     ``tables``: name of the folder -> its readable images (``data_loader.ImageSet.picture_table``). Inverted ones
-    are told by the first folder.
+    are told by the first folder with any.
     """
-    typical = next(iter(tables.values()))
-    columns = {name: _column(table, typical, image_size) for name, table in tables.items() if len(table)}
-    rows = ["", *next(iter(columns.values()), {})]
-    width = max(len(row) for row in rows) + 2
+    tables = {name: table for name, table in tables.items() if len(table)}
+    columns = {name: _column(table, next(iter(tables.values())), image_size) for name, table in tables.items()}
+    rows = list(next(iter(columns.values()), {}))
+    width = max(map(len, rows), default=0) + 2
     widths = {name: max(len(name), *map(len, cells.values())) + 2 for name, cells in columns.items()}
     lines = ["pictures".ljust(width) + "".join(name.rjust(widths[name]) for name in columns)]
-    for row in rows[1:]:
+    for row in rows:
         lines.append(row.ljust(width) + "".join(cells[row].rjust(widths[name]) for name, cells in columns.items()))
     return lines
 
@@ -111,7 +112,10 @@ def _share(which: np.ndarray) -> str:
 
 
 def describe_bad(reasons: Mapping[str, str]) -> list[str]:
-    """Name every bad image with its reason, a line each; the missing ones in one line. ``reasons``: by id."""
+    """Name the bad images: the missing ones in one line, the others with their reasons, a line each.
+
+    ``reasons``: by image id. At most ``UNREADABLE_SHOWN`` of each kind are named.
+    """
     missing = [image_id for image_id, reason in reasons.items() if reason == MISSING]
     others = [f"unreadable: {image_id}: {reason}" for image_id, reason in reasons.items() if reason != MISSING]
     return ([f"missing: {name_some(missing, UNREADABLE_SHOWN)}"] if missing else []) + others[:UNREADABLE_SHOWN]
