@@ -84,12 +84,15 @@ def _read_labels(table: Table) -> tuple[dict[str, int], dict[str, list[Box]]]:
     for row, (name, target) in enumerate(zip(cells["patientId"], map(read_target, cells["Target"]), strict=True)):
         box = tuple(_whole(cells[key][row]) for key in ("x", "y", "width", "height"))
         line = f"{table.path}: line {table.lines[row]}: image {name}"
-        if not name or target not in ("0", "1"):
+        if not name:
+            raise UserError(f"{table.path}: line {table.lines[row]} names no image; get the table again")
+        if target not in ("0", "1"):
             raise UserError(f"{line} has Target {target!r}; allowed are 0 and 1")
         if labels.setdefault(name, int(target)) != int(target):
             raise UserError(f"{line} has Target {target}, but {labels[name]} in an earlier line; get the table again")
         if all(box) != (target == "1") or any(box) != all(box):
-            raise UserError(f"{line} has Target {target} and the box {', '.join(box) or 'none'}; only 1 has a box")
+            held = f"the box {', '.join(box)}" if any(box) else "no box"
+            raise UserError(f"{line} has Target {target} and {held}; images of Target 1 have whole boxes, others none")
         if all(box):
             boxes[name].append(box)
     return labels, boxes

@@ -60,7 +60,8 @@ def test_the_mapping_is_found_or_given(tmp_path):
     ("file", "old", "new", "message"),
     [
         (LABELS, "a3,,,,,0", "a3,,,,,2", "line 5: image a3 has Target '2'"),
-        (LABELS, "a3,,,,,0", "a3,,,,,1", "line 5: image a3 has Target 1 and the box"),
+        (LABELS, "a3,,,,,0", ",,,,,0", "line 5 names no image"),
+        (LABELS, "a3,,,,,0", "a3,,,,,1", "line 5: image a3 has Target 1 and no box; images of Target 1 have"),
         (LABELS, "a2,100.0", "a2,", "line 4: image a2 has Target 1 and the box"),
         (LABELS, "a1,101.0,152.0,213.0,379.0,1", "a1,,,,,0", "line 3: image a1 has Target 0, but 1 in an earlier"),
         (LABELS, "a3,,,,,0\n", "", f"{LABELS} lacks 1 images .a3."),
