@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dataset.dicom_files import is_dicom, read_dicom
+from dataset.dicom_files import DicomError, is_dicom, read_dicom
 from dataset.images import LOW_EFFORT, RUNS_ONLY, open_picture, save_png
 from dataset.picture_facts import hash_jpeg_tables
 from utils import UserError, atomic_path
@@ -225,7 +225,9 @@ def jpeg_holds_pixels_only(content: bytes) -> bool:
 
 def why_bad(error: Exception) -> str:
     """Say why an image cannot be read, without its path."""
-    return getattr(error, "reason", None) or str(error)
+    if isinstance(error, DicomError):
+        return error.reason
+    return error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
 
 
 BAD = (OSError, UserError)  # what reading an image raises

@@ -1,12 +1,13 @@
 """Files that hold pixels only are linked, all others written anew; edges are black."""
 
+import errno
 import io
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from importers.pixel_files import bytes_needed, pad, read_pixels, size_to_link, write_image
+from importers.pixel_files import bytes_needed, pad, read_pixels, size_to_link, why_bad, write_image
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (40, 40), dtype=np.uint8)
 
@@ -129,3 +130,7 @@ def test_a_finished_file_is_not_written_twice_but_a_damaged_one_is(tmp_path):
     file.write_bytes(good[:-20])
     write_image(source, content, tmp_path / "x1")
     assert file.read_bytes() == good
+
+
+def test_a_reason_names_no_path():
+    assert why_bad(PermissionError(errno.EACCES, "Permission denied", "/home/x/a.png")) == "permission denied"
