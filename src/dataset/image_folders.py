@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dataset.dicom_files import is_dicom
@@ -19,6 +19,7 @@ from dataset.tables import read_table, squeeze
 from utils import UserError
 
 NAMED = "patient "  # how groups of a named patient begin
+ADDED_NAMES = ("__macosx", "@eadir", "thumbs.db", "desktop.ini")  # of files and folders that nobody put there
 FILE_NAMES = (*IMAGE_NAMES, "path", "filepath", "imagepath", "name")
 
 
@@ -31,11 +32,8 @@ def list_folder(folder: Path, flag: str) -> list[Path]:
         problem = "is a file, not a folder" if folder.exists() else "does not exist"
         raise UserError(f"{flag} {folder} {problem}; give the folder that holds the images")
 
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename} cannot be listed ({error.strerror}); change its permissions")
-
     found: list[Path] = []
-    for place, names in walk_folders(folder, refuse):
+    for place, names in walk_folders(folder):
         found += [place / name for name in names if is_image_name(name) or _nameless_dicom(place / name)]
         if found and place == folder:
             break
@@ -44,25 +42,34 @@ def list_folder(folder: Path, flag: str) -> list[Path]:
     return sorted(found)
 
 
-def walk_folders(folder: Path, refuse: Callable[[OSError], object]) -> Iterator[tuple[Path, list[str]]]:
-    """Yield ``folder`` and the folders below it, each with the names of its files; hidden folders are left out.
+def walk_folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield ``folder`` and the folders below it, each with the sorted names of its files; not what ``is_hidden``.
 
     Links are followed, but no folder is entered twice: a link may lead to one that was read, or to one above it.
-    ``refuse`` is called with the error of a folder that cannot be listed.
+    Raises ``UserError`` if a folder cannot be listed.
     """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be listed ({error.strerror}); change its permissions")
+
     entered: set[Path] = set()
     for place, below, names in os.walk(folder, onerror=refuse, followlinks=True):
         if (real := Path(place).resolve()) in entered:
             below.clear()
             continue
         entered.add(real)
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        yield Path(place), names
+        below[:] = sorted(name for name in below if not is_hidden(name))
+        yield Path(place), sorted(name for name in names if not is_hidden(name))
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder counts for nothing: hidden, or added by an archive, a network disk or a desktop."""
+    return name.startswith(".") or name.casefold() in ADDED_NAMES
 
 
 def _nameless_dicom(file: Path) -> bool:
     """Tell whether a file without an ending is DICOM, as archives often write them."""
-    return not file.suffix and not file.name.startswith(".") and is_dicom(file)
+    return not file.suffix and is_dicom(file)
 
 
 def check_apart(real: Sequence[Path], synthetic: Sequence[Path]) -> None:

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataset.file_formats import PositiveMeaning
+from dataset.image_folders import is_hidden
 from dataset.tables import squeeze
 from importers.sources import (
     Source,
     SourceImage,
-    is_hidden,
     is_image,
     list_files,
     require_folder,

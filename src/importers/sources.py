@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataset.dicom_files import is_dicom, is_pipe
 from dataset.file_formats import PositiveMeaning
+from dataset.image_folders import is_hidden, walk_folders
 from dataset.people import LATERAL
 from utils import UserError
 
 PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"))
-NO_FOLDERS = ("__macosx", "@eadir")  # what archives and network disks add
 SHOWN = 5  # rows, files or values that a message names
 
 
@@ -75,26 +74,8 @@ def require_folder(source: Path) -> None:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """List all files below ``folder``, sorted; hidden ones and what archives add are left out. [] without the folder.
-
-    Raises ``UserError`` if a folder cannot be listed.
-    """
-
-    def fail(error: OSError) -> None:
-        raise UserError(f"{error.filename} cannot be listed ({error.strerror}); change its permissions") from None
-
-    found: list[Path] = []
-    if not folder.exists():
-        return found
-    for place, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        found += [Path(place, name) for name in sorted(names) if not is_hidden(name)]
-    return found
-
-
-def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder counts for nothing."""
-    return name.startswith(".") or name.casefold() in NO_FOLDERS or name.casefold() in ("thumbs.db", "desktop.ini")
+    """List all files below ``folder``, in the order of ``walk_folders``; [] without the folder."""
+    return [place / name for place, names in walk_folders(folder) for name in names] if folder.exists() else []
 
 
 def is_image(file: Path) -> bool:
@@ -115,13 +96,7 @@ def split_images(files: Sequence[Path], notes: list[str]) -> list[Path]:
 def subfolders(folder: Path) -> list[Path]:
     """List the folders in ``folder`` that hold at least one file below them, sorted."""
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
-    return [path for path in inner if any(_walk(path))]
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        yield from (Path(place, name) for name in names if not is_hidden(name))
+    return [path for path in inner if any(names for _, names in walk_folders(path))]
 
 
 def file_of_image(names: Mapping[str, Sequence[Path]], name: str) -> Path | None:

@@ -72,8 +72,7 @@ def _identity(file: Path) -> str:
 def _files_below(folder: Path, own: Collection[str], left_out: Counter[str]) -> list[Path]:
     """Return the images in a folder and those below it, sorted; files of other kinds are counted by their ending."""
     found = []
-    files = (place / name for place, names in walk_folders(folder, _raise) for name in names if name[0] != ".")
-    for file in files:
+    for file in (place / name for place, names in walk_folders(folder) for name in names):
         if file.name.endswith(OWN_SUFFIXES) or file.name == DICOM_INDEX or _identity(file) in own:
             continue
         if file.suffix.lower() in SUFFIXES or is_dicom(file):
@@ -81,10 +80,6 @@ def _files_below(folder: Path, own: Collection[str], left_out: Counter[str]) -> 
         else:
             left_out[file.suffix.lower() or "without ending"] += 1
     return sorted(found)
-
-
-def _raise(error: OSError) -> None:
-    raise UserError(f"--images: {error.filename} cannot be listed ({error.strerror}); change its permissions")
 
 
 # --- tables of paths -------------------------------------------------------------------------------

@@ -25,3 +25,10 @@ def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "link").symlink_to(elsewhere)
     assert [file.name for file in list_folder(folder, "--real")] == ["a.png"]
+
+
+def test_what_archives_and_network_disks_add_is_left_out(tmp_path: Path) -> None:
+    for name in ("sub/a.png", "sub/@eaDir/thumbnail.png", "__MACOSX/b.png", ".hidden/c.png", "sub/._a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    assert [file.name for file in list_folder(tmp_path, "--real")] == ["a.png"]
