@@ -13,7 +13,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 from common import paths
 from dataset.people import is_unknown
@@ -118,31 +118,28 @@ def _hash(key: bytes, text: str) -> str:
     return hmac.new(key, text.encode(errors="surrogateescape"), hashlib.sha256).hexdigest()[:NAME_DIGITS]
 
 
-class Identified(Protocol):
-    """What tells whether a patient id names one person, of one image: a header, or a row of a table."""
+class Identity(NamedTuple):
+    """What an image says of its patient; from it follows whether a patient id names one person."""
 
-    @property
-    def patient_id(self) -> str | None: ...
-    @property
-    def age(self) -> float | None: ...
-    @property
-    def sex(self) -> str: ...
+    patient_id: str | None
+    age: float | None
+    sex: str
 
 
-def unknown_ids(headers: Sequence[Identified]) -> set[str]:
-    """Return those patient ids of ``headers``, one of each image, that do not name one person.
+def unknown_ids(identities: Sequence[Identity]) -> set[str]:
+    """Return those patient ids of ``identities``, one of each image, that do not name one person.
 
     These are words like "ANONYMOUS" and "0", ids on more than 5 images of both sexes or with ages more than 30
     years apart, and ids on more than 5 % of all images (and at least 20). A missing id is None and not among them.
     """
-    images: dict[str, list[Identified]] = defaultdict(list)
-    for header in headers:
-        if header.patient_id is not None:
-            images[header.patient_id].append(header)
-    return {name for name, theirs in images.items() if _names_nobody(name, theirs, len(headers))}
+    images: dict[str, list[Identity]] = defaultdict(list)
+    for identity in identities:
+        if identity.patient_id is not None:
+            images[identity.patient_id].append(identity)
+    return {name for name, theirs in images.items() if _names_nobody(name, theirs, len(identities))}
 
 
-def _names_nobody(patient_id: str, images: Sequence[Identified], total: int) -> bool:
+def _names_nobody(patient_id: str, images: Sequence[Identity], total: int) -> bool:
     word = patient_id.strip().casefold()
     if is_unknown(word) or NO_IDS.fullmatch(word) or not re.search(r"\w", word):
         return True

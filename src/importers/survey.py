@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from dataset.dicom_files import is_dicom, read_header, require_dicom_packages
 from dataset.dicom_headers import OLDEST
-from dataset.patient_keys import pseudonym, unknown_ids
+from dataset.patient_keys import Identity, pseudonym, unknown_ids
 from dataset.people import PLAUSIBLE_AGE
 from importers.pixel_files import why_bad
 from importers.sources import Source, SourceImage, name_values, without_laterals
@@ -48,16 +48,14 @@ def survey(source: Source, key: bytes, workers: int, skip_bad: bool) -> Survey:
     images, from_headers = _read_headers(source, workers, skip_bad, left_out, notes, flags)
     images = without_laterals(images, left_out)
     where = source.patients or ("DICOM headers" if from_headers else "")
-    if source.public:
-        unknown = sum(not image.patient for image in images)
-        return Survey(images, where, False, unknown, left_out, notes, flags)
-    images = _known_only(images, notes)
-    images = [
-        replace(image, patient=pseudonym(key, image.patient) if image.patient else "", age=_plain_age(image.age))
-        for image in images
-    ]
+    if not source.public:
+        images = [
+            replace(image, patient=pseudonym(key, image.patient) if image.patient else "", age=_plain_age(image.age))
+            for image in _known_only(images, notes)
+        ]
+        where = where if any(image.patient for image in images) else ""
     unknown = sum(not image.patient for image in images)
-    return Survey(images, where if unknown < len(images) else "", True, unknown, left_out, notes, flags)
+    return Survey(images, where, not source.public, unknown, left_out, notes, flags)
 
 
 def _plain_age(age: float) -> float:
@@ -130,20 +128,12 @@ def refuse_bad(bad: dict[Path, str], root: Path, skip_bad: bool) -> None:
 
 
 # --- patients --------------------------------------------------------------------------------------
-class _Person(NamedTuple):
-    """What tells whether a patient id names one person."""
-
-    patient_id: str | None
-    age: float | None
-    sex: str
-
-
 def _known_only(images: Sequence[SourceImage], notes: list[str]) -> list[SourceImage]:
     """Blank patient ids that name nobody in particular."""
-    people = [
-        _Person(image.patient or None, None if math.isnan(image.age) else image.age, image.sex) for image in images
+    identities = [
+        Identity(image.patient or None, None if math.isnan(image.age) else image.age, image.sex) for image in images
     ]
-    nobody = unknown_ids(people)
+    nobody = unknown_ids(identities)
     if count := sum(image.patient in nobody for image in images):
         notes.append(
             f"{count:,} images have a patient id that names nobody in particular (anonymous, or shared by many): their "

@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from common import paths
-from dataset.dicom_headers import DicomHeader
-from dataset.patient_keys import key_fingerprint, load_key, pseudonym, unknown_ids
+from dataset.patient_keys import Identity, key_fingerprint, load_key, pseudonym, unknown_ids
 from utils import UserError
 
 RANDOM = bytes(range(7, 39))
@@ -105,11 +104,11 @@ def test_an_impossible_place_is_one_line(in_tmp, name, why):
 
 
 # --- ids that name nobody --------------------------------------------------------------------------
-def header(patient_id, sex="F", age=50) -> DicomHeader:
-    return DicomHeader(age, sex, "PA", "DX", "CHEST", None, (9, 9), "", (), patient_id)
+def identity(patient_id, sex="F", age=50) -> Identity:
+    return Identity(patient_id, age, sex)
 
 
-OTHERS = [header(f"id{number}") for number in range(400)]
+OTHERS = [identity(f"id{number}") for number in range(400)]
 
 
 @pytest.mark.parametrize(
@@ -118,25 +117,25 @@ OTHERS = [header(f"id{number}") for number in range(400)]
      "-", "REMOVED", "de-identified", "no id", "Test", "???"],
 )  # fmt: skip
 def test_words_in_place_of_an_id(name):
-    assert unknown_ids([*OTHERS, header(name)]) == {name}
+    assert unknown_ids([*OTHERS, identity(name)]) == {name}
 
 
 @pytest.mark.parametrize("name", ["1", "10", "ANON0001", "Unknown-17", "TEST7", "PAT-3", "1.2.840.7", "mx-2"])
 def test_ids_that_only_look_like_such_words(name):
-    assert unknown_ids([*OTHERS, header(name), header(None)]) == set()
+    assert unknown_ids([*OTHERS, identity(name), identity(None)]) == set()
 
 
 @pytest.mark.parametrize(
     ("images", "shared"),
     [
-        ([header("7", "F")] * 5 + [header("7", "M")], True),
-        ([header("7", "F")] * 4 + [header("7", "M")], False),  # a slip of the pen: one group is the safer guess
-        ([header("7", "F")] * 5 + [header("7", "")], False),
-        ([header("7", age=20)] * 5 + [header("7", age=51)], True),
-        ([header("7", age=20)] * 5 + [header("7", age=50)], False),
-        ([header("7", age=20)] * 5 + [header("7", age=None)], False),
-        ([header("7")] * 22, True),  # more than 5 % of 422
-        ([header("7")] * 20, False),
+        ([identity("7", "F")] * 5 + [identity("7", "M")], True),
+        ([identity("7", "F")] * 4 + [identity("7", "M")], False),  # a slip of the pen: one group is the safer guess
+        ([identity("7", "F")] * 5 + [identity("7", "")], False),
+        ([identity("7", age=20)] * 5 + [identity("7", age=51)], True),
+        ([identity("7", age=20)] * 5 + [identity("7", age=50)], False),
+        ([identity("7", age=20)] * 5 + [identity("7", age=None)], False),
+        ([identity("7")] * 22, True),  # more than 5 % of 422
+        ([identity("7")] * 20, False),
     ],
 )
 def test_an_id_that_several_people_share(images, shared):
@@ -144,4 +143,4 @@ def test_an_id_that_several_people_share(images, shared):
 
 
 def test_few_images_of_one_patient_are_no_reason():
-    assert unknown_ids([header("7")] * 19) == set()
+    assert unknown_ids([identity("7")] * 19) == set()
