@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ from common.output_folders import check_folders
 from importers.options import DEFAULT_UNCERTAIN, LAYOUT_OF_GROUP, OPTIONS
 
 if TYPE_CHECKING:
-    from dataset.file_formats import Provenance
     from importers.sources import Source
 
 log = logging.getLogger(__name__)
@@ -85,11 +85,11 @@ def main(argv: list[str] | None = None) -> None:
     folder, root = Path(args.data_dir), Path(args.source)
     check_folders({"--data-dir": folder})
     from dataset.patient_keys import key_fingerprint, load_key
-    from dataset.records import load_dataset, load_official_test
+    from dataset.records import CHECK_COMMAND, load_dataset
     from importers.description import describe_import, describe_result
     from importers.survey import survey as survey_images
-    from importers.target import check_places, find_earlier
-    from importers.writing import check_disk, plan_import, run_import
+    from importers.target import check_places
+    from importers.writing import plan_import, run_import
 
     check_places(folder, root)
     key = load_key(args.patient_key, [folder, root])
@@ -104,15 +104,12 @@ def main(argv: list[str] | None = None) -> None:
     for line in describe_import(source, survey, plan.provenance["patients"]):
         log.info(line)
     with claim([folder], "import_dataset", "import_dataset.py"):
-        find_earlier(folder, plan.provenance)
-        check_disk(plan)
-        provenance: Provenance = run_import(plan, args.workers, args.skip_bad_images)
+        provenance = run_import(plan, args.workers, args.skip_bad_images)
     dataset = load_dataset(folder)
-    load_official_test(folder)
     for line in describe_result(folder, provenance):
         log.info(line)
     dataset.log_findings()
-    log.info(f"next: python src/data_loader.py --data-dir {folder}")
+    log.info(f"next: {CHECK_COMMAND} {shlex.quote(str(folder))}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -165,12 +167,18 @@ def test_an_interrupted_import_goes_on(tmp_path, monkeypatch):
     assert len(written) == 18 and snapshot(tmp_path / "data") == before
 
 
-def test_a_finished_import_without_a_key_is_not_touched(tmp_path):
-    source = kermany(tmp_path / "source")
-    run(source, tmp_path / "data")
-    before = snapshot(tmp_path / "data")
-    run(source, tmp_path / "data")
-    assert snapshot(tmp_path / "data") == before
+def test_a_finished_import_without_a_key_is_not_touched(tmp_path, monkeypatch, capsys):
+    source, folder = kermany(tmp_path / "source"), tmp_path / "my data"
+    run(source, folder)
+    before = snapshot(folder)
+    monkeypatch.setattr("shutil.disk_usage", full_disk)  # nothing is written, so nothing is asked of the disk
+    run(source, folder)
+    assert snapshot(folder) == before
+    assert f"next: python src/data_loader.py --data-dir '{folder}'" in capsys.readouterr().out
+
+
+def full_disk(_: object) -> SimpleNamespace:
+    return SimpleNamespace(free=1000)
 
 
 # --- what is refused -------------------------------------------------------------------------------
@@ -186,6 +194,12 @@ def test_another_data_set_in_the_target_is_refused(tmp_path):
         run(kermany(tmp_path / "other"), tmp_path / "mine")
     with pytest.raises(UserError, match="lie within each other"):
         run(source, source / "data")
+    broken = load_json(paths.provenance(tmp_path / "mine")) | {"complete": "perhaps"}
+    text(paths.provenance(tmp_path / "mine"), json.dumps(broken))
+    with pytest.raises(UserError, match="is not what .*import_dataset.py. writes; give another"):
+        run(source, tmp_path / "mine")
+    with pytest.raises(UserError, match="is not what .*import_dataset.py. writes; delete it"):
+        load_dataset(tmp_path / "mine")
 
 
 def test_bad_images_are_named_or_left_out(tmp_path):
@@ -207,10 +221,7 @@ def test_labels_of_one_class_are_refused_before_anything_is_written(tmp_path):
 
 
 def test_a_small_disk_is_found_before_anything_is_written(tmp_path, monkeypatch):
-    from collections import namedtuple
-
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10, 10, 1000))
+    monkeypatch.setattr("shutil.disk_usage", full_disk)
     with pytest.raises(UserError, match=r"18 images need about 0.0 GB, .* free; make room"):
         run(kermany(tmp_path / "source"), tmp_path / "data")
     assert not (tmp_path / "data").exists()

@@ -113,11 +113,10 @@ def _note_odd_pictures(table: pd.DataFrame, image_size: int, found: Findings) ->
 
 
 def _check_file_facts(table: pd.DataFrame, found: Findings) -> None:
-    scored = file_facts_auroc(table)
-    if scored is not None and scored[0] > GIVEN_AWAY and scored[1] > SURELY:
+    if (auroc := auroc_if_given_away(table)) is not None:
         found.red_flags.append(
             f"the files alone give the labels away: size, shape, bytes per pixel and JPEG tables reach AUROC "
-            f"{scored[0]:.2f} without a look at the pixels, so the classes come from different sources"
+            f"{auroc:.2f} without a look at the pixels, so the classes come from different sources"
         )
 
 
@@ -161,6 +160,12 @@ def lateral(table: pd.DataFrame) -> np.ndarray:
 def exact_copies(table: pd.DataFrame) -> np.ndarray:
     """Tell which images have the pixels of an earlier one; bool [N]."""
     return table["pixels"].duplicated().to_numpy()
+
+
+def auroc_if_given_away(table: pd.DataFrame) -> float | None:
+    """Return the AUROC of the labels by file facts alone if it is surely high; None else."""
+    scored = file_facts_auroc(table)
+    return scored[0] if scored is not None and scored[0] > GIVEN_AWAY and scored[1] > SURELY else None
 
 
 def file_facts_auroc(table: pd.DataFrame) -> tuple[float, float] | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from common import paths
+from common.file_formats import format_problems
 from dataset.file_formats import Provenance
 from dataset.labels import POSITIVE_CLASS
 from dataset.patients import GROUPED_BY_IMAGE, Grouping
@@ -21,10 +22,9 @@ def read_provenance(data_dir: Path) -> Provenance | None:
     if not file.is_file():
         return None
     content = load_json(file)
-    known = isinstance(content, dict) and content.get("version") == VERSION
-    if not known or not isinstance(content.get("positive"), dict):
+    if format_problems(content, Provenance) or content["version"] != VERSION:
         raise UserError(f"{file} is not what `{IMPORT_COMMAND}` writes; delete it, or import the data set again")
-    if not content.get("complete"):
+    if not content["complete"]:
         raise UserError(f"{data_dir} holds an import that has not ended; give the same `{IMPORT_COMMAND} ...` again")
     return cast(Provenance, content)
 

@@ -50,7 +50,7 @@ def hashed_id(image: SourceImage, root: Path, content: bytes) -> str:
 
 # --- tables ----------------------------------------------------------------------------------------
 def write_tables(
-    folder: Path, images: Sequence[SourceImage], ids: Sequence[str], person_of: Mapping[str, str] | None = None
+    folder: Path, images: Sequence[SourceImage], ids: Sequence[str], person_of: Mapping[str, str] | None
 ) -> None:
     """Write the mapping, the test table and, last, the training table of ``images`` called ``ids``.
 
@@ -106,7 +106,7 @@ def prove_tables(images: Sequence[SourceImage], person_of: Mapping[str, str] | N
 
     labelled = {image.label for image in images if not image.official}
     if len(labelled) < 2:
-        what = {0: "negative", 1: "positive"}.get(next(iter(labelled), None), "missing")  # type: ignore[arg-type]
+        what = "missing" if not labelled else "positive" if 1 in labelled else "negative"
         raise UserError(f"all labels of the training images are {what}; training needs both, so add the other class")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -1,23 +1,20 @@
-"""The folder that a data set is imported into: whose it is, how far an import has come, room on the disk."""
+"""The folder that a data set is imported into: whose it is, and how far an import has come."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from common import paths
-from dataset.file_formats import ImportedImages, Provenance
+from common.file_formats import format_problems
+from dataset.file_formats import Provenance
 from dataset.provenance import IMPORT_COMMAND
 from importers.pixel_files import Written
 from utils import UserError, load_json
 
 JOURNAL = ".import_progress.jsonl"  # a line for each finished image; gone at the end
-TRIED = 6  # images whose sizes tell how much room all of them need
-RESERVE = 1.1  # of what was estimated
 
 
 @dataclass(frozen=True)
@@ -50,16 +47,16 @@ def find_earlier(folder: Path, wanted: Provenance) -> Provenance | None:
         if found := [path.name for path in held if path.exists()]:
             raise UserError(f"{folder} already holds a data set ({found[0]}); give another --data-dir")
         return None
-    earlier: Provenance = load_json(file, f"`{IMPORT_COMMAND}`")
-    if not isinstance(earlier, dict):
+    earlier = load_json(file)
+    if format_problems(earlier, Provenance):
         raise UserError(f"{file} is not what `{IMPORT_COMMAND}` writes; give another --data-dir")
     same = ("version", "layout", "source_sha256", "settings_sha256", "names")
     differing = [key for key in same if earlier.get(key) != wanted.get(key)]
     if differing:
         what = "another source" if "source_sha256" in differing else "other options"
-        state = "an import" if earlier.get("complete") else "an unfinished import"
+        state = "an import" if earlier["complete"] else "an unfinished import"
         raise UserError(f"{folder} holds {state} of {what}; give another --data-dir, or delete that folder")
-    return earlier
+    return cast(Provenance, earlier)
 
 
 # --- how far it has come ---------------------------------------------------------------------------
@@ -98,31 +95,3 @@ def _read_journal(folder: Path) -> dict[int, Finished]:
         if any((images / file).is_file() for images in (paths.training_images(folder), paths.test_images(folder))):
             found[place] = finished
     return found
-
-
-# --- room on the disk ------------------------------------------------------------------------------
-def check_room(folder: Path, needed: float, count: int) -> None:
-    """Raise ``UserError`` unless the disk of ``folder`` has room for ``needed`` bytes, of ``count`` images."""
-    there = nearest(folder)
-    free = shutil.disk_usage(there).free
-    if needed * RESERVE > free:
-        raise UserError(
-            f"{count:,} images need about {needed * RESERVE / 1e9:.1f} GB, and {there} has {free / 1e9:.1f} GB free; "
-            "make room, or give a --data-dir on another disk"
-        )
-
-
-def nearest(folder: Path) -> Path:
-    """Return ``folder``, or the nearest folder above it that exists."""
-    while not folder.exists():
-        folder = folder.parent
-    return folder
-
-
-def empty_provenance(facts: Mapping[str, Any]) -> Provenance:
-    """Return the provenance of an import that begins; ``facts``: its keys that are known by then."""
-    nothing: ImportedImages = {
-        "labelled": 0, "positive": 0, "official_test": 0, "official_positive": None, "linked": 0, "copied": 0,
-        "rewritten": 0, "padded": 0, "padding_positive": 0.0, "padding_negative": 0.0, "left_out": {},
-    }  # fmt: skip
-    return cast(Provenance, {"complete": False, "images": nothing, **facts})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,16 +15,19 @@ from common import paths
 from common.command_line import VERSION as PRODUCT_VERSION
 from common.progress import progress_bar
 from dataset.file_formats import ImportedImages, Provenance
-from dataset.picture_checks import GIVEN_AWAY, SURELY, file_facts_auroc
+from dataset.picture_checks import auroc_if_given_away
 from dataset.provenance import VERSION
 from importers.pixel_files import BAD, bytes_needed, why_bad, write_image
 from importers.sources import Source, SourceImage
 from importers.survey import Survey, refuse_bad
 from importers.tables import hashed_id, kept_ids, prove_tables, read_map, write_tables
-from importers.target import TRIED, Finished, Journal, check_room, empty_provenance, find_earlier, nearest
-from utils import save_json, sha256_file, sha256_json
+from importers.target import Finished, Journal, find_earlier
+from utils import UserError, save_json, sha256_file, sha256_json
 
 log = logging.getLogger(__name__)
+
+TRIED = 6  # images whose sizes tell how much room all of them need
+RESERVE = 1.1  # of what was estimated
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,9 @@ def plan_import(
             "patients have pseudonyms of a key that was thrown away, so whether other data sets show the same people "
             "is unknown"
         )
-    facts = {
+    provenance: Provenance = {
+        "complete": False,
+        "images": _count([], {}),
         "version": VERSION,
         "product_version": PRODUCT_VERSION,
         "date": datetime.date.today().isoformat(),
@@ -83,7 +89,7 @@ def plan_import(
         "settings_sha256": sha256_json({**settings, "map": sha256_file(patient_map) if patient_map else ""}),
         "red_flags": flags,
     }
-    return Import(folder, source, survey, ids, person_of, empty_provenance(facts))
+    return Import(folder, source, survey, ids, person_of, provenance)
 
 
 def _source_sha256(source: Source) -> str:
@@ -92,35 +98,41 @@ def _source_sha256(source: Source) -> str:
     return sha256_json([sizes, [sha256_file(file) for file in source.tables.values()]])
 
 
-def check_disk(plan: Import) -> None:
-    """Raise ``UserError`` if the disk has no room for what is not yet there, judged by a few images."""
+def _check_disk(plan: Import, to_go: int) -> None:
+    """Raise ``UserError`` if the disk has no room for ``to_go`` more images, judged by a few."""
     images = plan.survey.images
-    to_go = len(images) - len(Journal(plan.folder).finished)
-    same_disk = nearest(plan.folder).stat().st_dev == images[0].file.stat().st_dev
+    same_disk = plan.folder.stat().st_dev == images[0].file.stat().st_dev
     tried = []
     for image in images[:: max(1, len(images) // TRIED)][:TRIED]:
         try:
             tried.append(bytes_needed(image.file, image.file.read_bytes(), same_disk))
         except BAD:  # told with all the others
             continue
-    if tried:
-        check_room(plan.folder, sum(tried) / len(tried) * to_go, to_go)
+    needed = RESERVE * to_go * sum(tried) / max(1, len(tried))
+    free = shutil.disk_usage(plan.folder).free
+    if needed > free:
+        raise UserError(
+            f"{to_go:,} images need about {needed / 1e9:.1f} GB, and {plan.folder} has {free / 1e9:.1f} GB free; "
+            "make room, or give a --data-dir on another disk"
+        )
 
 
 # --- the import ------------------------------------------------------------------------------------
 def run_import(plan: Import, workers: int, skip_bad: bool) -> Provenance:
     """Write what is missing of the images, then the tables and the provenance; returns that.
 
-    Does nothing where the same import has ended before. Raises ``UserError`` naming the images that cannot be read;
-    with ``skip_bad`` these are left out and counted.
+    Does nothing where the same import has ended before. Raises ``UserError`` if the folder holds something else or its
+    disk has no room, and one that names the images that cannot be read; with ``skip_bad`` these are left out and
+    counted.
     """
     earlier = find_earlier(plan.folder, plan.provenance)
     if earlier is not None and earlier["complete"]:
         log.info(f"{plan.folder} already holds this import: nothing to do")
         return earlier
+    journal = Journal(plan.folder)
+    _check_disk(plan, len(plan.survey.images) - len(journal.finished))
     if earlier is None:
         save_json(paths.provenance(plan.folder), plan.provenance)
-    journal = Journal(plan.folder)
     if journal.finished:
         log.info(f"{len(journal.finished):,} of {len(plan.survey.images):,} images are finished")
     bad = _write_images(plan, journal, workers)
@@ -206,10 +218,9 @@ def _file_flags(done: Sequence[tuple[SourceImage, Finished]]) -> list[str]:
         }
         for image, finished in done if not image.official for written in (finished.written,)
     ]  # fmt: skip
-    scored = file_facts_auroc(pd.DataFrame(rows))
-    if scored is None or scored[0] <= GIVEN_AWAY or scored[1] <= SURELY:
+    if (auroc := auroc_if_given_away(pd.DataFrame(rows))) is None:
         return []
     return [
         f"the files of the source alone give the labels away: size, shape, bytes per pixel and JPEG tables reach AUROC "
-        f"{scored[0]:.2f}, so the classes come from different sources; compression and black edges still show that"
+        f"{auroc:.2f}, so the classes come from different sources; compression and black edges still show that"
     ]

@@ -5,6 +5,7 @@ import pytest
 
 from common import paths
 from dataset.patients import GROUPED_BY_COLUMN, GROUPED_BY_IMAGE, GROUPED_BY_PATIENT
+from fake_study import fake_provenance
 from prediction.data_origin import find_origin
 from utils import save_json
 
@@ -15,12 +16,9 @@ def images(*ids, kind="Normal"):
 
 def imported(folder, key, data_set=""):
     folder.mkdir()
-    positive = {"names": ["Pneumonia"], "sentence": "pneumonia"}
-    patients = {"pseudonyms": key != "", "key": key or None}
-    save_json(
-        paths.provenance(folder),
-        {"version": 1, "complete": True, "data_set": data_set, "positive": positive, "patients": patients},
-    )
+    content = fake_provenance()
+    patients = content["patients"] | {"pseudonyms": key != "", "key": key or None}
+    save_json(paths.provenance(folder), content | {"data_set": data_set, "patients": patients})
     return find_origin(folder, images("a", "b"), GROUPED_BY_COLUMN)
 
 

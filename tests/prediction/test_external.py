@@ -18,6 +18,7 @@ from common.file_formats import format_problems
 from data_loader import load_images
 from dataset.records import load_dataset
 from external_data import make_external
+from fake_study import fake_provenance
 from prediction.external import predict_run
 from prediction.models import load_models
 from utils import UserError, load_checkpoint, load_json, save_checkpoint, save_json
@@ -137,11 +138,8 @@ def test_another_meaning_of_positive_is_known_from_the_import(names, differs, tr
     make_external(here / "outside")
     meaning = {"names": names, "negative": [], "uncertain": "", "labelled_by": "", "sentence": "pneumonia, by a report"}
     patients = {"source": "", "known": 12, "unknown_images": 0, "pseudonyms": True, "key": "abcd"}
-    save_json(
-        paths.provenance(here / "outside"),
-        {"version": 1, "complete": True, "date": "2026-11-29", "layout": "csv", "data_set": "", "positive": meaning,
-         "patients": patients, "red_flags": []},
-    )  # fmt: skip
+    content = fake_provenance() | {"layout": "csv", "data_set": "", "positive": meaning, "patients": patients}
+    save_json(paths.provenance(here / "outside"), content)
     found = evaluate(trained)
     assert found["positive_differs"] is differs
     assert not any("nothing says what" in flag or "positive means" in flag for flag in found["red_flags"])
