@@ -23,6 +23,7 @@ from common.command_line import argument_parser, number, run_script
 from common.logs import keep_run_log
 from common.options import Option
 from common.output_folders import check_folders
+from common.progress import progress_bar
 from dataset.checker_report import describe_bad, describe_dataset, describe_pictures
 from dataset.image_files import describe_missing
 from dataset.image_ids import name_some
@@ -164,8 +165,6 @@ def _warn_of_cache(cache_dir: str | Path, reason: str) -> None:
 def _into_memory(images: ImageList, files: Sequence[Path], decode: Decode, workers: int, desc: str) -> Loaded:
     """Decode all images."""
     import numpy as np
-
-    from common.progress import progress_bar
 
     pixels = np.empty((len(files), images.image_size, images.image_size), dtype=np.uint8)
     good = np.zeros(len(files), dtype=bool)

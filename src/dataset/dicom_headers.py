@@ -151,9 +151,7 @@ def _read_body_part(dataset: Dataset) -> str:
     return "OTHER" if OTHER_PARTS.search(words) else ""
 
 
-def _warnings(
-    dataset: Dataset, modality: str, body_part: str, burned_in: bool | None, view: str
-) -> list[str]:
+def _warnings(dataset: Dataset, modality: str, body_part: str, burned_in: bool | None, view: str) -> list[str]:
     """Say what is odd about a file that may be read all the same; the words are the same for all such files."""
     raw = "FOR PROCESSING" in _text(dataset, "PresentationIntentType").upper()
     raw = raw or "For Processing" in _class_name(dataset)

@@ -104,7 +104,7 @@ def _describe_folder(folder: Path, stems: set[str]) -> str:
 
 
 def _places_near(folder: Path) -> Iterable[Path]:
-    """Yield the folders up to the data folder, and their subfolders, where images may lie by mistake."""
+    """Return the folders up to the data folder, and their subfolders, where images may lie by mistake."""
     tops = [folder]
     for parent in list(folder.parents)[:2]:
         if (tops[-1] / paths.TRAIN_METADATA).exists():

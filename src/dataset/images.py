@@ -89,9 +89,9 @@ class Picture:
         return np.asarray(gray.resize((image_size, image_size), Image.Resampling.BILINEAR))
 
 
-def read_image(path: str | Path, image_size: int, bits: int | None = None) -> np.ndarray:
+def read_image(path: str | Path, image_size: int) -> np.ndarray:
     """Decode an image of any size to gray uint8 [image_size, image_size]; see ``open_picture``."""
-    return open_picture(path, bits).resized(image_size)
+    return open_picture(path).resized(image_size)
 
 
 def enlarged(pixels: np.ndarray, image_size: int) -> np.ndarray:

@@ -215,5 +215,3 @@ def _file_facts(table: pd.DataFrame) -> np.ndarray:
         columns.append(pd.Series(place, index=values.index))
     kinds = [pd.get_dummies(column) for column in columns if column.nunique() > 1]
     return np.hstack([kind.to_numpy(dtype=float) for kind in kinds]) if kinds else np.empty((len(table), 0))
-
-

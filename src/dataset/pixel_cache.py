@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from common.locks import hold_lock
+from common.progress import progress_bar
 from dataset.image_list import Decode, Found, ImageList, State, decode_or_reason
 
 if TYPE_CHECKING:
@@ -291,8 +292,6 @@ def _build(file: _CacheFile, job: _Job, desc: str) -> list[Row]:
 
 def _write_rows(partial: _CacheFile, job: _Job, sources: _Sources, desc: str) -> list[Row]:
     """Fill ``partial`` block by block, noting each finished one in its index; returns all of the index."""
-    from common.progress import progress_bar
-
     images, rows = job.images, _resume(partial, job)
     folder, left = partial.pixels.parent, (len(images.states) - len(rows)) * partial.row_bytes
     if shutil.disk_usage(folder).free < left:

@@ -94,9 +94,7 @@ def _named_if_unwritable(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be written ({error.strerror}); name another file with --splits") from None
 
 
-def make_splits(
-    dataset: Dataset, twins: Sequence[TwinPair] = (), seed: int = SPLIT_SEED, tested: Part = USUAL
-) -> SplitsFile:
+def make_splits(dataset: Dataset, twins: Sequence[TwinPair] = (), tested: Part = USUAL) -> SplitsFile:
     """Make the content of ``splits.json``: of stratified, grouped parts of equal size, one is the test set.
 
     ``tested``: (its number, from 1; number of parts). Splits of one number of parts test every image once.
@@ -105,10 +103,10 @@ def make_splits(
     images = dataset.images[["image_id", "patient", "label", "class"]].sort_values("image_id")
     if twins:
         images[TWIN_GROUP] = unite_patients(images, twins)
-    fold = _stratified_group_folds(images, n_parts, seed, "a test set")
+    fold = _stratified_group_folds(images, n_parts, SPLIT_SEED, "a test set")
     images.insert(4, "role", [TEST if number == part else TRAIN for number in fold])
     content: SplitsBody = {
-        "version": VERSION, "seed": seed, "test_fraction": 1 / n_parts, "grouped_by": dataset.grouped_by,
+        "version": VERSION, "seed": SPLIT_SEED, "test_fraction": 1 / n_parts, "grouped_by": dataset.grouped_by,
         "images": cast("list[Any]", images.to_dict("records")),
     }  # fmt: skip
     return {"sha256": sha256_json(content), **content}
@@ -241,14 +239,12 @@ def _read_splits(path: Path) -> SplitsFile:
     """Read a splits file; raises ``UserError`` if it is something else or was edited."""
     content = load_json(path)
     remedy = f"restore it, or delete it and run `{CHECK_COMMAND} ...` for a new split"
-    try:
-        body = {key: content[key] for key in SplitsBody.__annotations__}
-        stated = content["sha256"]
-    except (TypeError, KeyError) as missing:
-        raise UserError(f"{path} is not a splits file ({missing} is missing); {remedy}") from None
+    keys = content.keys() if isinstance(content, dict) else ()
+    if missing := [key for key in (*SplitsBody.__annotations__, "sha256") if key not in keys]:
+        raise UserError(f"{path} is not a splits file ({missing[0]} is missing); {remedy}")
     if content["version"] != VERSION:
         raise UserError(f"{path} has version {content['version']}, this code reads {VERSION}; {remedy}")
-    if sha256_json(body) != stated:
+    if sha256_json({key: content[key] for key in SplitsBody.__annotations__}) != content["sha256"]:
         raise UserError(f"{path} was edited: its sha256 does not match its content; {remedy}")
     return content
 

@@ -31,7 +31,9 @@ SEARCH = 2  # version of the search; results in the cache depend on it
 THUMBNAIL, CONFIRMED_AT = 64, 256  # pixels
 SMALLEST = 32  # pixels; smaller images are too alike to be told apart
 LARGEST_GROUP = 20  # images; more that show one picture are a placeholder or a fault
+WORKERS = 4  # threads that decode
 WORTH_SAYING = 5.0  # seconds
+NAMED = 3  # pairs that a message names
 
 _found: dict[str, list[list[int]]] = {}  # of this process, for --no-cache
 
@@ -52,7 +54,7 @@ class TwinPair(NamedTuple):
 
 
 # --- search ----------------------------------------------------------------------------------------
-def find_twins(images: pd.DataFrame, cache_dir: str | Path | None, workers: int = 4) -> list[TwinPair]:
+def find_twins(images: pd.DataFrame, cache_dir: str | Path | None) -> list[TwinPair]:
     """Find pairs of ``images`` (image_id, patient, label, path) of different patients that show one picture.
 
     Unreadable and missing images, and those smaller than 32 pixels, do not take part. The search takes minutes
@@ -64,7 +66,7 @@ def find_twins(images: pd.DataFrame, cache_dir: str | Path | None, workers: int 
     images_key = list_images(files, THUMBNAIL, decoder_version(files=files)).key
     key = sha256_json([images_key, CONFIRMED_AT, SEARCH])[:KEY_CHARACTERS]
     if key not in _found:
-        _found[key] = _from_cache(files, cache_dir, key, workers)
+        _found[key] = _from_cache(files, cache_dir, key)
     ids, patients, labels = (table[column].tolist() for column in ("image_id", "patient", "label"))
     return [
         TwinPair(ids[one], ids[other], (int(labels[one]), int(labels[other])))
@@ -73,7 +75,7 @@ def find_twins(images: pd.DataFrame, cache_dir: str | Path | None, workers: int 
     ]
 
 
-def _from_cache(files: Sequence[Path], cache_dir: str | Path | None, key: str, workers: int) -> list[list[int]]:
+def _from_cache(files: Sequence[Path], cache_dir: str | Path | None, key: str) -> list[list[int]]:
     """Return pairs of rows of ``files``, from the cache or searched."""
     file = Path(cache_dir) / "twins" / f"{key}.json" if cache_dir is not None else None
     pairs = None
@@ -81,12 +83,12 @@ def _from_cache(files: Sequence[Path], cache_dir: str | Path | None, key: str, w
         with hold_lock(file.with_name("lock"), "waiting for another search for twins") if file else nullcontext():
             if file and (kept := _read(file, len(files))) is not None:
                 return kept
-            pairs = _search(files, workers)
+            pairs = _search(files)
             if file:
                 save_json(file, {"n_images": len(files), "pairs": pairs})
             return pairs
     except OSError:  # the cache cannot be used
-        return _search(files, workers) if pairs is None else pairs
+        return _search(files) if pairs is None else pairs
 
 
 def _read(file: Path, n_images: int) -> list[list[int]] | None:
@@ -99,18 +101,18 @@ def _read(file: Path, n_images: int) -> list[list[int]] | None:
     return pairs if all(0 <= row < n_images for pair in pairs for row in pair) else None
 
 
-def _search(files: Sequence[Path], workers: int) -> list[list[int]]:
+def _search(files: Sequence[Path]) -> list[list[int]]:
     import numpy as np
 
     started = time.monotonic()
-    decoded = _decode(files, THUMBNAIL, workers, "thumbnails, to find twins")
+    decoded = _decode(files, THUMBNAIL, WORKERS, "thumbnails, to find twins")
     rows = np.array([row for row, pixels in enumerate(decoded) if pixels is not None], dtype=int)
     if len(rows) < 2:
         return []
     from dataset.near_copies import find_copies
 
     found = find_copies(np.stack([decoded[row] for row in rows]), desc="searching for twins")
-    pairs = confirm_pairs(files, rows[found.rows], found.mirrored, workers)
+    pairs = confirm_pairs(files, rows[found.rows], found.mirrored, WORKERS)
     if (seconds := time.monotonic() - started) > WORTH_SAYING:
         log.info(f"{len(rows):,} images searched for twins in {duration_in_words(seconds)}")
     return pairs
@@ -197,11 +199,11 @@ def describe_twins(pairs: Sequence[TwinPair]) -> str:
     return f"{name_pairs(pairs)} of different patients show one picture; the largest group has {largest} images"
 
 
-def name_pairs(pairs: Sequence[TwinPair], limit: int = 3) -> str:
+def name_pairs(pairs: Sequence[TwinPair]) -> str:
     """Write "2 pairs of images (a and b, c and d)"."""
-    more = ", ..." if len(pairs) > limit else ""
+    more = ", ..." if len(pairs) > NAMED else ""
     count = f"{len(pairs):,} pair{'s' if len(pairs) != 1 else ''} of images"
-    return f"{count} ({', '.join(map(str, pairs[:limit]))}{more})"
+    return f"{count} ({', '.join(map(str, pairs[:NAMED]))}{more})"
 
 
 def conflict_flags(pairs: Sequence[TwinPair]) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.progress import progress_bar
 from dataset.dicom_files import is_dicom, read_header, require_dicom_packages
 from dataset.dicom_headers import OLDEST
 from dataset.patient_keys import Identity, pseudonym, unknown_ids
@@ -68,8 +69,6 @@ def _read_headers(
     source: Source, workers: int, skip_bad: bool, left_out: dict[str, int], notes: list[str], flags: list[str]
 ) -> tuple[list[SourceImage], bool]:
     """Return (images that may be imported, with what their headers say; whether headers name patients)."""
-    from common.progress import progress_bar
-
     images = source.images
     places = [place for place, image in enumerate(images) if is_dicom(image.file)]
     if not places:

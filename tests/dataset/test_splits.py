@@ -119,6 +119,9 @@ def test_an_edited_file_is_refused(dataset):
     edit(dataset, lambda content: content.pop("images"))
     with pytest.raises(UserError, match="not a splits file"):
         load_or_create_splits(dataset)
+    (dataset.data_dir / paths.SPLITS).write_text("[]")
+    with pytest.raises(UserError, match=r"not a splits file \(version is missing\)"):
+        load_or_create_splits(dataset)
     (dataset.data_dir / paths.SPLITS).write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
         load_or_create_splits(dataset)
