@@ -36,7 +36,7 @@ PIXEL_TAGS = (
 )  # fmt: skip
 TAGS = [*HEADER_TAGS, *PIXEL_TAGS]
 OF_PYDICOM = r"pydicom\b"  # modules whose warnings are silenced
-DECODING = 1  # version of the way from stored values to gray
+DECODING = 2  # version of the way from stored values to gray
 
 
 class DicomError(UserError):

@@ -125,7 +125,9 @@ def _window(dataset: Dataset) -> tuple[float, float] | None:
     """Return (centre, width) of the first window; None if there is none, or an empty one."""
     import numpy as np
 
-    centres, widths = (np.atleast_1d(dataset.get(key) or []) for key in ("WindowCenter", "WindowWidth"))
+    # A centre of 0 is one; an empty element is None or "".
+    values = (dataset.get(key) for key in ("WindowCenter", "WindowWidth"))
+    centres, widths = (np.atleast_1d([] if value is None or value == "" else value) for value in values)
     if not len(centres) or not len(widths) or float(widths[0]) <= 0:
         return None
     return float(centres[0]), float(widths[0])

@@ -112,6 +112,8 @@ def test_a_window_is_of_rescaled_values(tmp_path):
     twice = {"RescaleSlope": 2, "RescaleIntercept": -100, "VOILUTFunction": "LINEAR_EXACT"}
     rescaled = shown(tmp_path, window=(2 * 1000 - 100, 2 * 500), **twice)
     assert np.abs(rescaled - plain).max() < 0.005
+    around_zero = shown(tmp_path, window=(0, 500), RescaleSlope=1, RescaleIntercept=-1000)
+    assert np.abs(around_zero - plain).max() < 1e-4
     falling = shown(tmp_path, window=(-1000, 500), RescaleSlope=-1, RescaleIntercept=0, VOILUTFunction="LINEAR_EXACT")
     assert np.abs(falling + plain - 1).max() < 0.005
 
