@@ -55,7 +55,7 @@ def describe_people(images: pd.DataFrame) -> list[str]:
     """Describe view, sex and age of each class, a line each."""
 
     def counts(values: pd.Series) -> str:
-        return ", ".join(f"{value or 'unknown'} {n}" for value, n in values.value_counts().items())
+        return ", ".join(f"{value or 'unknown'} {n:,}" for value, n in values.value_counts().items())
 
     lines = []
     for name, group in images.groupby("class"):

@@ -34,6 +34,6 @@ def without_ending(name: str) -> str:
 
 def name_some(image_ids: list[str], limit: int = 10) -> str:
     """Write "3 images (a, b, c)": the count and the first ``limit`` names."""
-    count = f"{len(image_ids)} image{'s' if len(image_ids) != 1 else ''}"
+    count = f"{len(image_ids):,} image{'s' if len(image_ids) != 1 else ''}"
     more = ", ..." if len(image_ids) > limit else ""
     return f"{count} ({', '.join(image_ids[:limit])}{more})"

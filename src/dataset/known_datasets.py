@@ -278,6 +278,7 @@ def _names_within(word: str) -> tuple[KnownDataSet, ...]:
     return rows[-1] or ()
 
 
+_BY_NAME = {row.name: row for row in DATA_SETS}
 _ALIASES = {"".join(_pieces(name)): row for row in DATA_SETS for name in (row.name, *row.aliases)}
 
 
@@ -288,8 +289,7 @@ def overlap_reason(text: str) -> str | None:
     "NODE21 contains images of NIH ChestX-ray14 (https://...), and RSNA's images are a part of NIH ChestX-ray14".
     """
     for row in find_data_sets(text).rows:
-        path = _path_to_ours(row)
-        if path:
+        if path := _path_to_ours(row):
             steps = [f"{a.name} contains images of {b.name} ({a.source})" for a, b in zip(path, path[1:], strict=False)]
             return ", and ".join([*steps, PART_OF_NIH])
     return None
@@ -300,23 +300,21 @@ def families_of(text: str) -> frozenset[str]:
 
     Two sets of data may share images or patients if their families have a row in common. Photographs have none.
     """
-    by_name = {row.name: row for row in DATA_SETS}
     found: dict[str, None] = {}
     waiting = [row.name for row in find_data_sets(text).rows if not row.photographs]
     while waiting:
         name = waiting.pop()
         if name not in found:
             found[name] = None
-            waiting += by_name[name].contains
+            waiting += _BY_NAME[name].contains
     return frozenset(found)
 
 
 def _path_to_ours(row: KnownDataSet) -> tuple[KnownDataSet, ...]:
     """Return the shortest chain of rows from ``row``, each in the one before, to one of ``OURS``; () for none."""
-    by_name = {each.name: each for each in DATA_SETS}
     paths: list[tuple[KnownDataSet, ...]] = [(row,)]
     while paths:
         if done := [path for path in paths if path[-1].name in OURS]:
             return done[0]
-        paths = [(*path, by_name[name]) for path in paths for name in path[-1].contains]
+        paths = [(*path, _BY_NAME[name]) for path in paths for name in path[-1].contains]
     return ()

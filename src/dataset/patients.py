@@ -23,7 +23,10 @@ LARGE_SHARE, LARGEST_SHARE = 0.1, 0.5  # of all images: flagged, refused
 
 @dataclass(frozen=True)
 class Grouping:
-    """``patients``: group of each image. ``unmapped``: images whose patient is unknown, each a group of its own."""
+    """Whose images are whose.
+
+    ``patients``: group of each image. ``unmapped``: images that the mapping lacks, or the column where none is mapped.
+    """
 
     patients: list[str]
     grouped_by: str

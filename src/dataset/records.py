@@ -33,9 +33,9 @@ class Dataset:
 
     ``images``: image_id, patient, label (0/1), class, view, sex, age (years, NaN if unknown or
     implausible), n_boxes, path; sorted by image_id. ``rows``: metadata rows (boxes) they came from.
-    ``unmapped``: images that the patient mapping lacks, each a group of its own. ``notes``: what was
-    understood from unusual tables or images; ``red_flags``: what every reader of a result must know of the
-    data. Both are sentences. ``provenance``: of an imported folder.
+    ``unmapped``: see ``patients.Grouping``. ``notes``: what was understood from unusual tables or images;
+    ``red_flags``: what every reader of a result must know of the data. Both are sentences. ``provenance``: of
+    an imported folder.
     """
 
     data_dir: Path

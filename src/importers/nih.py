@@ -99,4 +99,4 @@ def _patient_of(table: Table, row: int, name: str, written: str) -> str:
 
 def _read_list(file: Path) -> set[str]:
     """Return the names in a text file, a line each, in small letters; none without the file."""
-    return {line.strip().casefold() for line in file.read_text("utf-8").splitlines()} if file.is_file() else set()
+    return {line.strip().casefold() for line in file.read_text("utf-8-sig").splitlines()} if file.is_file() else set()

@@ -66,3 +66,11 @@ def test_a_part_of_the_images_is_taken_on_request(tmp_path):
     (tmp_path / "Data_Entry_2017.csv").unlink()
     with pytest.raises(UserError, match="holds no Data_Entry_2017"):
         read_nih(tmp_path)
+
+
+def test_linked_folders_and_a_byte_order_mark_change_nothing(tmp_path):
+    source, names = nih(tmp_path / "source"), tmp_path / "source" / "test_list.txt"
+    (source / "images_001").rename(tmp_path / "other_disk")
+    (source / "images_001").symlink_to(tmp_path / "other_disk")
+    names.write_text(names.read_text(), encoding="utf-8-sig")
+    assert [image.official for image in read_nih(source).images] == [False] * 4 + [True] * 2
