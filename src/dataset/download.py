@@ -61,15 +61,15 @@ class UnsuitableArchiveError(Exception):
 
 
 # --- what a data folder holds ----------------------------------------------------------------------
-def dataset_entries() -> tuple[str, ...]:
-    """Return the names at the top of a data folder that belong to the dataset, not to the user."""
-    training, test = paths.training_images("").parent.name, paths.test_images("").name
-    return (paths.TRAIN_METADATA, paths.TEST_METADATA, training, test)
+# The names at the top of a data folder that belong to the dataset, not to the user.
+DATASET_ENTRIES = (
+    paths.TRAIN_METADATA, paths.TEST_METADATA, paths.training_images("").parent.name, paths.test_images("").name
+)  # fmt: skip
 
 
 def entries_present(data_dir: Path) -> list[str]:
-    """Return those of ``dataset_entries`` that are files, or folders with at least one file in them."""
-    return [name for name in dataset_entries() if _holds_a_file(data_dir / name)]
+    """Return those of ``DATASET_ENTRIES`` that are files, or folders with at least one file in them."""
+    return [name for name in DATASET_ENTRIES if _holds_a_file(data_dir / name)]
 
 
 def is_complete(data_dir: Path) -> bool:
@@ -180,11 +180,11 @@ def install(extracted: Path, data_dir: Path) -> None:
     """Move every entry of ``extracted`` into ``data_dir``; another call goes on after an interruption.
 
     A folder that exists is kept and filled. A file that exists is replaced only if its name is the
-    dataset's own (``dataset_entries``): the caller has checked those before. Raises ``UserError`` if a file
+    dataset's own (``DATASET_ENTRIES``): the caller has checked those before. Raises ``UserError`` if a file
     stands where a folder must go, or the other way round.
     """
     for entry in sorted(extracted.iterdir()):
-        _move(entry, data_dir / entry.name, replace=entry.name in dataset_entries())
+        _move(entry, data_dir / entry.name, replace=entry.name in DATASET_ENTRIES)
 
 
 def _move(source: Path, target: Path, replace: bool) -> None:

@@ -15,7 +15,7 @@ from dataset.dicom_files import is_dicom
 from dataset.image_files import is_image_name
 from dataset.image_ids import without_ending
 from dataset.metadata import IMAGE_NAMES, PERSON_NAMES, PERSON_OR_IMAGE
-from dataset.tables import read_table, squeeze
+from dataset.tables import read_table
 from utils import UserError
 
 NAMED = "patient "  # how groups of a named patient begin
@@ -87,12 +87,12 @@ def read_patients(path: Path) -> dict[str, str]:
     Raises ``UserError`` if a column is missing or an image has two patients.
     """
     table = read_table(path, (*FILE_NAMES, *PERSON_NAMES, PERSON_OR_IMAGE))
-    names = [squeeze(name) for name in table.names]
+    names = table.squeezed
     files = next((names.index(name) for name in FILE_NAMES if name in names), None)
     persons = next((names.index(name) for name in (*PERSON_NAMES, PERSON_OR_IMAGE) if name in names), None)
     if files is None or persons is None:
         lacking = "names the image (filename, image_id)" if files is None else "names the patient (patient_id, patient)"
-        raise UserError(f"--patients {path}: no column {lacking}; its columns are {', '.join(table.names)}")
+        raise UserError(f"--patients {path}: no column {lacking}; its columns are {table.listed_names}")
     patients: dict[str, str] = {}
     for image, person, line in zip(table.column(files), table.column(persons), table.lines, strict=True):
         key = _key(image)

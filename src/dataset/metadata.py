@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dataset.image_ids import name_some, why_no_id
 from dataset.labels import read_class, read_target
 from dataset.people import Understood, is_unknown, read_ages, read_number, read_sexes, read_views
-from dataset.tables import Table, agreed_cells, find_columns, read_table, squeeze
+from dataset.tables import Table, agreed_cells, find_columns, read_table
 from utils import UserError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def read_metadata(path: Path, patient_column: str | None = None, column_needed: 
 # --- ids and people --------------------------------------------------------------------------------
 def _find_ids(table: Table, patient_column: str | None, column_needed: bool) -> tuple[list[int], list[int]]:
     """Return the places of the columns that name the image, and of those that name the person."""
-    squeezed = [squeeze(name) for name in table.names]
+    squeezed = table.squeezed
     given = _find_given(table, patient_column, column_needed) if patient_column else []
     exact = [i for i, name in enumerate(table.names) if name == ID_COLUMN and i not in given]
     images = [[i for i, name in enumerate(squeezed) if name == image_name and i not in given]
@@ -105,7 +105,7 @@ def _find_ids(table: Table, patient_column: str | None, column_needed: bool) -> 
     either = [i for i, name in enumerate(squeezed) if name == PERSON_OR_IMAGE and i not in given]
     ids = exact or next((places for places in images if places), either)
     if not ids:
-        raise UserError(f"{table.path} has no column {ID_COLUMN}; its columns are {', '.join(table.names)}")
+        raise UserError(f"{table.path} has no column {ID_COLUMN}; its columns are {table.listed_names}")
     if patient_column:
         return ids, given
     others = [i for i in either if i not in ids]
@@ -113,12 +113,10 @@ def _find_ids(table: Table, patient_column: str | None, column_needed: bool) -> 
 
 
 def _find_given(table: Table, patient_column: str, needed: bool) -> list[int]:
-    named = [i for i, name in enumerate(table.names) if name == patient_column.strip()]
-    found = named or [i for i, name in enumerate(table.names) if squeeze(name) == squeeze(patient_column)]
+    found = table.places_of(patient_column)
     if not found and needed:
         raise UserError(
-            f"--patient-column {patient_column}: {table.path} has no such column; its columns are "
-            f"{', '.join(filter(None, table.names))}"
+            f"--patient-column {patient_column}: {table.path} has no such column; its columns are {table.listed_names}"
         )
     return found
 

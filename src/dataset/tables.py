@@ -43,6 +43,21 @@ class Table:
     lines: list[int]
     notes: list[str]
 
+    @property
+    def squeezed(self) -> list[str]:
+        """The names as ``squeeze`` writes them."""
+        return [squeeze(name) for name in self.names]
+
+    @property
+    def listed_names(self) -> str:
+        """The names with commas between them, for messages."""
+        return ", ".join(filter(None, self.names))
+
+    def places_of(self, given: str) -> list[int]:
+        """Return the places (from 0) of the columns called ``given``; without any, of those that spell it otherwise."""
+        exact = [place for place, name in enumerate(self.names) if name == given.strip()]
+        return exact or [place for place, name in enumerate(self.squeezed) if name == squeeze(given)]
+
     def column(self, place: int) -> list[str]:
         """Return the cells of column ``place`` (from 0); raises ``UserError`` if letters are not known."""
         cells = [row[place] for row in self.rows]
@@ -226,7 +241,7 @@ def squeeze(name: str) -> str:
 
 def find_columns(table: Table, meanings: Mapping[str, Collection[str]]) -> dict[str, list[int]]:
     """Return the places of the columns of each meaning; ``meanings``: the squeezed names of each."""
-    squeezed = [squeeze(name) for name in table.names]
+    squeezed = table.squeezed
     found = {key: [i for i, name in enumerate(squeezed) if name in names] for key, names in meanings.items()}
     return {key: places for key, places in found.items() if places}
 

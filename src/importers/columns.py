@@ -33,10 +33,9 @@ def folder_of(source: Path, name: str) -> Path:
 
 def read_columns(table: Table, names: Mapping[str, str]) -> dict[str, list[str]]:
     """Return the cells of the columns ``names`` (meaning -> name); raises ``UserError`` if one is missing."""
-    squeezed = [squeeze(name) for name in table.names]
+    squeezed = table.squeezed
     if missing := [name for name in names.values() if squeeze(name) not in squeezed]:
-        there = ", ".join(filter(None, table.names))
-        raise UserError(f"{table.path} has no column {missing[0]}; its columns are {there}")
+        raise UserError(f"{table.path} has no column {missing[0]}; its columns are {table.listed_names}")
     return {key: table.column(squeezed.index(squeeze(name))) for key, name in names.items()}
 
 

@@ -11,7 +11,7 @@ from dataset.image_ids import without_ending
 from dataset.labels import LABEL_OF_CLASS, POSITIVE_CLASS, read_class, read_target
 from dataset.metadata import ID_COLUMN, IMAGE_NAMES, KNOWN_NAMES, MEANINGS, PERSON_NAMES, PERSON_OR_IMAGE
 from dataset.people import is_unknown, read_ages, read_sexes, read_views
-from dataset.tables import Table, read_table, squeeze
+from dataset.tables import Table, read_table
 from importers.columns import only_file
 from importers.sources import (
     Source,
@@ -93,8 +93,9 @@ def _find_columns(table: Table, columns: Columns) -> dict[str, int]:
         else:
             place = _place_among(table, usual[key], set(places.values()), key)
         if place is None and key in ("image", "label"):
-            there = ", ".join(filter(None, table.names))
-            raise UserError(f"{table.path} has no usual column for the {key}; name it with --{key}-column ({there})")
+            raise UserError(
+                f"{table.path} has no usual column for the {key}; name it with --{key}-column ({table.listed_names})"
+            )
         if place is not None:
             places[key] = place
     if len(set(places.values())) < len(places):
@@ -103,12 +104,10 @@ def _find_columns(table: Table, columns: Columns) -> dict[str, int]:
 
 
 def _place_of(table: Table, given: str, flag: str) -> int:
-    exact = [place for place, name in enumerate(table.names) if name == given.strip()]
-    found = exact or [place for place, name in enumerate(table.names) if squeeze(name) == squeeze(given)]
+    found = table.places_of(given)
     if len(found) != 1:
         state = f"{len(found)} such columns" if found else "no such column"
-        there = ", ".join(filter(None, table.names))
-        raise UserError(f"{flag} {given}: {table.path} has {state}; its columns are {there}")
+        raise UserError(f"{flag} {given}: {table.path} has {state}; its columns are {table.listed_names}")
     return found[0]
 
 
@@ -117,7 +116,7 @@ def _place_among(table: Table, usual: Sequence[str], taken: set[int], key: str) 
 
     Raises ``UserError`` if several columns could be the label, and none is called Target.
     """
-    squeezed = [squeeze(name) for name in table.names]
+    squeezed = table.squeezed
     found = [place for name in usual for place in range(len(squeezed)) if squeezed[place] == name]
     free = [place for place in found if place not in taken]
     if key == "image":  # patientId names an image beside "Patient ID"

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Survey:
-    """Images to be imported, with their headers read; ``left_out``, ``notes``, ``red_flags``: see ``Source``.
+    """Images to be imported, with their headers read; ``left_out``, ``notes``: see ``Source``.
 
     ``images`` name their patients by pseudonyms (``pseudonyms``) unless these are public; ``unknown``: images whose
-    patient is unknown; ``patients``: where patients come from, in words.
+    patient is unknown; ``patients``: where patients come from, in words; ``red_flags``: what results must say.
     """
 
     images: list[SourceImage]

@@ -35,9 +35,9 @@ def kept_ids(images: Sequence[SourceImage], root: Path) -> list[str]:
     for image_id, image in zip(ids, images, strict=True):
         if why := why_no_id(image_id):
             raise UserError(f"{image.file}: its name cannot be an image id: {why}; rename it, or omit --keep-names")
-    most, count = Counter(ids).most_common(1)[0]
-    if count > 1:
-        raise UserError(f"{count} images would be called {most}; rename all but one")
+    for image_id, count in Counter(ids).items():
+        if count > 1:
+            raise UserError(f"{count} images would be called {image_id}; rename all but one")
     return ids
 
 
@@ -105,8 +105,10 @@ def prove_tables(images: Sequence[SourceImage], person_of: Mapping[str, str] | N
     from dataset.records import load_dataset, load_official_test
 
     labelled = {image.label for image in images if not image.official}
+    if not labelled:
+        raise UserError("no training image is left to import; give a source that holds some, of both classes")
     if len(labelled) < 2:
-        what = "missing" if not labelled else "positive" if 1 in labelled else "negative"
+        what = "positive" if 1 in labelled else "negative"
         raise UserError(f"all labels of the training images are {what}; training needs both, so add the other class")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

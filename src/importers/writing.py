@@ -32,7 +32,11 @@ RESERVE = 1.1  # of what was estimated
 
 @dataclass(frozen=True)
 class Import:
-    """An import that was checked: its ``provenance`` so far; ``ids`` None: they depend on the files' contents."""
+    """An import that was checked: its ``provenance`` so far.
+
+    ``ids``: of the images; None: they depend on the files' contents. ``person_of``: image id -> NIH file name, where
+    the ids tell the patients.
+    """
 
     folder: Path
     source: Source

@@ -1,5 +1,7 @@
 """ChestX-ray14: findings, NIH's patients, the official list of test images, and tables that have slipped."""
 
+import shutil
+
 import pytest
 
 import import_dataset
@@ -66,6 +68,15 @@ def test_a_part_of_the_images_is_taken_on_request(tmp_path):
     (tmp_path / "Data_Entry_2017.csv").unlink()
     with pytest.raises(UserError, match="holds no Data_Entry_2017"):
         read_nih(tmp_path)
+
+
+def test_a_source_without_images_is_one_line(tmp_path):
+    source = nih(tmp_path / "source")
+    for folder in source.glob("images_*"):
+        shutil.rmtree(folder)
+    words = ["--from", "nih", "--source", str(source), "--data-dir", str(tmp_path / "data"), "--skip-bad-images"]
+    with pytest.raises(UserError, match="no training image is left to import"):
+        import_dataset.main(words)
 
 
 def test_linked_folders_and_a_byte_order_mark_change_nothing(tmp_path):
