@@ -19,7 +19,10 @@ from dataset.tables import read_table
 from utils import UserError
 
 NAMED = "patient "  # how groups of a named patient begin
-ADDED_NAMES = ("__macosx", "@eadir", "thumbs.db", "desktop.ini")  # of files and folders that nobody put there
+# Files and folders that archives, desktops, network disks and file systems add, in small letters.
+ADDED_NAMES = (
+    "__macosx", "@eadir", "thumbs.db", "desktop.ini", "lost+found", "$recycle.bin", "system volume information"
+)  # fmt: skip
 FILE_NAMES = (*IMAGE_NAMES, "path", "filepath", "imagepath", "name")
 
 
@@ -63,7 +66,7 @@ def walk_folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder counts for nothing: hidden, or added by an archive, a network disk or a desktop."""
+    """Tell whether a file or folder counts for nothing: it is hidden, or nobody put it there."""
     return name.startswith(".") or name.casefold() in ADDED_NAMES
 
 

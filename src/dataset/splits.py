@@ -68,7 +68,7 @@ def load_or_create_splits(
     import pandas as pd
 
     path = Path(path) if path is not None else dataset.data_dir / paths.SPLITS
-    created = not path.is_file()
+    created = not path.exists()
     if created:
         with _named_if_unwritable(path):  # before the search for twins, which can take minutes
             try_to_write(path.parent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dataset.image_folders import is_hidden
 from dataset.tables import Table, squeeze
 from utils import UserError
 
@@ -13,7 +14,7 @@ PNEUMONIA = "Pneumonia"  # the finding that counts as positive unless others are
 
 def only_file(folder: Path, wanted: str) -> Path:
     """Return the only file in ``folder`` that fits the pattern ``wanted``; raises ``UserError`` if there is not one."""
-    found = sorted(folder.glob(wanted))
+    found = sorted(path for path in folder.glob(wanted) if not is_hidden(path.name))
     if not found:
         raise UserError(f"{folder} holds no {wanted}; give the folder that holds the table and the images")
     if len(found) > 1:

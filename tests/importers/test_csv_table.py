@@ -100,6 +100,7 @@ def test_the_only_table_in_the_source_is_taken(source):
     with pytest.raises(UserError, match="holds no .*csv"):
         read_csv_table(source)
     text(source / "one.csv", HEAD, *ROWS)
+    text(source / "._one.csv", "what macOS writes beside it")
     assert len(read_csv_table(source).images) == 3
     text(source / "two.csv", HEAD, *ROWS)
     with pytest.raises(UserError, match="2 files .*one.csv, two.csv"):
