@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +65,10 @@ def read_source(layout: str, args: argparse.Namespace) -> Source:
         from importers.chexpert import read_chexpert
 
         return read_chexpert(root, positive, args.uncertain or DEFAULT_UNCERTAIN, skip_bad)
-    from importers.csv_table import Columns, read_csv_table
+    from importers.csv_table import USUAL_NAMES, read_csv_table
 
-    columns = Columns(*(getattr(args, f"{field.name}_column") for field in fields(Columns)))
-    return read_csv_table(root, Path(args.table) if args.table else None, columns, positive, skip_bad)
+    given = {key: getattr(args, f"{key}_column") for key in USUAL_NAMES}
+    return read_csv_table(root, Path(args.table) if args.table else None, given, positive, skip_bad)
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:

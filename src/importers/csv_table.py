@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 
 from dataset.file_formats import PositiveMeaning
@@ -26,37 +25,31 @@ from importers.sources import (
 )
 from utils import UserError
 
-# Usual names of each column, squeezed, beside those of the product's own tables.
-IMAGE_COLUMNS = ("path", "filepath", "imagepath", *IMAGE_NAMES, PERSON_OR_IMAGE)
-LABEL_COLUMNS = ("target", "label", "pneumonia", "class", "diagnosis", "labels", "finding", "findinglabels")
-PATIENT_COLUMNS = (*PERSON_NAMES, PERSON_OR_IMAGE)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of columns that the user gave; None: the usual one is looked for."""
-
-    image: str | None = None
-    label: str | None = None
-    patient: str | None = None
-    age: str | None = None
-    sex: str | None = None
-    view: str | None = None
+# What columns hold -> their usual names, squeezed, the first that is there is taken.
+USUAL_NAMES: dict[str, Sequence[str]] = {
+    "image": ("path", "filepath", "imagepath", *IMAGE_NAMES, PERSON_OR_IMAGE),
+    "label": ("target", "label", "pneumonia", "class", "diagnosis", "labels", "finding", "findinglabels"),
+    "patient": (*PERSON_NAMES, PERSON_OR_IMAGE),
+    "age": MEANINGS["age"],
+    "sex": MEANINGS["sex"],
+    "view": MEANINGS["position"],
+}
 
 
 def read_csv_table(
-    source: Path, table_file: Path | None = None, columns: Columns = Columns(), positive: Sequence[str] = (),
-    skip_bad: bool = False,
+    source: Path, table_file: Path | None = None, given: Mapping[str, str | None] | None = None,
+    positive: Sequence[str] = (), skip_bad: bool = False,
 ) -> Source:  # fmt: skip
     """Read a CSV file, and the images below ``source`` that it names by path or by file name.
 
-    Without ``positive`` the label column holds 0 and 1; with it, these values are positive and all others negative.
-    Rows of one image must agree. Raises ``UserError`` naming what is not understood.
+    ``given``: what columns hold -> their names, if they are not the usual ones. Without ``positive`` the label
+    column holds 0 and 1; with it, these values are positive and all others negative. Rows of one image must
+    agree. Raises ``UserError`` naming what is not understood.
     """
     require_folder(source)
     file = table_file or only_file(source, "*.csv")
-    table = read_table(file, {*KNOWN_NAMES, *IMAGE_COLUMNS, *LABEL_COLUMNS})
-    places = _find_columns(table, columns)
+    table = read_table(file, {*KNOWN_NAMES, *USUAL_NAMES["image"], *USUAL_NAMES["label"]})
+    places = _find_columns(table, given or {})
     labels = _labels(table, places["label"], positive)
     cells = {key: table.column(place) for key, place in places.items()}
     rows = _one_row_each(table, cells["image"], labels, cells.get("patient"))
@@ -78,52 +71,44 @@ def read_csv_table(
 
 
 # --- columns ---------------------------------------------------------------------------------------
-def _find_columns(table: Table, columns: Columns) -> dict[str, int]:
+def _find_columns(table: Table, given: Mapping[str, str | None]) -> dict[str, int]:
     """Return the place of each column that was given or found; image and label must be there."""
-    usual = {
-        "image": IMAGE_COLUMNS, "label": LABEL_COLUMNS, "patient": PATIENT_COLUMNS, "age": MEANINGS["age"],
-        "sex": MEANINGS["sex"], "view": MEANINGS["position"],
-    }  # fmt: skip
-    places: dict[str, int] = {}
-    for key in (field.name for field in fields(columns)):
-        given = getattr(columns, key)
-        place: int | None
-        if given:
-            place = _place_of(table, given, f"--{key}-column")
-        else:
-            place = _place_among(table, usual[key], set(places.values()), key)
-        if place is None and key in ("image", "label"):
+    places = {key: _place_of(table, name, f"--{key}-column") for key, name in given.items() if name}
+    if len(set(places.values())) < len(places):
+        raise UserError("one column was given for two things; give each its own")
+    for key in USUAL_NAMES:
+        if key in places:
+            continue
+        if (place := _usual_place(table, key, set(places.values()))) is not None:
+            places[key] = place
+        elif key in ("image", "label"):
             raise UserError(
                 f"{table.path} has no usual column for the {key}; name it with --{key}-column ({table.listed_names})"
             )
-        if place is not None:
-            places[key] = place
-    if len(set(places.values())) < len(places):
-        raise UserError("one column was given for two things; give each its own")
-    return places
+    return {key: places[key] for key in USUAL_NAMES if key in places}
 
 
-def _place_of(table: Table, given: str, flag: str) -> int:
-    found = table.places_of(given)
+def _place_of(table: Table, name: str, flag: str) -> int:
+    found = table.places_of(name)
     if len(found) != 1:
         state = f"{len(found)} such columns" if found else "no such column"
-        raise UserError(f"{flag} {given}: {table.path} has {state}; its columns are {table.listed_names}")
+        raise UserError(f"{flag} {name}: {table.path} has {state}; its columns are {table.listed_names}")
     return found[0]
 
 
-def _place_among(table: Table, usual: Sequence[str], taken: set[int], key: str) -> int | None:
-    """Return the first column with one of the ``usual`` names that is not ``taken``.
+def _usual_place(table: Table, key: str, taken: set[int]) -> int | None:
+    """Return the first column with a usual name of ``key`` that is not ``taken``.
 
     Raises ``UserError`` if several columns could be the label, and none is called Target.
     """
     squeezed = table.squeezed
-    found = [place for name in usual for place in range(len(squeezed)) if squeezed[place] == name]
+    found = [place for name in USUAL_NAMES[key] for place in range(len(squeezed)) if squeezed[place] == name]
     free = [place for place in found if place not in taken]
     if key == "image":  # patientId names an image beside "Patient ID"
         free = [place for place in free if squeezed[place] != PERSON_OR_IMAGE] or sorted(
             free, key=lambda place: table.names[place] != ID_COLUMN
         )
-    if key == "label" and len(free) > 1 and squeezed[free[0]] != LABEL_COLUMNS[0]:
+    if key == "label" and len(free) > 1 and squeezed[free[0]] != USUAL_NAMES["label"][0]:
         both = " and ".join(table.names[place] for place in free[:2])
         raise UserError(f"{table.path} has columns {both}; name the one that holds the label with --label-column")
     return free[0] if free else None

@@ -43,7 +43,7 @@ def load(folder, text: str | bytes, **options):
         PLAIN.replace("Target", "Target,Target").replace("a,1", "a,1,1.0").replace("b,0", "b,0,"),
         HEAD + ",site\n" + "\n".join(f"{row},Köln" for row in ROWS).encode("cp1252").decode("cp1252") + "\n",
         PLAIN.encode("utf-16"),
-        PLAIN.encode("utf-8-sig"),
+        PLAIN.replace("\n", "\r\n").encode("utf-8-sig"),
         (HEAD + ",site\n" + "\n".join(f"{row},Köln" for row in ROWS) + "\n").encode("cp1252"),
     ],
 )  # fmt: skip

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fake_layouts import picture, text
-from importers.csv_table import Columns, read_csv_table
+from importers.csv_table import read_csv_table
 from utils import UserError
 
 ROWS = ("a/1.png,1,p1,30,F,PA", "a/2.png,0,p1,30,F,AP", "b/3.png,0,p2,40,M,lateral", "b/4.png,1,,50,M,PA")
@@ -51,7 +51,7 @@ def test_the_same_table_in_other_words(source, head, rows):
 
 def test_columns_and_values_are_given(source):
     file = table(source, "file no,what,who", "1,Flu,7", "2,Nothing,7", "3,nothing,8", "4,Covid,9")
-    columns = Columns(image="file no", label="what", patient="who")
+    columns = {"image": "file no", "label": "what", "patient": "who"}
     with pytest.raises(UserError, match="'what' .column 2. holds 'Flu', 'Nothing', 'nothing', 'Covid'; say with"):
         read_csv_table(source, file, columns)
     found = read_csv_table(source, file, columns, ["flu", "COVID"])
@@ -84,9 +84,9 @@ def test_half_understood_tables_are_refused(source, lines, message):
 def test_columns_that_are_not_there(source):
     file = table(source, HEAD, *ROWS)
     with pytest.raises(UserError, match="--age-column years: .* no such column; its columns are path, label"):
-        read_csv_table(source, file, Columns(age="years"))
+        read_csv_table(source, file, {"age": "years"})
     with pytest.raises(UserError, match="one column was given for two things"):
-        read_csv_table(source, file, Columns(image="path", patient="path"))
+        read_csv_table(source, file, {"image": "path", "patient": "path"})
 
 
 def test_names_that_fit_two_files(source):
