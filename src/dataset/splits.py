@@ -239,8 +239,8 @@ def _read_splits(path: Path) -> SplitsFile:
     """Read a splits file; raises ``UserError`` if it is something else or was edited."""
     content = load_json(path)
     remedy = f"restore it, or delete it and run `{CHECK_COMMAND} ...` for a new split"
-    keys = content.keys() if isinstance(content, dict) else ()
-    if missing := [key for key in (*SplitsBody.__annotations__, "sha256") if key not in keys]:
+    held = content if isinstance(content, dict) else {}
+    if missing := [key for key in (*SplitsBody.__annotations__, "sha256") if key not in held]:
         raise UserError(f"{path} is not a splits file ({missing[0]} is missing); {remedy}")
     if content["version"] != VERSION:
         raise UserError(f"{path} has version {content['version']}, this code reads {VERSION}; {remedy}")
