@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
 
 # --- the dataset -----------------------------------------------------------------------------------
 def downloads_dir(data_dir: str | Path) -> Path:
-    """Folder of unfinished downloads, inside the data folder: moving into place is then always a rename."""
+    """Return the folder of unfinished downloads, inside the data folder: moving into place is then always a rename."""
     return Path(data_dir) / ".download"
 
 

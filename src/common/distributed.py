@@ -128,7 +128,7 @@ def single_process() -> Iterator[None]:
 
 # --- who is who ------------------------------------------------------------------------------------
 def process_count() -> int:
-    """Number of processes that work together, 1 inside ``single_process``."""
+    """Return the number of processes that work together, 1 inside ``single_process``."""
     import torch.distributed as dist
 
     joined = not _on_its_own and dist.is_available() and dist.is_initialized()
@@ -136,7 +136,7 @@ def process_count() -> int:
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Return the number of this process, from 0."""
     import torch.distributed as dist
 
     return dist.get_rank() if process_count() > 1 else 0

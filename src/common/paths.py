@@ -86,12 +86,12 @@ provenance = in_folder("provenance.json")  # what was imported
 # --- caches ---------------------------------------------------------------------------------------
 # Decoded images and features: see ``dataset/pixel_cache.py`` and ``dataset/feature_cache.py``.
 def cached_distances(cache_dir: str | Path, name: str) -> Path:
-    """Distances between real images, which need not be computed for every set of synthetic ones."""
+    """Return the file of distances between real images, which need not be computed for every set of synthetic ones."""
     return Path(cache_dir) / "distances" / f"{name}.json"
 
 
 def cached_scores(cache_dir: str | Path, name: str) -> Path:
-    """Scores of perturbed images by one model, which need not be computed for every analysis."""
+    """Return the file of scores of perturbed images by one model, which need not be computed for every analysis."""
     return Path(cache_dir) / "robustness" / f"{name}.json"
 
 
@@ -178,7 +178,7 @@ SYNTHETIC_NAME = "synthetic_%05d.png"  # as manifests state it, too
 
 
 def synthetic_fold(synthetic_dir: str | Path, fold: int | None) -> Path:
-    """Images of a generator that never saw fold ``fold``, counted from 1; None: the folder itself."""
+    """Return the folder of images whose generator never saw ``fold``, counted from 1; None: the folder itself."""
     return _of_fold(Path(synthetic_dir), fold)
 
 
@@ -202,7 +202,7 @@ image_quality = in_folder("image_quality.json")  # synthetic beside real images
 
 
 def analysis_figure(analysis_dir: str | Path, name: str) -> Path:
-    """``name``: roc_pr, calibration, confusion, subgroups, differences, nearest_neighbours, gradcam or patient_flow."""
+    """Return the figure ``name``: roc_pr, calibration, confusion, subgroups, differences, decision_curve, ..."""
     return Path(analysis_dir) / f"{name}.png"
 
 
@@ -215,12 +215,12 @@ JUDGEMENT_TEMPLATE = "judgement.html.j2"
 
 
 def judgement_page(folder: str | Path, shows_patients: bool) -> Path:
-    """Page of two folders compared; .gitignore leaves out the one that shows patients' images."""
+    """Return the page of two folders compared; .gitignore leaves out the one that shows patients' images."""
     return Path(folder) / f"judgement{REAL_PAGE_SUFFIX if shows_patients else '.html'}"
 
 
 def real_figure(analysis_dir: str | Path, name: str) -> Path:
-    """``name``: worst_errors or perturbations, pictures of real X-rays."""
+    """Return the figure ``name``, worst_errors or perturbations, which shows real X-rays."""
     return Path(analysis_dir) / f"{name}{REAL_PICTURE_SUFFIX}"
 
 

@@ -53,7 +53,7 @@ def _fitting(image_id: str, names: list[str], folder: Path) -> str:
 
 
 def _key(name: str) -> str:
-    """The same for names that differ in case, or in how umlauts are written (macOS writes them in two parts)."""
+    """Return the same text for names that differ in case or in how umlauts are written (macOS: in two parts)."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

@@ -40,7 +40,7 @@ class ImageList:
         return sha256_json([self.states, self.image_size, self.decoder])
 
     def row_keys(self) -> tuple[str, ...]:
-        """A key of each image alone: hash of folder, state, size and decoder, 32 hexadecimal digits."""
+        """Return a key of each image alone: hash of folder, state, size and decoder, 32 hexadecimal digits."""
         rest = f"{self.folder.resolve()}|{self.image_size}|{self.decoder}"
         names = (f"{state}|{rest}".encode(errors="surrogateescape") for state in self.states)
         return tuple(hashlib.blake2b(name, digest_size=16).hexdigest() for name in names)

@@ -128,13 +128,13 @@ def numbers_in(text: str) -> list[float] | None:
 
 
 def are_boxes(numbers: Sequence[float]) -> bool:
-    """Whether ``numbers`` are boxes x, y, width, height with an area, and no coordinate below 0."""
+    """Tell whether ``numbers`` are boxes x, y, width, height with an area, and no coordinate below 0."""
     groups = _groups(numbers, BOX_NUMBERS)
     return bool(groups) and all(min(box) >= 0 and min(box[2:]) > 0 for box in groups)
 
 
 def could_be_predicted(numbers: Sequence[float]) -> bool:
-    """Whether ``numbers`` can be read as boxes with a confidence from 0 to 1 before each."""
+    """Tell whether ``numbers`` can be read as boxes with a confidence from 0 to 1 before each."""
     groups = _groups(numbers, PREDICTED_NUMBERS)
     return bool(groups) and all(0 <= group[0] <= 1 for group in groups)
 

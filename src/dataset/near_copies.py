@@ -47,7 +47,7 @@ def thumbnail_features(pixels: np.ndarray, side: int = THUMBNAIL_SIDE) -> np.nda
 
 
 def detail_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """1 - r of the details of images uint8 [N, S, S] and [M, S, S] at the best shift: float32 [N, M].
+    """Return 1 - r of the details of images uint8 [N, S, S] and [M, S, S] at the best shift: float32 [N, M].
 
     Details are the 32 x 32 area averages minus their Gaussian blur. Brightness, contrast, a gradient of light
     and the common shape of a chest do not count; ribs, heart border, devices and opacities do. r is Pearson's

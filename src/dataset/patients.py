@@ -62,7 +62,7 @@ def group_images(
 
 
 def is_no_person(text: str) -> bool:
-    """Whether a patient id says that nobody knows the patient: blank, NA, unknown, ANONYMOUS."""
+    """Tell whether a patient id says that nobody knows the patient: blank, NA, unknown, ANONYMOUS."""
     return is_unknown(text) or bool(ANONYMOUS.fullmatch(text.strip()))
 
 

@@ -54,7 +54,7 @@ class Understood(Generic[Value]):
 
 
 def is_unknown(text: str) -> bool:
-    """Whether ``text`` says that something is not known: blank, NA, nan, None, unknown, ..."""
+    """Tell whether ``text`` says that something is not known: blank, NA, nan, None, unknown, ..."""
     return text.strip().casefold() in UNKNOWN_WORDS
 
 

@@ -140,7 +140,7 @@ def _fit_at(a: Tensor, b: Tensor, maps: Tensor | None) -> Tensor:
 
 
 def _correlation(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    """Pearson's r along the last dimension, over places of ``weight`` 1; 0 for constant ones."""
+    """Return Pearson's r along the last dimension, over places of ``weight`` 1; 0 for constant ones."""
     n = weight.sum(dim=-1, keepdim=True).clamp(min=1.0)
     one, other = (weight * (x - (weight * x).sum(dim=-1, keepdim=True) / n) for x in (one, other))
     lengths = one.square().sum(dim=-1).sqrt() * other.square().sum(dim=-1).sqrt()

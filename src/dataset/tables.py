@@ -169,7 +169,7 @@ def _clean_name(name: str) -> str:
 
 
 def _is_comment(cells: Sequence[str], width: int) -> bool:
-    """A line that begins with "#" is an id, not a comment, where it has a cell under every name."""
+    """Tell whether a row is a comment: it begins with "#" and does not have a cell under every name."""
     return cells[0].startswith("# " if width == 1 else "#") and (width == 1 or len(cells) != width)
 
 
