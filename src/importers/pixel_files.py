@@ -71,7 +71,7 @@ def write_image(source: Path, content: bytes, target: Path) -> tuple[Path, Writt
     cannot be read.
     """
     if (size := size_to_link(content)) is not None:
-        file = target.with_name(target.name + source.suffix.lower())
+        file = target.with_name(target.name + _ending(source, content))
         return file, Written(_link(source, file), size, *_facts(content))
     file = target.with_name(f"{target.name}.png")
     pixels = read_pixels(source)
@@ -79,6 +79,12 @@ def write_image(source: Path, content: bytes, target: Path) -> tuple[Path, Writt
     if not _is_whole(file, max(height, width)):
         save_png(file, pad(pixels), _compression(pixels))
     return file, Written("rewritten", (width, height), *_facts(content))
+
+
+def _ending(source: Path, content: bytes) -> str:
+    """Return the ending of a file that is linked: its own, unless it does not say what the file holds."""
+    own = source.suffix.lower()
+    return own if own in (".png", ".jpg", ".jpeg") else ".png" if content.startswith(PNG_MARK) else ".jpg"
 
 
 def _facts(content: bytes) -> tuple[int, str, str]:

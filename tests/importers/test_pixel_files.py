@@ -132,5 +132,16 @@ def test_a_finished_file_is_not_written_twice_but_a_damaged_one_is(tmp_path):
     assert file.read_bytes() == good
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "ending"),
+    [("a.PNG", "PNG", ".png"), ("a.jpeg", "JPEG", ".jpeg"), ("a.png", "JPEG", ".png"), ("a.bmp", "PNG", ".png"),
+     ("a.tif", "JPEG", ".jpg")],
+)  # fmt: skip
+def test_a_linked_file_gets_an_ending_that_every_script_reads(tmp_path, name, kind, ending):
+    (tmp_path / name).write_bytes(content := encoded(kind))
+    file, written = write_image(tmp_path / name, content, tmp_path / "x1")
+    assert written.way == "linked" and file.name == f"x1{ending}" and file.read_bytes() == content
+
+
 def test_a_reason_names_no_path():
     assert why_bad(PermissionError(errno.EACCES, "Permission denied", "/home/x/a.png")) == "permission denied"
