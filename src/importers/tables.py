@@ -67,23 +67,14 @@ def write_tables(
 
 
 def _write_table(file: Path, named: Sequence[tuple[str, SourceImage]], with_patients: bool) -> None:
-    """Write a row for each box, and one for each image without boxes, sorted by id."""
+    """Write a row for each box, and one for each image without boxes, sorted by id; no column without a value."""
     import pandas as pd
 
     ordered = sorted(named, key=lambda pair: pair[0])
     table = pd.DataFrame([row for name, image in ordered for row in _rows(name, image)], dtype=str)
-    images = [image for _, image in named]
-    drop = [
-        *([] if any(image.boxes for image in images) else BOX_COLUMNS),
-        *([] if images[0].label is not None else ["Target"]),
-        *([] if any(image.label_class for image in images) else ["class"]),
-        *([] if any(not math.isnan(image.age) for image in images) else ["age"]),
-        *([] if any(image.sex for image in images) else ["sex"]),
-        *([] if any(image.view for image in images) else ["position"]),
-        *([] if any(image.modality for image in images) else ["modality"]),
-        *([] if with_patients and any(image.patient for image in images) else [PATIENT_COLUMN]),
-    ]  # fmt: skip
-    save_csv(file, table.drop(columns=drop))
+    if not with_patients:
+        table[PATIENT_COLUMN] = ""
+    save_csv(file, table.loc[:, (table != "").any()])
 
 
 def _rows(name: str, image: SourceImage) -> list[dict[str, str]]:
