@@ -209,6 +209,10 @@ def test_bad_images_are_named_or_left_out(tmp_path):
         run(source, tmp_path / "data")
     provenance = run(source, tmp_path / "data", "--skip-bad-images")
     assert provenance["images"]["left_out"] == {"unreadable": 1} and len(load_dataset(tmp_path / "data").images) == 8
+    for file in (source / "normal").iterdir():
+        file.write_bytes(b"<html>no image</html>")
+    with pytest.raises(UserError, match="without the unreadable images the training images are of one class only"):
+        run(source, tmp_path / "other", "--skip-bad-images")
 
 
 def test_labels_of_one_class_are_refused_before_anything_is_written(tmp_path):

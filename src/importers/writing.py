@@ -142,6 +142,8 @@ def run_import(plan: Import, workers: int, skip_bad: bool) -> Provenance:
     bad = _write_images(plan, journal, workers)
     refuse_bad(bad, plan.source.root, skip_bad)
     done = [(image, journal.finished[place]) for place, image in enumerate(plan.survey.images) if image.file not in bad]
+    if len({image.label for image, _ in done if not image.official}) < 2:
+        raise UserError("without the unreadable images the training images are of one class only; mend some of them")
     write_tables(plan.folder, [image for image, _ in done], [each.image_id for _, each in done], plan.person_of)
     left_out = plan.survey.left_out | ({"unreadable": len(bad)} if bad else {})
     flags = plan.provenance["red_flags"] + _file_flags(done)
@@ -215,12 +217,13 @@ def _file_flags(done: Sequence[tuple[SourceImage, Finished]]) -> list[str]:
     """Flag source files that give the labels away: once they are written anew, the checker cannot see that."""
     import pandas as pd
 
+    labelled = [(image, finished, finished.written) for image, finished in done if not image.official]
     rows = [
         {
             "width": written.size[0], "height": written.size[1], "file_bytes": written.file_bytes, "mode": written.mode,
             "jpeg": written.jpeg, "label": image.label, "patient": image.patient or finished.image_id,
         }
-        for image, finished in done if not image.official for written in (finished.written,)
+        for image, finished, written in labelled
     ]  # fmt: skip
     if (auroc := auroc_if_given_away(pd.DataFrame(rows))) is None:
         return []
