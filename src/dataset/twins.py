@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,18 +77,17 @@ def find_twins(images: pd.DataFrame, cache_dir: str | Path | None) -> list[TwinP
 
 def _from_cache(files: Sequence[Path], cache_dir: str | Path | None, key: str) -> list[list[int]]:
     """Return pairs of rows of ``files``, from the cache or searched."""
-    file = Path(cache_dir) / "twins" / f"{key}.json" if cache_dir is not None else None
+    if cache_dir is None:
+        return _search(files)
+    file = Path(cache_dir) / "twins" / f"{key}.json"
     pairs = None
-    try:
-        with hold_lock(file.with_name("lock"), "waiting for another search for twins") if file else nullcontext():
-            if file and (kept := _read(file, len(files))) is not None:
-                return kept
+    # Whatever is wrong with the cache, the search is made.
+    with suppress(OSError), hold_lock(file.with_name("lock"), "waiting for another search for twins"):
+        pairs = _read(file, len(files))
+        if pairs is None:
             pairs = _search(files)
-            if file:
-                save_json(file, {"n_images": len(files), "pairs": pairs})
-            return pairs
-    except OSError:  # the cache cannot be used
-        return _search(files) if pairs is None else pairs
+            save_json(file, {"n_images": len(files), "pairs": pairs})
+    return _search(files) if pairs is None else pairs
 
 
 def _read(file: Path, n_images: int) -> list[list[int]] | None:
