@@ -61,13 +61,14 @@ def read_folders(source: Path, positive: Sequence[str] = (), group_pattern: re.P
     root, parts = _find_parts(source, notes)
     found = [(part, folder, files) for part, top in parts for folder, files in _class_folders(top, notes)]
     classes = list(dict.fromkeys(folder.name for _, folder, _ in found))
-    sick, healthy = _decide(classes, positive, root)
+    sick = _positive_classes(classes, positive, root)
     images = []
     for part, folder, files in found:
         label = int(squeeze(folder.name) in sick)
         images += [SourceImage(file, file.stem, label, official=part == TEST) for file in files]
     data_set, images, patients = _with_patients(images, found, group_pattern)
-    names, others = ([name for name in classes if (squeeze(name) in sick) is yes] for yes in (True, False))
+    names = [name for name in classes if squeeze(name) in sick]
+    others = [name for name in classes if squeeze(name) not in sick]
     return Source(root, images, _meaning(names, others, data_set), patients, data_set, notes=notes)
 
 
@@ -84,10 +85,9 @@ def _find_parts(source: Path, notes: list[str]) -> tuple[Path, list[tuple[str, P
             if TRAIN not in {part for part, _ in parts}:
                 raise UserError(f"{folder} holds {parts[0][1].name} but no train; give the folder that holds both")
             return folder, parts
-        if len(others) == 1 and not _images_in(folder):
-            folder = others[0]
-            continue
-        return folder, [(TRAIN, folder)]
+        if len(others) != 1 or _images_in(folder):
+            break
+        folder = others[0]
     return folder, [(TRAIN, folder)]
 
 
@@ -125,8 +125,8 @@ def _class_folders(top: Path, notes: list[str]) -> list[tuple[Path, list[Path]]]
 
 
 # --- what they mean --------------------------------------------------------------------------------
-def _decide(classes: Sequence[str], positive: Sequence[str], root: Path) -> tuple[set[str], set[str]]:
-    """Return the squeezed names of (positive, negative) class folders."""
+def _positive_classes(classes: Sequence[str], positive: Sequence[str], root: Path) -> set[str]:
+    """Return the squeezed names of the positive class folders; raises ``UserError`` if that is unclear."""
     squeezed = {squeeze(name): name for name in classes}
     asked = {squeeze(name): name for name in positive}
     if unknown := [name for key, name in asked.items() if key not in squeezed]:
@@ -135,14 +135,15 @@ def _decide(classes: Sequence[str], positive: Sequence[str], root: Path) -> tupl
         raise UserError(f"{root} has one class folder only, {classes[0]}; training needs both, so add the other")
     sick = set(asked) or {key for key in squeezed if key in POSITIVE_NAMES}
     healthy = set(squeezed) - sick
-    if not healthy:
+    if asked and not healthy:
         raise UserError(f"--positive names all class folders of {root}; leave one out, which is then negative")
-    if not asked and (not sick or not healthy <= NEGATIVE_NAMES):
+    if not asked and not (sick and healthy and healthy <= NEGATIVE_NAMES):
+        example = next((name for name in classes if squeeze(name) not in NEGATIVE_NAMES), classes[0])
         raise UserError(
             f"it is unclear which class folders of {root} are positive: {', '.join(classes)}; name them with "
-            f"--positive, such as --positive {classes[-1]}; the others are then negative"
+            f"--positive, such as --positive {example}; the others are then negative"
         )
-    return sick, healthy
+    return sick
 
 
 def _meaning(names: list[str], others: list[str], data_set: str) -> PositiveMeaning:

@@ -51,11 +51,12 @@ def test_names_that_are_clear(tmp_path, positive, negative):
 
 
 @pytest.mark.parametrize(
-    ("positive", "negative"), [("COVID", "NORMAL"), ("abnormal", "normal"), ("sick", "well"), ("BACTERIA", "PNEUMONIA")]
+    ("positive", "negative"),
+    [("COVID", "NORMAL"), ("abnormal", "normal"), ("sick", "well"), ("BACTERIA", "PNEUMONIA"), ("opacity", "positive")],
 )
 def test_names_that_are_not_clear_are_refused_and_can_be_told(tmp_path, positive, negative):
     two_classes(tmp_path, positive, negative)
-    with pytest.raises(UserError, match=f"unclear.*{sorted((positive, negative))[0]}.*--positive"):
+    with pytest.raises(UserError, match=f"unclear.*{positive}.*, such as --positive {positive};"):
         read_folders(tmp_path)
     source = read_folders(tmp_path, [positive.lower()])
     assert {image.file.parent.name for image in source.images if image.label} == {positive}
