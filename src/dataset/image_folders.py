@@ -61,7 +61,8 @@ def walk_folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
             below.clear()
             continue
         entered.add(real)
-        below[:] = sorted(name for name in below if not is_hidden(name))
+        kept = sorted(name for name in below if not is_hidden(name))
+        below[:] = sorted(kept, key=lambda name: Path(place, name).is_symlink())  # a folder before a link to it
         yield Path(place), sorted(name for name in names if not is_hidden(name))
 
 

@@ -17,6 +17,13 @@ def test_a_link_to_a_folder_that_is_read_lists_no_image_twice(tmp_path: Path, le
     assert sorted(file.name for file in list_folder(tmp_path, "--real")) == ["a.png", "b.png"]
 
 
+def test_a_folder_is_read_under_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "b" / "1.png")
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    assert list_folder(tmp_path, "--real") == [tmp_path / "b" / "1.png"]
+
+
 def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
