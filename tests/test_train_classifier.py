@@ -513,6 +513,7 @@ class TestBackbones:
          ["--synthetic-schedule", "0:0.5"], ["--train-fraction", "0"], ["--train-fraction", "1.5"],
          ["--use-synthetic", "--pretrain-synthetic", "2", "--synthetic-schedule", "0:0.5"],
          ["--prefix", "a/b"], ["--prefix", "gan_"], ["--prefix", "baseline_r1_"], ["--prefix", "_"],
+         ["--prefix", "baseline_r1_more"], ["--prefix", "best_overall_baseline"],
          ["--prefix", "gan_fold_1"], ["--prefix", "augmented"], ["--use-synthetic", "--prefix", "baseline"],
          ["--compile"], ["--weights-trained-on", "ImageNet"], ["--allow-unverified-weights"],
          ["--weights", "none", "--unfreeze", "--weights-trained-on", "NIH"]],

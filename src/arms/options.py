@@ -30,8 +30,8 @@ def prefix_name(text: str) -> str:
     name = text.removesuffix("_")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise argparse.ArgumentTypeError(f"{text!r} is not a name of letters, digits, - and _")
-    if name == "gan" or name.startswith("gan_") or re.search(r"(^|_)r\d+$", name):
-        raise argparse.ArgumentTypeError(f"{text!r} is taken: gan_... and ..._r1 name other files")
+    if re.match("(gan|best_overall)_|(.*_)?r[0-9]+_", f"{name}_"):
+        raise argparse.ArgumentTypeError(f"{text!r} is taken: gan_..., best_overall_... and ..._r1_... name other files")
     return f"{name}_"
 
 
@@ -236,6 +236,9 @@ def _wrong_with_few_labels(options: Mapping[str, Any]) -> dict[str, bool]:
             few and (options["k_folds"] != 0 or options["epochs_final"] is None)
         ),
         "--soft-labels needs --use-synthetic": options["soft_labels"] and not options["use_synthetic"],
+        "--soft-labels has a schedule of its own: leave --synthetic-schedule and --pretrain-synthetic out": (
+            options["soft_labels"] and bool(options["synthetic_schedule"] or options["pretrain_synthetic"])
+        ),
         f"the arm {kind.name} needs --labelled-patients: without it no label is hidden": kind.soft_labels and not few,
         f"--labelled-patients is not for the arm {kind.name}: labels that it needs are hidden (--soft-labels?)": (
             few and not kind.few_labels

@@ -200,6 +200,7 @@ class TestSoftLabels:
         (SEMI, "the arm semi needs --labelled-patients: without it no label is hidden"),
         (["--control", "pseudo-labels"], "the arm control_pseudo needs --labelled-patients"),
         ([*FEW, "--soft-labels"], "--soft-labels needs --use-synthetic"),
+        ([*SEMI, "--synthetic-schedule", "0:0.5"], "--soft-labels has a schedule of its own"),
         ([*FEW, "--use-synthetic"], "--labelled-patients is not for the arm augmented: labels that it needs are"),
         ([*FEW, "--control", "class-weight"], "--labelled-patients is not for the arm control_weight"),
     ],
