@@ -165,13 +165,15 @@ class ArmData:
 
         Images without labels have NaN; there are no more of them than of real images with hidden labels.
         """
-        source = self.synthetic_of(fold)
+        source, kind = self.synthetic_of(fold), float if self.few else int
+        labels = source.records["label"].to_numpy(dtype=kind) if source else np.empty(0, kind)
         if self.few:
-            labels = source.records["label"].to_numpy(dtype=float) if source else np.empty(0)
             labels = labels[: len(self.unlabelled_rows())]
-        else:
-            labels = source.records["label"].to_numpy(dtype=int) if source else np.empty(0, dtype=int)
         return labels if self.use.ratio is None else labels[: round(self.use.ratio * n_real)]
+
+    def final_synthetic_labels(self) -> np.ndarray:
+        """Return the labels of the synthetic images that belong to all labelled real ones, as above."""
+        return self.synthetic_labels(0, len(self.labelled_rows()))
 
     def _synthetic_rows(self, fold: int, n: int) -> np.ndarray:
         """Return the rows of the pool of the first ``n`` synthetic images of ``fold``."""

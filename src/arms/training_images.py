@@ -79,7 +79,7 @@ def training_images_in_words(data: ArmData, addition: Addition) -> str:
     kinds = ("synthetic", "real again", "real without labels")
     counts = zip(count_added(data, addition), kinds, strict=True)
     extra = "".join(f" + {count:,} {kind}" for count, kind in counts if count)
-    if extra and not (labels := data.synthetic_labels(0, data.n_real)).all():
+    if extra and not (labels := data.final_synthetic_labels()).all():
         extra += f" ({int(labels.sum()):,} of them positive)"
     return f"{len(data.labelled_rows()):,} {'labelled ' if data.few else ''}real{extra} training images"
 
@@ -94,7 +94,7 @@ def describe_training_images(data: ArmData, addition: Addition) -> dict[str, Any
         "n_train_positive": int(labelled["label"].sum()),
         "n_synthetic": n_synthetic,
         "n_duplicated": n_duplicated,
-        "n_extra_positive": int(np.nansum(data.synthetic_labels(0, data.n_real))),
+        "n_extra_positive": int(np.nansum(data.final_synthetic_labels())),
         "class_weights": addition.class_weights,
         "synthetic_shares": data.use.treatment.shares if data.use.trained_on else None,
         "synthetic": _describe_synthetic(data),
@@ -128,7 +128,7 @@ def _near_copies(data: ArmData, n_synthetic: int) -> NearCopies | None:
 def _describe_synthetic(data: ArmData) -> SyntheticImages | None:
     if (images := data.synthetic.get(0)) is None:
         return None
-    n, places = len(data.synthetic_labels(0, data.n_real)), [public_path(f) for f in data.use.folders]
+    n, places = len(data.final_synthetic_labels()), [public_path(f) for f in data.use.folders]
     folders = [_describe_folder(folder) for folder in images.folders]
     generators = {folder["generator_sha256"] for folder in folders}
     return {

@@ -128,6 +128,12 @@ def test_arms_share_patients_and_steps_and_say_what_they_used(trained_arms):
     assert found["semi"]["ensemble_sha256"] == found["control_pseudo"]["ensemble_sha256"]
 
 
+def test_a_ratio_is_one_of_labelled_images_and_the_results_say_so(copied):
+    run(*copied, *SEMI, "--synthetic-ratio", "0.5")
+    metrics = metrics_of("semi")
+    assert metrics["n_synthetic"] == metrics["synthetic"]["n_used"] == round(0.5 * metrics["n_train_images"])
+
+
 def test_arms_with_other_labels_are_not_compared(trained_arms):
     semi, baseline = (find_arms(trained_arms / METRICS)[arm] for arm in ("semi", "baseline"))
     assert why_not_comparable(baseline, semi) is None
