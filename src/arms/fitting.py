@@ -197,10 +197,10 @@ def train_one_epoch(
     return {"loss": losses.mean().item(), "acc": correct.item() / batches.size}
 
 
-def check_losses(losses: torch.Tensor) -> None:
-    """Raise ``UserError`` naming the first step whose loss, of float [steps], is not finite."""
+def check_losses(losses: torch.Tensor, where: str = "") -> None:
+    """Raise ``UserError``, which begins with ``where``, at the first step whose loss, of float [steps], is not finite."""
     if len(bad := (~torch.isfinite(losses)).nonzero()):
-        raise UserError(f"the loss is not finite at step {int(bad[0]) + 1} of the epoch; lower --lr")
+        raise UserError(f"{where}the loss is not finite at step {int(bad[0]) + 1} of the epoch; lower --lr")
 
 
 def loss_and_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
@@ -321,7 +321,7 @@ def fit(
         for epoch in range(done + 1, last + 1):
             train = learner.train(epoch, count_step)
             learner.fit.steps += steps
-            record_epoch(learner.fit, epoch, lambda: cpu_state_dict(module), train, learner.validate())
+            record_epoch(task.name, learner.fit, epoch, lambda: cpu_state_dict(module), train, learner.validate())
             bar.set_postfix(epoch=f"{epoch}/{last}", loss=f"{train['loss']:.3f}", best=learner.fit.best_epoch)
             if state_file is not None and epoch < last and is_due(saved) and is_main():
                 save_checkpoint(state_file, learner.state(epoch))
@@ -350,13 +350,14 @@ def predict(
 
 
 def record_epoch(
+    name: str,
     result: Fit,
     epoch: int,
     weights: Callable[[], dict[str, torch.Tensor]],
     train: dict[str, float],
     validation: tuple[torch.Tensor, dict[str, float]] | None,
 ) -> None:
-    """Append an epoch to the history; keep the weights if its validation loss is the lowest so far.
+    """Append an epoch of the fit ``name`` to its history; keep the weights if the validation loss is the lowest so far.
 
     ``validation``: logits [V] and their loss and accuracy. Raises ``UserError`` if that loss is not finite.
     """
@@ -365,8 +366,8 @@ def record_epoch(
         logits, val = validation
         row |= {"val_loss": val["loss"], "val_acc": val["acc"]}
         if not math.isfinite(val["loss"]):
-            raise UserError(f"the validation loss is not finite after epoch {epoch}; lower --lr")
+            raise UserError(f"{name}, epoch {epoch}: the validation loss is not finite; lower --lr")
         if val["loss"] < min(result.history.get("val_loss", [math.inf])):
             result.best_epoch, result.val_logits, result.state_dict = epoch, logits, weights()
-    for name, value in row.items():
-        result.history.setdefault(name, []).append(value)
+    for quantity, value in row.items():
+        result.history.setdefault(quantity, []).append(value)

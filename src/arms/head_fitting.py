@@ -36,7 +36,7 @@ from arms.fitting import (
 )
 from classifier import ClassifierHead, InputPipeline
 from common.progress import progress_bar
-from utils import UserError, derive_seed, load_checkpoint, save_checkpoint
+from utils import derive_seed, load_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -127,10 +127,7 @@ def train_heads_one_epoch(
     losses = binary_cross_entropy_with_logits(logits, target, weight, reduction="none").mean(dim=2)
     correct = ((logits >= 0) == (target > 0.5)).float().mean(dim=(0, 2)).tolist()
     for number, task in enumerate(tasks):
-        try:
-            check_losses(losses[:, number])
-        except UserError as error:
-            raise UserError(f"{task.name}, epoch {epoch}: {error}") from None
+        check_losses(losses[:, number], f"{task.name}, epoch {epoch}: ")
     means = losses.mean(dim=0).tolist()
     return [{"loss": loss, "acc": acc} for loss, acc in zip(means, correct, strict=True)]
 
@@ -171,7 +168,7 @@ def fit_heads(
                 if task.val_rows is not None:
                     logits = heads.logits(number, data, task.val_rows)
                     validation = logits, loss_and_accuracy(logits, host_labels[task.val_rows])
-                record_epoch(result, epoch, partial(heads.state_dict, number), train[number], validation)
+                record_epoch(task.name, result, epoch, partial(heads.state_dict, number), train[number], validation)
             bar.update(steps)
             bar.set_postfix(epoch=f"{epoch}/{last}", loss=f"{np.mean([row['loss'] for row in train]):.3f}")
             if state_file is not None and epoch < last and is_due(saved):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from classifier import CHECKPOINT_FORMAT, PneumoniaClassifier, build_classifier, load_backbone
-from dataset.known_datasets import NamedData, find_data_sets, overlap_reason
+from dataset.known_datasets import find_data_sets, overlap_reason
 from networks.backbone_builder import hashes_of_imagenet_files
 from networks.backbones import BACKBONES, DEFAULT
 from networks.weight_files import read_weight_file
@@ -53,7 +53,7 @@ class InitialWeights:
                     f"of this split, {OR_ALLOW}"
                 )
             flag = f"--weights {public_path(self.name)} {why} and may have seen the test patients"
-        return InitialWeights(self.name, (flag, *self.red_flags), True, self.sha256, self.split_sha256)
+        return replace(self, red_flags=(flag, *self.red_flags), saw_images=True)
 
 
 def check_weights(
@@ -132,8 +132,6 @@ def _judge(weights: str, trained_on: str | None, allow: bool) -> tuple[tuple[str
     named = find_data_sets(trained_on)
     if named.unknown:
         return (f"{said}: that is not in the table of known data sets, so it may hold the test patients",), True
-    return (() if _are_photographs(named) else (f"{said}: nobody can check here that it saw no test patient",)), False
-
-
-def _are_photographs(named: NamedData) -> bool:
-    return all(row.photographs for row in named.rows)
+    if all(row.photographs for row in named.rows):
+        return (), False
+    return (f"{said}: nobody can check here that it saw no test patient",), False

@@ -31,7 +31,7 @@ def prefix_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise argparse.ArgumentTypeError(f"{text!r} is not a name of letters, digits, - and _")
     if re.match("(gan|best_overall)_|(.*_)?r[0-9]+_", f"{name}_"):
-        raise argparse.ArgumentTypeError(f"{text!r} is taken: gan_..., best_overall_... and ..._r1_... name other files")
+        raise argparse.ArgumentTypeError(f"{text!r} is taken: gan_, best_overall_ and _r1_ name other files")
     return f"{name}_"
 
 

@@ -140,6 +140,8 @@ class TestFit:
         data.inputs[7] = float("nan")
         with pytest.raises(UserError, match=r"fold 3, epoch 1: the loss is not finite at step \d+ of the epoch"):
             fit(task_of(pool_of(16), name="fold 3"), data, labels, RECIPE)
+        with pytest.raises(UserError, match="fold 3, epoch 1: the validation loss is not finite; lower --lr"):
+            fit(task_of(Pool(np.arange(20, 40), np.arange(0)), np.arange(9), name="fold 3"), data, labels, RECIPE)
 
 
 class TestClassWeights:
