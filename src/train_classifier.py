@@ -42,12 +42,13 @@ from utils import environment, prepare_arithmetic, public_path, resolve_precisio
 
 if TYPE_CHECKING:
     from arms.data import ArmData
-    from arms.file_formats import FinalMetrics, Interval
+    from arms.file_formats import FinalMetrics
     from arms.fitting import Recipe
     from arms.initial_weights import InitialWeights
     from arms.output import ArmOutput
     from arms.soft_labels import Ensemble
-    from arms.training import ArmTrainer, Network
+    from arms.training import ArmTrainer
+    from stats.metric_registry import Interval
 
 log = logging.getLogger(__name__)
 
@@ -91,12 +92,14 @@ def initial_weights(args: argparse.Namespace) -> InitialWeights:
 def train_arm(args: argparse.Namespace, treatment: Treatment, plan: PlanFile | None) -> None:
     """Train the arm, score it and write its files."""
     from arms.final_epochs import median_epoch, planned_epochs
+    from arms.fitting import Recipe
     from arms.output import TrainedArm, save_results
     from arms.soft_labels import load_ensemble
 
     device = select_device(args.cpu)
-    recipe = recipe_of(args, resolve_precision(args.precision, device))
-    prepare_arithmetic(device, recipe.precision, args.compile)
+    precision = resolve_precision(args.precision, device)
+    recipe = Recipe(args.epochs, args.batch_size, args.lr, args.weight_decay, args.schedule, precision, args.compile)
+    prepare_arithmetic(device, precision, args.compile)
     with main_first():  # unavailable or leaky weights end here, before images are decoded
         weights = initial_weights(args)
     with main_first():
@@ -187,30 +190,15 @@ def prepare_output(
     return out
 
 
-def recipe_of(args: argparse.Namespace, precision: str) -> Recipe:
-    """Return how to fit."""
-    from arms.fitting import Recipe
-
-    return Recipe(args.epochs, args.batch_size, args.lr, args.weight_decay, args.schedule, precision, args.compile)
-
-
-def network_of(args: argparse.Namespace) -> Network:
-    """Return what to fit."""
-    from arms.training import Network
-
-    return Network(
-        args.backbone, args.weights, not args.unfreeze, args.augment, args.feature_views, args.image_size
-    )
-
-
 def prepare_trainer(
     args: argparse.Namespace, data: ArmData, recipe: Recipe, out: ArmOutput, epochs_final: int | None
 ) -> ArmTrainer:
     """Make the trainer, say what it is going to do, and empty or check the folder of an interrupted run."""
-    from arms.training import ArmTrainer, identity_of_run, prepare_state_folder
+    from arms.training import ArmTrainer, Network, identity_of_run, prepare_state_folder
     from arms.training_images import training_images_in_words
 
-    network, device = network_of(args), select_device(args.cpu)
+    network = Network(args.backbone, args.weights, not args.unfreeze, args.augment, args.feature_views, args.image_size)
+    device = select_device(args.cpu)
     layers = "last layer only" if network.frozen else "all layers"
     images, title = training_images_in_words(data, data.final_addition(args.seed)), BACKBONES[args.backbone].title
     log.info(
@@ -285,8 +273,9 @@ def estimate_time(args: argparse.Namespace, treatment: Treatment) -> str:
     from studies.time_estimate import ClassifierWork, estimate_classifier
     from synthetic.folders import existing_images
 
+    cache_dir = cache_folder(args.no_cache, args.cache_dir)
     dataset = load_dataset(args.data_dir, args.patient_map, args.patient_column)
-    splits = load_or_create_splits(dataset, args.splits, cache_folder(args.no_cache, args.cache_dir))
+    splits = load_or_create_splits(dataset, args.splits, cache_dir)
     if args.train_fraction < 1:
         splits = reduce_training(splits, args.train_fraction)
     train, scored = select(dataset, splits, TRAIN), [select(dataset, splits, TEST)]
@@ -301,7 +290,6 @@ def estimate_time(args: argparse.Namespace, treatment: Treatment) -> str:
         }
         files = [file for place in sorted(places) for file in existing_images(place)]
         parts.append(pd.DataFrame({"path": files}))
-    cache_dir = cache_folder(args.no_cache, args.cache_dir)
     n_scored = sum(map(len, scored))
     # Other arms take the baseline's epochs, which are at most --epochs.
     epochs_final = args.epochs_final or (args.epochs if treatment.kind.name != BASELINE else None)

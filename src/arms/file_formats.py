@@ -12,9 +12,7 @@ from common.experiment_files import CONFIG_KEY
 from common.plan_files import PLAN_KEY
 from dataset.file_formats import SkippedImages
 from image_metrics.copies import NearCopies
-from stats.metric_registry import METRICS, value_fields
-
-Interval = list[float] | list[float | None] | None
+from stats.metric_registry import METRICS, Interval, value_fields
 
 
 # --- parts of several files ------------------------------------------------------------------------

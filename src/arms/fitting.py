@@ -198,7 +198,7 @@ def train_one_epoch(
 
 
 def check_losses(losses: torch.Tensor, where: str = "") -> None:
-    """Raise ``UserError``, which begins with ``where``, at the first step whose loss, of float [steps], is not finite."""
+    """Raise ``UserError`` naming ``where`` and the first step whose loss, of float [steps], is not finite."""
     if len(bad := (~torch.isfinite(losses)).nonzero()):
         raise UserError(f"{where}the loss is not finite at step {int(bad[0]) + 1} of the epoch; lower --lr")
 

@@ -24,7 +24,7 @@ from arms.file_formats import (
 )
 from arms.operating_points import find_operating_points, recipe_sha256
 from arms.options import flag_of
-from arms.result_files import find_prefixes, read_result
+from arms.result_files import find_prefixes, read_predictions, read_result
 from arms.scores import out_of_fold_table, prediction_table, reference_results, summarise_folds, test_scores
 from arms.training_images import training_images_in_words
 from classifier import CHECKPOINT_FORMAT
@@ -116,8 +116,10 @@ def save_folds(out: ArmOutput, data: ArmData, folds: list[FoldFit], weights_saw_
     """Write the out-of-fold predictions and their summary; returns the predictions."""
     predictions = out_of_fold_table(data, folds)
     summary = summarise_folds(data, folds, predictions, weights_saw_folds)
+    summary_file = paths.cv_summary(out.results_dir, out.prefix)
+    summary_file.unlink(missing_ok=True)  # that of an earlier run must not pass for the summary of these predictions
     save_csv(paths.cv_predictions(out.results_dir, out.prefix), predictions)
-    save_json(paths.cv_summary(out.results_dir, out.prefix), {**summary, **out.origin})
+    save_json(summary_file, {**summary, **out.origin})
     return predictions
 
 
@@ -167,9 +169,9 @@ def images_of_run(origin: Origin) -> dict[str, Any]:
 def load_folds(out: ArmOutput) -> pd.DataFrame:
     """Return the out-of-fold predictions of ``earlier_folds``."""
     file = paths.cv_predictions(out.results_dir, out.prefix)
-    table = pd.read_csv(file, dtype={"image_id": str, "patient": str}, keep_default_na=False, na_values=[""])
-    if not {"image_id", "probability", "fold"} <= set(table):
-        raise UserError(f"{file} lacks columns; delete it, or train the folds again (--k-folds)")
+    table = read_predictions(file)
+    if table is None or "fold" not in table:
+        raise UserError(f"{file} lacks the column fold; delete it, or train the folds again (--k-folds)")
     return table
 
 

@@ -7,7 +7,7 @@ run that writes these files takes part in the comparison; the predictions of the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -96,7 +96,7 @@ def find_arms(metrics_dir: str | Path) -> dict[str, Arm]:
     metrics_dir = Path(metrics_dir)
     kinds = (paths.final_metrics, paths.cv_summary, paths.training_history, paths.test_predictions)
     prefixes = {prefix for name_of in kinds for prefix in find_prefixes(metrics_dir, name_of)}
-    runs = {prefix: own for prefix in prefixes if (own := _repeat_of(prefix, prefixes))}
+    runs = {prefix: own for prefix in prefixes if (own := repeat_of(prefix, prefixes))}
     found = [
         _read_arm(metrics_dir, prefix, [own[1] for own in runs.values() if own[0] == prefix])
         for prefix in prefixes - set(runs)
@@ -127,10 +127,15 @@ def find_prefixes(metrics_dir: str | Path, name_of: Callable[[str | Path, str], 
     return sorted((prefix for prefix in found if not paths.is_gan_prefix(prefix)), key=arm_order)
 
 
-def _repeat_of(prefix: str, prefixes: set[str]) -> tuple[str, int] | None:
+def repeat_of(prefix: str, prefixes: Collection[str]) -> tuple[str, int] | None:
     """Return (prefix of its arm, number) if ``prefix`` is of a training run of an arm in ``prefixes``."""
     match = re.fullmatch(r"(.+_)r([1-9]\d*)_", prefix)
     return (match[1], int(match[2])) if match and match[1] in prefixes else None
+
+
+def run_prefixes(prefix: str, n_runs: int) -> list[str]:
+    """Return the prefix of the files of each training run of an arm: the arm's own if it had one run only."""
+    return [paths.repeat_prefix(prefix, number) for number in range(1, n_runs + 1)] if n_runs > 1 else [prefix]
 
 
 def training_command(config: Mapping[str, Any] | None) -> str | None:
@@ -229,7 +234,7 @@ def probabilities_of_runs(arm: Arm) -> np.ndarray:
     same = all(run.predictions["image_id"].equals(arm.tested["image_id"]) for run in arm.repeats)
     if arm.repeats and same:
         runs = np.stack([run.predictions["probability"].to_numpy(dtype=float) for run in arm.repeats])
-        if np.abs(runs.mean(axis=0) - own).max() < 1e-6:
+        if np.abs(runs.mean(axis=0) - own).max() < SAME:
             return runs
     return own[None]
 

@@ -12,10 +12,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from arms.data import ArmData
-from arms.file_formats import PERSON_COLUMNS, Interval, References, ReferenceScores, TestScores
+from arms.file_formats import PERSON_COLUMNS, References, ReferenceScores, TestScores
 from dataset.near_copies import thumbnail_features
 from stats.bootstrap import PatientDraws, bootstrap_difference, percentile_interval
-from stats.metric_registry import METRICS, classification_metrics, mean_and_std
+from stats.metric_registry import METRICS, Interval, classification_metrics, mean_and_std
 from stats.metrics import THRESHOLD, auroc
 from synthetic.leak_checks import overlaps
 

@@ -15,7 +15,7 @@ from arms.data import ArmData
 from arms.file_formats import FinalMetrics
 from arms.options import differing_options
 from arms.registry import BASELINE, BASELINE_PREFIX, treatment_of
-from arms.result_files import read_result
+from arms.result_files import read_result, run_prefixes
 from classifier import load_classifier
 from common import paths
 from dataset.feature_cache import sha256_weights
@@ -45,12 +45,11 @@ def load_ensemble(model_dir: str, results_dir: str, data: ArmData, config: dict[
             f"{metrics} is missing: the baseline's final models label the images of the arm {arm}; train the baseline "
             "first (the same command without --use-synthetic, --soft-labels and --control)"
         )
-    runs = [paths.repeat_prefix(BASELINE_PREFIX, number) for number in range(1, baseline["repeats"] + 1)]
     states, hashes = [], []
-    for prefix in runs if len(runs) > 1 else [BASELINE_PREFIX]:
-        model, checkpoint = load_classifier(paths.classifier_model(model_dir, prefix, config["backbone"]))
+    for prefix in run_prefixes(BASELINE_PREFIX, baseline["repeats"]):
+        file = paths.classifier_model(model_dir, prefix, config["backbone"])
+        model, checkpoint = load_classifier(file)
         if reason := _why_unfit(dict(checkpoint), data, config):
-            file = paths.classifier_model(model_dir, prefix, config["backbone"])
             raise UserError(f"{public_path(file)} cannot label the images of the arm {arm}: {reason}")
         states.append({name: value.clone() for name, value in model.state_dict().items()})
         hashes.append(sha256_weights(model))

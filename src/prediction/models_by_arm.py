@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from arms.result_files import TRAIN_COMMAND, Arm, find_arms
+from arms.registry import arm_order
+from arms.result_files import TRAIN_COMMAND, Arm, find_arms, repeat_of, run_prefixes
 from common import paths
 from networks.backbones import BACKBONES
 from utils import UserError, load_checkpoint, plain, public_path
@@ -37,7 +38,7 @@ def find_models(model_dir: str | Path, metrics_dir: str | Path) -> dict[str, tup
         log.warning(f"WARNING: {public_path(metrics_dir)} holds no results of training: nothing to compare these with")
         known = {}
     there = _backbones_there(Path(model_dir))
-    runs = {name: match for name in there if (match := re.fullmatch(r"(.+_)r([1-9]\d*)_", name)) and match[1] in there}
+    runs = {name: own for name in there if (own := repeat_of(name, there))}
     found = {}
     for prefix in (name for name in there if name not in runs):
         arm = known.get(prefix) or Arm(prefix.removesuffix("_"), prefix)
@@ -45,10 +46,9 @@ def find_models(model_dir: str | Path, metrics_dir: str | Path) -> dict[str, tup
         if len(there[prefix]) > 1 and not arm.metrics:
             several = ", ".join(there[prefix])
             raise UserError(f"{model_dir} holds {arm.name} with several backbones ({several}); keep one of them")
-        numbers = [int(match[2]) for match in runs.values() if match[1] == prefix]
+        numbers = [number for arm_prefix, number in runs.values() if arm_prefix == prefix]
         repeats = arm.recorded.get("repeats") or max(numbers, default=1)
-        own = [paths.repeat_prefix(prefix, number) for number in range(1, repeats + 1)] if repeats > 1 else [prefix]
-        files = [paths.classifier_model(model_dir, name, backbone) for name in own]
+        files = [paths.classifier_model(model_dir, name, backbone) for name in run_prefixes(prefix, repeats)]
         if missing := [file for file in files if not file.is_file()]:
             raise UserError(f"{missing[0]} is missing, one of {repeats} training runs of {arm.name}; train it again")
         found[prefix] = (arm, files)
@@ -58,7 +58,7 @@ def find_models(model_dir: str | Path, metrics_dir: str | Path) -> dict[str, tup
         )
     if lost := [arm.name for prefix, arm in known.items() if prefix not in found]:
         log.warning(f"WARNING: {', '.join(lost)}: no model is in {public_path(model_dir)}, so not tested")
-    return dict(sorted(found.items(), key=lambda item: list(known).index(item[0]) if item[0] in known else len(known)))
+    return dict(sorted(found.items(), key=lambda item: arm_order(item[0])))
 
 
 def _backbones_there(model_dir: Path) -> dict[str, list[str]]:
