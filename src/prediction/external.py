@@ -106,18 +106,9 @@ def evaluate(options: ExternalOptions, config: dict[str, Any], device: torch.dev
     for stale in options.folder.glob("*_test_predictions.csv"):
         stale.unlink()
     found = {prefix: write_predictions(options, *arm, data.images, device) for prefix, arm in arms.items()}
-    result = describe(data, options, found)
-    result |= {"config": config, "split_sha256": facts["split_sha256"], "environment": environment(device)}
-    result |= named_config()
-    save_json(file, result)
-    return result
-
-
-def describe(data: ExternalData, options: ExternalOptions, arms: dict[str, ExternalArm]) -> ExternalTest:
-    """Say what was tested on."""
     records, skipped = data.images.records, sorted(data.images.skipped)
-    return {
-        "format": FORMAT, "name": options.name, "config": {}, "split_sha256": "",
+    result: ExternalTest = {
+        "format": FORMAT, "name": options.name, "config": config, "split_sha256": facts["split_sha256"],
         "data_sha256": data.dataset.data_sha256, "n_images": len(records),
         "n_patients": int(records["patient"].nunique()), "n_positive": int(records["label"].sum()),
         "grouped_by": data.dataset.grouped_by, "unmapped_images": count_unknown_people(data),
@@ -126,9 +117,11 @@ def describe(data: ExternalData, options: ExternalOptions, arms: dict[str, Exter
         "data": _meaning(data.origin), "training_data": _meaning(data.training_origin),
         "positive_differs": _differ(data.origin.positive, data.training_origin.positive),
         "patients_compared": data.origin.knows_people_of(data.training_origin),
-        "pictures_compared": data.training is not None, "references": score_references(data), "arms": arms,
-        "environment": {}, "red_flags": list(dict.fromkeys(data.red_flags)),
+        "pictures_compared": data.training is not None, "references": score_references(data), "arms": found,
+        "environment": environment(device), "red_flags": list(dict.fromkeys(data.red_flags)), **named_config(),
     }  # fmt: skip
+    save_json(file, result)
+    return result
 
 
 def _meaning(origin: DataOrigin) -> DataMeaning:

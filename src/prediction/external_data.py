@@ -24,7 +24,7 @@ from utils import UserError
 log = logging.getLogger(__name__)
 
 EXTERNAL = "external images"  # in messages about pictures
-NOT_HERE = re.compile("both sides of a split|^positive means:")  # flags of a data set that is to be trained on
+OF_TRAINING = re.compile("both sides of a split|^positive means:")  # flags of a data set that is to be trained on
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def load_external(options: ExternalOptions, arms: Sequence[Arm], facts: Mapping[
     _require_both_classes(images.records, options)
     flags += more + judge_pictures([images], EXTERNAL, options.bits, like=seen, strict=False)
     data = ExternalData(dataset, origin, images, overlap, training.origin, seen, flags)
-    flags += _flags_of_data(data, options)
+    data.red_flags.extend(_flags_of_data(data, options))
     return data
 
 
@@ -145,7 +145,7 @@ def _require_both_classes(records: pd.DataFrame, options: ExternalOptions) -> No
 def _flags_of_data(data: ExternalData, options: ExternalOptions) -> list[str]:
     """Return what every reader must know of the external data."""
     # No split is made here, and what a positive label means is said first of all.
-    flags = [f"{options.name}: {flag}" for flag in data.dataset.red_flags if not NOT_HERE.search(flag)]
+    flags = [f"{options.name}: {flag}" for flag in data.dataset.red_flags if not OF_TRAINING.search(flag)]
     n = len(data.images.records)
     if unknown := count_unknown_people(data):
         flags.append(

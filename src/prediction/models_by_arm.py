@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from arms.registry import arm_order
-from arms.result_files import TRAIN_COMMAND, Arm, find_arms, repeat_of, run_prefixes
+from arms.result_files import TRAIN_COMMAND, Arm, find_arms, find_prefixes, repeat_of, run_prefixes
 from common import paths
 from networks.backbones import BACKBONES
 from utils import UserError, load_checkpoint, plain, public_path
@@ -30,13 +30,13 @@ DIFFER = {
 def find_models(model_dir: str | Path, metrics_dir: str | Path) -> dict[str, tuple[Arm, list[Path]]]:
     """Return prefix -> (what the result files say of the arm, files of its final models, one per training run).
 
-    Raises ``UserError`` if there is none, or a run of an arm lacks its model.
+    Raises ``UserError`` if there is none, a run of an arm lacks its model, or a result file is broken.
     """
-    try:
+    known = {}
+    if any(find_prefixes(metrics_dir, kind) for kind in (paths.final_metrics, paths.test_predictions)):
         known = {arm.prefix: arm for arm in find_arms(metrics_dir).values()}
-    except UserError:
+    else:
         log.warning(f"WARNING: {public_path(metrics_dir)} holds no results of training: nothing to compare these with")
-        known = {}
     there = _backbones_there(Path(model_dir))
     runs = {name: own for name in there if (own := repeat_of(name, there))}
     found = {}

@@ -179,6 +179,10 @@ def change_model(file, **changes):
         (lambda root: shutil.rmtree(root / "models"), "models holds no final model; `python src/train_class"),
         (lambda root: model_of(root, 2).unlink(), "baseline_r2_.*pth is missing, one of 2"),
         (
+            lambda root: save_json(paths.final_metrics(root / METRICS, "baseline_"), {}),
+            "baseline_final_metrics.json: .* is missing; delete it and run",
+        ),
+        (
             lambda root: change_model(model_of(root, 1), split_sha256="0" * 64),
             "baseline_r1_.*pth is not the model whose results lie in --results-dir",
         ),
