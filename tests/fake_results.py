@@ -19,7 +19,7 @@ from common import paths
 from dataset.records import load_dataset
 from dataset.splits import TEST, TRAIN, load_or_create_splits, select
 from networks.backbones import DEFAULT
-from stats.bootstrap import bootstrap_interval
+from stats.bootstrap import PatientDraws, percentile_interval
 from stats.metric_registry import METRICS, classification_metrics, mean_and_std
 from utils import save_checkpoint, save_csv, save_json
 
@@ -152,11 +152,10 @@ def write_arm(
 @remembered
 def fake_intervals(labels: np.ndarray, probabilities: np.ndarray, patients: list[str]) -> dict:
     """The intervals of final metrics, from few resamples."""
-    found = {}
+    found, draws = {}, PatientDraws(patients, 100)
     for name, metric in METRICS.items():
         if metric.weighted:
-            interval = bootstrap_interval(labels, probabilities, patients, name, n_resamples=100)
-            found[f"{name}_ci95"] = interval
+            found[f"{name}_ci95"] = percentile_interval(draws.scores(metric, labels, probabilities))
         if metric.image_level:
             found[f"{name}_ci95_image_level"] = metric.image_level(labels, probabilities)
     return found

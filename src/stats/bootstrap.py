@@ -59,31 +59,17 @@ class PatientDraws:
         return self.values(partial(metric.on_weights, labels, probabilities))
 
 
-def percentile_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> list[float]:
-    """Return the central share ``confidence`` of resampled ``values``, [low, high].
+def percentile_interval(values: np.ndarray) -> list[float]:
+    """Return the central 95 % of resampled ``values``, [low, high].
 
-    The k-th lowest and highest, k the whole part of (n + 1)(1 - confidence)/2, at least 1. Undefined
+    The k-th lowest and highest, k the whole part of (n + 1)(1 - 0.95)/2, at least 1. Undefined
     resamples (NaN, without one of the classes) are left out.
     """
     finite = np.sort(values[np.isfinite(values)])
     if not len(finite):
         return [float("nan"), float("nan")]
-    k = max(1, math.floor((len(finite) + 1) * (1.0 - confidence) / 2))
+    k = max(1, math.floor((len(finite) + 1) * (1.0 - CONFIDENCE) / 2))
     return [float(finite[k - 1]), float(finite[-k])]
-
-
-def bootstrap_interval(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    patients: Sequence[Any],
-    metric: str,
-    *,
-    n_resamples: int = RESAMPLES,
-    seed: int = 42,
-) -> list[float]:
-    """Return the 95 % interval by patient of the ``metric`` of that name in ``METRICS``, [low, high]."""
-    draws = PatientDraws(patients, n_resamples, seed)
-    return percentile_interval(draws.scores(METRICS[metric], labels, probabilities))
 
 
 class PairedDifference(TypedDict):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict, cast
 
 import numpy as np
 from scipy.special import expit
@@ -38,16 +38,12 @@ def calibration_line(
     """Fit the line to labels and probabilities [N]; the images of one of ``patients`` stay together."""
     labels, logits = np.asarray(labels, dtype=float), probability_logits(probabilities)
     draws = PatientDraws(patients, RESAMPLES, seed)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"mean_probability": float(np.mean(probabilities)), "share_positive": float(labels.mean())}
     for name, fit in (("intercept", fit_intercept), ("slope", fit_slope)):
         value = float(fit(labels, logits, np.ones((1, len(labels))))[0])
         bounds = percentile_interval(draws.values(partial(fit, labels, logits))) if np.isfinite(value) else None
         found |= {name: value if np.isfinite(value) else None, f"{name}_ci95": bounds}
-    return {
-        "mean_probability": float(np.mean(probabilities)), "share_positive": float(labels.mean()),
-        "intercept": found["intercept"], "intercept_ci95": found["intercept_ci95"],
-        "slope": found["slope"], "slope_ci95": found["slope_ci95"],
-    }  # fmt: skip
+    return cast(CalibrationLine, found)
 
 
 def fit_intercept(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -59,7 +55,7 @@ def fit_intercept(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -
         a += np.clip(step, -2, 2)
         if np.abs(step).max() < SETTLED:
             break
-    return np.where(_both_classes(positives, weights), a, np.nan)
+    return np.where((positives > 0) & (positives < weights.sum(axis=1)), a, np.nan)
 
 
 def fit_slope(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -107,7 +103,3 @@ def _classes_overlap(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray
         ends.append((low.min(axis=1, initial=np.inf), high.max(axis=1, initial=-np.inf)))
     (low_0, high_0), (low_1, high_1) = ends
     return (low_1 < high_0) & (low_0 < high_1)
-
-
-def _both_classes(positives: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return (positives > 0) & (positives < weights.sum(axis=1))

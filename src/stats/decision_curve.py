@@ -15,27 +15,23 @@ from stats.calibration import apply_temperature
 THRESHOLDS = np.arange(5, 51) / 100
 
 
-def net_benefit_of_images(
-    labels: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray = THRESHOLDS
-) -> np.ndarray:
-    """Return what each of N images adds at each of T thresholds, [N, T]: its mean is the net benefit.
+def net_benefit_of_images(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return what each of N images adds at each of ``THRESHOLDS``, [N, T]; its mean is the net benefit.
 
     1 for a positive that is called, -t / (1 - t) for a negative that is called, 0 for what is not called.
     """
-    labels, thresholds = np.asarray(labels)[:, None], np.asarray(thresholds, dtype=float)
-    called = np.asarray(probabilities, dtype=float)[:, None] >= thresholds
-    return np.where(labels == 1, 1.0, -thresholds / (1 - thresholds)) * called
+    called = np.asarray(probabilities, dtype=float)[:, None] >= THRESHOLDS
+    return np.where(np.asarray(labels)[:, None] == 1, 1.0, -THRESHOLDS / (1 - THRESHOLDS)) * called
 
 
-def net_benefit(labels: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray = THRESHOLDS) -> np.ndarray:
+def net_benefit(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return the net benefit [T]: true positives minus t / (1 - t) times false positives, per image."""
-    return net_benefit_of_images(labels, probabilities, thresholds).mean(axis=0)
+    return net_benefit_of_images(labels, probabilities).mean(axis=0)
 
 
-def treat_all(prevalence: float, thresholds: np.ndarray = THRESHOLDS) -> np.ndarray:
+def treat_all(prevalence: float) -> np.ndarray:
     """Return the net benefit [T] of calling every image positive; that of calling none is 0."""
-    thresholds = np.asarray(thresholds, dtype=float)
-    return prevalence - (1 - prevalence) * thresholds / (1 - thresholds)
+    return prevalence - (1 - prevalence) * THRESHOLDS / (1 - THRESHOLDS)
 
 
 def weighted_net_benefit(

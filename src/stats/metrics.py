@@ -87,15 +87,13 @@ def predictive_values(
 
 
 # --- calibration -----------------------------------------------------------------------------------
-def reliability_bins(
-    labels: np.ndarray, probabilities: np.ndarray, n_bins: int = CALIBRATION_BINS
-) -> list[ReliabilityBin]:
-    """Return the mean probability and share of positives in ``n_bins`` bins of equal width over [0, 1].
+def reliability_bins(labels: np.ndarray, probabilities: np.ndarray) -> list[ReliabilityBin]:
+    """Return the mean probability and share of positives in ten bins of equal width over [0, 1].
 
     A bin holds its lower edge, the last one 1 too. Empty bins are left out.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=float)
-    number = np.minimum((probabilities * n_bins).astype(int), n_bins - 1)
+    number = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     return [
         {
             "mean_probability": float(probabilities[number == index].mean()),
@@ -106,14 +104,13 @@ def reliability_bins(
     ]
 
 
-def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, n_bins: int = CALIBRATION_BINS) -> float:
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Mean distance between predicted probability and share of positives over the reliability bins.
 
     Bins are weighted by their size (ECE: Naeini et al. 2015, on the probability of the positive class).
     """
-    bins = reliability_bins(labels, probabilities, n_bins)
-    n = sum(row["n"] for row in bins)
-    return float(sum(row["n"] * abs(row["mean_probability"] - row["share_positive"]) for row in bins) / n)
+    bins = reliability_bins(labels, probabilities)
+    return float(sum(row["n"] * abs(row["mean_probability"] - row["share_positive"]) for row in bins) / len(labels))
 
 
 # --- weighted images, for the bootstrap --------------------------------------------------------------
@@ -146,13 +143,13 @@ def weighted_auroc(labels: np.ndarray, probabilities: np.ndarray, weights: np.nd
 
 
 # --- intervals of a rate -----------------------------------------------------------------------------
-def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> list[float]:
-    """Return the Wilson score interval of a proportion (Wilson 1927), as [low, high]."""
-    interval = binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
+def wilson_interval(successes: int, n: int) -> list[float]:
+    """Return the 95 % Wilson score interval of a proportion (Wilson 1927), as [low, high]."""
+    interval = binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
     return [float(interval.low), float(interval.high)]
 
 
 def wilson_accuracy_interval(labels: np.ndarray, probabilities: np.ndarray) -> list[float]:
     """95 % Wilson interval of the accuracy, which takes every image for independent of every other."""
     (tn, _), (_, tp) = count_calls(labels, probabilities)
-    return wilson_interval(tn + tp, len(np.asarray(labels)))
+    return wilson_interval(tn + tp, len(labels))

@@ -8,7 +8,8 @@ from common import paths
 from comparison.arms import compare_arms
 from comparison.fold_rules import why_folds_are_unfit, why_no_fold_test
 from fake_results import fake_records, write_arm
-from stats.bootstrap import bootstrap_difference, bootstrap_interval
+from stats.bootstrap import PatientDraws, bootstrap_difference, percentile_interval
+from stats.metric_registry import METRICS
 from stats.metrics import THRESHOLD, wilson_interval
 from stats.paired_tests import delong_interval, delong_p, mcnemar, nadeau_bengio
 from utils import UserError, load_json, save_json
@@ -162,7 +163,7 @@ def test_numbers_are_those_of_the_tests(two):
     assert row["accuracy"] == right / 120 and row["accuracy_ci95_image_level"] == wilson_interval(right, 120)
     assert row["auroc_ci95_image_level"] == delong_interval(labels, p_a)
     for name in ("accuracy", "auroc"):
-        expected = bootstrap_interval(labels, p_a, patients, name, n_resamples=300, seed=7)
+        expected = percentile_interval(PatientDraws(patients, 300, 7).scores(METRICS[name], labels, p_a))
         assert row[f"{name}_ci95"] == pytest.approx(expected)
         paired = bootstrap_difference(labels, p_a, p_b, patients, name, n_resamples=300, seed=7)
         assert pair[f"{name}_difference"] == pytest.approx(paired["difference"])

@@ -18,6 +18,11 @@ def made_up(n: int, seed: int, ties: bool = False) -> tuple[np.ndarray, np.ndarr
 
 
 # --- draws of patients -----------------------------------------------------------------------------
+def interval_of(labels, probabilities, patients, metric: str, n_resamples: int = 2000) -> list[float]:
+    draws = bs.PatientDraws(patients, n_resamples)
+    return bs.percentile_interval(draws.scores(METRICS[metric], labels, probabilities))
+
+
 class TestClusterBootstrap:
     def test_resamples_keep_patients_whole(self):
         patients = np.array(["a", "b", "a", "c", "b", "a"])
@@ -45,15 +50,15 @@ class TestClusterBootstrap:
     def test_blocks_make_no_difference(self, monkeypatch):
         rng = np.random.default_rng(11)
         labels, probabilities = rng.integers(0, 2, 50), rng.random(50)
-        whole = bs.bootstrap_interval(labels, probabilities, np.arange(50), "auroc", n_resamples=101)
+        whole = interval_of(labels, probabilities, np.arange(50), "auroc", 101)
         monkeypatch.setattr(bs, "BLOCK_ELEMENTS", 170)
-        assert bs.bootstrap_interval(labels, probabilities, np.arange(50), "auroc", n_resamples=101) == whole
+        assert interval_of(labels, probabilities, np.arange(50), "auroc", 101) == whole
 
     def test_with_one_image_each_it_is_the_ordinary_bootstrap(self):
         rng = np.random.default_rng(2)
         labels = rng.integers(0, 2, 400)
         probabilities = np.clip(labels * 0.3 + rng.random(400) * 0.7, 0, 1)
-        low, high = bs.bootstrap_interval(labels, probabilities, np.arange(400), "accuracy")
+        low, high = interval_of(labels, probabilities, np.arange(400), "accuracy")
         p = metrics.accuracy(labels, probabilities)
         half = 1.96 * np.sqrt(p * (1 - p) / 400)
         assert low == pytest.approx(p - half, abs=0.012) and high == pytest.approx(p + half, abs=0.012)
@@ -63,9 +68,9 @@ class TestClusterBootstrap:
         rng = np.random.default_rng(3)
         labels = rng.integers(0, 2, 100)
         probabilities = np.clip(labels * 0.3 + rng.random(100) * 0.7, 0, 1)
-        single = bs.bootstrap_interval(labels, probabilities, np.arange(100), "accuracy")
+        single = interval_of(labels, probabilities, np.arange(100), "accuracy")
         patients = np.repeat(np.arange(100), 9)
-        repeated = bs.bootstrap_interval(np.repeat(labels, 9), np.repeat(probabilities, 9), patients, "accuracy")
+        repeated = interval_of(np.repeat(labels, 9), np.repeat(probabilities, 9), patients, "accuracy")
         assert repeated == pytest.approx(single, abs=1e-9)
 
     def test_paired_difference(self):
