@@ -15,9 +15,10 @@ from arms.result_files import find_arms
 from common import paths
 from common.plan_files import PlanFile
 from comparison.cross_fitting import FinishedFold
+from dataset.image_ids import name_some
 from dataset.splits import TEST, Splits, load_or_create_splits
 from studies.commands import MAKE_IMAGES, TRAIN_GAN, Folders, Words, study_words
-from studies.plan import Part, part_steps, plan_parts
+from studies.plan import Part, part_steps, plan_part
 from studies.steps import Step, is_finished, read_log, steps_due
 from utils import UserError, load_json
 
@@ -85,7 +86,7 @@ def freeze_outer_splits(
                 raise _mixed(study_dir, f"folds {tested[name]} and {fold} both test {name}")
             tested[name] = fold
     if missing := set(dataset.images["image_id"]) - set(tested):
-        raise _mixed(study_dir, f"no fold tests {min(missing)} and {len(missing) - 1:,} more")
+        raise _mixed(study_dir, f"no fold tests {name_some(sorted(missing), 3)}")
     return found
 
 
@@ -120,7 +121,7 @@ def plan_cross_fit(
     runs = plan_outer_runs(folder, k, options["gan_seeds"], options["repeats"], options["seed"])
     splits = freeze_outer_splits(dataset, folder, k, cache_dir)
     length = (options["epochs"], batch_size, options["synthetic_per_real"])
-    parts = {fold: part_of_fold(own, *length) for fold, own in splits.items()}
+    parts = {fold: part_of_fold(fold, own, *length) for fold, own in splits.items()}
     words, generators = study_words(options), generators_of(runs, splits, options["gans_from"])
     steps = {
         run: steps_of_run(
@@ -169,12 +170,12 @@ def describe_outer_run(run: OuterRun, part: Part, k: int, gans: int) -> str:
     )
 
 
-def part_of_fold(splits: Splits, epochs: int, batch_size: int, synthetic_per_real: float) -> Part:
-    """Return all training images of a fold, and how long they are trained on."""
-    (part,) = plan_parts(
-        splits, [1.0], epochs=epochs, batch_size=batch_size, k_folds=0, synthetic_per_real=synthetic_per_real
-    )
-    return part
+def part_of_fold(fold: int, splits: Splits, epochs: int, batch_size: int, synthetic_per_real: float) -> Part:
+    """Return all training images of a fold, and how long they are trained on. Raises ``UserError`` if they are few."""
+    try:
+        return plan_part(splits, 1.0, epochs, batch_size, 0, synthetic_per_real)
+    except UserError as error:
+        raise UserError(f"--cross-fit: fold {fold} cannot be trained on: {error}") from None
 
 
 def steps_of_run(

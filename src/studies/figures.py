@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from arms.figures import arm_colours
-from arms.registry import BASELINE
+from arms.registry import BASELINE, arm_order
 from common.plot_style import INK, new_figure, panels, styled
 from report.comparison_figures import BAND, MARKERS
 from stats.metric_registry import Metric, compared_metrics
@@ -37,9 +37,9 @@ def draw_learning_curve(content: LearningCurve) -> Figure:
     """
     metrics = sorted(compared_metrics(), key=lambda metric: metric.percent)
     points, differences = content["points"], content["differences"]
-    arms = list(dict.fromkeys(point["arm"] for point in sorted(points, key=_arm_order)))
+    arms = sorted({point["arm"] for point in points}, key=lambda arm: arm_order(f"{arm}_"))
     colours = arm_colours(arms)
-    patients = {point["fraction"]: point["n_train_patients"] or 0 for point in points}
+    patients = {point["fraction"]: point["n_train_patients"] for point in points}
     figure, above = _captioned(len(metrics), 8.0 if differences else 4.6, content["notes"])
     axes = panels(above, 2 if differences else 1, len(metrics), sharex=True)
     for ax, metric in zip(axes[: len(metrics)], metrics, strict=True):
@@ -102,11 +102,6 @@ def _dose_axis(ax: Axes, doses: Sequence[DosePoint]) -> None:
     ax.minorticks_off()
     ax.set_xlim(places[0] / 1.4, places[-1] * 1.4)
     ax.set_xlabel("Synthetic images per real one; below: per fold")
-
-
-def _arm_order(point: Mapping[str, Any]) -> int:
-    known = list(arm_colours([]))
-    return known.index(point["arm"]) if point["arm"] in known else len(known)
 
 
 def _place(item: Any, items: Sequence[Any]) -> float:
@@ -175,7 +170,7 @@ def _finish_differences(ax: Axes, metric: Metric, margin: float) -> None:
 
 def _patient_axis(ax: Axes, points: Sequence[CurvePoint]) -> None:
     """Set a tick per fraction that says how many patients, images and positives it has."""
-    ticks = {point["n_train_patients"] or 0: point for point in points}
+    ticks = {point["n_train_patients"]: point for point in points}
     ax.set_xscale("log")
     ax.set_xticks(list(ticks), [_tick_label(point) for point in ticks.values()], fontsize="small")
     ax.minorticks_off()
@@ -185,15 +180,11 @@ def _patient_axis(ax: Axes, points: Sequence[CurvePoint]) -> None:
 
 
 def _tick_label(point: Mapping[str, Any]) -> str:
-    lines = [
-        f"{point['n_train_patients']:,}",
-        f"{100 * point['fraction']:g} %",
-        f"{point['n_train_images']:,} images",
-    ]
-    if point["n_train_positive"] is not None:
-        few = " (few)" if point["few_positives"] else ""
-        lines.append(f"{point['n_train_positive']:,} positive{few}")
-    return "\n".join(lines)
+    few = " (few)" if point["few_positives"] else ""
+    return (
+        f"{point['n_train_patients']:,}\n{100 * point['fraction']:g} %\n{point['n_train_images']:,} images\n"
+        f"{point['n_train_positive']:,} positive{few}"
+    )
 
 
 def _legend(

@@ -23,8 +23,7 @@ from studies.steps import MAKE_NOTHING, passed_on_words
 
 def study_fractions(text: str) -> list[float]:
     """Read an argparse value: "1,0.05" -> [0.05, 1.0], each above 0 and at most 1."""
-    one = number(float, above=0, high=1)
-    return _rising(text, lambda part: float(f"{one(part):g}"))  # as they stand in folder names and commands
+    return _rising(text, _as_written(number(float, above=0, high=1)))
 
 
 def labelled_numbers(text: str) -> list[int]:
@@ -34,8 +33,12 @@ def labelled_numbers(text: str) -> list[int]:
 
 def study_doses(text: str) -> list[float]:
     """Read an argparse value: "1,0.5" -> [0.5, 1.0], synthetic images per real training image."""
-    one = number(float, above=0)
-    return _rising(text, lambda part: float(f"{one(part):g}"))  # as they stand in folder names and commands
+    return _rising(text, _as_written(number(float, above=0)))
+
+
+def _as_written(one: Callable[[str], Any]) -> Callable[[str], float]:
+    """Let ``one`` read a number, and round it as it stands in folder names and commands."""
+    return lambda text: float(f"{one(text):g}")
 
 
 def _rising(text: str, one: Callable[[str], Any]) -> list[Any]:
@@ -85,6 +88,17 @@ def chosen_arms(text: str) -> list[str]:
     return [name for name in known if name in names]
 
 
+def two_arms(text: str) -> tuple[str, str]:
+    """Read an argparse value: "augmented:control_duplicate" -> the arm, and the one that it is measured against."""
+    arm, colon, against = text.partition(":")
+    if not colon or not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) for name in (arm, against)):
+        example = f"{AUGMENTED}:{CONTROL_DUPLICATE}"
+        raise argparse.ArgumentTypeError(f"must be ARM:AGAINST, {example} for example, got {text!r}")
+    if arm == against:
+        raise argparse.ArgumentTypeError(f"{text!r} names one arm twice")
+    return arm, against
+
+
 _IMAGE_SIZE = Option("--image-size", "pixels per side", type=number(int, 32, 1024), default=224, metavar="N")
 _SEED = Option("--seed", "seed of training and generation", type=number(int, 0, 2**32 - 1), default=42, metavar="N")
 _CPU = Option("--cpu", "use the CPU even if a GPU is available", switch=True)
@@ -118,17 +132,6 @@ _STUDY_WORDS = (
                flags_set_by_study(TRAIN_OPTIONS)),
     _words_for("train_gan", "--gan-args", "--num-channels 1", GAN_OPTIONS, flags_set_by_study(GAN_OPTIONS)),
 )  # fmt: skip
-
-def two_arms(text: str) -> tuple[str, str]:
-    """Read an argparse value: "augmented:control_duplicate" -> the arm, and the one that it is measured against."""
-    arm, colon, against = text.partition(":")
-    if not colon or not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) for name in (arm, against)):
-        example = f"{AUGMENTED}:{CONTROL_DUPLICATE}"
-        raise argparse.ArgumentTypeError(f"must be ARM:AGAINST, {example} for example, got {text!r}")
-    if arm == against:
-        raise argparse.ArgumentTypeError(f"{text!r} names one arm twice")
-    return arm, against
-
 
 PIPELINE_OPTIONS = (
     Option("--demo",

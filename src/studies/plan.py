@@ -61,35 +61,39 @@ def plan_parts(
 
     Raises ``UserError`` that names a fraction with too few patients to train on.
     """
-    from dataset.splits import TRAIN, assign_folds, assign_validation_part, reduce_training
-
-    n_all = int((splits.images["role"] == TRAIN).sum())
-    wanted = epochs * steps_per_epoch(n_all, batch_size)
     parts = []
     for fraction in sorted(fractions):
         try:
-            reduced = reduce_training(splits, fraction)
-            # What the classifier will need, so that it does not fail hours later.
-            if k_folds:
-                assign_folds(reduced, k_folds)
-            else:
-                assign_validation_part(reduced)
+            parts.append(plan_part(splits, fraction, epochs, batch_size, k_folds, synthetic_per_real))
         except UserError as error:
             raise UserError(f"--fractions {fraction:g} is too small: {error}") from None
-        images = reduced.images[reduced.images["role"] == TRAIN]
-        own_epochs = equal_epochs(len(images), batch_size, wanted)
-        parts.append(
-            Part(
-                fraction,
-                n_images=len(images),
-                n_patients=int(images["patient"].nunique()),
-                n_positive=int(images["label"].sum()),
-                n_synthetic=max(1, round(synthetic_per_real * len(images))),
-                epochs=own_epochs,
-                steps=own_epochs * steps_per_epoch(len(images), batch_size),
-            )
-        )
     return parts
+
+
+def plan_part(
+    splits: Splits, fraction: float, epochs: int, batch_size: int, k_folds: int, synthetic_per_real: float
+) -> Part:
+    """Plan one part as ``plan_parts`` does. Raises ``UserError`` if too few patients are left."""
+    from dataset.splits import TRAIN, assign_folds, assign_validation_part, reduce_training
+
+    n_all = int((splits.images["role"] == TRAIN).sum())
+    reduced = reduce_training(splits, fraction)
+    # What the classifier will need, so that it does not fail hours later.
+    if k_folds:
+        assign_folds(reduced, k_folds)
+    else:
+        assign_validation_part(reduced)
+    images = reduced.images[reduced.images["role"] == TRAIN]
+    own_epochs = equal_epochs(len(images), batch_size, epochs * steps_per_epoch(n_all, batch_size))
+    return Part(
+        fraction,
+        n_images=len(images),
+        n_patients=int(images["patient"].nunique()),
+        n_positive=int(images["label"].sum()),
+        n_synthetic=max(1, round(synthetic_per_real * len(images))),
+        epochs=own_epochs,
+        steps=own_epochs * steps_per_epoch(len(images), batch_size),
+    )
 
 
 def folders_of_fraction(study_dir: str | Path, data_dir: str | Path, fraction: float) -> Folders:

@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-
 NOTHING_MORE: Mapping[str, str] = MappingProxyType({})
 FINISHED, STARTED, OUTDATED = "finished", "started", "outdated"
 # With these a script ends well and has made nothing.
@@ -128,8 +127,8 @@ def run_steps(steps: list[Step], log_file: Path, variables: Mapping[str, str] = 
     due = steps_due(steps, steps_log)
     mark_outdated(due, steps_log)
     took: dict[str, float] = {}
-    for number_, step in enumerate(steps, start=1):
-        title = f"step {number_}/{len(steps)}: {step.name}"
+    for number, step in enumerate(steps, start=1):
+        title = f"step {number}/{len(steps)}: {step.name}"
         if step not in due:
             log.info(f"\n== {title}: already finished")
             continue
@@ -176,9 +175,9 @@ def mark_outdated(due: list[Step], steps_log: dict[str, StepEntry]) -> None:
     It stands in the log before the first step runs, so that a run that is interrupted between the two does
     not take old results for new ones later.
     """
-    for number_, step in enumerate(due):
+    for number, step in enumerate(due):
         entry = steps_log.get(step.name)
-        earlier = [other.name for other in due[:number_]]
+        earlier = [other.name for other in due[:number]]
         if entry and (entry["state"] == FINISHED or step.builds_on(earlier)):
             if step.images:
                 entry["own_images"] = owns_images(step, entry)

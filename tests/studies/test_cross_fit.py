@@ -13,7 +13,7 @@ from classifier_runs import make_synthetic, run
 from common import paths, plan_files
 from common.paths import SRC
 from dataset.records import load_dataset
-from dataset.splits import TEST, load_or_create_splits
+from dataset.splits import TEST, load_or_create_splits, reduce_training
 from fake_commands import words_of
 from studies import cross_fit
 from utils import UserError, load_json, save_json, sha256_file
@@ -55,6 +55,12 @@ def test_folds_of_two_studies_are_refused(make_dataset, tmp_path):
     shutil.copy(paths.outer_splits(tmp_path, 1), paths.outer_splits(tmp_path, 2))
     with pytest.raises(UserError, match="folds 1 and 2 both test .*; give another --study-dir"):
         cross_fit.freeze_outer_splits(dataset, tmp_path, 3, None)
+
+
+def test_a_fold_with_too_few_patients_is_named(make_dataset):
+    splits = reduce_training(load_or_create_splits(load_dataset(make_dataset())), 0.1)
+    with pytest.raises(UserError, match="--cross-fit: fold 2 cannot be trained on: 1 patients with positive images"):
+        cross_fit.part_of_fold(2, splits, 1, 8, 0.5)
 
 
 # --- the script ------------------------------------------------------------------------------------
