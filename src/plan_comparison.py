@@ -39,12 +39,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def study_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of run_study.py, as the sections of --config and --study-args give them."""
-    parsed, unknown = parser_of_words(STUDY_OPTIONS, "run_study.py").parse_known_args(args.study_args)
+    parser = parser_of_words(STUDY_OPTIONS, "run_study.py")
+    parsed, unknown = parser.parse_known_args(args.study_args)
     if unknown:
         raise UserError(f"--study-args: run_study.py has no option {unknown[0]}")
-    if parsed.cross_fit and (args.splits or args.generation_args):
-        flag = "--splits" if args.splits else "--generation-args"
-        raise UserError(f"{flag} and --cross-fit exclude each other: run_study.py gives it itself")
+    excluded = {
+        "--splits": args.splits, "--generation-args": args.generation_args, "--k-folds": parsed.k_folds,
+        "--fractions": parsed.fractions != parser.get_default("fractions"),
+    }  # fmt: skip
+    for flag, given in excluded.items() if parsed.cross_fit else ():
+        if given:
+            raise UserError(f"{flag} and --cross-fit exclude each other: run_study.py takes no {flag} with it")
     if args.study_args and not parsed.cross_fit:
         raise UserError("run_study.py without --cross-fit cannot be planned: a curve asks many questions, not one")
     if parsed.gans_from:

@@ -77,6 +77,8 @@ def test_a_study_is_planned_with_all_its_folds(data):
         ([*ASK, "--study-args", "--fractions 0.5,1"], "run_study.py without --cross-fit cannot be planned"),
         ([*ASK, "--classifier-args", "--test-set official"], "--test-set official cannot be planned"),
         ([*ASK, "--study-args", "--cross-fit 3", "--splits", "s.json"], "--splits and --cross-fit exclude each other"),
+        ([*ASK, "--study-args", "--cross-fit 3 --k-folds 2"], "--k-folds and --cross-fit exclude each other"),
+        ([*ASK, "--study-args", "--cross-fit 3 --fractions 1"], "--fractions and --cross-fit exclude each other"),
         ([*ASK, "--classifier-args", "--epochs 2 --nonsense 1"], "train_classifier.py has no option --nonsense"),
     ],
 )
