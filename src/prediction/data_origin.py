@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from common import paths
-from dataset.file_formats import Provenance
 from dataset.image_ids import without_ending
 from dataset.known_datasets import NIH, OURS, families_of
 from dataset.labels import POSITIVE_CLASS
@@ -59,18 +58,16 @@ class DataOrigin:
         return self.patients_of is not None and self.patients_of == other.patients_of
 
 
-def find_origin(
-    folder: Path | None, images: pd.DataFrame, grouped_by: str, name: str = ""
-) -> DataOrigin:
+def find_origin(folder: Path | None, images: pd.DataFrame, grouped_by: str, name: str = "") -> DataOrigin:
     """Find out where ``images`` (image_id, class if known) of ``folder`` come from.
 
     ``name``: what the user calls the data. ``folder`` None: the images are not here any more.
     """
-    phantom = _phantom_seed(folder)
+    seed = _recorded(folder, paths.phantom_marker, "seed")
+    if seed is not None:
+        return DataOrigin(frozenset({PHANTOMS}), PHANTOMS, grouped_by, DRAWN_POSITIVE, f"seed {seed} number ")
+    families = set(families_of(name) | families_of(_recorded(folder, paths.download_marker, "dataset") or ""))
     imported = read_provenance(folder) if folder is not None else None
-    families = set(families_of(name) | families_of(_downloaded(folder)))
-    if phantom is not None:
-        return DataOrigin(frozenset({PHANTOMS}), PHANTOMS, grouped_by, DRAWN_POSITIVE, f"seed {phantom} number ")
     if imported is not None:
         families |= families_of(imported["data_set"])
     elif folder is not None:
@@ -83,32 +80,16 @@ def find_origin(
         families |= families_of("RSNA")
     if grouped_by == GROUPED_BY_PATIENT:  # RSNA's own mapping
         families |= families_of("RSNA")
-    return DataOrigin(
-        frozenset(families),
-        _key_of(imported) if _pseudonyms(imported) else _patients_of(frozenset(families), grouped_by, ids),
-        grouped_by,
-        RSNA_POSITIVE if like_rsna and imported is None else _positive_of(imported),
-    )
+    positive, patients_of = RSNA_POSITIVE if like_rsna else None, _patients_of(families, grouped_by, ids)
+    if imported is not None:
+        meaning, patients = imported["positive"], imported["patients"]
+        positive = RSNA_POSITIVE if meaning["names"] == [POSITIVE_CLASS] else meaning["sentence"]
+        if patients["pseudonyms"]:  # one person has one pseudonym under a key, unless that was thrown away
+            patients_of = f"key {patients['key']}" if patients["key"] else None
+    return DataOrigin(frozenset(families), patients_of, grouped_by, positive)
 
 
-def _pseudonyms(imported: Provenance | None) -> bool:
-    return imported is not None and imported["patients"]["pseudonyms"]
-
-
-def _key_of(imported: Provenance | None) -> str | None:
-    """Name the key of pseudonyms: one person has one pseudonym under it. None if it was thrown away."""
-    key = imported["patients"]["key"] if imported is not None else None
-    return f"key {key}" if key else None
-
-
-def _positive_of(imported: Provenance | None) -> str | None:
-    """Return what a positive label of imported data means."""
-    if imported is None:
-        return None
-    return RSNA_POSITIVE if imported["positive"]["names"] == [POSITIVE_CLASS] else imported["positive"]["sentence"]
-
-
-def _patients_of(families: frozenset[str], grouped_by: str, ids: list[str]) -> str | None:
+def _patients_of(families: set[str], grouped_by: str, ids: list[str]) -> str | None:
     """Say whose numbers the patients are; the ids of one public data set are its own."""
     if grouped_by == GROUPED_BY_PATIENT or _share(bool(nih_patient(image_id)) for image_id in ids) > MOST:
         return NIH
@@ -122,20 +103,12 @@ def _share(found: Iterable[bool]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _phantom_seed(folder: Path | None) -> int | None:
-    """Return the seed of the phantoms in ``folder``; None for anything else."""
-    return _recorded(paths.phantom_marker(folder), "seed") if folder is not None else None
-
-
-def _downloaded(folder: Path | None) -> str:
-    """Return which data set was downloaded into ``folder``, "" if nothing says so."""
-    return (_recorded(paths.download_marker(folder), "dataset") if folder is not None else None) or ""
-
-
-def _recorded(file: Path, key: str) -> Any:
-    """Return what a marker says; None if it is not there or damaged."""
+def _recorded(folder: Path | None, marker: Callable[[Path], Path], key: str) -> Any:
+    """Return what a marker in the folder says; None if it is not there or damaged."""
+    if folder is None:
+        return None
     try:
-        content = load_json(file)
+        content = load_json(marker(folder))
     except (UserError, OSError):
         return None
     return content.get(key) if isinstance(content, dict) else None
