@@ -288,20 +288,19 @@ def estimate_gan(work: GANWork, images: Sequence[Path], device: torch.device) ->
 
 
 def estimate_generation(make: ImageMaker, n_images: int, batch_size: int, workers: int) -> str:
-    """Say how long generating and writing ``n_images`` takes; two batches are made and thrown away."""
+    """Say how long generating and writing ``n_images``, those that are missing, takes; two batches are thrown away."""
     if not n_images:
         return "all images are there already"
     seconds = generation_seconds(make, min(n_images, 2 * batch_size), batch_size, workers)
-    shorter = {f"--num-images {n_images // 2}": SCRIPT_SECONDS + n_images // 2 * seconds}
-    return describe_estimate(SCRIPT_SECONDS + n_images * seconds, f"{1 / seconds:,.0f} images/s", shorter)
+    return describe_estimate(SCRIPT_SECONDS + n_images * seconds, f"{1 / seconds:,.0f} images/s", {})
 
 
 def describe_estimate(seconds: float, basis: str, shorter: Mapping[str, float]) -> str:
     """Write an estimate in a line; ``shorter``: option -> seconds of the run with it."""
-    offers = sorted((time, flag) for flag, time in shorter.items() if time <= WORTH_OFFERING * seconds)
+    offers = sorted((less, flag) for flag, less in shorter.items() if less <= WORTH_OFFERING * seconds)
     text = f"ABOUT {duration_in_words(seconds)} ({basis}, measured just now)"
     if offers:
-        words = (f"{flag} {duration_in_words(time)}" for time, flag in offers[:MOST_OFFERS])
+        words = (f"{flag} {duration_in_words(less)}" for less, flag in offers[:MOST_OFFERS])
         text += f"; shorter: {', '.join(words)}"
     return text
 

@@ -89,6 +89,12 @@ class TestWords:
         assert f"--k-folds 0 {SCRIPT_SECONDS + FINAL:.0f} s" in line
         assert f"--image-size 32 {SCRIPT_SECONDS + (FINAL + FOLDS) / 4:.0f} s" in line
 
+    def test_missing_images(self, monkeypatch):
+        """Half of them is no value of --num-images, which counts those that are there too."""
+        monkeypatch.setattr(time_estimate, "generation_seconds", lambda *_: 0.1)
+        line = time_estimate.estimate_generation(None, 100, 4, 1)
+        assert line == "ABOUT 22 s (10 images/s, measured just now)"
+
     def test_options_that_hardly_help_are_not_named(self):
         assert describe_estimate(100.0, "x", {"--a": 91.0}) == "ABOUT 2 min (x, measured just now)"
         line = describe_estimate(1000.0, "x", {"--a": 800.0, "--b": 80.0, "--c": 85.0, "--d": 70.0})
