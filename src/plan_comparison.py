@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
 
     dataset = load_dataset(args.data_dir, args.patient_map, args.patient_column)
     options = study_options(args)
-    plan = plan_study(args, options, dataset) if options["cross_fit"] else plan_single(args, dataset)
+    plan = plan_for_study(args, options, dataset) if options["cross_fit"] else plan_for_split(args, dataset)
     write(plan, Path(args.plan))
     describe(plan)
     log.info(f"plan: {public_path(args.plan)}, SHA-256 {sha256_file(args.plan)[:12]}")
@@ -99,21 +99,21 @@ def describe(plan: ComparisonPlan) -> None:
     )
 
 
-def plan_study(args: argparse.Namespace, options: dict[str, Any], dataset: Dataset) -> ComparisonPlan:
+def plan_for_study(args: argparse.Namespace, options: dict[str, Any], dataset: Dataset) -> ComparisonPlan:
     """Plan a cross-fitted study; freezes the splits of its folds."""
-    from studies.few_labels import plan_study as plan_commands
+    from studies.few_labels import plan_study
 
     batch_size = values_of("train_classifier", options["classifier_args"])["batch_size"]
     for name in args.primary:
         if name not in options["arms"]:
             raise UserError(f"--primary {name} is no arm of this study; its --arms are {', '.join(options['arms'])}")
-    study = plan_commands(dataset, options, batch_size, cache_folder(args.no_cache, args.cache_dir))
+    study = plan_study(dataset, options, batch_size, cache_folder(args.no_cache, args.cache_dir))
     return make_plan(
         args, study_numbers(options), commands_of_study(study), dataset, dataset.images, list(study.splits.values())
     )
 
 
-def plan_single(args: argparse.Namespace, dataset: Dataset) -> ComparisonPlan:
+def plan_for_split(args: argparse.Namespace, dataset: Dataset) -> ComparisonPlan:
     """Plan a comparison on one frozen split, which it freezes."""
     from dataset.splits import TEST, load_or_create_splits, select
 

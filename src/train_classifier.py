@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from arms.fitting import Recipe
     from arms.initial_weights import InitialWeights
     from arms.output import ArmOutput
-    from arms.soft_labels import Ensemble
+    from arms.soft_labels import LabelEnsemble
     from arms.training import ArmTrainer
     from stats.metric_registry import Interval
 
@@ -94,7 +94,7 @@ def train_arm(args: argparse.Namespace, treatment: Treatment, plan: PlanFile | N
     from arms.final_epochs import median_epoch, planned_epochs
     from arms.fitting import Recipe
     from arms.output import TrainedArm, save_results
-    from arms.soft_labels import load_ensemble
+    from arms.soft_labels import load_label_ensemble
 
     device = select_device(args.cpu)
     precision = resolve_precision(args.precision, device)
@@ -105,7 +105,7 @@ def train_arm(args: argparse.Namespace, treatment: Treatment, plan: PlanFile | N
     with main_first():
         data = read_data(args, treatment, weights, plan)
     weights = weights.for_split(data.splits.sha256)
-    ensemble = load_ensemble(args.model_dir, args.results_dir, data, recorded_options(args))
+    ensemble = load_label_ensemble(args.model_dir, args.results_dir, data, recorded_options(args))
     out = prepare_output(args, data, weights, ensemble)
     epochs_final, epochs_from = planned_epochs(treatment, out)
     require_same("data or options", [out.origin, epochs_final, recipe.precision])
@@ -170,7 +170,7 @@ def read_data(
 
 
 def prepare_output(
-    args: argparse.Namespace, data: ArmData, weights: InitialWeights, ensemble: Ensemble | None
+    args: argparse.Namespace, data: ArmData, weights: InitialWeights, ensemble: LabelEnsemble | None
 ) -> ArmOutput:
     """Return where the arm's files go, and what they say about their origin."""
     from arms.file_formats import FinalMetrics

@@ -24,14 +24,16 @@ from utils import UserError, public_path, sha256_json
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class LabelEnsemble:
     """Weights of whole classifiers, and a hash of all."""
 
     states: list[dict[str, torch.Tensor]]
     sha256: str
 
 
-def load_ensemble(model_dir: str, results_dir: str, data: ArmData, config: dict[str, Any]) -> Ensemble | None:
+def load_label_ensemble(
+    model_dir: str, results_dir: str, data: ArmData, config: dict[str, Any]
+) -> LabelEnsemble | None:
     """Load the baseline's final models; None if the arm of ``data``, of the options ``config``, needs none.
 
     Raises ``UserError`` unless all are there and learned from the same labelled patients of the same split, with the
@@ -53,7 +55,7 @@ def load_ensemble(model_dir: str, results_dir: str, data: ArmData, config: dict[
             raise UserError(f"{public_path(file)} cannot label the images of the arm {arm}: {reason}")
         states.append({name: value.clone() for name, value in model.state_dict().items()})
         hashes.append(sha256_weights(model))
-    return Ensemble(states, sha256_json(hashes))
+    return LabelEnsemble(states, sha256_json(hashes))
 
 
 def _why_unfit(checkpoint: dict[str, Any], data: ArmData, config: dict[str, Any]) -> str | None:
