@@ -47,9 +47,8 @@ def study_options(args: argparse.Namespace) -> dict[str, Any]:
         "--splits": args.splits, "--generation-args": args.generation_args, "--k-folds": parsed.k_folds,
         "--fractions": parsed.fractions != parser.get_default("fractions"),
     }  # fmt: skip
-    for flag, given in excluded.items() if parsed.cross_fit else ():
-        if given:
-            raise UserError(f"{flag} and --cross-fit exclude each other: run_study.py takes no {flag} with it")
+    if parsed.cross_fit and (wrong := [flag for flag, is_given in excluded.items() if is_given]):
+        raise UserError(f"{wrong[0]} and --cross-fit exclude each other: run_study.py takes no {wrong[0]} with it")
     if args.study_args and not parsed.cross_fit:
         raise UserError("run_study.py without --cross-fit cannot be planned: a curve asks many questions, not one")
     if parsed.gans_from:

@@ -32,7 +32,7 @@ def find_models(model_dir: str | Path, metrics_dir: str | Path) -> dict[str, tup
 
     Raises ``UserError`` if there is none, a run of an arm lacks its model, or a result file is broken.
     """
-    known = {}
+    known: dict[str, Arm] = {}
     if any(find_prefixes(metrics_dir, kind) for kind in (paths.final_metrics, paths.test_predictions)):
         known = {arm.prefix: arm for arm in find_arms(metrics_dir).values()}
     else:
