@@ -146,10 +146,6 @@ class FitTask:
     val_rows: np.ndarray | None = None
     class_weights: tuple[float, float] | None = None
 
-    def shape(self, batch_size: int) -> tuple[int, int]:
-        """Return (steps of an epoch, images of a batch)."""
-        return self.pool.shape(batch_size)
-
 
 # --- one epoch -------------------------------------------------------------------------------------
 def train_one_epoch(
@@ -219,7 +215,7 @@ class _Learner:
         self.module, self.fit = task.module, Fit()
         learning = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self.optimizer = adamw(learning, recipe)
-        self.scheduler = learning_rate_schedule(self.optimizer, recipe, task.shape(recipe.batch_size)[0])
+        self.scheduler = learning_rate_schedule(self.optimizer, recipe, task.pool.shape(recipe.batch_size)[0])
 
     def train(self, epoch: int, on_step: Callable[[], object]) -> dict[str, float]:
         """Train one epoch; see ``train_one_epoch``."""
@@ -300,7 +296,7 @@ def fit(
     With validation rows the epoch of lowest validation loss is kept. ``state_file`` is written at most once a
     minute; with ``resume`` training goes on from it. ``on_step`` is called after every step.
     """
-    module, (steps, batch_size) = task.module, task.shape(recipe.batch_size)
+    module, (steps, batch_size) = task.module, task.pool.shape(recipe.batch_size)
     check_batch_size(batch_size)
     require_same_weights(f"initial weights ({task.name})", module)
     if recipe.compiled:

@@ -50,7 +50,7 @@ def equal_steps(tasks: Sequence[FitTask], batch_size: int) -> list[list[FitTask]
     """
     groups: dict[tuple[int, int], list[FitTask]] = {}
     for task in tasks:
-        groups.setdefault(task.shape(batch_size), []).append(task)
+        groups.setdefault(task.pool.shape(batch_size), []).append(task)
     return list(groups.values())
 
 
@@ -148,7 +148,7 @@ def fit_heads(
 
     ``data``: features. ``stop_after``, ``state_file``, ``resume``: as there; a state of other tasks is left.
     """
-    (steps, _), *others = {task.shape(recipe.batch_size) for task in tasks}
+    (steps, _), *others = {task.pool.shape(recipe.batch_size) for task in tasks}
     assert not others, "tasks of unequal steps"
     heads = Heads(tasks, recipe, steps, labels.device)
     last, names = stop_after or recipe.epochs, [task.name for task in tasks]
