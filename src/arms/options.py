@@ -15,7 +15,7 @@ from typing import Any
 from arms.registry import ARMS, control_name, control_names, treatment_of
 from common import paths
 from common.command_line import number
-from common.options import Affects, Option, names_affecting
+from common.options import Affects, Option
 from common.plan_files import PLAN_OPTION
 from dataset.options import CACHE_OPTIONS, DATA_OPTIONS
 from networks.backbones import BACKBONES, DEFAULT
@@ -258,11 +258,11 @@ def differing_options(own: Mapping[str, Any], baseline: Mapping[str, Any], what:
 
     Options that only one of them names are not compared.
     """
-    names = names_affecting(TRAIN_OPTIONS, what)
+    names = [option.name for option in TRAIN_OPTIONS if what in option.affects]
     return [
         f"{flag_of(name)} was {own[name]} here and {baseline[name]} in the baseline"
-        for name in (option.name for option in TRAIN_OPTIONS)
-        if name in names and name in own and name in baseline and own[name] != baseline[name]
+        for name in names
+        if name in own and name in baseline and own[name] != baseline[name]
     ]
 
 
