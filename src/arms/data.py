@@ -188,9 +188,7 @@ class ArmData:
         """Return what the arm adds to the real images ``train_rows`` in ``fold``; see ``FitImages``."""
         labels = self.synthetic_labels(fold, len(train_rows))
         rows = self._synthetic_rows(fold, len(labels) if self.use.trained_on else 0)
-        images = FitImages(
-            name, seed, train_rows, self.labels()[train_rows], rows, labels, self.unlabelled_rows()
-        )  # fmt: skip
+        images = FitImages(name, seed, train_rows, self.labels()[train_rows], rows, labels, self.unlabelled_rows())
         return self.use.treatment.kind.add(images)
 
     def final_addition(self, seed: int) -> Addition:

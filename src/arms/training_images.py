@@ -7,13 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from arms.data import ArmData
-from arms.file_formats import (
-    FewLabelsUsed,
-    FinalMetrics,
-    Origin,
-    SyntheticFolder,
-    SyntheticImages,
-)
+from arms.file_formats import FewLabelsUsed, FinalMetrics, Origin, SyntheticFolder, SyntheticImages
 from arms.options import differing_options
 from arms.registry import Addition
 from common.plan_files import named_files
@@ -29,9 +23,7 @@ FEWEST_UNSEEN = 5  # test images; fewer are no yardstick
 
 
 # --- origin ----------------------------------------------------------------------------------------
-def origin_of_results(
-    config: dict[str, Any], data: ArmData, red_flags: list[str], **hashes: str | None
-) -> Origin:  # fmt: skip
+def origin_of_results(config: dict[str, Any], data: ArmData, red_flags: list[str], **hashes: str | None) -> Origin:
     """Return what every result file of the arm says about its origin; ``config``: the recorded options.
 
     ``hashes``: weights_sha256, ensemble_sha256 (see ``file_formats.Origin``), None where there is no such file.
