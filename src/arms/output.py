@@ -297,10 +297,13 @@ def _save_figures(out: ArmOutput, history: TrainingHistory, trained_on: str) -> 
     title = f"{out.prefix.removesuffix('_')}: n = {trained_on}"
     for file_of, quantity in ((paths.loss_figure, "loss"), (paths.acc_figure, "acc")):
         save_figure(file_of(out.figures_dir, out.prefix), plots.training_curves(history, quantity, title))
-    summaries = {
-        other.removesuffix("_"): summary
-        for other in find_prefixes(out.results_dir, paths.cv_summary)
-        if (summary := read_result(paths.cv_summary(out.results_dir, other), CVSummary)) is not None
-    }
+    summaries = {}
+    for other in find_prefixes(out.results_dir, paths.cv_summary):
+        try:
+            summary = read_result(paths.cv_summary(out.results_dir, other), CVSummary)
+        except UserError as error:  # of another arm: no reason to lose what has just been trained
+            log.warning(f"WARNING: {paths.CV_COMPARISON} is drawn without {other.removesuffix('_')}: {error}")
+        else:
+            summaries[other.removesuffix("_")] = cast(CVSummary, summary)
     if summaries:
         save_figure(paths.cv_comparison_figure(out.figures_dir), plots.cv_comparison(summaries))

@@ -5,7 +5,9 @@ import pytest
 from matplotlib.text import Text
 
 from arms import figures as plots
-from fake_results import fake_cv, fake_history
+from arms.output import ArmOutput, _save_figures
+from common import paths
+from fake_results import fake_cv, fake_history, fake_records, write_arm
 from stats.metric_registry import Shown, metrics_shown
 
 
@@ -65,6 +67,15 @@ def test_cv_comparison_marks_contaminated_arms():
     assert "n = 360 images of 301 patients" in written and "not a confidence interval" in written
     clean = plots.cv_comparison({"baseline": fake_cv(4)})
     assert "contaminated" not in texts(clean)
+
+
+def test_a_broken_summary_of_another_arm_is_left_out(tmp_path, caplog):
+    write_arm(tmp_path, "baseline", fake_records(), folds=2)
+    paths.cv_summary(tmp_path, "other_").write_text("{", encoding="utf-8")
+    out = ArmOutput("baseline_", "models", str(tmp_path), str(tmp_path), {})
+    _save_figures(out, fake_history(2), "360 images")
+    assert "cv_comparison.png is drawn without other: " in caplog.text
+    assert paths.cv_comparison_figure(tmp_path).is_file()
 
 
 def test_cv_comparison_shows_an_undefined_metric_as_such():
