@@ -178,15 +178,18 @@ def _read_arm(metrics_dir: Path, prefix: str, numbers: list[int]) -> Arm:
 def _read_repeats(
     metrics_dir: Path, prefix: str, metrics: FinalMetrics | None, numbers: list[int]
 ) -> tuple[RepeatPredictions, ...]:
-    """Read training runs 1..R; () if one is missing. R is what the metrics say, or else what is there."""
-    n_runs = metrics["repeats"] if metrics else max(numbers, default=1)
-    seeds: Sequence[int | None] = metrics["seeds"] if metrics else [None] * n_runs
+    """Read the training runs that the metrics, or else the files, tell of; () for a single one or if one is missing."""
+    seeds: Sequence[int | None] = [None] * max(numbers, default=1)
+    if metrics:
+        seeds = metrics["seeds"][: metrics["repeats"]]
+    if len(seeds) < 2:
+        return ()
     repeats = []
-    for number in range(1, n_runs + 1) if n_runs > 1 else ():
+    for number, seed in enumerate(seeds, start=1):
         path = paths.test_predictions(metrics_dir, paths.repeat_prefix(prefix, number))
         if (predictions := read_predictions(path)) is None:
             return ()
-        repeats.append(RepeatPredictions(number, seeds[number - 1], predictions))
+        repeats.append(RepeatPredictions(number, seed, predictions))
     return tuple(repeats)
 
 
