@@ -181,7 +181,12 @@ def write_other_model():
             ),
             "holds predictions of x, which is not of this test",
         ),
-        (lambda: paths.external_test(FOLDER).write_text("{}"), "is missing; delete it and run"),
+        (lambda: paths.external_test(FOLDER).write_text("{}"), "is missing; run `python src/evaluate_external.py"),
+        (
+            lambda: paths.test_predictions(FOLDER, "baseline_").unlink(),
+            "baseline_test_predictions.csv is missing or not the file that the test wrote; run `python src/evaluate_ex",
+        ),
+        (lambda: paths.cv_summary(METRICS, "baseline_").write_text("{"), "baseline_cv_summary.json is not valid JSON"),
     ],
 )
 def test_files_of_other_models_are_refused(spoil, problem, results):
@@ -223,3 +228,5 @@ def test_the_internal_report_links_to_external_ones(results, quick):
     assert not report.current
     (block,) = report_links([report], Path("results/analysis"))
     assert "models of an earlier training" in block.rows[0][1]
+    paths.external_test(FOLDER).write_text("{")  # the internal analysis goes on without it
+    assert find_reports(METRICS) == []

@@ -216,12 +216,12 @@ class SideOfShift(TypedDict):
     n_patients: int
     accuracy: Annotated[float, "share of images called correctly at a probability of 0.5, 0 to 1"]
     accuracy_ci95: Annotated[Ci95 | None, "95 % interval, by patient and training run"]
-    auroc: Annotated[float, "area under the ROC curve, 0 to 1"]
+    auroc: Annotated[float | None, "area under the ROC curve, 0 to 1; null if one class is missing"]
     auroc_ci95: Annotated[Ci95 | None, "95 % interval, by patient and training run"]
     ece: Annotated[float, "expected calibration error over ten bins, 0 to 1"]
     line: CalibrationLine
     thresholds: Annotated[
-        dict[str, AtThreshold | None], "youden and sensitivity_90, chosen on the training's out-of-fold predictions"
+        dict[str, AtThreshold], "youden and sensitivity_90, chosen on the training's out-of-fold predictions; or none"
     ]
 
 
