@@ -62,7 +62,8 @@ def why_folds_are_unfit(source: Arm, arm: Arm) -> str | None:
             return f"{its} folds come from another {what}"
     ours, theirs = arm.metrics.get("config") or {}, source.cv.get("config") or {}
     if differ := differing_options(ours, theirs, Affects.COMPARISON | Affects.THRESHOLDS):
-        return f"{its} folds were trained with other options ({differ[0]})"
+        sentence = differ[0].replace("the baseline", "its folds") if source is arm else differ[0]
+        return f"{its} folds were trained with other options ({sentence})"
     if source.cv_predictions["label"].nunique() < 2:
         return f"{its} out-of-fold predictions have one class only"
     tested = set() if arm.predictions is None else set(arm.predictions["patient"])

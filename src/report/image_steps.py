@@ -107,9 +107,9 @@ def look_at_images(options: ImageOptions, arms: Mapping[str, Arm], outcome: Outc
     splits = load_or_create_splits(dataset, options.splits, options.cache_dir)
     stated = {flag for arm in arms.values() if arm.metrics for flag in arm.metrics["red_flags"]}
     outcome.warnings += [f"data: {flag}" for flag in dataset.red_flags if flag not in stated]
-    draw_heat_maps(options, arms, dataset, outcome)
     official = load_official_test(options.data_dir, options.patient_map, options.patient_column)
     data = DataFolder(dataset, splits, official)
+    draw_heat_maps(options, arms, data, outcome)
     synthetic = _load_synthetic(options, data, outcome)
     if synthetic is None:
         return ImageResults(data=data)
@@ -292,7 +292,7 @@ def closest_neighbours(images: ImageSets, quality: ImageQuality, n_pairs: int = 
 
 
 # --- heat maps -------------------------------------------------------------------------------------
-def draw_heat_maps(options: ImageOptions, arms: Mapping[str, Arm], dataset: Dataset, outcome: Outcome) -> None:
+def draw_heat_maps(options: ImageOptions, arms: Mapping[str, Arm], data: DataFolder, outcome: Outcome) -> None:
     """Draw gradcam.png: the same right and wrong test images under the model of each arm."""
     path = paths.analysis_figure(outcome.folder, "gradcam")
     if options.no_real_images:
@@ -306,7 +306,8 @@ def draw_heat_maps(options: ImageOptions, arms: Mapping[str, Arm], dataset: Data
         return
     name, predictions = scored[0]
     chosen = heat_maps.choose_images(predictions, n_each=EXPLAINED, seed=options.seed)
-    known = dataset.images.set_index("image_id", drop=False)
+    official = data.official if arms[name].recorded.get("test_set") == "official" else None
+    known = (official or data.dataset).images.set_index("image_id", drop=False)
     if unknown := set(chosen["image_id"]) - set(known.index):
         reason = f"{len(unknown)} of the test images are not in {public_path(options.data_dir)}"
         outcome.without(f"{path.name}: {reason}", "--data-dir says which dataset the arms were trained on")

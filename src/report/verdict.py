@@ -99,16 +99,17 @@ def verdict_sentence(pair: PairResult, where: str | None = None) -> str:
 
 def _why_no_answer(content: Comparison) -> str | None:
     """Say why augmented and baseline are not compared, or None if they are."""
-    names = list(content["arms"])
-    for name in (BASELINE, AUGMENTED):
-        if name not in names:
-            unsaid = "so this report cannot say what the synthetic images do to the classifier"
-            if name in content["left_out"]:
-                return f"The {name} arm was left out (--arms), {unsaid}."
-            return f"There is no {name} arm, {unsaid}; `{training_command_of(name)}` trains it."
     for item in content["not_compared"]:
         if {item["a"], item["b"]} == {BASELINE, AUGMENTED}:
             return f"{AUGMENTED} and {BASELINE} cannot be compared: {item['reason']}."
+    unsaid = "so this report cannot say what the synthetic images do to the classifier"
+    for name in (BASELINE, AUGMENTED):
+        if name in content["left_out"]:
+            return f"The {name} arm was left out (--arms), {unsaid}."
+        if name not in content["arms"] and content.get("external"):
+            return f"The {name} arm was not tested, {unsaid}."
+        if name not in content["arms"]:
+            return f"There is no {name} arm, {unsaid}; `{training_command_of(name)}` trains it."
     return None
 
 

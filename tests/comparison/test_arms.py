@@ -363,7 +363,7 @@ def test_a_baseline_that_is_left_out_still_lends_its_folds(two):
         ({"data_sha256": "e" * 64}, "from another metadata file"),
         (
             {"config": {"epochs": 3}},
-            "trained with other options (--epochs was 15 here and 3 in the baseline)",
+            "trained with other options (--epochs was 15 here and 3 in its folds)",
         ),
         ({"n_images": 200}, "from different runs"),
         ({"contaminated": True}, "contaminated"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from arms.result_files import Arm
 from classifier import CHECKPOINT_FORMAT, PneumoniaClassifier, gradcam_maps
 from comparison import heat_maps
-from report import image_figures
+from report import image_figures, image_steps
+from report.steps import Outcome
 from utils import UserError, save_checkpoint
 
 SIZE = 64
@@ -172,6 +175,26 @@ def test_every_arm_explains_the_same_images_at_its_own_size(two_arms):
     assert all(p.shape == (3,) and (p > 0).all() and (p < 1).all() for p in shown.probabilities.values())
     with pytest.raises(UserError, match="is missing"):
         heat_maps.explain_arms({"gone": files["baseline"].with_name("no.pth")}, records, device=CPU)
+
+
+def test_images_of_an_official_test_set_are_found(tmp_path, monkeypatch):
+    tested = predictions(60).assign(path="x.png")
+    data = SimpleNamespace(
+        dataset=SimpleNamespace(images=tested.assign(image_id="training" + tested["image_id"])),
+        official=SimpleNamespace(images=tested),
+    )
+    options = SimpleNamespace(no_real_images=False, model_dir=tmp_path, seed=42, cpu=True, workers=1, bits=None)
+    arm = Arm("baseline", "baseline_", metrics={"test_set": "official", "config": {}}, predictions=tested)
+    (tmp_path / "baseline_resnet50.pth").touch()
+    shown, outcome = [], Outcome(tmp_path)
+
+    def explain(files, records, **_):
+        shown.extend(records["image_id"])
+        raise UserError("that is enough")
+
+    monkeypatch.setattr(heat_maps, "explain_arms", explain)
+    image_steps.draw_heat_maps(options, {"baseline": arm}, data, outcome)
+    assert len(shown) == 8 and outcome.missing == [("gradcam.png: that is enough", "")]
 
 
 def test_figure_shows_each_image_under_each_arm_with_its_probability():

@@ -143,6 +143,10 @@ def test_without_the_question_nothing_is_answered():
     reason = {"a": "baseline", "b": "augmented", "reason": "they were tested on different splits"}
     apart = one_line(compose(full(fake_comparison(pairs=[], not_compared=[reason]))))
     assert "augmented and baseline cannot be compared: they were tested on different splits." in apart
+    reason = {"a": "baseline", "b": "augmented", "reason": "baseline_test_predictions.csv is missing"}
+    unscored = one_line(compose(full(fake_comparison(("augmented",), not_compared=[reason]), cross_validated={})))
+    assert "cannot be compared: baseline_test_predictions.csv is missing." in unscored
+    assert "There is no baseline arm" not in unscored
 
 
 # --- order and content -----------------------------------------------------------------------------
