@@ -33,7 +33,7 @@ from comparison.file_formats import (
     metric_key,
 )
 from comparison.fold_rules import ChosenFolds, choose_folds, why_no_fold_test
-from comparison.planned_pairs import adjusted_p, roles_of
+from comparison.planned_pairs import add_tests
 from comparison.warnings import comparison_flags
 from stats.bootstrap import (
     RESAMPLES,
@@ -52,7 +52,7 @@ from stats.calibration import (
 )
 from stats.metric_registry import METRICS, classification_metrics, compared_metrics
 from stats.metrics import CONFIDENCE, THRESHOLD, predictive_values, reliability_bins
-from stats.paired_tests import ALPHA, decide_verdict, delong_p, mcnemar, nadeau_bengio
+from stats.paired_tests import ALPHA, delong_p, mcnemar, nadeau_bengio
 from stats.subgroups import subgroup_rows
 from utils import UserError, derive_seed
 
@@ -131,7 +131,7 @@ def _references(arms: dict[str, Arm], first: ArmResult) -> ReferenceScores:
 
 def resample_arm(arm: Arm, n_resamples: int, seed: int) -> dict[str, ResampledScore]:
     """Score an arm by every metric with a weighted form on draws of patients, the same for all arms."""
-    table, runs = _predictions(arm), probabilities_of_runs(arm)
+    table, runs = arm.tested, probabilities_of_runs(arm)
     draws, labels = PatientDraws(list(table["patient"]), n_resamples, seed), table["label"].to_numpy()
     weighted = [metric for metric in METRICS.values() if metric.weighted]
     return {metric.name: resample_score(draws, metric, labels, runs) for metric in weighted}
@@ -141,7 +141,7 @@ def resample_arm(arm: Arm, n_resamples: int, seed: int) -> dict[str, ResampledSc
 def _arm_result(
     arm: Arm, baseline: Arm | None, resampled: dict[str, ResampledScore], prevalence: float | None, seed: int
 ) -> ArmResult:
-    table = _predictions(arm)
+    table = arm.tested
     labels, probabilities = _columns(table)
     scores = classification_metrics(labels, probabilities)
     recorded, runs = arm.recorded, probabilities_of_runs(arm)
@@ -152,7 +152,7 @@ def _arm_result(
         "n_patients": int(table["patient"].nunique()),
         "n_positive": int(labels.sum()),
         "repeats": recorded.get("repeats", len(runs)),
-        "seeds": recorded.get("seeds") or ([recorded["seed"]] if "seed" in recorded else None),
+        "seeds": recorded.get("seeds"),
         "per_repeat": scores_of_runs(arm, labels, runs),
         **{key: recorded.get(key) for key in TRAINING_FACTS},
         "contaminated": arm.cv["contaminated"] if arm.cv else None,
@@ -227,13 +227,6 @@ def _calibration(labels: np.ndarray, probabilities: np.ndarray, folds: ChosenFol
     }
 
 
-def _predictions(arm: Arm) -> pd.DataFrame:
-    """Return the test predictions of an arm that has some."""
-    if arm.predictions is None:
-        raise ValueError(f"{arm.name} has no predictions of the test images")
-    return arm.predictions
-
-
 def _columns(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return table["label"].to_numpy(), table["probability"].to_numpy()
 
@@ -243,47 +236,36 @@ def _pair_results(
     arms: dict[str, Arm], resampled: dict[str, dict[str, ResampledScore]], margin: float, seed: int,
     question: PlannedPair | None,
 ) -> tuple[list[PairResult], list[NotCompared]]:  # fmt: skip
-    """(every pair on the same test images, every other pair with the reason)."""
+    """Return (every pair on the same test images, every other pair with the reason)."""
     rows: list[dict[str, Any]] = []
     not_compared: list[NotCompared] = []
-    differences: list[dict[str, ScoreDifference]] = []
+    tests: dict[str, list[ScoreDifference]] = {metric.name: [] for metric in compared_metrics()}
     for a, b in combinations(arms.values(), 2):
         if reason := why_not_comparable(a, b):
             not_compared.append({"a": a.name, "b": b.name, "reason": reason})
             continue
-        (_, p_a), (_, p_b) = _columns(_predictions(a)), _columns(_predictions(b))
-        facts, same = _facts_of_pair(a, b), bool(np.array_equal(p_a, p_b))
+        facts = _facts_of_pair(a, b)
         rows.append(facts)
-        differences.append({})
-        for name in (metric.name for metric in compared_metrics()):
+        same = bool(np.array_equal(a.tested["probability"], b.tested["probability"]))
+        for name, found in tests.items():
             one, other = resampled[a.name][name], resampled[b.name][name]
             own_seed = derive_seed(seed, a.name, b.name, name)
-            differences[-1][name] = bootstrap_test(one, other, facts["n_patients"], same, own_seed)
+            found.append(bootstrap_test(one, other, facts["n_patients"], same, own_seed))
     for metric in compared_metrics():
-        of_pairs = [difference[metric.name] for difference in differences]
-        roles = roles_of([(row["a"], row["b"]) for row in rows], metric.name, question)
-        adjusted, among = adjusted_p([difference.p for difference in of_pairs], roles)
-        for row, role, difference, p_holm, n_pairs in zip(rows, roles, of_pairs, adjusted, among, strict=True):
-            statistics = {
-                "role": role,
-                "difference": difference.difference, "ci95": difference.ci95, "p": difference.p,
-                "p_holm": p_holm, "minimum_detectable_difference": difference.detectable(n_pairs),
-                "verdict": decide_verdict(difference.difference, difference.ci95, p_holm, margin),
-            }  # fmt: skip
-            row |= {metric_key(metric, what): value for what, value in statistics.items()}
+        add_tests(rows, metric, tests[metric.name], question, margin)
     return cast(list[PairResult], rows), not_compared
 
 
 def _facts_of_pair(a: Arm, b: Arm) -> dict[str, Any]:
     """Return the facts of a row of "pairs" other than the differences of the metrics."""
-    (labels, p_a), (_, p_b) = _columns(_predictions(a)), _columns(_predictions(b))
+    (labels, p_a), (_, p_b) = _columns(a.tested), _columns(b.tested)
     mcnemar_p, only_a, only_b = mcnemar(labels, p_a, p_b)
     why_not = why_no_fold_test(a, b)
     return {
         "a": a.name,
         "b": b.name,
         "n_images": len(labels),
-        "n_patients": int(_predictions(a)["patient"].nunique()),
+        "n_patients": int(a.tested["patient"].nunique()),
         "mcnemar_p": mcnemar_p,
         "mcnemar_b": only_a,
         "mcnemar_c": only_b,
@@ -300,8 +282,8 @@ def _fold_comparison(cv_a: Mapping[str, Any], cv_b: Mapping[str, Any]) -> FoldCo
     folds = list(zip(cv_a["folds"], cv_b["folds"], strict=True))
     result: dict[str, Any] = {"k": len(folds)}
     sizes = [row["n_images"] for row, _ in folds]
-    for name in (metric.name for metric in compared_metrics()):
-        pairs = [(x.get(name), y.get(name)) for x, y in folds]
+    for metric in compared_metrics():
+        pairs = [(x.get(metric.name), y.get(metric.name)) for x, y in folds]
         differences = [y - x for x, y in pairs if x is not None and y is not None]
-        result[name] = nadeau_bengio(differences, sizes) if len(differences) == len(pairs) else None
+        result[metric.name] = nadeau_bengio(differences, sizes) if len(differences) == len(pairs) else None
     return cast(FoldComparison, result)

@@ -15,13 +15,7 @@ from comparison.cross_fit_file_formats import CROSS_FIT_FORMAT, CrossFitComparis
 from comparison.few_labels import few_label_content, few_label_notes
 from comparison.file_formats import PlannedPair, metric_key
 from comparison.options import DEFAULT_MARGIN
-from comparison.planned_pairs import (
-    adjusted_p,
-    agreed_margin,
-    leading_pairs,
-    planned_question,
-    roles_of,
-)
+from comparison.planned_pairs import add_tests, agreed_margin, leading_pairs, planned_question
 from stats.bootstrap import RESAMPLES, ResampledScore
 from stats.cross_fitting import (
     CrossFittedDifference,
@@ -31,9 +25,9 @@ from stats.cross_fitting import (
     pool_folds,
     score_folds,
 )
-from stats.metric_registry import Metric, compared_metrics
+from stats.metric_registry import compared_metrics
 from stats.metrics import CONFIDENCE, THRESHOLD
-from stats.paired_tests import ALPHA, decide_verdict
+from stats.paired_tests import ALPHA
 from utils import UserError, derive_seed
 
 # Options in which the arms of different folds differ by design.
@@ -62,6 +56,11 @@ def check_folds(folds: Sequence[FinishedFold], arms: Sequence[str]) -> None:
                 if reason := why_not_comparable(fold.first, made[name]):
                     raise UserError(f"fold {fold.fold}: {name} cannot be compared with the others: {reason}")
                 _check_options(fold, made[name], folds[0].gans[0][name])
+                if made[name].recorded.get("plan_sha256") != first.get("plan_sha256"):
+                    raise UserError(
+                        f"fold {fold.fold}: {name} was trained under another plan than the baseline of fold "
+                        f"{folds[0].fold}, or one of them without a plan; give each study a --study-dir of its own"
+                    )
         for image_id in fold.first.tested["image_id"]:
             if image_id in seen:
                 where = f"folds {seen[image_id]} and {fold.fold}"
@@ -70,13 +69,6 @@ def check_folds(folds: Sequence[FinishedFold], arms: Sequence[str]) -> None:
         for key in ("data_sha256", "grouped_by"):
             if fold.first.recorded[key] != first[key]:
                 raise UserError(f"fold {fold.fold} was trained on other data than fold {folds[0].fold} ({key})")
-        for made in fold.gans:
-            for name in arms:
-                if made[name].recorded.get("plan_sha256") != first.get("plan_sha256"):
-                    raise UserError(
-                        f"fold {fold.fold}: {name} was trained under another plan than the baseline of fold "
-                        f"{folds[0].fold}, or one of them without a plan; give each study a --study-dir of its own"
-                    )
 
 
 def _check_options(fold: FinishedFold, arm: Arm, first: Arm) -> None:
@@ -105,7 +97,6 @@ def compare_folds(
     question = planned_question(plan, [made[name] for fold in folds for made in fold.gans for name in arms])
     margin = agreed_margin(None, plan, DEFAULT_MARGIN)
     predictions = [_runs_of(fold, arms) for fold in folds]
-    names = [metric.name for metric in compared_metrics()]
     apart = "few_labels" in folds[0].first.recorded  # each GAN comes with labelled patients of its own
     scores = {
         arm: {m.name: score_folds(m, predictions, arm, n_resamples, seed, apart) for m in compared_metrics()}
@@ -115,9 +106,9 @@ def compare_folds(
     images = _images(folds, predictions)
     pairs, found = leading_pairs(_pairs(arms), question), {}
     for a, b in pairs:
-        for name in names:
+        for name, own in weights.items():
             own_seed = derive_seed(seed, a, b, name)
-            found[a, b, name] = cross_fitted_difference(scores[a][name], scores[b][name], weights[name], own_seed)
+            found[a, b, name] = cross_fitted_difference(scores[a][name], scores[b][name], own, own_seed)
     few = few_label_content(folds, found)
     content: dict[str, Any] = {
         "format": CROSS_FIT_FORMAT,
@@ -204,27 +195,16 @@ def _pair_rows(
     pairs: Sequence[tuple[str, str]], found: Mapping[tuple[str, str, str], CrossFittedDifference],
     images: CrossFitImages, question: PlannedPair | None, margin: float,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    rows = [{"a": a, "b": b, "n_images": images["n_images"], "n_patients": images["n_patients"]} for a, b in pairs]
+    rows: list[dict[str, Any]] = [
+        {"a": a, "b": b, "n_images": images["n_images"], "n_patients": images["n_patients"]} for a, b in pairs
+    ]
     for metric in compared_metrics():
         of_pairs = [found[a, b, metric.name] for a, b in pairs]
-        roles = roles_of(pairs, metric.name, question)
-        adjusted, among = adjusted_p([difference.test.p for difference in of_pairs], roles)
-        for row, role, difference, p_holm, n_pairs in zip(rows, roles, of_pairs, adjusted, among, strict=True):
-            row |= {metric_key(metric, "role"): role} | _statistics(metric, difference, p_holm, n_pairs, margin)
+        add_tests(rows, metric, [difference.test for difference in of_pairs], question, margin)
+        for row, difference in zip(rows, of_pairs, strict=True):
+            row[metric_key(metric, "by_fold")] = difference.by_fold
+            row[metric_key(metric, "widened")] = difference.widened
     return rows
-
-
-def _statistics(
-    metric: Metric, found: CrossFittedDifference, p_holm: float | None, n_pairs: int, margin: float
-) -> dict[str, Any]:
-    test = found.test
-    values = {
-        "difference": test.difference, "ci95": test.ci95, "p": test.p, "p_holm": p_holm,
-        "minimum_detectable_difference": test.detectable(n_pairs),
-        "verdict": decide_verdict(test.difference, test.ci95, p_holm, margin),
-        "by_fold": found.by_fold, "widened": found.widened,
-    }  # fmt: skip
-    return {metric_key(metric, what): value for what, value in values.items()}
 
 
 # --- what to be wary of ----------------------------------------------------------------------------

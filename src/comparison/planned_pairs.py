@@ -12,9 +12,10 @@ from typing import Any
 from arms.registry import AUGMENTED, BASELINE, CONTROL_DUPLICATE, SEMI
 from arms.result_files import Arm
 from common.plan_files import PlanFile
-from comparison.file_formats import PlannedPair, metric_entry
+from comparison.file_formats import PlannedPair, metric_entry, metric_key
+from stats.bootstrap import ScoreDifference
 from stats.metric_registry import METRICS, Metric, compared_metrics
-from stats.paired_tests import holm
+from stats.paired_tests import decide_verdict, holm
 from utils import UserError
 
 CONFIRMATORY, EXPLORATORY = "confirmatory", "exploratory"
@@ -50,10 +51,12 @@ def agreed_margin(points: float | None, plan: PlanFile | None, usual: float) -> 
 
     Raises ``UserError`` if --margin asks for other ``points`` than the plan.
     """
-    planned = plan.content["primary"]["margin"] if plan else None
-    if points is not None and planned is not None and points != planned:
-        raise UserError(f"--margin is {points:g}, but {plan.name if plan else ''} planned {planned:g}: leave it out")
-    return POINT * (planned or points or usual)
+    if plan is None:
+        return POINT * (points or usual)
+    planned = plan.content["primary"]["margin"]
+    if points is not None and points != planned:
+        raise UserError(f"--margin is {points:g}, but {plan.name} planned {planned:g}: leave it out")
+    return POINT * planned
 
 
 def leading_pairs(pairs: Sequence[tuple[str, str]], planned: PlannedPair | None) -> list[tuple[str, str]]:
@@ -67,6 +70,22 @@ def leading_pairs(pairs: Sequence[tuple[str, str]], planned: PlannedPair | None)
         return not _is_planned(pair, planned), *usual
 
     return sorted(pairs, key=place)
+
+
+def add_tests(
+    rows: Sequence[dict[str, Any]], metric: Metric, tests: Sequence[ScoreDifference], planned: PlannedPair | None,
+    margin: float,
+) -> None:  # fmt: skip
+    """Add to each of ``rows``, of "pairs" of comparison.json, its role, its test and its verdict in ``metric``."""
+    roles = roles_of([(row["a"], row["b"]) for row in rows], metric.name, planned)
+    adjusted, among = adjusted_p([test.p for test in tests], roles)
+    for row, role, test, p_holm, n_pairs in zip(rows, roles, tests, adjusted, among, strict=True):
+        statistics = {
+            "role": role, "difference": test.difference, "ci95": test.ci95, "p": test.p, "p_holm": p_holm,
+            "minimum_detectable_difference": test.detectable(n_pairs),
+            "verdict": decide_verdict(test.difference, test.ci95, p_holm, margin),
+        }  # fmt: skip
+        row |= {metric_key(metric, what): value for what, value in statistics.items()}
 
 
 def adjusted_p(p_values: Sequence[float | None], roles: Sequence[str]) -> tuple[list[float | None], list[int]]:
