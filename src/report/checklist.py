@@ -29,9 +29,8 @@ and writes everything else anew.
 
 @dataclass(frozen=True)
 class Answered:
-    """An item with its status and, in words, what the files say about it and what is left to say."""
+    """The status of an item and, in words, what the files say about it and what is left to say."""
 
-    item: Item
     status: str
     text: str
 
@@ -42,8 +41,7 @@ def write_checklist(study: Study, folder: Path) -> None:
     filled = authors_column(file)
     parts = ["# Checklist of reporting guidelines\n", INTRODUCTION]
     for guideline in GUIDELINES:
-        answers = [answer_item(item, study) for item in guideline.items]
-        rows = [_row(guideline, answer, filled) for answer in answers]
+        rows = [_row(guideline, item, answer_item(item, study), filled) for item in guideline.items]
         counts = Counter(row[2] for row in rows)
         order = (HERE, FILLED, AUTHOR, NOT_APPLICABLE)
         said = ", ".join(f"{counts[status]} {status}" for status in order if counts[status])
@@ -54,8 +52,6 @@ def write_checklist(study: Study, folder: Path) -> None:
             f"{len(rows)} rows: {said}.\n",
             write_table(COLUMNS, rows),
         ]
-    if filled:
-        parts += ["## Kept from an earlier version\n", write_table(("item", COLUMNS[-1]), list(filled.items()))]
     save_text(file, "\n".join(parts))
 
 
@@ -64,26 +60,26 @@ def answer_item(item: Item, study: Study) -> Answered:
     facts = [fact for find in item.facts if (fact := find(study))]
     known = "; ".join(f"{fact.text} (from {fact.source})" for fact in facts)
     if item.not_applicable and not facts:
-        return Answered(item, NOT_APPLICABLE, item.not_applicable)
+        return Answered(NOT_APPLICABLE, item.not_applicable)
     lacking = not facts or (item.all_needed and len(facts) < len(item.facts))
     rest = f"{'the rest' if facts else 'all of it'}, which no file of this analysis holds"
     if ask := item.ask or (lacking and rest):
-        return Answered(item, AUTHOR, f"to say: {ask}" + (f". Known here: {known}" if known else ""))
-    return Answered(item, HERE, known)
+        return Answered(AUTHOR, f"to say: {ask}" + (f". Known here: {known}" if known else ""))
+    return Answered(HERE, known)
 
 
-def _row(guideline: Guideline, answer: Answered, filled: dict[str, str]) -> tuple[str, ...]:
-    """Return the cells of an item; takes what the author wrote out of ``filled``."""
-    name = f"{guideline.name} {answer.item.number}"
-    own = filled.pop(name, "")
+def _row(guideline: Guideline, item: Item, answer: Answered, filled: dict[str, str]) -> tuple[str, ...]:
+    """Return the cells of an item; ``filled``: what the author wrote, by item."""
+    name = f"{guideline.name} {item.number}"
+    own = filled.get(name, "")
     status = FILLED if own and answer.status == AUTHOR else answer.status
-    return name, escape_text(answer.item.topic), status, escape_text(answer.text), own
+    return name, escape_text(item.topic), status, escape_text(answer.text), own
 
 
 def authors_column(file: Path) -> dict[str, str]:
     """Return item -> what the author wrote beside it, where that is something."""
     known = {f"{guideline.name} {item.number}" for guideline in GUIDELINES for item in guideline.items}
-    rows = [row for row in read_tables(file) if len(row) in (2, len(COLUMNS))]
+    rows = [row for row in read_tables(file) if len(row) == len(COLUMNS)]
     return {row[0]: row[-1] for row in rows if row[-1] and row[0] in known}
 
 

@@ -97,11 +97,11 @@ def test_the_authors_column_stays(study, tmp_path):
     for i, line in enumerate(lines):
         if line.startswith(("| CLAIM 2024 44 |", "| CLAIM 2024 9 |")):
             lines[i] = line.removesuffix("|  |") + "| p. 12 \\| none |"
-    file.write_text("\n".join([*lines, "| CLAIM 2024 9 | p. 3 |"]))
+    file.write_text("\n".join(lines))
     before = count_open_items(file)
     for _ in range(2):
         write_checklist(study, tmp_path)
-        assert authors_column(file) == {"CLAIM 2024 44": "p. 12 \\| none", "CLAIM 2024 9": "p. 3"}
+        assert authors_column(file) == dict.fromkeys(["CLAIM 2024 9", "CLAIM 2024 44"], "p. 12 \\| none")
         found = rows(file)
         assert found["CLAIM 2024 44"][1] == FILLED and found["CLAIM 2024 9"][1] == HERE
         assert count_open_items(file) == before - 1
