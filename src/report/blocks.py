@@ -110,6 +110,11 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
+def capital(text: str) -> str:
+    """Write the first letter as a capital."""
+    return text[:1].upper() + text[1:]
+
+
 # --- metrics in words ----------------------------------------------------------------------------
 def scale_of(metric: Metric) -> tuple[float, int]:
     """Return the factor and the digits with which the values of a metric are written."""
@@ -119,6 +124,16 @@ def scale_of(metric: Metric) -> tuple[float, int]:
 def column_of(metric: Metric) -> str:
     """Return the heading of a metric's column, with its unit."""
     return f"{metric.heading}, %" if metric.percent else metric.heading
+
+
+def title_in_points(metric: Metric) -> str:
+    """Return the title of a metric, with the unit of its differences."""
+    return f"{metric.title}, points" if metric.percent else metric.title
+
+
+def score(metric: Metric, value: float | None) -> str:
+    """Write a value of a metric: "80.1 %", "0.812" where not in percent."""
+    return percent(value) if metric.percent else decimal(value)
 
 
 def change(metric: Metric, difference: float | None, bounds: Sequence[float | None] | None) -> str:

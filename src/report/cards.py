@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from common import paths
 from dataset.splits import TEST, TRAIN
-from networks.backbones import DEFAULT
 from report import data_facts as data
 from report import model_facts as model
 from report.blocks import Table, percent
@@ -112,10 +111,10 @@ def _results(study: Study) -> list[Field | str]:
 
 
 def _files(study: Study) -> Fact | None:
-    recorded = [arm.recorded["config"] | {"prefix": arm.prefix} for arm in study.arms.values() if arm.metrics]
-    files = (paths.classifier_model("", config["prefix"], config.get("backbone", DEFAULT)).name for config in recorded)
-    said = f"in the folder of --model-dir: {', '.join(files)}"
-    return Fact(said, "each arm's final_metrics.json: prefix, config") if recorded else None
+    known = [arm for arm in study.arms.values() if arm.metrics]
+    files = ", ".join(paths.classifier_model("", arm.prefix, arm.backbone).name for arm in known)
+    source = "each arm's final_metrics.json: prefix, config"
+    return Fact(f"in the folder of --model-dir: {files}", source) if known else None
 
 
 def _scores(study: Study) -> str:
@@ -150,7 +149,7 @@ def _data_sections(study: Study) -> dict[str, Sequence[Field | str]]:
             ("How far the people stand for the intended population", "who is missing or over-represented"),
             *people,
         ],
-        "Patient flow": [_markdown(flow), escape_text(str(notes)) + "\n", "Figure: `patient_flow.png`.\n"],
+        "Patient flow": [_markdown(flow), escape_text(notes) + "\n", "Figure: `patient_flow.png`.\n"],
         "Labels": [
             ("Meaning", data.label(study) or NO_FILE),
             ("Reference standard", "how the label was obtained, and why this way"),
@@ -236,10 +235,8 @@ def authors_cells(path: Path) -> dict[str, str]:
     return {row[0]: row[1] for row in rows if row[1] and not row[1].startswith(ASK.strip())}
 
 
-def _markdown(table: object) -> str:
-    """Write a block of the report as Markdown."""
-    if not isinstance(table, Table):
-        raise TypeError(f"{table!r} is no table")
+def _markdown(table: Table) -> str:
+    """Write a table of the report as Markdown."""
     rows = [[escape_text(cell) for cell in row] for row in table.rows]
     title = f"{escape_text(table.title)}:\n\n" if table.title else ""
     return title + write_table([escape_text(column) for column in table.columns], rows)

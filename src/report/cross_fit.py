@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from comparison.cross_fit_file_formats import CrossFitComparison, CrossFitPair
 from comparison.file_formats import metric_entry
-from comparison.planned_pairs import EXPLORATORY, planned_first, planning_sentence
+from comparison.planned_pairs import EXPLORATORY, planning_sentence
 from dataset.patients import grouping_sentence
 from report.blocks import (
     Block,
@@ -15,7 +15,7 @@ from report.blocks import (
     Facts,
     Section,
     Table,
-    amount,
+    capital,
     change,
     column_of,
     count,
@@ -26,9 +26,9 @@ from report.blocks import (
     with_interval,
 )
 from report.few_labels import few_label_blocks
-from report.verdict import threshold_lines
+from report.verdict import smallest_differences, threshold_lines, verdict_sentence
 from stats.metric_registry import compared_metrics
-from stats.paired_tests import NO_EVIDENCE, points
+from stats.paired_tests import points
 
 TITLE = "Does the synthetic data help? All labelled images, cross-fitted"
 
@@ -52,22 +52,17 @@ def _verdict(content: CrossFitComparison) -> list[Block]:
     images, settings = content["images"], content["settings"]
     n = f"{count(images['n_images'], 'image')} of {count(images['n_patients'], 'patient')}"
     lines: list[Block] = []
-    for pair in content["pairs"][:1]:
-        said = []
-        for metric in planned_first(pair):
-            verdict, *numbers = (metric_entry(pair, metric, what) for what in ("verdict", "difference", "ci95"))
-            verb = "shows" if verdict == NO_EVIDENCE else "is"
-            said.append(f"{verb} {verdict} in {metric.title} ({change(metric, *numbers)})")
-        lines.append(f"Compared with {pair['a']}, {pair['b']} {' and '.join(said)}, on {n}.")
-        called = {name: content["arms"][name]["called_positive"] for name in (pair["a"], pair["b"])}
-        lines += threshold_lines(called, images["prevalence"])
-        smallest = _smallest(pair)
+    if content["pairs"]:
+        pair = content["pairs"][0]
+        smallest = smallest_differences(pair, " or ")
         power = f"A true difference of {smallest} is found with 80 % power. " if smallest else ""
-        lines.append(
-            f"{power}Two arms count as equivalent if the whole interval lies within ±{points(settings['margin'])}."
-        )
-    planned = planning_sentence(content.get("plan"))
-    lines.append(f"{planned[0].upper()}{planned[1:]}.")
+        called = {name: content["arms"][name]["called_positive"] for name in (pair["a"], pair["b"])}
+        lines += [
+            verdict_sentence(pair, n),
+            *threshold_lines(called, images["prevalence"]),
+            f"{power}Two arms count as equivalent if the whole interval lies within ±{points(settings['margin'])}.",
+        ]
+    lines.append(f"{capital(planning_sentence(content.get('plan')))}.")
     runs = settings["repeats"] * settings["gans"]
     lines.append(
         f"This is about the procedure, not about one model: in each of {settings['folds']} folds, "
@@ -75,11 +70,6 @@ def _verdict(content: CrossFitComparison) -> list[Block]:
         "patients and predicted this one's."
     )
     return lines
-
-
-def _smallest(pair: CrossFitPair) -> str:
-    found = ((m, metric_entry(pair, m, "minimum_detectable_difference")) for m in compared_metrics())
-    return " or ".join(amount(metric, value) for metric, value in found if value is not None)
 
 
 def _pair_facts(content: CrossFitComparison, pair: CrossFitPair) -> Facts:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import Any
 
 from common import paths
 from dataset.labels import POSITIVE_CLASS
@@ -28,12 +26,10 @@ def data_set(study: Study) -> Fact | None:
         name = provenance["data_set"] or "a data set that the layout does not name"
         text = f"{name}, imported on {provenance['date']} from the layout {provenance['layout']}"
         return Fact(text, f"{paths.provenance(folder).name}: data_set, layout, date")
-    markers: dict[Callable[..., Any], tuple[str, str]] = {
-        paths.download_marker: ("dataset", "Kaggle data set"),
-        paths.phantom_marker: ("what", "drawn chests (phantoms)"),
-    }
-    for path_of, (key, what) in markers.items():
-        file = path_of(folder)
+    for file, key, what in (
+        (paths.download_marker(folder), "dataset", "Kaggle data set"),
+        (paths.phantom_marker(folder), "what", "drawn chests (phantoms)"),
+    ):
         said = None
         if file.is_file():
             with contextlib.suppress(UserError):  # a damaged marker names nothing
@@ -68,9 +64,12 @@ def images_and_patients(study: Study) -> Fact:
     """Count all labelled images, or those that the arms' files name."""
     if study.flow["labelled"]:
         return Fact(f"{group_words(study.flow['labelled'])} (labelled)", f"{FLOW}: labelled")
-    parts = [f"{names} trained on {group_words(kept)}" for names, _, kept in steps_of_arms(study.flow, "training")]
-    parts += [f"{names} scored on {group_words(kept)}" for names, _, kept in steps_of_arms(study.flow, "test")]
-    return Fact("; ".join(parts), f"{FLOW}: arms")
+    return Fact("; ".join(_trained_and_scored(study)), f"{FLOW}: arms")
+
+
+def _trained_and_scored(study: Study) -> list[str]:
+    said = [f"{names} trained on {group_words(kept)}" for names, _, kept in steps_of_arms(study.flow, "training")]
+    return said + [f"{names} scored on {group_words(kept)}" for names, _, kept in steps_of_arms(study.flow, "test")]
 
 
 def exclusions(study: Study) -> Fact | None:
@@ -109,9 +108,7 @@ def split(study: Study) -> Fact | None:
     text = f"split {sha256[:12]}, frozen before any training, stratified by label, {_whole(study)}"
     if study.data:
         text += f" (seed {study.data.splits.seed})"
-    sides = [f"{names} trained on {group_words(kept)}" for names, _, kept in steps_of_arms(study.flow, "training")]
-    sides += [f"{names} scored on {group_words(kept)}" for names, _, kept in steps_of_arms(study.flow, "test")]
-    return Fact("; ".join([text, *sides]), f"{source}; {FLOW}: arms")
+    return Fact("; ".join([text, *_trained_and_scored(study)]), f"{source}; {FLOW}: arms")
 
 
 def test_set(study: Study) -> Fact:

@@ -16,6 +16,7 @@ from report.blocks import (
     decimal,
     interval,
     percent,
+    score,
     signed,
     with_interval,
 )
@@ -33,7 +34,19 @@ SUBGROUP_METRICS = {
 }  # fmt: skip
 
 
-# --- thresholds, calibration, subgroups ------------------------------------------------------------
+# --- references, thresholds, calibration, subgroups -------------------------------------------------
+def reference_rows(content: Comparison) -> list[tuple[str, str]]:
+    """Write the scores of the predictors that ignore the lungs."""
+    found = content["references"]
+    rows = [("calling every image negative", f"accuracy {percent(found['always_negative_accuracy'])}")]
+    for value, what in (
+        (found["metadata_auroc"], "view, sex and age alone"),
+        (found["thumbnail_auroc"], "thumbnails of 16 x 16 pixels"),
+    ):
+        rows.append((what, "not known" if value is None else f"AUROC {decimal(value)}"))
+    return rows
+
+
 def thresholds(content: Comparison) -> list[Block]:
     """Write a table per rule of choosing a threshold, and where the thresholds come from."""
     arms = {name: row["thresholds"] for name, row in content["arms"].items()}
@@ -50,7 +63,7 @@ def thresholds(content: Comparison) -> list[Block]:
 
 
 def note_lines(notes: Mapping[str, str]) -> list[str]:
-    """Each arm's note, arms with the same note together."""
+    """Write each arm's note, arms with the same note together."""
     names: dict[str, list[str]] = {}
     for name, note in notes.items():
         names.setdefault(note, []).append(name)
@@ -89,12 +102,13 @@ def shortcut(content: Comparison) -> list[Block]:
 def calibration(content: Comparison) -> list[Block]:
     """Write the calibration of each arm, before and after the temperature."""
     rows = []
-    for name, item in ((name, row["calibration"]) for name, row in content["arms"].items()):
-        before, after = item["before"], item["after"]
-        pairs = [(before["brier"], after and after["brier"]), (before["ece"], after and after["ece"]),
-                 (before["log_loss"], after and after["log_loss"])]  # fmt: skip
-        cells = (decimal(x) + ("" if y is None else f" → {decimal(y)}") for x, y in pairs)
-        rows.append((name, decimal(item["temperature"], 2) if item["temperature"] else "none", *cells))
+    for name, row in content["arms"].items():
+        before: Mapping[str, Any] = row["calibration"]["before"]
+        after: Mapping[str, Any] | None = row["calibration"]["after"]
+        temperature = row["calibration"]["temperature"]
+        scores = ("brier", "ece", "log_loss")
+        cells = (decimal(before[key]) + (f" → {decimal(after[key])}" if after else "") for key in scores)
+        rows.append((name, decimal(temperature, 2) if temperature else "none", *cells))
     # Said once: the temperature is fitted on what the thresholds are chosen on.
     notes = {name: row["calibration"]["note"] for name, row in content["arms"].items()
              if row["calibration"]["note"] != row["thresholds"]["note"]}  # fmt: skip
@@ -135,7 +149,7 @@ def subgroups(content: Comparison) -> list[Block]:
 
 
 def _any(by_arm: Mapping[str, SubgroupRow]) -> SubgroupRow:
-    """Return the row of any arm: all were tested on the same images."""
+    """Return the row of the first arm: arms that are compared were tested on the same images."""
     return next(iter(by_arm.values()))
 
 
@@ -198,15 +212,11 @@ def _trained_on(name: str, row: ArmResult) -> str:
     if row["repeats"] > 1 and row["per_repeat"]:
         titles = " and ".join(metric.title for metric in compared_metrics())
         runs = "; ".join(
-            ", ".join(_score(metric_entry(run, metric), metric.percent) for metric in compared_metrics())
+            ", ".join(score(metric, metric_entry(run, metric)) for metric in compared_metrics())
             for run in row["per_repeat"]
         )
         words += f" Its {row['repeats']} runs one by one ({titles}): {runs}."
     return words
-
-
-def _score(value: float | None, in_percent: bool) -> str:
-    return percent(value) if in_percent else decimal(value)
 
 
 def n_extra(row: ArmResult) -> int:
@@ -215,7 +225,7 @@ def n_extra(row: ArmResult) -> int:
 
 
 def extra_positive(row: ArmResult) -> int:
-    """How many of an arm's synthetic or repeated images are positives; all where results do not say."""
+    """Return how many of an arm's synthetic or repeated images are positives; all where results do not say."""
     return n_extra(row) if row["n_extra_positive"] is None else row["n_extra_positive"]
 
 

@@ -6,10 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from arms.file_formats import ExternalTest
 from comparison.external import ExternalReport
 from comparison.file_formats import Comparison, ExternalComparison, SideOfShift
 from report.blocks import Block, Facts, Links, Table, count, decimal, interval, percent, signed, with_interval
-from report.details import note_lines
+from report.details import note_lines, reference_rows
 from stats.calibration import AtThreshold
 
 RULES = {
@@ -18,19 +19,8 @@ RULES = {
 }
 
 
-def external_of(content: Comparison) -> ExternalComparison | None:
-    """Return the external test that ``content`` is about; None if it is about the internal one."""
-    return content.get("external")
-
-
-def tested_on(content: Comparison) -> str | None:
-    """Write what the first sentence says of an external test; None for the internal one.
-
-    "hospital_b (412 images of 300 patients), on which nothing was trained".
-    """
-    if (external := external_of(content)) is None:
-        return None
-    test = external["test"]
+def tested_on(test: ExternalTest) -> str:
+    """Write for the first sentence: "hospital_b (412 images of 300 patients), on which nothing was trained"."""
     words = f"{test['name']} ({count(test['n_images'], 'image')} of {count(test['n_patients'], 'patient')})"
     words += ", on which nothing was trained"
     if test["positive_differs"]:
@@ -64,17 +54,10 @@ def external_images(content: Comparison, external: ExternalComparison) -> list[B
         ("known data sets", *(", ".join(side["families"]) or "not known" for side in sides)),
         ("a positive means", *(side["positive"] or "not known" for side in sides)),
     ]
-    references = content["references"]
-    predictors = [("calling every image negative", f"accuracy {percent(references['always_negative_accuracy'])}")]
-    for value, what in (
-        (references["metadata_auroc"], "view, sex and age alone"),
-        (references["thumbnail_auroc"], "thumbnails of 16 x 16 pixels"),
-    ):
-        predictors.append((what, "not known" if value is None else f"AUROC {decimal(value)}"))
     return [
         words,
         Table(("", test["name"], "training data"), rows),
-        Facts("Reference predictors that ignore the lungs, fitted on the training images", predictors),
+        Facts("Reference predictors that ignore the lungs, fitted on the training images", reference_rows(content)),
     ]
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from common import paths
 from image_metrics.file_formats import Axis, FolderFacts, Judgement
 from image_metrics.folder_comparison import CLOSE, COPIES, FAR
-from report.blocks import count, percent
+from report.blocks import capital, count, percent
 from report.page import data_uri, load_template
 
 TITLE = "Are these images as near to real X-rays as other patients' are?"
@@ -72,13 +72,10 @@ def verdict_lines(judgement: Judgement) -> list[str]:
         return "  ".join([cells[0].ljust(widths[0]), *numbers])
 
     verdict = judgement["verdict"]
-    lines = ["", f"VERDICT: {verdict['verdict']}", _sentence(verdict["sentence"]), "", *map(line, rows), LEGEND + "."]
+    lines = ["", f"VERDICT: {verdict['verdict']}", f"{capital(verdict['sentence'])}.", ""]
+    lines += [*map(line, rows), LEGEND + "."]
     lines += [f"note: {note}" for note in judgement["notes"]]
     return lines
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _also(judgement: Judgement) -> str:
@@ -127,7 +124,7 @@ def compose_judgement(judgement: Judgement, command: str, shown: ShownImages | N
         title=TITLE, judgement=judgement, shows_patients=shown is not None,
         tone=TONES.get(judgement["verdict"]["verdict"], "unsure"),
         sides=f"{_side(judgement['synthetic'], 'synthetic ')} against {_side(judgement['real'], 'real ')}",
-        reason=_sentence(judgement["verdict"]["sentence"]), also=_also(judgement), copies=_copies(judgement),
+        reason=f"{capital(judgement['verdict']['sentence'])}.", also=_also(judgement), copies=_copies(judgement),
         columns=COLUMNS, arrows=ARROWS, rows=table_rows(judgement["axes"]), legend=LEGEND + ".",
         facts=facts, command=command,
         pictures=None if shown is None else _pictures(judgement, shown),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from arms.registry import ARMS
 from comparison.file_formats import metric_entry
 from networks.backbones import BACKBONES, DEFAULT
-from report.blocks import column_of, count, decimal, interval, percent, scale_of
+from report.blocks import column_of, count, decimal, interval, percent, scale_of, score, with_interval
 from report.data_facts import COMPARISON, test_set
 from report.study import Fact, Study, by_arm
 from report.verdict import headline_pairs, smallest_differences, verdict_sentence
@@ -130,7 +130,7 @@ def arm_scores(study: Study, name: str) -> list[tuple[str, str]]:
         value, (scale, digits) = metric_entry(row, metric), scale_of(metric)
         text = decimal(None if value is None else scale * value, digits)
         if metric.weighted and value is not None:
-            text += f" ({interval(metric_entry(row, metric, 'ci95'), scale, digits).replace(' to ', '–')})"
+            text = with_interval(value, metric_entry(row, metric, "ci95"), scale, digits)
         found.append((column_of(metric), text))
     return found
 
@@ -143,8 +143,7 @@ def performance(study: Study) -> Fact:
         for metric in compared_metrics():
             value, (scale, digits) = metric_entry(row, metric), scale_of(metric)
             bounds = interval(metric_entry(row, metric, "ci95"), scale, digits).replace(" to ", "–")
-            number = percent(value) if metric.percent else decimal(value)
-            said.append(f"{metric.title} {number}" + ("" if value is None else f" ({bounds})"))
+            said.append(f"{metric.title} {score(metric, value)}" + ("" if value is None else f" ({bounds})"))
         rows.append((name, ", ".join(said)))
     return Fact(by_arm(rows), f"{COMPARISON}: arms")
 

@@ -14,7 +14,6 @@ from PIL import Image
 
 from common import paths
 from report.blocks import Section
-from report.external import external_of
 from report.sections import Findings, Picture, sections
 
 TITLE = "Does the synthetic data help?"
@@ -41,7 +40,7 @@ def render_page(title: str, parts: Sequence[Section], pictures: Sequence[Picture
 
 
 def _title(findings: Findings) -> str:
-    external = external_of(findings.comparison)
+    external = findings.comparison.get("external")
     return f"{TITLE.removesuffix('?')} on {external['test']['name']}?" if external else TITLE
 
 

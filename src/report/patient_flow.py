@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from arms.result_files import Arm
 from dataset.patients import GROUPED_BY_IMAGE
 from dataset.splits import TEST, TRAIN, UNUSED, Splits, reduce_training
-from report.blocks import Block, Table, count
+from report.blocks import Table, count
 from report.file_formats import FLOW_FORMAT, ArmFlow, FlowFold, FlowGroup, LeftOut, OfficialFlow, PatientFlow
 
 if TYPE_CHECKING:
@@ -268,8 +268,8 @@ def left_out_words(item: LeftOut) -> str:
     return f"{images}; {leaving}"
 
 
-def flow_table(flow: PatientFlow) -> list[Block]:
-    """Write the flow as a table, a row per step, and its notes. Arms with the same numbers share a row."""
+def flow_table(flow: PatientFlow) -> tuple[Table, str]:
+    """Return the flow as a table, a row per step, and its notes. Arms with the same numbers share a row."""
     rows: list[tuple[str, ...]] = []
     if flow["source_images"] is not None:
         rows.append(("images of the imported source", f"{flow['source_images']:,}", "–", "–"))
@@ -297,7 +297,7 @@ def flow_table(flow: PatientFlow) -> list[Block]:
     unknown = flow["patients_unknown"]
     if unknown and flow["grouped_by"] != GROUPED_BY_IMAGE:
         notes.append(f"The patient of {count(unknown, 'image')} is unknown; each of these counts as a patient.")
-    return [Table(("step", "images", "patients", "positive"), rows), " ".join(notes)]
+    return Table(("step", "images", "patients", "positive"), rows), " ".join(notes)
 
 
 def official_words(official: OfficialFlow) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from arms.result_files import Arm
 from common import paths
+from report.blocks import count
 from report.cards import count_open_fields, write_cards
 from report.checklist import count_open_items, write_checklist
 from report.file_formats import PatientFlow
@@ -62,11 +63,8 @@ def add_cards(
         (paths.model_card(folder), "the models, their training, their results"),
         (paths.dataset_card(folder), "the data set, its people, its labels"),
     ):
-        cards.append((file.name, f"{what}; {_left(count_open_fields(file), 'field')}"))
+        cards.append((file.name, f"{what}; {count(count_open_fields(file), 'field')} left to the author"))
     file = paths.checklist(folder)
-    cards.append((file.name, f"CLAIM 2024 and TRIPOD+AI, item by item; {_left(count_open_items(file), 'item')}"))
+    left = f"{count(count_open_items(file), 'item')} left to the author"
+    cards.append((file.name, f"CLAIM 2024 and TRIPOD+AI, item by item; {left}"))
     return replace(findings, cards=cards)
-
-
-def _left(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'} left to the author"

@@ -25,6 +25,7 @@ from report.blocks import (
     Links,
     Section,
     Table,
+    capital,
     change,
     column_of,
     count,
@@ -35,7 +36,7 @@ from report.blocks import (
     scale_of,
     with_interval,
 )
-from report.external import external_images, external_of, report_links, shift, thresholds_carried_over
+from report.external import external_images, report_links, shift, thresholds_carried_over
 from report.file_formats import PatientFlow
 from report.patient_flow import flow_table
 from report.verdict import seeds_words, smallest_differences, verdict_lines
@@ -88,7 +89,7 @@ def sections(findings: Findings) -> list[Section]:
     """Write the report, always in this order; sections without content are left out."""
     content = findings.comparison
     images = details.images(findings.quality, findings.comparability)
-    if external := external_of(content):
+    if external := content.get("external"):
         own = [
             ("test-set", f"The images of {external['test']['name']}", external_images(content, external)),
             ("shift", f"Internal test and {external['test']['name']}", shift(external)),
@@ -140,22 +141,15 @@ def _test_set(content: Comparison) -> list[Block]:
     words = (
         f"The test set has {count(test['n_images'], 'image')} of {count(test['n_patients'], 'patient')}; "
         f"{test['n_positive']:,} of the images are positive ({percent(test['prevalence'])}). It is the test "
-        f"part of {split}. {f'{grouped[0].upper()}{grouped[1:]}. ' if grouped else ''}"
+        f"part of {split}. {f'{capital(grouped)}. ' if grouped else ''}"
         "No test image was used to choose an epoch, a threshold, a temperature or a setting."
     )
-    references = content["references"]
-    rows = [("calling every image negative", f"accuracy {percent(references['always_negative_accuracy'])}")]
-    for value, what in (
-        (references["metadata_auroc"], "view, sex and age alone"),
-        (references["thumbnail_auroc"], "thumbnails of 16 x 16 pixels"),
-    ):
-        rows.append((what, "not known" if value is None else f"AUROC {decimal(value)}"))
-    return [words, Facts("Reference predictors that ignore the lungs", rows)]
+    return [words, Facts("Reference predictors that ignore the lungs", details.reference_rows(content))]
 
 
 def _arms(content: Comparison) -> list[Block]:
     arms, goal = content["arms"], content["goal"]
-    of_training = external_of(content) is None  # the goal was set for its test
+    of_training = "external" not in content  # the goal was set for its test
     first, more = metrics_shown(Shown.ARMS), metrics_shown(Shown.DETAILS)
     main = Table(
         ("arm", *map(column_of, first), *([f"goal {percent(goal['accuracy'], 0)}"] if of_training else [])),
@@ -168,7 +162,7 @@ def _arms(content: Comparison) -> list[Block]:
             for name, row in arms.items()
         ],
     )
-    blocks: list[Block] = [
+    return [
         main,
         "An image is called positive from a probability of 0.5. Brackets hold 95 % confidence intervals that "
         "take every image for independent of the others (image-level: Wilson for accuracy, DeLong for "
@@ -183,7 +177,6 @@ def _arms(content: Comparison) -> list[Block]:
         *_at_prevalence(arms),
         *_moved_prior(arms),
     ]
-    return blocks
 
 
 def _cell(row: ArmResult, metric: Metric) -> str:
@@ -204,10 +197,11 @@ def _by_patient(arms: Mapping[str, ArmResult]) -> Table:
 
 
 def _at_prevalence(arms: Mapping[str, ArmResult]) -> list[Block]:
-    found = {name: row["at_prevalence"] for name, row in arms.items() if row["at_prevalence"]}
-    rows = [(name, decimal(item["ppv"]), decimal(item["npv"])) for name, item in found.items() if item]
-    shares = [percent(item["prevalence"]) for item in found.values() if item]
-    return [Table((f"at a prevalence of {shares[0]}", "PPV", "NPV"), rows)] if rows else []
+    found = [(name, item) for name, row in arms.items() if (item := row["at_prevalence"])]
+    if not found:
+        return []
+    rows = [(name, decimal(item["ppv"]), decimal(item["npv"])) for name, item in found]
+    return [Table((f"at a prevalence of {percent(found[0][1]['prevalence'])}", "PPV", "NPV"), rows)]
 
 
 def _moved_prior(arms: Mapping[str, ArmResult]) -> list[Block]:
@@ -224,12 +218,9 @@ def _moved_prior(arms: Mapping[str, ArmResult]) -> list[Block]:
         return []
     extra = [row for row in arms.values() if details.n_extra(row)]
     negatives = any(details.extra_positive(row) < details.n_extra(row) for row in extra)
-    classes, effect = ("positives", "raise the predicted probabilities")
+    classes, effect = "positives", "raise the predicted probabilities"
     if negatives:
-        classes, effect = (
-            "one class",
-            "raise the predicted probabilities (positives) or lower them (negatives)",
-        )
+        classes, effect = "one class", f"{effect} (positives) or lower them (negatives)"
     return [
         f"Mind the threshold: {', '.join(trained)}. Extra weight on {classes} tends to {effect} by itself. "
         "Accuracy, sensitivity and specificity at 0.5 change with that, whatever else was learned. AUROC "
@@ -307,7 +298,9 @@ def _reviewers(findings: Findings) -> list[Block]:
     if findings.cards:
         blocks += ["Files for a paper or a submission. The author fills in what no tool can know.",
                    Links(findings.cards)]  # fmt: skip
-    return [*blocks, *(flow_table(findings.flow) if findings.flow else [])]
+    if findings.flow:
+        blocks += flow_table(findings.flow)
+    return blocks
 
 
 def _commands(rows: Sequence[tuple[str, str]]) -> list[Block]:

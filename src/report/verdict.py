@@ -10,8 +10,8 @@ from arms.result_files import training_command_of
 from comparison.file_formats import ArmResult, Comparison, PairResult, metric_entry, metric_key
 from comparison.planned_pairs import EXPLORATORY, planned_first, planning_sentence
 from comparison.warnings import adjusted_for, n_exploratory
-from report.blocks import Block, amount, change, count, percent
-from report.external import external_of, scores_of_both, tested_on
+from report.blocks import Block, amount, capital, change, count, percent
+from report.external import scores_of_both, tested_on
 from stats.metric_registry import compared_metrics
 from stats.paired_tests import BETTER, NO_EVIDENCE, WORSE, points
 
@@ -20,20 +20,19 @@ MOVED = 0.05  # shares of images called positive that differ by as much move acc
 
 def verdict_lines(content: Comparison) -> list[Block]:
     """Write the section: a sentence per headline, what the test set can show, the goal."""
-    pairs, external = headline_pairs(content), external_of(content)
-    reason, where = _why_no_answer(content), tested_on(content)
+    pairs, external = headline_pairs(content), content.get("external")
+    where = tested_on(external["test"]) if external else None
     sentences = [verdict_sentence(pair, where) for pair in pairs]
-    if where and not sentences:
-        sentences = [f"The models were tested on {where}."]
-    reasons = [reason] if reason else []
-    lines: list[Block] = [*sentences, *reasons] if where else [*reasons, *sentences]
+    reasons = [reason] if (reason := _why_no_answer(content)) else []
+    lines: list[Block] = [*reasons, *sentences]
+    if where:
+        lines = [*(sentences or [f"The models were tested on {where}."]), *reasons]
     if pairs:
         arms = {name: content["arms"][name] for pair in pairs for name in (pair["a"], pair["b"])}
         called = {name: sum(row[1] for row in arm["confusion_matrix"]) / arm["n_images"] for name, arm in arms.items()}
         lines += threshold_lines(called, content["test_set"]["prevalence"])
         lines.append(_resolution(content, pairs[0]))
-        planned = planning_sentence(content.get("plan"))
-        lines.append(f"{planned[0].upper()}{planned[1:]}.")
+        lines.append(f"{capital(planning_sentence(content.get('plan')))}.")
     # The goal was set for the internal test.
     return [*lines, *scores_of_both(external)] if external else [*lines, _goal_sentence(content)]
 
@@ -85,7 +84,7 @@ def _turned(pair: PairResult) -> PairResult:
     return cast(PairResult, turned)
 
 
-def verdict_sentence(pair: PairResult, where: str | None = None) -> str:
+def verdict_sentence(pair: Mapping[str, Any], where: str | None = None) -> str:
     """Write the verdicts of a pair, each with its difference; ``where``: on which images, None for the test images."""
     n = where or f"{count(pair['n_images'], 'test image')} of {count(pair['n_patients'], 'patient')}"
     verdicts, said = [], ""
@@ -115,15 +114,13 @@ def _why_no_answer(content: Comparison) -> str | None:
 
 def _resolution(content: Comparison, pair: PairResult) -> str:
     """Say what the test set can show, what counts as equivalent, and what the intervals hold."""
-    smallest = smallest_differences(pair, " or ")
-    power = (
-        f"On this test set, a true difference of {smallest} is found with 80 % power{_adjusted(content, pair)}. "
-    )
-    margin = points(content["settings"]["margin"])
+    power = ""
+    if smallest := smallest_differences(pair, " or "):
+        adjusted = _adjusted(content, pair)
+        power = f"On this test set, a true difference of {smallest} is found with 80 % power{adjusted}. "
     return (
-        f"{power if smallest else ''}Two arms count as equivalent if the whole interval lies within "
-        f"±{margin}. "
-        f"The intervals {seeds_words(pair, content['arms'])}."
+        f"{power}Two arms count as equivalent if the whole interval lies within "
+        f"±{points(content['settings']['margin'])}. The intervals {seeds_words(pair, content['arms'])}."
     )
 
 
@@ -134,7 +131,7 @@ def _adjusted(content: Comparison, pair: PairResult) -> str:
     return adjusted.replace("(", f"({' and '.join(planned)} as planned, the rest ") if planned else adjusted
 
 
-def smallest_differences(pair: PairResult, joined_by: str = " and ") -> str:
+def smallest_differences(pair: Mapping[str, Any], joined_by: str = " and ") -> str:
     """Write what the test set can show with 80 % power; empty where undefined."""
     found = ((m, metric_entry(pair, m, "minimum_detectable_difference")) for m in compared_metrics())
     return joined_by.join(amount(metric, value) for metric, value in found if value is not None)
