@@ -22,6 +22,7 @@ from arms.figures import arm_colours
 from arms.registry import ARMS
 from common.plot_style import INK, new_figure, panels, styled, tint
 from comparison.file_formats import Calibration, ComparedTestSet, Comparison, PairResult, metric_entry
+from comparison.reviewer_file_formats import Robustness
 from report.blocks import interval, percent, scale_of, signed
 from stats.metric_registry import METRICS, Metric, compared_metrics
 from stats.metrics import ReliabilityBin
@@ -34,11 +35,11 @@ BAND = "#d6e6f2"  # the margin
 SHARE_TICKS = np.linspace(0, 1, 6)
 
 
-def write_heading(figure: Figure, what: str, test_set: ComparedTestSet) -> None:
+def write_heading(figure: Figure, what: str, images: ComparedTestSet | Robustness) -> None:
     """Write what the figure shows, and below it on how many images and patients it rests."""
     size = (
-        f"n = {test_set['n_images']:,} test images of {test_set['n_patients']:,} patients, "
-        f"{test_set['n_positive']:,} positive"
+        f"n = {images['n_images']:,} test images of {images['n_patients']:,} patients, "
+        f"{images['n_positive']:,} positive"
     )
     figure.suptitle(f"{what}\n{size}", x=0.01, ha="left", fontsize="medium")
 
@@ -114,7 +115,7 @@ def _difference_panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
 
 
 def _row_text(ax: Axes, row: float, x: float, side: str, text: str, **style: Any) -> None:
-    """Return the words above the interval of ``row``."""
+    """Write words above the interval of ``row``."""
     place: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": side, "va": "center", "zorder": 4}
     ax.text(x, row - 0.43, text, fontsize="small", **place, **style)
 
@@ -122,7 +123,7 @@ def _row_text(ax: Axes, row: float, x: float, side: str, text: str, **style: Any
 # --- curves ----------------------------------------------------------------------------------------
 @styled
 def roc_pr(curves: Mapping[str, Mapping[str, Any]], comparison: Comparison) -> Figure:
-    """ROC and precision-recall curves of all arms on the test images.
+    """Draw the ROC and precision-recall curves of all arms on the test images.
 
     ``curves`` maps an arm to {"fpr", "tpr", "precision", "recall"}, each a sequence of fractions.
     """
@@ -249,13 +250,11 @@ def confusion(comparison: Comparison) -> Figure:
 # --- subgroups -------------------------------------------------------------------------------------
 @styled
 def subgroups(comparison: Comparison) -> Figure:
-    """Forest plot: AUROC by view, sex and age; below it, by original class, the share called correctly.
+    """Draw a forest plot: AUROC by view, sex and age; below it, by original class, the share called correctly.
 
-    Raises ``ValueError`` if no arm has subgroups (prediction files without their columns).
+    At least one arm must have subgroups.
     """
     arms = {name: arm["subgroups"] for name, arm in comparison["arms"].items() if arm["subgroups"]}
-    if not arms:
-        raise ValueError("no arm has subgroups")
     parts = [
         (_rows_of(arms, mixed=True), "auroc", "AUROC by view, sex and age", "AUROC"),
         (_rows_of(arms, mixed=False), None, "Called correctly at 0.5, by original class",
@@ -276,7 +275,7 @@ def subgroups(comparison: Comparison) -> Figure:
 
 
 def _rows_of(arms: Mapping[str, Sequence[SubgroupRow]], *, mixed: bool) -> list[tuple[str, str]]:
-    """(group, value) in the order of the arms' tables; ``mixed``: those that hold both labels."""
+    """Return (group, value) in the order of the arms' tables; ``mixed``: those that hold both labels."""
     found = {(row["group"], row["value"]): None for rows in arms.values() for row in rows}
     return [key for key in found if (key[0] != "class") is mixed]
 
@@ -292,7 +291,7 @@ def _forest(
     spread = 0.62 * (np.arange(len(arms)) - (len(arms) - 1) / 2) / max(1, len(arms) - 1)
     for y, key in enumerate(keys):
         rows = {name: found for name, table in arms.items() if (found := _row_of(table, key))}
-        some = next(iter(rows.values()))  # all arms were tested on the same images
+        some = next(iter(rows.values()))  # arms that are compared were tested on the same images
         labels.append(_subgroup_label(some))
         # One class holds positives only or negatives only: the one rate that is defined.
         rate = metric or ("sensitivity" if some["n_positive"] else "specificity")
@@ -301,13 +300,8 @@ def _forest(
             if name in drawn:
                 _draw_interval(ax, *drawn[name], y + offset, styles[name])
         if all(value is None for value, _ in drawn.values()):
-            place: dict[str, Any] = {
-                "transform": ax.get_yaxis_transform(),
-                "va": "center",
-                "fontsize": "small",
-                "color": INK,
-            }
-            ax.text(0.02, y, "too few images", **place)
+            place = ax.get_yaxis_transform()
+            ax.text(0.02, y, "too few images", transform=place, va="center", fontsize="small", color=INK)
     for y in range(len(keys) - 1):
         new_group = keys[y][0] != keys[y + 1][0]
         ax.axhline(y + 0.5, color="0.55" if new_group else "0.9", linewidth=0.8, zorder=0)
@@ -338,7 +332,7 @@ def _draw_interval(
 
 
 def _subgroup_label(row: SubgroupRow) -> str:
-    """Two lines: the group, and its size."""
+    """Write two lines: the group, and its size."""
     name = row["value"] if row["group"] == "class" else f"{row['group']} {row['value']}"
     positive = "" if row["group"] == "class" else f", {row['n_positive']:,} positive"
     return textwrap.fill(name, 24) + f"\nn = {row['n_images']:,}{positive}"

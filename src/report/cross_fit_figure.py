@@ -10,7 +10,7 @@ from arms.figures import arm_colours
 from common.plot_style import INK, new_figure, panels, styled
 from comparison.cross_fit_file_formats import CrossFitComparison
 from comparison.file_formats import metric_entry
-from report.blocks import scale_of
+from report.blocks import scale_of, title_in_points
 from stats.metric_registry import compared_metrics
 
 CAPTION = (
@@ -41,7 +41,7 @@ def draw_cross_fit(content: CrossFitComparison) -> Figure:
             if difference is not None:
                 ax.plot(scale * difference, place, "o", ms=7, color=colour)
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-        ax.set_xlabel(f"difference in {metric.title}" + (", points" if metric.percent else ""))
+        ax.set_xlabel(f"difference in {title_in_points(metric)}")
         ax.set_yticks(range(len(pairs)), [f"{pair['b']}\nminus {pair['a']}" for pair in pairs])
         ax.set_ylim(len(pairs) - 0.5, -0.5)
     return figure

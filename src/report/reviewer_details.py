@@ -11,7 +11,20 @@ from typing import Any, TypeVar, cast
 from comparison.decision_curves import CALIBRATED
 from comparison.file_formats import Comparison, metric_key
 from comparison.reviewer_file_formats import DecisionDifference, ErrorsOfArm, Robustness, SubgroupsOfPair, WorstError
-from report.blocks import Block, Facts, Table, count, decimal, interval, p_value, percent, scale_of, signed
+from report.blocks import (
+    Block,
+    Facts,
+    Table,
+    count,
+    decimal,
+    interval,
+    p_value,
+    percent,
+    scale_of,
+    score,
+    signed,
+    title_in_points,
+)
 from report.verdict import headline_pairs
 from stats.metric_registry import Metric, compared_metrics
 from stats.metrics import CONFIDENCE
@@ -73,13 +86,13 @@ def decision_curve(content: Comparison) -> list[Block]:
         ))
         for pair in _headline(curves["pairs"], content)
     ]  # fmt: skip
-    test = content["test_set"]
+    lowest, highest, prevalence = thresholds[0], thresholds[-1], percent(content["test_set"]["prevalence"])
     blocks: list[Block] = [
         "Net benefit at a threshold t is the share of true positives minus t / (1 − t) times the share of false "
         "positives (Vickers and Elkin 2006). Whoever acts from t takes one missed pneumonia for as bad as "
-        f"(1 − t) / t false alarms: {_false_alarms(thresholds[0])} at {thresholds[0]:.2f}, 1 at 0.50. An arm below "
+        f"(1 − t) / t false alarms: {(1 - lowest) / lowest:.0f} at {lowest:.2f}, 1 at 0.50. An arm below "
         "the curve of calling every image, or below 0, is of no use at that threshold. All of it holds for "
-        f"{percent(test['prevalence'])} positives, as in this test set; a clinic may have more or fewer.",
+        f"{prevalence} positives, as in this test set; a clinic may have more or fewer.",
         Table(("arm", *shown), rows, "Net benefit per 100 images, from a threshold of"),
         _used_probabilities(curves),
     ]
@@ -89,14 +102,10 @@ def decision_curve(content: Comparison) -> list[Block]:
             f"The intervals come from the paired bootstrap over patients ({content['settings']['n_resamples']:,} "
             "resamples). They are pointwise: each threshold has its own, and none is adjusted for the number of "
             "thresholds or pairs. Where a few of many exclude 0, that alone shows nothing; no verdict rests on "
-            f"them. The range of thresholds, {thresholds[0]:.2f} to {thresholds[-1]:.2f}, is fixed."
+            f"them. The range of thresholds, {lowest:.2f} to {highest:.2f}, is fixed."
             f"{_more(len(curves['pairs']) - len(pairs))}",
         ]
     return blocks
-
-
-def _false_alarms(threshold: float) -> str:
-    return f"{(1 - threshold) / threshold:.0f}"
 
 
 def _used_probabilities(curves: Mapping[str, Any]) -> str:
@@ -161,20 +170,17 @@ def _tables_of_pair(pair: SubgroupsOfPair) -> list[Block]:
     ]  # fmt: skip
     tables: list[Block] = []
     if rows:
-        tables.append(Table(("subgroup (positives of images)", *map(_heading, metrics)), rows, f"{name} (95 % CI)"))
+        columns = ("subgroup (positives of images)", *map(title_in_points, metrics))
+        tables.append(Table(columns, rows, f"{name} (95 % CI)"))
     contrasts = [
         (f"{row['group']} {row['value']} minus {row['reference']}", *_cells(row, metrics))
         for row in interactions
     ]
     if contrasts:
-        headings = [heading for metric in metrics for heading in (_heading(metric), "p")]
+        headings = [heading for metric in metrics for heading in (title_in_points(metric), "p")]
         title = f"{name}: interactions (95 % CI), p after Holm"
         tables.append(Table(("difference of differences", *headings), contrasts, title))
     return tables
-
-
-def _heading(metric: Metric) -> str:
-    return f"{metric.title}, points" if metric.percent else metric.title
 
 
 def _change(row: Mapping[str, Any], metric: Metric, *what: str) -> str:
@@ -264,12 +270,8 @@ def _what_was_perturbed(found: Robustness, content: Comparison) -> str:
 
 def _title(name: str, found: Robustness) -> str:
     scores = found["unperturbed"][name]
-    words = ", ".join(f"{m.title} {_score(scores[m.name], m)}" for m in compared_metrics())
+    words = ", ".join(f"{m.title} {score(m, scores[m.name])}" for m in compared_metrics())
     return f"{name}: change (95 % CI) from {words}, mean p {decimal(scores['probability'])}"
-
-
-def _score(value: float | None, metric: Metric) -> str:
-    return percent(value) if metric.percent else decimal(value)
 
 
 def _change_of(found: Mapping[str, Any], scale: float, digits: int) -> str:
@@ -285,4 +287,4 @@ def _table_of_changes(title: str, found: Robustness, part: str, key: str | int) 
         own = perturbation[part][key]
         cells = [_change_of(own[m.name], *scale_of(m)) for m in metrics]
         rows.append((perturbation["name"], *cells, _change_of(own["probability"], 1.0, 3)))
-    return Table(("perturbation", *map(_heading, metrics), "mean p"), rows, title)
+    return Table(("perturbation", *map(title_in_points, metrics), "mean p"), rows, title)

@@ -19,7 +19,7 @@ from common.plot_style import INK, new_figure, panels, styled, tint
 from comparison.decision_curves import CALIBRATED
 from comparison.file_formats import Comparison, metric_key
 from comparison.reviewer_file_formats import DecisionCurves, DecisionDifference, Robustness, SubgroupsOfPair
-from report.blocks import scale_of
+from report.blocks import scale_of, title_in_points
 from report.comparison_figures import BAND, WIDTH, arm_styles, write_heading
 from stats.metric_registry import Metric, compared_metrics
 from stats.paired_tests import points
@@ -98,7 +98,7 @@ def _draw_difference(
 # --- subgroups -------------------------------------------------------------------------------------
 @styled
 def subgroup_differences(comparison: Comparison, pairs: Sequence[SubgroupsOfPair]) -> Figure:
-    """Forest plot: a row of panels per pair, a column per compared metric, a line per subgroup."""
+    """Draw a forest plot: a row of panels per pair, a column per compared metric, a line per subgroup."""
     metrics = compared_metrics()
     heights = [0.75 + 0.36 * len(pair["differences"]) for pair in pairs]
     figure = new_figure(WIDTH, 1.3 + sum(heights))
@@ -143,7 +143,7 @@ def _draw_subgroups(
             continue
         ax.plot(np.multiply(ci, scale), [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
         ax.plot(scale * value, y, "o", color=colour, markersize=6)
-    ax.set(xlabel=f"Difference in {metric.title}{', points' if metric.percent else ''}")
+    ax.set(xlabel=f"Difference in {title_in_points(metric)}")
     ax.tick_params(axis="y", length=0)
     ax.tick_params(axis="x", labelbottom=True)
     ax.grid(visible=False, axis="y")
@@ -180,7 +180,7 @@ def robustness(comparison: Comparison, found: Robustness) -> Figure:
                 ax.plot(bounds, [y + offset] * 2, color=styles[name]["color"], linewidth=2)
                 ax.plot(scale * change["change"], y + offset, linestyle="", markersize=4.5, **styles[name])
             ax.axhline(y + 0.5, color="0.9", linewidth=0.8, zorder=0)
-        ax.set_xlabel(f"Change in {metric.title}{', points' if metric.percent else ''}")
+        ax.set_xlabel(f"Change in {title_in_points(metric)}")
         ax.grid(visible=False, axis="y")
         ax.grid(visible=True, axis="x")
         ax.tick_params(axis="y", length=0)
@@ -188,7 +188,5 @@ def robustness(comparison: Comparison, found: Robustness) -> Figure:
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     handles = [Line2D([], [], linewidth=2, markersize=5, label=name, **styles[name]) for name in names]
     figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=min(3, len(handles)))
-    what = "Change of scores under small changes of the images, 95 % CI by patient"
-    size = f"{found['n_images']:,} test images of {found['n_patients']:,} patients, {found['n_positive']:,} positive"
-    figure.suptitle(f"{what}\nn = {size}", x=0.01, ha="left", fontsize="medium")
+    write_heading(figure, "Change of scores under small changes of the images, 95 % CI by patient", found)
     return figure

@@ -137,13 +137,10 @@ def test_subgroups_draw_an_interval_per_arm_and_say_where_there_are_too_few():
     assert f"n = {row['n_images']}" in labels[0]
 
 
-def test_subgroups_of_one_arm_and_of_none():
+def test_an_arm_without_subgroups_is_left_out_of_them():
     content = fake_comparison()
     content["arms"]["augmented"]["subgroups"] = []
     assert "augmented" not in texts(figures.subgroups(content))
-    content["arms"]["baseline"]["subgroups"] = []
-    with pytest.raises(ValueError, match="subgroups"):
-        figures.subgroups(content)
 
 
 # --- colours ---------------------------------------------------------------------------------------
