@@ -102,7 +102,8 @@ def compare_arms(
         "test_set": {
             "n_images": first["n_images"], "n_patients": first["n_patients"],
             "n_positive": first["n_positive"], "prevalence": first["n_positive"] / first["n_images"],
-            "grouped_by": _recorded(scored, "grouped_by"), "split_sha256": _recorded(scored, "split_sha256"),
+            "grouped_by": first_recorded(scored, "grouped_by"),
+            "split_sha256": first_recorded(scored, "split_sha256"),
         },
         "goal": {"accuracy": GOAL_ACCURACY, "arms": goals},
         "arms": rows,
@@ -114,14 +115,14 @@ def compare_arms(
     }  # fmt: skip
 
 
-def _recorded(arms: dict[str, Arm], key: str) -> Any:
-    """Return what the first arm with a metrics file recorded under ``key``."""
+def first_recorded(arms: Mapping[str, Arm], key: str) -> Any:
+    """Return what the first arm with a metrics file recorded under ``key``; None without such an arm."""
     return next((arm.recorded[key] for arm in arms.values() if arm.metrics), None)
 
 
 def _references(arms: dict[str, Arm], first: ArmResult) -> ReferenceScores:
-    """Predictors that ignore the lungs, on the test images of the first arm."""
-    recorded = (_recorded(arms, "references") or {}).get("test") or {}
+    """Return the scores of predictors that ignore the lungs, on the test images of the first arm."""
+    recorded = (first_recorded(arms, "references") or {}).get("test") or {}
     return {
         "always_negative_accuracy": 1 - first["n_positive"] / first["n_images"],
         "metadata_auroc": recorded.get("metadata_auroc"),

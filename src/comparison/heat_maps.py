@@ -54,7 +54,7 @@ def choose_images(predictions: pd.DataFrame, n_each: int = 2, seed: int = 42) ->
     return pd.concat(chosen, ignore_index=True)
 
 
-def row_titles(chosen: pd.DataFrame, arm: str = "baseline") -> list[str]:
+def row_titles(chosen: pd.DataFrame, arm: str) -> list[str]:
     """Return a text for each image that ``choose_images`` returned for the predictions of ``arm``."""
     words = {1: "pneumonia", 0: "no pneumonia"}
     return [
@@ -77,8 +77,8 @@ class Explained:
 
 
 def explain_arms(
-    model_files: dict[str, Path], records: pd.DataFrame, *, device: torch.device, precision: str = "fp32",
-    workers: int = 4, bits: int | None = None,
+    model_files: dict[str, Path], records: pd.DataFrame, *, device: torch.device, workers: int = 4,
+    bits: int | None = None,
 ) -> Explained:  # fmt: skip
     """Compute maps and probabilities of ``records`` (image_id, path) by every arm's model.
 
@@ -95,9 +95,8 @@ def explain_arms(
         if key not in pixels:
             desc = f"decoding explained images, {size} pixels"
             pixels[key] = load_images(records, size, workers=workers, desc=desc, through=through, bits=bits).pixels
-        heats[arm] = gradcam_maps(model, pixels[key], device=device, precision=precision)
+        heats[arm] = gradcam_maps(model, pixels[key], device=device)
         inputs = InputPipeline(torch.from_numpy(pixels[key]).to(device))
-        rows = np.arange(len(records))
-        logits = predict_batches(model, inputs, rows, batch_size=16, precision=precision)
+        logits = predict_batches(model, inputs, np.arange(len(records)), batch_size=16, precision="fp32")
         probabilities[arm] = torch.sigmoid(logits).numpy()
     return Explained(pixels[max(pixels)], heats, probabilities)

@@ -181,7 +181,7 @@ class Source:
     ) -> QualityRow:  # fmt: skip
         """Return a row of the statistic ``kind``; without a ``yardstick`` its name is left out."""
         statistic = STATISTICS[kind]
-        space = f" ({SPACES.get(self.space, self.space)})" if self.space else ""
+        space = f" ({SPACES[self.space]})" if self.space else ""
         return {
             "id": f"{kind}_{self.space}" if self.space else kind,
             "group": statistic.group,

@@ -1,7 +1,4 @@
-"""What reviewers ask for, as keys of comparison.json: decision curves, subgroups, errors, robustness.
-
-In a module that postpones annotations, as this one, ``NotRequired`` would not be seen: every key is there.
-"""
+"""What reviewers ask for, as keys of comparison.json: decision curves, subgroups, errors, robustness."""
 
 from __future__ import annotations
 
@@ -167,11 +164,12 @@ def _fields_of_subgroups() -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _fields_of_changes() -> dict[str, Any]:
     """Return key -> type of the change of each compared metric."""
-    return {metric.name: Annotated[ScoreChange, f"{metric.title}"] for metric in compared_metrics()}
+    return {metric.name: Annotated[ScoreChange, metric.title] for metric in compared_metrics()}
 
 
 if not TYPE_CHECKING:  # type checkers know the fixed keys
-    SubgroupDifference = with_fields(SubgroupDifference, _fields_of_subgroups()[0])
-    SubgroupInteraction = with_fields(SubgroupInteraction, _fields_of_subgroups()[1])
+    parts, contrasts = _fields_of_subgroups()
+    SubgroupDifference = with_fields(SubgroupDifference, parts)
+    SubgroupInteraction = with_fields(SubgroupInteraction, contrasts)
     ChangesOfArm = with_fields(ChangesOfArm, _fields_of_changes())
     ChangesOfPair = with_fields(ChangesOfPair, _fields_of_changes())

@@ -9,9 +9,9 @@ the change under an arm that saw no synthetic image: a difference of differences
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,17 +28,7 @@ from gan.networks import generator_from_checkpoint
 from gan.settings import CLASS_FLAGS
 from stats.bootstrap import RESAMPLES, bootstrap_mean
 from synthetic.folders import existing_images, read_manifest
-from utils import (
-    UserError,
-    derive_seed,
-    load_checkpoint,
-    public_path,
-    sha256_file,
-    without_folders,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from utils import UserError, derive_seed, load_checkpoint, public_path, sha256_file, without_folders
 
 log = logging.getLogger(__name__)
 

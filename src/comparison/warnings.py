@@ -26,11 +26,7 @@ MANY_COPIES = 0.05  # share flagged, at the lower end of its interval; by chance
 
 
 def comparison_flags(
-    arms: Sequence[Arm],
-    rows: Mapping[str, ArmResult],
-    pairs: Sequence[PairResult],
-    margin: float,
-    n_resamples: int,
+    arms: Sequence[Arm], rows: Mapping[str, ArmResult], pairs: Sequence[PairResult], margin: float, n_resamples: int
 ) -> list[str]:
     """Collect the warnings, the gravest first; ``rows`` and ``pairs`` are those of comparison.json."""
     return [
@@ -50,9 +46,8 @@ def _unstated(arms: Sequence[Arm]) -> list[str]:
     for arm in arms:
         metrics = arm.recorded
         stated = " ".join(metrics.get("red_flags", []))
-        synthetic = metrics.get("synthetic") or {}
         skipped = (metrics.get("skipped_images") or {}).get("count")
-        if synthetic.get("verified") is False and not stated:
+        if _synthetic(arm).get("verified") is False and not stated:
             unknown = "nothing says which images their generator saw"
             flags.append(f"{arm.name}: its synthetic images are UNVERIFIED: {unknown}")
         if skipped and "--skip-bad-images" not in stated:
@@ -104,10 +99,11 @@ def adjusted_for(n_pairs: int) -> str:
 
 
 def _too_many_pairs(pairs: Sequence[PairResult], n_resamples: int) -> list[str]:
-    """The smallest p of a bootstrap is 2 / (n + 1); adjusted for many pairs it cannot fall below .05."""
-    if 2 * len(pairs) / (n_resamples + 1) < ALPHA:
+    """Warn if the smallest p of a bootstrap, 2 / (n + 1), adjusted for that many pairs cannot fall below .05."""
+    n_pairs = n_exploratory(pairs)
+    if 2 * n_pairs / (n_resamples + 1) < ALPHA:
         return []
-    return [f"{len(pairs)} pairs are too many for {n_resamples:,} resamples: no adjusted p can fall below {ALPHA:g}"]
+    return [f"{n_pairs} pairs are too many for {n_resamples:,} resamples: no adjusted p can fall below {ALPHA:g}"]
 
 
 def _numbers_of_runs(rows: Mapping[str, ArmResult]) -> list[str]:
@@ -160,7 +156,7 @@ def _unlike_folds(arm: Arm, reference: Arm) -> list[str]:
 
 
 def _arm_and_manifest(arm: Arm, fold: str) -> str:
-    """ "augmented manifest 38bca24d4ab0 of generator 83e24fb11735", or the manifest of a fold."""
+    """Write "augmented manifest 38bca24d4ab0 of generator 83e24fb11735", or the manifest of a fold."""
     words = f"{arm.name} {_manifest_words(_manifests(arm)[fold])}"
     if fold != MAIN:
         return f"{words} in fold {fold}"
@@ -189,8 +185,8 @@ def _unlike_numbers(users: Sequence[Arm]) -> list[str]:
 
 
 def _n_extra(arm: Arm) -> int | None:
-    metrics, used = arm.recorded, _synthetic(arm).get("n_used")
-    return used if used is not None else metrics.get("n_synthetic") or metrics.get("n_duplicated")
+    used = _synthetic(arm).get("n_used")
+    return used if used is not None else arm.recorded.get("n_synthetic") or arm.recorded.get("n_duplicated")
 
 
 def _ratio(arm: Arm) -> str:

@@ -1,7 +1,6 @@
-"""Format of ``patient_flow.json``: how many images and patients each step of a study kept and left out.
+"""Format of ``patient_flow.json``: how many images and patients each step of a study kept and left out."""
 
-No ``from __future__ import annotations`` here: it would hide ``NotRequired`` from ``TypedDict``.
-"""
+from __future__ import annotations
 
 from typing import Annotated, Literal, TypedDict
 

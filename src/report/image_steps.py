@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from comparison.quality_table import SPACE_WORDS
 from comparison.warnings import analysed_others
 from dataset.feature_cache import FeaturesOverflowError
 from dataset.patients import GROUPED_BY_PATIENT
-from dataset.records import Dataset, load_dataset, load_official_test
+from dataset.records import load_dataset, load_official_test
 from dataset.splits import TEST, Splits, load_or_create_splits, select
 from image_metrics.copies import closest_pairs
 from image_metrics.feature_spaces import Space
@@ -113,7 +113,7 @@ def look_at_images(options: ImageOptions, arms: Mapping[str, Arm], outcome: Outc
     synthetic = _load_synthetic(options, data, outcome)
     if synthetic is None:
         return ImageResults(data=data)
-    return replace(compare_images(options, arms, dataset, splits, synthetic, outcome), data=data)
+    return compare_images(options, arms, data, synthetic, outcome)
 
 
 # --- loading ---------------------------------------------------------------------------------------
@@ -153,14 +153,13 @@ def _load_baseline(options: ImageOptions, arms: Mapping[str, Arm], splits: Split
 
 # --- synthetic beside real -------------------------------------------------------------------------
 def compare_images(
-    options: ImageOptions, arms: Mapping[str, Arm], dataset: Dataset, splits: Splits,
-    synthetic: SyntheticSet, outcome: Outcome,
-) -> ImageResults:  # fmt: skip
+    options: ImageOptions, arms: Mapping[str, Arm], data: DataFolder, synthetic: SyntheticSet, outcome: Outcome
+) -> ImageResults:
     """Write ssim_analysis.json, fid_score.json, image_quality.json and the pictures that belong to them."""
-    baseline = _load_baseline(options, arms, splits, outcome)
+    baseline = _load_baseline(options, arms, data.splits, outcome)
     made_size = synthetic.manifest.get("image_size")
     images = load_image_sets(
-        dataset, splits, synthetic, seed=options.seed, workers=options.workers, cache_dir=options.cache_dir,
+        data.dataset, data.splits, synthetic, seed=options.seed, workers=options.workers, cache_dir=options.cache_dir,
         image_size=options.image_size or baseline.image_size or made_size or DEFAULT_IMAGE_SIZE,
         skip_bad=options.skip_bad_images, bits=options.bits,
     )  # fmt: skip
@@ -185,11 +184,11 @@ def compare_images(
     outcome.warnings += quality["flags"]
     draw_neighbours(images, quality, outcome, options.no_real_images)
     comparability = SPACE_WORDS[measured[0].extractor.name].comparability if measured else ""
-    return ImageResults(quality, comparability, synthetic.manifest)
+    return ImageResults(quality, comparability, synthetic.manifest, data)
 
 
 def _extractors(options: ImageOptions, baseline: Baseline, outcome: Outcome) -> list[Space]:
-    """The networks to measure with; none, with the reason in ``outcome``, if none was asked for by name."""
+    """Return the networks to measure with; none, with the reason in ``outcome``, if none was asked for by name."""
     file = paths.fid_score(outcome.folder)
     try:
         device = select_device(options.cpu)
@@ -199,7 +198,7 @@ def _extractors(options: ImageOptions, baseline: Baseline, outcome: Outcome) -> 
         if options.extractor != "auto":
             raise
         log.info(f"{file.name} is not made: {error}")
-        outcome.without(f"{file.name}: {getattr(error, 'short', None) or error}")
+        outcome.without(f"{file.name}: {error}")
         return []
 
 
@@ -268,7 +267,7 @@ def draw_neighbours(images: ImageSets, quality: ImageQuality, outcome: Outcome, 
 
 
 def closest_neighbours(images: ImageSets, quality: ImageQuality, n_pairs: int = PICTURE_PAIRS) -> dict[str, Any]:
-    """Arguments of ``image_figures.nearest_neighbours``: the closest pairs with captions and a title."""
+    """Return arguments of ``image_figures.nearest_neighbours``: the closest pairs with captions and a title."""
     found = quality["memorisation"]
     pairs: Sequence[Mapping[str, Any]] = found["closest"][:n_pairs]
     shown: dict[str, np.ndarray | None] = {"heldout": None}
@@ -286,8 +285,9 @@ def closest_neighbours(images: ImageSets, quality: ImageQuality, n_pairs: int = 
     if "copies" in found:
         threshold = found["copies"]["threshold"]
         title += f" Flagged above {1 - threshold:.2f}, which 1 % of the held-out images reach."
-        flagged = [", flagged" * (pair["training_distance"] < threshold) for pair in pairs]
-        captions["training"] = [r + word for r, word in zip(captions["training"], flagged, strict=True)]
+        for place, pair in enumerate(pairs):
+            if pair["training_distance"] < threshold:
+                captions["training"][place] += ", flagged"
     return {**shown, "captions": captions, "title": title}
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from arms.result_files import Arm
+from comparison.arms import first_recorded
 from dataset.patients import GROUPED_BY_IMAGE
 from dataset.splits import TEST, TRAIN, UNUSED, Splits, reduce_training
 from report.blocks import Table, count
@@ -48,19 +49,20 @@ def count_flow(arms: Mapping[str, Arm], data: DataFolder | None) -> PatientFlow:
         if len(others) == sum(arm.metrics is not None for arm in arms.values()):
             notes[-1] += " So the numbers come from the arms' result files alone."
             data = None
-    grouped_by = data.splits.grouped_by if data else _recorded(arms, "grouped_by")
+    grouped_by = data.splits.grouped_by if data else first_recorded(arms, "grouped_by")
     counter = _Counter(data, grouped_by != GROUPED_BY_IMAGE)
     if not counter.patients_known:
         notes.append("The data name no patients, so images are counted and patients are unknown.")
     rows = [counter.arm_flow(arm) for arm in arms.values()]
     source_images, left_out_at_import, more = _at_import(data)
     notes += more
-    if any(left["reason"] == UNEXPLAINED for row in rows for left in _all_left_out(row)):
+    left_out = [item for row in rows for item in (*row["left_out_of_training"], *row["left_out_of_test"])]
+    if any(item["reason"] == UNEXPLAINED for item in left_out):
         notes.append("Some images are missing from an arm's files and no file says why.")
     return {
         "format": FLOW_FORMAT,
         "grouped_by": grouped_by,
-        "patients_unknown": data.dataset.unmapped if data else _recorded(arms, "unmapped_images"),
+        "patients_unknown": data.dataset.unmapped if data else first_recorded(arms, "unmapped_images"),
         "source_images": source_images,
         "left_out_at_import": left_out_at_import,
         "labelled": counter.group(data.splits.images) if data else None,
@@ -92,14 +94,6 @@ def _at_import(data: DataFolder | None) -> tuple[int | None, list[LeftOut], list
     ]
     brought = counts["labelled"] + counts["official_test"]
     return brought + sum(item["images"] for item in left_out), left_out, []
-
-
-def _recorded(arms: Mapping[str, Arm], key: str) -> Any:
-    return next((arm.recorded[key] for arm in arms.values() if arm.metrics), None)
-
-
-def _all_left_out(row: ArmFlow) -> Iterable[LeftOut]:
-    return [*row["left_out_of_training"], *row["left_out_of_test"]]
 
 
 # --- counting --------------------------------------------------------------------------------------
@@ -215,7 +209,7 @@ class _Counter:
         """Say which images the arms were scored on."""
         scored = [arm for arm in arms.values() if arm.predictions is not None]
         if self.data is None:
-            recorded = _recorded(arms, "test_set")
+            recorded = first_recorded(arms, "test_set")
             return "hold-out" if recorded == "split" else "official" if recorded == "official" else "other"
         part = self._images_of_test_set(scored[0]) if scored else None
         return "other" if part is None else "hold-out" if "role" in part else "official"

@@ -13,10 +13,8 @@ import pytest
 from arms.result_files import find_arms
 from common.file_formats import format_problems
 from comparison.arms import compare_arms
-from comparison.decision_curves import decision_curves
 from comparison.file_formats import Comparison
-from comparison.subgroup_differences import subgroup_differences
-from comparison.worst_errors import worst_errors
+from comparison.reviewer_numbers import add_reviewer_numbers
 from fake_comparison import fake_comparison
 from fake_results import fake_records, write_arm
 from report import reviewer_details, reviewer_figures
@@ -38,9 +36,7 @@ def content(tmp_path_factory):
         write_arm(folder, name, records, seed=seed, folds=3 if name == "baseline" else 0)
     arms = find_arms(folder)
     made = compare_arms(arms, n_resamples=60)
-    made["decision_curves"] = decision_curves(arms, made)
-    made["subgroup_differences"] = subgroup_differences(arms, made)
-    made["worst_errors"] = worst_errors(arms, made)
+    add_reviewer_numbers(arms, made)
     save_json(folder / "comparison.json", made)
     return load_json(folder / "comparison.json")
 
