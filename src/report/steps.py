@@ -18,6 +18,7 @@ from common.command_line import command_line
 from comparison.file_formats import Comparison
 from report import comparison_figures
 from report.sections import Picture
+from report.verdict import asked_arm
 from utils import load_json, save_figure, save_json
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ def _command_of_another_arm(names: Iterable[str]) -> str:
 
 def note_missing(arms: Mapping[str, Arm], left_out: Mapping[str, Arm], metrics_dir: str, outcome: Outcome) -> None:
     """Note the result files that are missing, and the command that writes them; not of ``left_out``."""
-    for name in (BASELINE, AUGMENTED):
+    for name in (BASELINE, asked_arm(arms)):
         if name not in arms and name not in left_out:
             file = paths.test_predictions(metrics_dir, f"{name}_").name
             outcome.without(f"{file}: there is no {name} arm", f"`{training_command_of(name)}` trains it")

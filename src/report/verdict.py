@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
-from arms.registry import ARMS, AUGMENTED, BASELINE
+from arms.registry import ARMS, AUGMENTED, BASELINE, SEMI
 from arms.result_files import training_command_of
 from comparison.file_formats import ArmResult, Comparison, PairResult, metric_entry, metric_key
 from comparison.planned_pairs import EXPLORATORY, planned_first, planning_sentence
@@ -49,18 +49,24 @@ def threshold_lines(called: Mapping[str, float], prevalence: float) -> list[Bloc
     ]
 
 
+def asked_arm(names: Collection[str]) -> str:
+    """Return the arm that the question is about: the augmented one, or semi in its place where few labels are known."""
+    return SEMI if SEMI in names and AUGMENTED not in names else AUGMENTED
+
+
 def headline_pairs(content: Comparison) -> Sequence[PairResult]:
     """Choose the pairs that answer the question.
 
     The planned pair first; then the augmented arm against what the registry measures it against: the control
-    with duplicated real images, which tells what more images do by themselves, before the baseline. Without any of
-    them, the pair that comes first.
+    with duplicated real images, which tells what more images do by themselves, before the baseline. The arm semi, in
+    its place, against the baseline first. Without any of them, the pair that comes first.
     """
+    asking = asked_arm(content["arms"])
     pairs = {(pair["a"], pair["b"]): pair for pair in content["pairs"]}
     planned = content.get("plan")
     asked = [(planned["against"], planned["arm"])] if planned else []
-    others = sorted(ARMS[AUGMENTED].measured_against, key=lambda name: not ARMS[name].is_control)
-    asked += [(other, AUGMENTED) for other in others]
+    others = sorted(ARMS[asking].measured_against, key=lambda name: asking == AUGMENTED and name == BASELINE)
+    asked += [(other, asking) for other in others]
     found = []
     for before, after in dict.fromkeys(asked):
         if (before, after) in pairs:
@@ -97,12 +103,13 @@ def verdict_sentence(pair: Mapping[str, Any], where: str | None = None) -> str:
 
 
 def _why_no_answer(content: Comparison) -> str | None:
-    """Say why augmented and baseline are not compared, or None if they are."""
+    """Say why the arm with synthetic images and the baseline are not compared, or None if they are."""
+    asking = asked_arm(content["arms"])
     for item in content["not_compared"]:
-        if {item["a"], item["b"]} == {BASELINE, AUGMENTED}:
-            return f"{AUGMENTED} and {BASELINE} cannot be compared: {item['reason']}."
+        if {item["a"], item["b"]} == {BASELINE, asking}:
+            return f"{asking} and {BASELINE} cannot be compared: {item['reason']}."
     unsaid = "so this report cannot say what the synthetic images do to the classifier"
-    for name in (BASELINE, AUGMENTED):
+    for name in (BASELINE, asking):
         if name in content["left_out"]:
             return f"The {name} arm was left out (--arms), {unsaid}."
         if name not in content["arms"] and content.get("external"):

@@ -124,6 +124,13 @@ def test_headline_is_augmented_against_the_duplicates_then_against_baseline():
     assert sentence in text and "verdict, accuracy better" in text  # the pair itself stays as it is
 
 
+def test_with_few_labels_semi_takes_the_place_of_augmented():
+    content = fake_comparison(("baseline", "control_duplicate", "semi", "control_pseudo"))
+    pairs = [(pair["a"], pair["b"]) for pair in headline_pairs(content)]
+    assert pairs == [("baseline", "semi"), ("control_pseudo", "semi"), ("control_duplicate", "semi")]
+    assert "There is no augmented arm" not in compose(full(content, cross_validated={}))
+
+
 def test_an_arm_that_was_left_out_need_not_be_trained():
     for left_out, others in (("baseline", ("augmented",)), ("augmented", ("baseline", "control_weight"))):
         content = fake_comparison(others, left_out=[left_out])
