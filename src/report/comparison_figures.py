@@ -290,16 +290,17 @@ def _forest(
     labels = []
     spread = 0.62 * (np.arange(len(arms)) - (len(arms) - 1) / 2) / max(1, len(arms) - 1)
     for y, key in enumerate(keys):
-        rows = {name: found for name, table in arms.items() if (found := _row_of(table, key))}
+        rows: dict[str, Mapping[str, Any]] = {
+            name: row for name, table in arms.items() for row in table if (row["group"], row["value"]) == key
+        }
         some = next(iter(rows.values()))  # arms that are compared were tested on the same images
         labels.append(_subgroup_label(some))
         # One class holds positives only or negatives only: the one rate that is defined.
         rate = metric or ("sensitivity" if some["n_positive"] else "specificity")
-        drawn = {name: _value_and_interval(row, rate) for name, row in rows.items()}
         for offset, name in zip(spread, arms, strict=True):
-            if name in drawn:
-                _draw_interval(ax, *drawn[name], y + offset, styles[name])
-        if all(value is None for value, _ in drawn.values()):
+            if name in rows:
+                _draw_interval(ax, rows[name], rate, y + offset, styles[name])
+        if all(row[rate] is None for row in rows.values()):
             place = ax.get_yaxis_transform()
             ax.text(0.02, y, "too few images", transform=place, va="center", fontsize="small", color=INK)
     for y in range(len(keys) - 1):
@@ -312,26 +313,16 @@ def _forest(
     ax.grid(visible=True, axis="x")
 
 
-def _row_of(table: Sequence[SubgroupRow], key: tuple[str, str]) -> SubgroupRow | None:
-    return next((row for row in table if (row["group"], row["value"]) == key), None)
-
-
-def _value_and_interval(row: Mapping[str, Any], rate: str) -> tuple[float | None, list[float | None] | None]:
-    return row[rate], row[f"{rate}_ci95_image_level"]
-
-
-def _draw_interval(
-    ax: Axes, value: float | None, ci: Sequence[float | None] | None, y: float, style: Mapping[str, Any]
-) -> None:
+def _draw_interval(ax: Axes, row: Mapping[str, Any], rate: str, y: float, style: Mapping[str, Any]) -> None:
+    value, ci = row[rate], row[f"{rate}_ci95_image_level"] or []
     if value is None:
         return
-    bounds = [bound for bound in ci or [] if bound is not None]
-    if len(bounds) == 2:
-        ax.plot(bounds, [y, y], color=style["color"], linewidth=2, solid_capstyle="butt")
+    if len(ci) == 2 and None not in ci:
+        ax.plot(ci, [y, y], color=style["color"], linewidth=2, solid_capstyle="butt")
     ax.plot(value, y, markersize=6, linestyle="", **style)
 
 
-def _subgroup_label(row: SubgroupRow) -> str:
+def _subgroup_label(row: Mapping[str, Any]) -> str:
     """Write two lines: the group, and its size."""
     name = row["value"] if row["group"] == "class" else f"{row['group']} {row['value']}"
     positive = "" if row["group"] == "class" else f", {row['n_positive']:,} positive"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pandas as pd
-import pytest
 
 from arms.result_files import find_arms
 from common.file_formats import format_problems
@@ -53,10 +52,10 @@ def test_unknown_people_and_no_errors_at_all(tmp_path):
     assert found["mine"] == {"n_wrong": 0, "n_runs": 1, "worst": []}
 
 
-@pytest.mark.parametrize("kept", [["image_id", "patient", "label", "probability"]])
-def test_four_columns_are_enough(tmp_path, kept):
+def test_four_columns_are_enough(tmp_path):
     write_arm(tmp_path, "baseline", fake_records())
     file = tmp_path / "baseline_test_predictions.csv"
+    kept = ["image_id", "patient", "label", "probability"]
     pd.read_csv(file, dtype={"patient": str})[kept].to_csv(file, index=False)
     _, found = errors_in(tmp_path)
     assert found["baseline"]["worst"][0]["sex"] is None
