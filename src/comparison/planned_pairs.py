@@ -33,10 +33,11 @@ def planned_question(plan: PlanFile | None, arms: Sequence[Arm]) -> PlannedPair 
     names, why_not = (primary["arm"], primary["against"]), []
     found = {arm.name for arm in arms}
     for arm in arms:
-        own = arm.recorded.get("plan_sha256")
-        if arm.name in names and own is None:
+        if arm.name not in names:
+            continue
+        if (own := arm.recorded.get("plan_sha256")) is None:
             why_not.append(f"{arm.name} was trained without the plan")
-        elif arm.name in names and own != plan.sha256:
+        else:
             plan.check_origin(f"the arm {arm.name}", own)
     why_not += [f"there is no {name} arm" for name in names if name not in found]
     reason = "; ".join(dict.fromkeys(why_not)) or None

@@ -103,7 +103,7 @@ def _check_size(drawn: pd.DataFrame, n_images: int) -> None:
 def _score_arm(arm: Arm, drawn: pd.DataFrame, content: Comparison, sources: Sources) -> _Scored:
     models = FinalModels(arm, sources)
     records = find_test_records(arm, sources).set_index("image_id").loc[drawn["image_id"]].reset_index()
-    config = arm.recorded["config"]
+    config = arm.recorded.get("config", {})
     if "image_size" not in config:
         raise UserError(f"its metrics do not say how many pixels {arm.name} sees")
     images = load_images(

@@ -45,8 +45,7 @@ def image_grid(
 
 def real_vs_synthetic(
     real: np.ndarray | None, synthetic: np.ndarray, title: str,
-    pairs: tuple[np.ndarray, np.ndarray, Sequence[str]] | None = None, columns: int = 8,
-    kind: str = "positives",
+    pairs: tuple[np.ndarray, np.ndarray, Sequence[str]] | None = None, kind: str = "positives",
 ) -> Figure:  # fmt: skip
     """Draw real training images above synthetic ones, both uint8 [N, S, S] and of the ``kind`` named.
 
@@ -62,7 +61,7 @@ def real_vs_synthetic(
         sections.append(ImageSection("The synthetic images closest to a training image …", generated))
         below = "… and that training image, below each (r: correlation of their 32 x 32 averages)"
         sections.append(ImageSection(below, closest, captions))
-    return image_sections(sections, columns, title)
+    return image_sections(sections, 8, title)
 
 
 @styled

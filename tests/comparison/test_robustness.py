@@ -205,6 +205,15 @@ def test_arms_that_cannot_be_scored_are_named(study):
     assert found["perturbations"][0]["pairs"] == []
 
 
+def test_an_arm_without_metrics_is_named(study):
+    for name in ("baseline", "mine"):
+        study.add(name, 10.0)
+    paths.final_metrics(study.folder / "metrics", "mine_").unlink()
+    found = study.measure()
+    assert set(found["unperturbed"]) == {"baseline"}
+    assert found["left_out"]["mine"] == "its metrics do not say how many pixels mine sees"
+
+
 def test_nothing_to_score_is_one_line(study):
     study.add("baseline", 10.0)
     with pytest.raises(UserError, match="--robustness 4 draws .* at least 10 of each are needed"):
