@@ -14,7 +14,7 @@ from dataset.splits import TEST, TRAIN
 from report import data_facts as data
 from report import model_facts as model
 from report.blocks import Table, percent
-from report.markdown import code_block, escape_text, read_tables, write_table
+from report.markdown import code_block, escape_text, join_cells, read_tables, write_table
 from report.patient_flow import flow_table
 from report.study import Fact, Study
 from utils import save_text
@@ -231,8 +231,9 @@ def _row(name: str, value: Fact | str | None, filled: dict[str, str]) -> tuple[s
 
 def authors_cells(path: Path) -> dict[str, str]:
     """Return field -> what the author wrote, of the cells of a card that the author has filled."""
-    rows = [row for row in read_tables(path) if len(row) == len(COLUMNS) and row[2] == AUTHOR]
-    return {row[0]: row[1] for row in rows if row[1] and not row[1].startswith(ASK.strip())}
+    rows = [row for row in read_tables(path) if len(row) >= len(COLUMNS) and row[-1] == AUTHOR]
+    written = {row[0]: join_cells(row[1:-1]) for row in rows}
+    return {name: text for name, text in written.items() if text and not text.startswith(ASK.strip())}
 
 
 def _markdown(table: Table) -> str:

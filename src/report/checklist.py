@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common import paths
 from report.guideline_items import GUIDELINES, Guideline, Item
-from report.markdown import escape_text, read_tables, write_table
+from report.markdown import escape_text, join_cells, read_tables, write_table
 from report.study import Study
 from utils import save_text
 
@@ -79,8 +79,8 @@ def _row(guideline: Guideline, item: Item, answer: Answered, filled: dict[str, s
 def authors_column(file: Path) -> dict[str, str]:
     """Return item -> what the author wrote beside it, where that is something."""
     known = {f"{guideline.name} {item.number}" for guideline in GUIDELINES for item in guideline.items}
-    rows = [row for row in read_tables(file) if len(row) == len(COLUMNS)]
-    return {row[0]: row[-1] for row in rows if row[-1] and row[0] in known}
+    written = {row[0]: join_cells(row[len(COLUMNS) - 1 :]) for row in read_tables(file) if row[0] in known}
+    return {name: text for name, text in written.items() if text}
 
 
 def count_open_items(file: Path) -> int:

@@ -63,21 +63,16 @@ def external_images(content: Comparison, external: ExternalComparison) -> list[B
 
 def shift(external: ExternalComparison) -> list[Block]:
     """Write how each arm did on the internal and on the external test, and how its calibration shifted."""
-    name = external["test"]["name"]
     scores, lines = [], []
-    for arm, both in external["arms"].items():
-        for side, where in ((both["internal"], "internal"), (both["external"], name)):
-            if side is None:
-                continue
-            scores.append((f"{arm}, {where}", f"{side['n_images']:,}", _accuracy(side), _auroc(side)))
-            line = side["line"]
-            lines.append(
-                (
-                    f"{arm}, {where}", percent(line["share_positive"]), percent(line["mean_probability"]),
-                    _estimate(line["intercept"], line["intercept_ci95"], sign=True),
-                    _estimate(line["slope"], line["slope_ci95"]), decimal(side["ece"]),
-                )
-            )  # fmt: skip
+    for label, side in _sides(external):
+        accuracy = with_interval(side["accuracy"], side["accuracy_ci95"], 100, 1)
+        scores.append((label, f"{side['n_images']:,}", accuracy, _auroc(side)))
+        line = side["line"]
+        lines.append((
+            label, percent(line["share_positive"]), percent(line["mean_probability"]),
+            _estimate(line["intercept"], line["intercept_ci95"], sign=True),
+            _estimate(line["slope"], line["slope_ci95"]), decimal(side["ece"]),
+        ))  # fmt: skip
     return [
         Table(("arm, test", "images", "accuracy, %", "AUROC"), scores),
         "Brackets hold 95 % intervals by patient. Accuracy at 0.5 changes with the share of positives; AUROC does not.",
@@ -89,6 +84,16 @@ def shift(external: ExternalComparison) -> list[Block]:
         "The intercept (logit scale) is 0 then, and below 0 where probabilities are too high. A slope below 1 means "
         "probabilities too bold, above 1 too timid. ECE: expected calibration error over ten bins; 0 is perfect.",
     ]  # fmt: skip
+
+
+def _sides(external: ExternalComparison) -> list[tuple[str, SideOfShift]]:
+    """List ("arm, test", its numbers) of the internal test, if there was one, and of the external one."""
+    name, sides = external["test"]["name"], []
+    for arm, both in external["arms"].items():
+        if both["internal"] is not None:
+            sides.append((f"{arm}, internal", both["internal"]))
+        sides.append((f"{arm}, {name}", both["external"]))
+    return sides
 
 
 def scores_of_both(external: ExternalComparison) -> list[str]:
@@ -108,25 +113,18 @@ def _estimate(value: float | None, bounds: Sequence[float] | None, sign: bool = 
     return f"{written} ({interval(bounds, 1.0, 2, sign=sign)})".replace("-", "−")
 
 
-def _accuracy(side: SideOfShift) -> str:
-    return with_interval(side["accuracy"], side["accuracy_ci95"], 100, 1)
-
-
 def _auroc(side: SideOfShift) -> str:
     return with_interval(side["auroc"], side["auroc_ci95"])
 
 
 def thresholds_carried_over(content: Comparison, external: ExternalComparison) -> list[Block]:
     """Write sensitivity and specificity at thresholds that the training chose, on both tests."""
-    name = external["test"]["name"]
     blocks: list[Block] = []
     for rule, title in RULES.items():
-        rows = []
-        for arm, both in external["arms"].items():
-            for side, where in ((both["internal"], "internal"), (both["external"], name)):
-                found = side["thresholds"].get(rule) if side else None
-                if found:
-                    rows.append((f"{arm}, {where}", decimal(found["threshold"]), *_rates(found)))
+        rows = [
+            (label, decimal(found["threshold"]), *_rates(found))
+            for label, side in _sides(external) if (found := side["thresholds"].get(rule))
+        ]  # fmt: skip
         if rows:
             blocks.append(Table(("arm, test", "threshold", "sensitivity, %", "specificity, %"), rows, title))
     if blocks:

@@ -18,6 +18,8 @@ from matplotlib.patches import Rectangle
 
 from common.plot_style import DPI, INK, PALETTE, new_figure, styled
 
+COLUMNS = 8  # of real and synthetic images
+
 
 # --- images ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def real_vs_synthetic(
         sections.append(ImageSection("The synthetic images closest to a training image …", generated))
         below = "… and that training image, below each (r: correlation of their 32 x 32 averages)"
         sections.append(ImageSection(below, closest, captions))
-    return image_sections(sections, 8, title)
+    return image_sections(sections, COLUMNS, title)
 
 
 @styled

@@ -32,6 +32,11 @@ def code_block(lines: Sequence[str]) -> str:
     return f"{fence}text\n{text}\n{fence}\n"
 
 
+def join_cells(cells: Row) -> str:
+    """Return the text of a cell that an author wrote, also if a bare | in it made several cells of it."""
+    return r" \| ".join(cells)
+
+
 def read_tables(path: Path) -> list[list[str]]:
     """Return the rows of all tables in a file, as they stand there; none if there is no file."""
     if not path.is_file():

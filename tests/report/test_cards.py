@@ -72,7 +72,8 @@ def test_the_authors_words_stay_and_everything_else_is_new(study, tmp_path):
     own = "Teaching, *not* care \\| see [here](x.md)"
     line = next(line for line in text.splitlines() if line.startswith("| Intended use |"))
     gone = "| Mood | good | author |"  # a field of an earlier version
-    text = text.replace(line, f"| Intended use | {own} | author |\n{gone}")
+    typed = own.replace("\\|", "|")  # a bare |, which ends a cell
+    text = text.replace(line, f"| Intended use | {typed} | author |\n{gone}")
     file.write_text(text.replace("| Network | ResNet", "| Network | VGG"))
     before = count_open_fields(file)
     for _ in range(2):  # a second time nothing changes any more
