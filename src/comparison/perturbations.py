@@ -35,7 +35,7 @@ class Perturbation:
     meaning: str
     change: Change
 
-    def of_image(self, pixels: np.ndarray, image_id: str, seed: int) -> np.ndarray:
+    def apply(self, pixels: np.ndarray, image_id: str, seed: int) -> np.ndarray:
         """Change uint8 [S, S]; noise depends on ``seed`` and the image alone, not on what else is changed."""
         return self.change(pixels, np.random.default_rng(derive_seed(seed, "perturbation", image_id)))
 
@@ -48,7 +48,7 @@ class PerturbedPixels:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return uint8 [R, S, S] of the images with numbers ``rows``."""
-        made = [self.perturbation.of_image(self.pixels[row], self.image_ids[row], self.seed) for row in rows]
+        made = [self.perturbation.apply(self.pixels[row], self.image_ids[row], self.seed) for row in rows]
         return np.stack(made)
 
 

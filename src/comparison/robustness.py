@@ -75,8 +75,8 @@ def measure_robustness(arms: Mapping[str, Arm], content: Comparison, n_images: i
         "n_patients": int(first["patient"].nunique()),
         "n_positive": int(first["label"].sum()),
         "seed": sources.seed,
-        "unperturbed": {name: _scores(arm) for name, arm in scored.items()},
-        "perturbations": [_result(number, scored, pairs, seed) for number in range(1, len(ALL))],
+        "unperturbed": {name: _score_unperturbed(arm) for name, arm in scored.items()},
+        "perturbations": [_compare_perturbation(number, scored, pairs, seed) for number in range(1, len(ALL))],
         "left_out": left_out,
     }
 
@@ -134,7 +134,7 @@ def _score_arm(arm: Arm, drawn: pd.DataFrame, content: Comparison, sources: Sour
     return _Scored(drawn, runs.mean(axis=0), changes)
 
 
-def _scores(arm: _Scored) -> dict[str, float | None]:
+def _score_unperturbed(arm: _Scored) -> dict[str, float | None]:
     """Score the images as they are."""
     labels, own = arm.table["label"].to_numpy(), arm.probabilities[0]
     scores: dict[str, float | None] = {m.name: m.point_estimate(labels, own) for m in compared_metrics()}
@@ -149,7 +149,7 @@ def _logits_of(models: FinalModels, file: Path, images: ImageSet, sources: Sourc
         "version": VERSION, "seed": sources.seed, "precision": models.precision(), "device": sources.device.type,
     }  # fmt: skip
     n = len(images.pixels)
-    kept = {each.name: _cached(facts, each, n, sources) for each in ALL}
+    kept = {each.name: _read_kept(facts, each, n, sources) for each in ALL}
     to_do = [each for each in ALL if kept[each.name] is None]
     if not to_do:
         return np.stack([cast(np.ndarray, kept[each.name]) for each in ALL])
@@ -158,7 +158,7 @@ def _logits_of(models: FinalModels, file: Path, images: ImageSet, sources: Sourc
     with progress_bar(total=n * len(to_do), desc=f"robustness of {models.arm.name}", unit="img") as bar:
         for each in to_do:
             parts = []
-            for part in _perturbed(images, each, sources.seed, model):
+            for part in _perturb(images, each, sources.seed, model):
                 parts.append(model.logits(part))
                 bar.update(len(parts[-1]))
                 announcement.after(len(parts[-1]))
@@ -167,13 +167,13 @@ def _logits_of(models: FinalModels, file: Path, images: ImageSet, sources: Sourc
     return np.stack([cast(np.ndarray, kept[each.name]) for each in ALL])
 
 
-def _perturbed(images: ImageSet, perturbation: Perturbation, seed: int, model: FinalModel) -> Iterator[ImageSet]:
+def _perturb(images: ImageSet, perturbation: Perturbation, seed: int, model: FinalModel) -> Iterator[ImageSet]:
     """Yield the perturbed images: in parts, or, for a frozen model, at once: its features are computed in parts."""
     ids = list(images.records["image_id"])
     pixels = PerturbedPixels(images.pixels, ids, perturbation, seed)
     if model.frozen:
-        keys = [_key(row_key, perturbation.name, VERSION, str(seed)) for row_key in images.row_keys]
-        key = _key(images.key, perturbation.name, VERSION, str(seed))
+        keys = [_hash(row_key, perturbation.name, VERSION, str(seed)) for row_key in images.row_keys]
+        key = _hash(images.key, perturbation.name, VERSION, str(seed))
         yield ImageSet(images.records, cast(np.ndarray, pixels), [], key=key, row_keys=keys)
         return
     for start in range(0, len(ids), CHUNK):
@@ -181,19 +181,19 @@ def _perturbed(images: ImageSet, perturbation: Perturbation, seed: int, model: F
         yield ImageSet(images.records.iloc[rows], pixels[rows], [])
 
 
-def _key(*parts: str) -> str:
+def _hash(*parts: str) -> str:
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
 
 
-def _file_of(facts: Mapping[str, Any], perturbation: Perturbation, cache_dir: str) -> Path:
+def _cache_file(facts: Mapping[str, Any], perturbation: Perturbation, cache_dir: str) -> Path:
     return paths.cached_scores(cache_dir, sha256_json({**facts, "perturbation": perturbation.name})[:32])
 
 
-def _cached(facts: Mapping[str, Any], perturbation: Perturbation, n: int, sources: Sources) -> np.ndarray | None:
+def _read_kept(facts: Mapping[str, Any], perturbation: Perturbation, n: int, sources: Sources) -> np.ndarray | None:
     """Return the logits [N] that were kept; None if there are none, or their file is damaged."""
     if sources.cache_dir is None:
         return None
-    file = _file_of(facts, perturbation, sources.cache_dir)
+    file = _cache_file(facts, perturbation, sources.cache_dir)
     try:
         logits = np.array(load_json(file)["logits"], dtype=float) if file.is_file() else np.empty(0)
     except (UserError, KeyError, TypeError, ValueError):
@@ -206,13 +206,13 @@ def _keep(facts: Mapping[str, Any], perturbation: Perturbation, logits: Any, sou
         return
     content = {**facts, "perturbation": perturbation.name, "logits": logits}
     try:
-        save_json(_file_of(facts, perturbation, sources.cache_dir), content)
+        save_json(_cache_file(facts, perturbation, sources.cache_dir), content)
     except OSError as error:
         log.warning(f"WARNING: scores of perturbed images cannot be kept ({error.strerror or error})")
 
 
 # --- one perturbation ------------------------------------------------------------------------------
-def _result(
+def _compare_perturbation(
     number: int, scored: Mapping[str, _Scored], pairs: Sequence[tuple[str, str]], seed: int
 ) -> PerturbationResult:
     """Compare perturbation ``number`` of ``ALL`` with the images as they are, per arm and between arms."""
@@ -220,7 +220,7 @@ def _result(
     arms: dict[str, Any] = {}
     for name, arm in scored.items():
         own_seed = derive_seed(seed, name, perturbation.name)
-        arms[name] = {key: _change(_nothing(each), each, own_seed) for key, each in arm.changes[number - 1].items()}
+        arms[name] = {key: _change(_no_change(each), each, own_seed) for key, each in arm.changes[number - 1].items()}
         arms[name]["absolute_probability"] = float(np.abs(arm.probabilities[number] - arm.probabilities[0]).mean())
     between: list[dict[str, Any]] = []
     for a, b in pairs:
@@ -231,7 +231,7 @@ def _result(
     return cast(PerturbationResult, content)
 
 
-def _nothing(change: ResampledScore) -> ResampledScore:
+def _no_change(change: ResampledScore) -> ResampledScore:
     """Return a score of 0 in every resample: no change."""
     return ResampledScore(0.0, np.zeros_like(change.patients))
 

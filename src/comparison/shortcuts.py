@@ -47,7 +47,7 @@ class _NotNeeded(Exception):
 # --- the test --------------------------------------------------------------------------------------
 def find_shortcuts(arms: Mapping[str, Arm], sources: Sources) -> list[ShortcutTest]:
     """Test every arm that was trained on synthetic images; images and models are read only if that needs them."""
-    return [_test_of(arm, arms, sources) for arm in arms.values() if arm.recorded.get("n_synthetic")]
+    return [_test_arm(arm, arms, sources) for arm in arms.values() if arm.recorded.get("n_synthetic")]
 
 
 def shortcut_flags(tests: Sequence[ShortcutTest]) -> list[str]:
@@ -55,7 +55,7 @@ def shortcut_flags(tests: Sequence[ShortcutTest]) -> list[str]:
     return [f"{test['arm']}: BLUR PASSES FOR THE LABEL: {test['why']}" for test in tests if test["state"] == FLAGGED]
 
 
-def _test_of(arm: Arm, arms: Mapping[str, Arm], sources: Sources) -> ShortcutTest:
+def _test_arm(arm: Arm, arms: Mapping[str, Arm], sources: Sources) -> ShortcutTest:
     reference = next((arms[name] for name in REFERENCES if name in arms), None)
     side = (arm.recorded.get("synthetic") or {}).get("side")
     result: ShortcutTest = {
@@ -119,9 +119,9 @@ def _measure(arm: Arm, reference: Arm, result: ShortcutTest, sources: Sources) -
         "change_in_reference": float(changes[reference.name].mean()),
         "difference": found["difference"], "ci95": found["ci95"], "state": judge(found["ci95"]),
     }  # fmt: skip
-    result["why"] = _in_words(result)
+    result["why"] = _describe(result)
     if label:
-        result["synthetic_negatives"] = _beside(arm, models[arm.name], before[arm.name], after[arm.name])
+        result["synthetic_negatives"] = _score_negatives(arm, models[arm.name], before[arm.name], after[arm.name])
 
 
 def judge(ci95: Sequence[float]) -> str:
@@ -132,7 +132,7 @@ def judge(ci95: Sequence[float]) -> str:
     return CLEAR if high - low <= WIDEST else CANNOT_SAY
 
 
-def _in_words(test: ShortcutTest) -> str:
+def _describe(test: ShortcutTest) -> str:
     low, high = test["ci95"] or [float("nan")] * 2
     kind, label = ("negatives", "positive") if test["label"] else ("positives", "negative")
     measured = (
@@ -160,11 +160,11 @@ def _test_images(arm: Arm, label: int, sources: Sources) -> pd.DataFrame:
 
 
 # --- synthetic negatives ---------------------------------------------------------------------------
-def _beside(arm: Arm, models: FinalModels, before: np.ndarray, after: np.ndarray) -> SyntheticNegatives | None:
+def _score_negatives(arm: Arm, models: FinalModels, before: np.ndarray, after: np.ndarray) -> SyntheticNegatives | None:
     """Score synthetic negatives under ``arm``, beside its logits of real ones; None if there are none."""
     size = arm.recorded["config"]["image_size"]
     folders = (arm.recorded.get("synthetic") or {}).get("folders", [])
-    found = next((made for folder in folders if (made := _negatives_of(folder, size, models.sources))), None)
+    found = next((made for folder in folders if (made := _find_negatives(folder, size, models.sources))), None)
     if found is None:
         return None
     source, images = found
@@ -174,7 +174,7 @@ def _beside(arm: Arm, models: FinalModels, before: np.ndarray, after: np.ndarray
     }  # fmt: skip
 
 
-def _negatives_of(folder: Mapping[str, Any], size: int, sources: Sources) -> tuple[str, ImageSet] | None:
+def _find_negatives(folder: Mapping[str, Any], size: int, sources: Sources) -> tuple[str, ImageSet] | None:
     """Return (where they come from, images): those of a folder of negatives, or new ones of its generator.
 
     Only a generator that knows classes makes negatives beside positives. None if folder or generator is not

@@ -60,7 +60,7 @@ def subgroup_differences(arms: Mapping[str, Arm], content: Comparison) -> list[S
     pairs, settings = [(pair["a"], pair["b"]) for pair in content["pairs"]], content["settings"]
     names = dict.fromkeys(name for pair in pairs for name in pair)
     scored = {name: _score(arms[name], settings["n_resamples"], settings["seed"]) for name in names}
-    return [_of_pair(a, b, scored[a], scored[b], settings["seed"]) for a, b in pairs]
+    return [_compare_pair(a, b, scored[a], scored[b], settings["seed"]) for a, b in pairs]
 
 
 # --- one arm ---------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def _contrasts(parts: Mapping[Key, _Part]) -> list[tuple[Key, Key]]:
 
 
 # --- one pair --------------------------------------------------------------------------------------
-def _of_pair(a: str, b: str, one: _ArmInParts, other: _ArmInParts, seed: int) -> SubgroupsOfPair:
+def _compare_pair(a: str, b: str, one: _ArmInParts, other: _ArmInParts, seed: int) -> SubgroupsOfPair:
     shared = {
         key: part for key, part in one.parts.items()
         if key in other.parts and np.array_equal(part.chosen, other.parts[key].chosen)

@@ -22,7 +22,7 @@ MOST = 10  # of each arm
 def worst_errors(arms: Mapping[str, Arm], content: Comparison) -> dict[str, ErrorsOfArm]:
     """List the wrong calls of every arm that ``content`` compares, those farthest from 0.5 first."""
     wrong = {name: _wrong_ids(arms[name].tested) for name in content["arms"]}
-    return {name: _of_arm(arms[name], wrong) for name in content["arms"]}
+    return {name: _list_errors(arms[name], wrong) for name in content["arms"]}
 
 
 def _is_wrong(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -34,7 +34,7 @@ def _wrong_ids(table: pd.DataFrame) -> set[str]:
     return set(table["image_id"][_is_wrong(table["label"].to_numpy(), table["probability"].to_numpy())])
 
 
-def _of_arm(arm: Arm, wrong: Mapping[str, set[str]]) -> ErrorsOfArm:
+def _list_errors(arm: Arm, wrong: Mapping[str, set[str]]) -> ErrorsOfArm:
     table, runs = arm.tested, probabilities_of_runs(arm)
     labels, probabilities = table["label"].to_numpy(), table["probability"].to_numpy()
     rows = np.flatnonzero(_is_wrong(labels, probabilities))

@@ -116,7 +116,7 @@ def _draw_perturbations(arm: Arm, n_images: int, sources: Sources, outcome: Outc
     image_id = str(drawn.loc[drawn["label"] == 1, "image_id"].iloc[0])
     (xray,) = _load(arm, [image_id], sources)
     shown = (UNPERTURBED, *PERTURBATIONS)
-    images = np.stack([each.of_image(xray, image_id, sources.seed) for each in shown])
+    images = np.stack([each.apply(xray, image_id, sources.seed) for each in shown])
     title = f"One test image (positive) as it is and under every perturbation, at {TILE} pixels"
     figure = image_figures.image_grid(images, 5, title, [each.name for each in shown])
     what = "one test image under every perturbation; shows a real X-ray"

@@ -11,7 +11,7 @@ BY_NAME = {each.name: each for each in PERTURBATIONS}
 
 
 def changed(name: str, pixels: np.ndarray, image_id: str = "a", seed: int = 0) -> np.ndarray:
-    made = BY_NAME[name].of_image(pixels, image_id, seed)
+    made = BY_NAME[name].apply(pixels, image_id, seed)
     assert made.dtype == np.uint8 and made.shape == pixels.shape
     return made
 

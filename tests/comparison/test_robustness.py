@@ -126,7 +126,7 @@ def test_changes_are_those_of_the_planted_classifiers(study):
         if perturbation.name.startswith("noise"):
             continue
         ids = drawn["image_id"]
-        made = np.stack([perturbation.of_image(p, i, 42) for p, i in zip(pixels, ids, strict=True)])
+        made = np.stack([perturbation.apply(p, i, 42) for p, i in zip(pixels, ids, strict=True)])
         after, own = probabilities(made), of(found, perturbation.name)["arms"]["baseline"]
         assert own["probability"]["change"] == pytest.approx((after - before).mean(), abs=1e-6)
         assert own["absolute_probability"] == pytest.approx(np.abs(after - before).mean(), abs=1e-6)
@@ -143,7 +143,7 @@ def test_intervals_are_paired_by_patient_and_between_arms(study):
     drawn = draw_by_patient(study.arms["baseline"].predictions, 40, 42)
     rows = pd.Index(study.records["image_id"]).get_indexer(drawn["image_id"])
     ids = list(drawn["image_id"])
-    made = [PERTURBATIONS[1].of_image(study.pixels[row], i, 42) for row, i in zip(rows, ids, strict=True)]
+    made = [PERTURBATIONS[1].apply(study.pixels[row], i, 42) for row, i in zip(rows, ids, strict=True)]
     gray = [np.mean(image) / 255 for image in made]
     moved = expit(10 * (np.array(gray) - 0.45)) - drawn["probability"].to_numpy()
     expected = bootstrap_mean(moved, list(drawn["patient"]), n_resamples=60, seed=42)
