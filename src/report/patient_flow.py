@@ -166,7 +166,17 @@ class _Counter:
             left_out += gone
         skipped = set(metrics["skipped_images"]["image_ids"])
         images, gone = self.left_out(images, set(images["image_id"]) - skipped, UNREADABLE)
-        return [*left_out, *gone, *_unexplained(self.group(images), said)], said
+        left_out, expected = [*left_out, *gone], self.group(images)
+        if few := metrics.get("few_labels"):
+            joined = f"; {few['n_unlabelled']:,} of them joined with soft labels" if few["n_unlabelled"] else ""
+            hidden: LeftOut = {
+                "images": few["n_hidden"],
+                "patients": few["n_hidden_patients"] if self.patients_known else None,
+                "positive": _less(expected["positive"], said["positive"]),
+                "reason": f"labels hidden (--labelled-patients){joined}",
+            }
+            left_out, expected = [*left_out, hidden], _subtract(expected, hidden)
+        return [*left_out, *_unexplained(expected, said)], said
 
     def _test(self, arm: Arm) -> tuple[list[LeftOut], FlowGroup | None]:
         """Follow the arm's test set to the images that it has predictions of."""
@@ -231,18 +241,19 @@ class _Counter:
 
 def _unexplained(expected: FlowGroup, said: FlowGroup) -> list[LeftOut]:
     """Return the difference between what should be left and what a file says there is, if there is any."""
-    if expected == said:
-        return []
+    return [] if expected == said else [{**_subtract(expected, said), "reason": UNEXPLAINED}]
 
-    def less(one: int | None, other: int | None) -> int | None:
-        return None if one is None or other is None else one - other
 
-    return [{
-        "images": expected["images"] - said["images"],
-        "patients": less(expected["patients"], said["patients"]),
-        "positive": less(expected["positive"], said["positive"]),
-        "reason": UNEXPLAINED,
-    }]  # fmt: skip
+def _subtract(whole: FlowGroup, part: FlowGroup) -> FlowGroup:
+    return {
+        "images": whole["images"] - part["images"],
+        "patients": _less(whole["patients"], part["patients"]),
+        "positive": _less(whole["positive"], part["positive"]),
+    }
+
+
+def _less(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one - other
 
 
 # --- in words --------------------------------------------------------------------------------------

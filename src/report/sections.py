@@ -96,7 +96,7 @@ def sections(findings: Findings) -> list[Section]:
         ]
         at_thresholds = thresholds_carried_over(content, external)
     else:
-        own = [("test-set", "Test set and references", _test_set(content))]
+        own = [("test-set", "Test set and references", _test_set(content, findings.flow))]
         at_thresholds = details.thresholds(content)
     parts = [
         ("verdict", "Verdict", verdict_lines(content)),
@@ -134,14 +134,17 @@ def _warnings(flags: Sequence[str]) -> list[Block]:
 
 
 # --- the test set and the arms ---------------------------------------------------------------------
-def _test_set(content: Comparison) -> list[Block]:
+def _test_set(content: Comparison, flow: PatientFlow | None) -> list[Block]:
     test = content["test_set"]
     split = f"split {test['split_sha256'][:12]}" if test["split_sha256"] else "an unknown split"
+    part = f"the test part of {split}"
+    if flow and flow["test_set"] == "official":
+        part = "the official test set; nothing was trained on it"
     grouped = grouping_sentence(test["grouped_by"]) if test["grouped_by"] else ""
     words = (
         f"The test set has {count(test['n_images'], 'image')} of {count(test['n_patients'], 'patient')}; "
-        f"{test['n_positive']:,} of the images are positive ({percent(test['prevalence'])}). It is the test "
-        f"part of {split}. {f'{capital(grouped)}. ' if grouped else ''}"
+        f"{test['n_positive']:,} of the images are positive ({percent(test['prevalence'])}). It is {part}. "
+        f"{f'{capital(grouped)}. ' if grouped else ''}"
         "No test image was used to choose an epoch, a threshold, a temperature or a setting."
     )
     return [words, Facts("Reference predictors that ignore the lungs", details.reference_rows(content))]

@@ -13,12 +13,14 @@ from arms.result_files import find_arms
 from common.file_formats import format_problems
 from dataset.records import Dataset, OfficialTest
 from dataset.splits import TEST, TRAIN, Splits, reduce_training
+from fake_comparison import fake_comparison
 from fake_results import SPLIT, fake_out_of_fold, fake_records, write_arm
 from fake_study import fake_provenance
 from report.blocks import Table
 from report.file_formats import PatientFlow
 from report.flow_figure import flow_figure, wrap_text
 from report.patient_flow import UNEXPLAINED, UNREADABLE, DataFolder, count_flow, flow_table
+from report.sections import Findings, sections
 
 KEYS = ("images", "patients", "positive")
 
@@ -95,6 +97,22 @@ def test_what_no_file_explains_is_said(tmp_path):
     assert any("no file says why" in note for note in flow["notes"])
 
 
+def test_hidden_labels_are_explained(tmp_path):
+    data = folder()
+    train = data.splits.images[data.splits.images["role"] == TRAIN]
+    labelled = train[train["patient"].isin(sorted(set(train["patient"]))[:100])]
+    hidden = train.drop(labelled.index)
+    few = {"labelled_sha256": "a" * 64, "n_hidden": len(hidden), "n_hidden_patients": hidden["patient"].nunique(),
+           "n_unlabelled": 24, "models": 3, "mean_soft_label": 0.3, "near_copies": None}  # fmt: skip
+    write_arm(tmp_path, "control_pseudo", fake_records(), few_labels=few, **training(data) | sizes(labelled))
+    flow = count_flow(find_arms(tmp_path), data)
+    (arm,) = flow["arms"]
+    (left_out,) = arm["left_out_of_training"]
+    assert left_out["reason"] == "labels hidden (--labelled-patients); 24 of them joined with soft labels"
+    assert_adds_up(flow["training_side"], [left_out], arm["trained"])
+    assert left_out["positive"] == hidden["label"].sum()
+
+
 def test_without_patients_images_are_counted(tmp_path):
     data = folder("image_id")
     write_arm(tmp_path, "baseline", fake_records(), grouped_by="image_id", folds=3, **training(data))
@@ -136,6 +154,8 @@ def test_a_labelled_official_test_set_is_scored_and_the_hold_out_is_not_used(tmp
     assert_adds_up(flow["official"], [], flow["arms"][0]["scored"])
     said = words(flow)
     assert "Test side of the split: not used here" in said and "Official test images with labels: scored" in said
+    (section,) = (part for part in sections(Findings(fake_comparison(), flow=flow)) if part.key == "test-set")
+    assert "It is the official test set; nothing was trained on it. " in section.blocks[0]
 
 
 def test_a_test_set_from_elsewhere_is_not_taken_for_the_hold_out(tmp_path):
