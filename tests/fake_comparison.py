@@ -60,6 +60,7 @@ def _arm(name: str, rng: np.random.Generator) -> dict[str, Any]:
     fn, tn = 75 - tp, 226 - fp
     accuracy, auroc = (tp + tn) / 301, float(0.79 + rng.normal(0, 0.012))
     synthetic = 450 if name in ("augmented", "curriculum", "pretrain") else 0
+    duplicated = 450 if name == "control_duplicate" else 0
     rates = {
         "sensitivity": tp / 75, "specificity": tn / 226, "ppv": tp / (tp + fp), "npv": tn / (tn + fn)
     }  # fmt: skip
@@ -67,7 +68,7 @@ def _arm(name: str, rng: np.random.Generator) -> dict[str, Any]:
         "prefix": f"{name}_", "n_images": 301, "n_patients": 258, "n_positive": 75, "repeats": 1,
         "seeds": [42], "per_repeat": [{"repeat": 1, "seed": 42, "accuracy": accuracy, "auroc": auroc}],
         "n_train_images": 899, "n_train_patients": 771, "n_synthetic": synthetic,
-        "n_duplicated": 450 if name == "control_duplicate" else 0, "n_extra_positive": None,
+        "n_duplicated": duplicated, "n_extra_positive": synthetic + duplicated,
         "class_weights": None, "optimizer_steps": 406,
         "contaminated": None if synthetic else False,
         "command": f"python src/train_classifier.py --data-dir rsna_1500 --prefix {name}_",

@@ -86,6 +86,12 @@ def fake_probabilities(labels: np.ndarray, skill: float, seed: int, runs: int = 
     return 1 / (1 + np.exp(-(skill * (2 * labels - 1) - 0.8 + noise)))
 
 
+def fake_few_labels(**changes) -> dict:
+    """What final metrics say about few labels."""
+    known = {"labelled_sha256": "a" * 64, "n_hidden": 300, "n_hidden_patients": 250, "n_unlabelled": 0, "models": 3}
+    return known | {"mean_soft_label": 0.3, "near_copies": None} | changes
+
+
 def write_arm(
     metrics_dir: Path,
     name: str,

@@ -156,6 +156,7 @@ def _arm_result(
         "seeds": recorded.get("seeds"),
         "per_repeat": scores_of_runs(arm, labels, runs),
         **{key: recorded.get(key) for key in TRAINING_FACTS},
+        **({"n_extra_positive": None} if "few_labels" in recorded else {}),  # what is added has soft labels, or any
         "contaminated": arm.cv["contaminated"] if arm.cv else None,
         "command": training_command(recorded.get("config")),
         **scores,

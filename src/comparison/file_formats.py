@@ -112,7 +112,7 @@ class ArmResult(TypedDict):
     n_train_patients: int | None
     n_synthetic: Annotated[int | None, "synthetic images trained on"]
     n_duplicated: Annotated[int | None, "real images drawn again by a control"]
-    n_extra_positive: Annotated[int | None, "positives among the synthetic or repeated images"]
+    n_extra_positive: Annotated[int | None, "positives among the synthetic or repeated images; null with few labels"]
     class_weights: Annotated[list[float] | None, "weights of the loss, negative and positive"]
     optimizer_steps: int | None
     contaminated: Annotated[bool | None, "its validation patients may have been seen; null without folds"]

@@ -224,20 +224,17 @@ def n_extra(row: ArmResult) -> int:
     return row["n_synthetic"] or row["n_duplicated"] or 0
 
 
-def extra_positive(row: ArmResult) -> int:
-    """Return how many of an arm's synthetic or repeated images are positives; all where results do not say."""
-    return n_extra(row) if row["n_extra_positive"] is None else row["n_extra_positive"]
-
-
 def synthetic_words(row: ArmResult) -> str:
     """Write "450 synthetic images"; if some are negatives, how many are positives."""
-    n, positive = n_extra(row), extra_positive(row)
-    return count(n, "synthetic image") + ("" if positive == n else f" ({positive:,} of them positive)")
+    n, positive = n_extra(row), row["n_extra_positive"]
+    return count(n, "synthetic image") + ("" if positive in (None, n) else f" ({positive:,} of them positive)")
 
 
 def duplicated_words(row: ArmResult) -> str:
     """Write "450 real positives drawn again", or what else a control repeated."""
-    n, positive = n_extra(row), extra_positive(row)
+    n, positive = n_extra(row), row["n_extra_positive"]
+    if positive is None:
+        return f"{count(n, 'real image')} drawn again"
     kinds = [f"{k:,} real {kind}" for k, kind in ((positive, "positives"), (n - positive, "negatives")) if k]
     return f"{' and '.join(kinds)} drawn again"
 

@@ -220,7 +220,7 @@ def _moved_prior(arms: Mapping[str, ArmResult]) -> list[Block]:
     if not trained:
         return []
     extra = [row for row in arms.values() if details.n_extra(row)]
-    negatives = any(details.extra_positive(row) < details.n_extra(row) for row in extra)
+    negatives = any(row["n_extra_positive"] != details.n_extra(row) for row in extra)
     classes, effect = "positives", "raise the predicted probabilities"
     if negatives:
         classes, effect = "one class", f"{effect} (positives) or lower them (negatives)"

@@ -7,7 +7,7 @@ from arms.result_files import find_arms, find_prefixes, probabilities_of_runs, s
 from common import paths
 from comparison.arms import compare_arms
 from comparison.fold_rules import why_folds_are_unfit, why_no_fold_test
-from fake_results import fake_records, write_arm
+from fake_results import fake_few_labels, fake_records, write_arm
 from stats.bootstrap import PatientDraws, bootstrap_difference, percentile_interval
 from stats.metric_registry import METRICS
 from stats.metrics import THRESHOLD, wilson_interval
@@ -179,6 +179,11 @@ def test_numbers_are_those_of_the_tests(two):
     assert result["goal"]["arms"]["baseline"]["difference"] == pytest.approx(right / 120 - 0.85)
     assert result["goal"]["arms"]["baseline"]["met"] == (right / 120 > 0.85)
     assert result["references"]["thumbnail_auroc"] == 0.7
+
+
+def test_soft_labels_count_no_positives(tmp_path):
+    write_arm(tmp_path, "semi", fake_records(), n_synthetic=24, few_labels=fake_few_labels())
+    assert compared(tmp_path)["arms"]["semi"]["n_extra_positive"] is None
 
 
 def test_predictive_values_at_a_prevalence(two):

@@ -14,7 +14,7 @@ from common.file_formats import format_problems
 from dataset.records import Dataset, OfficialTest
 from dataset.splits import TEST, TRAIN, Splits, reduce_training
 from fake_comparison import fake_comparison
-from fake_results import SPLIT, fake_out_of_fold, fake_records, write_arm
+from fake_results import SPLIT, fake_few_labels, fake_out_of_fold, fake_records, write_arm
 from fake_study import fake_provenance
 from report.blocks import Table
 from report.file_formats import PatientFlow
@@ -102,8 +102,7 @@ def test_hidden_labels_are_explained(tmp_path):
     train = data.splits.images[data.splits.images["role"] == TRAIN]
     labelled = train[train["patient"].isin(sorted(set(train["patient"]))[:100])]
     hidden = train.drop(labelled.index)
-    few = {"labelled_sha256": "a" * 64, "n_hidden": len(hidden), "n_hidden_patients": hidden["patient"].nunique(),
-           "n_unlabelled": 24, "models": 3, "mean_soft_label": 0.3, "near_copies": None}  # fmt: skip
+    few = fake_few_labels(n_hidden=len(hidden), n_hidden_patients=hidden["patient"].nunique(), n_unlabelled=24)
     write_arm(tmp_path, "control_pseudo", fake_records(), few_labels=few, **training(data) | sizes(labelled))
     flow = count_flow(find_arms(tmp_path), data)
     (arm,) = flow["arms"]

@@ -243,6 +243,10 @@ def test_negatives_among_the_extra_images_are_counted():
     assert "Extra weight on one class tends to raise" in text and "or lower them (negatives)" in text
     content["arms"]["control_duplicate"]["n_extra_positive"] = 0
     assert "and 450 real negatives drawn again" in one_line(compose(full(content)))
+    for name in ("augmented", "control_duplicate"):  # few labels: soft ones, or those of any image
+        content["arms"][name]["n_extra_positive"] = None
+    text = one_line(compose(full(content)))
+    assert "augmented trained on 450 synthetic images, control_duplicate trained on 450 real images drawn again" in text
 
 
 def test_folds_repeats_and_prevalence():
