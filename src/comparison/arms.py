@@ -201,7 +201,7 @@ def scores_of_runs(arm: Arm, labels: np.ndarray, runs: np.ndarray) -> list[RunSc
 
 
 def _thresholds(labels: np.ndarray, probabilities: np.ndarray, folds: ChosenFolds) -> Thresholds:
-    """0.5 and, with out-of-fold predictions, what was chosen on them, applied to the test."""
+    """Apply to the test images 0.5 and, with out-of-fold predictions, the thresholds that were chosen on them."""
     chosen: dict[str, float | None] = {"fixed": THRESHOLD, "youden": None, "sensitivity_90": None}
     if folds.predictions is not None:
         chosen |= choose_thresholds(*_columns(folds.predictions))
@@ -213,7 +213,7 @@ def _thresholds(labels: np.ndarray, probabilities: np.ndarray, folds: ChosenFold
 
 
 def _calibration(labels: np.ndarray, probabilities: np.ndarray, folds: ChosenFolds) -> Calibration:
-    """Before and, with out-of-fold predictions, after the temperature fitted on them."""
+    """Score the calibration before and, with out-of-fold predictions, after the temperature fitted on them."""
     temperature = scaled = None
     if folds.predictions is not None:
         temperature = fit_temperature(*_columns(folds.predictions))

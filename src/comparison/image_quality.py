@@ -241,7 +241,7 @@ def _subset_distances(measured: Measured, seed: int) -> SubsetDistances | None:
 
 
 def _separability(measured: Measured, training: np.ndarray, heldout: np.ndarray, seed: int) -> Separability:
-    """Synthetic and held-out images, each against as many training images; arrays: patients of the reals."""
+    """Probe synthetic and held-out images, each against as many training images; arrays: patients of the reals."""
 
     def against_training(features: np.ndarray, groups: Groups) -> Probe:
         n = min(len(measured.training), len(features))

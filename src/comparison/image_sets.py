@@ -107,7 +107,7 @@ def load_image_sets(
 
 
 def _class_name(dataset: Dataset, synthetic: SyntheticSet) -> str | None:
-    """The data set's name of the images' class; None if it is unknown or the data set does not have it."""
+    """Return the data set's name of the images' class; None if it is unknown or the data set does not have it."""
     names: Mapping[str, str] = dict(zip(CLASS_FLAGS, CLASS_NAMES, strict=True))
     name = names.get(synthetic.class_flag or "")
     return name if name in set(dataset.images["class"]) else None
@@ -116,7 +116,7 @@ def _class_name(dataset: Dataset, synthetic: SyntheticSet) -> str | None:
 def _real_images(
     dataset: Dataset, splits: Splits, role: str, synthetic: SyntheticSet, class_name: str | None
 ) -> pd.DataFrame:
-    """Records of that role with the class of the synthetic images or, if it is unknown, their label."""
+    """Select the records of a role with the class of the synthetic images or, if it is unknown, their label."""
     records = select(dataset, splits, role, synthetic.label)
     return records if class_name is None else records[records["class"] == class_name].reset_index(drop=True)
 

@@ -241,7 +241,7 @@ def _interval(bounds: Sequence[float] | None) -> str | None:
 
 # --- rows of each group ----------------------------------------------------------------------------
 def _distance_rows(source: Source, found: EqualDistances) -> list[QualityRow]:
-    """FID with its floor, and their ratio."""
+    """Return FID with its floor, and their ratio."""
     if "comparisons" not in found:
         return []
     n = f"{found['n']:,} and {found['n']:,} images"
@@ -294,7 +294,7 @@ def _diversity_row(diversity: SsimDiversity, ssim: SsimAnalysis) -> QualityRow:
 
 
 def _memorisation_rows(source: Source, found: Memorisation) -> list[QualityRow]:
-    """Near-copies, nearest distances, and training images against held-out ones."""
+    """Return near-copies, nearest distances, and training images against held-out ones."""
     copies, closer = found["copies"], found["closer"]
     made, known, unseen = copies["n_synthetic"], copies["n_training"], copies["n_heldout"]
     n = f"{made:,} synthetic, {known:,} training and {unseen:,} held-out images"

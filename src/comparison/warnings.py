@@ -145,7 +145,7 @@ def synthetic_flags(arms: Sequence[Arm]) -> list[str]:
 
 
 def _manifests(arm: Arm) -> dict[str, str | None]:
-    """Fold -> sha256 of a manifest, None for a folder without one; empty for arms without a folder."""
+    """Return fold -> sha256 of a manifest, None for a folder without one; empty for arms without a folder."""
     return arm.recorded.get("manifest_sha256") or {}
 
 

@@ -23,7 +23,7 @@ from arms.registry import ARMS
 from common.plot_style import INK, new_figure, panels, styled, tint
 from comparison.file_formats import Calibration, ComparedTestSet, Comparison, PairResult, metric_entry
 from comparison.reviewer_file_formats import Robustness
-from report.blocks import interval, percent, scale_of, signed
+from report.blocks import capital, interval, percent, scale_of, signed
 from stats.metric_registry import METRICS, Metric, compared_metrics
 from stats.metrics import ReliabilityBin
 from stats.paired_tests import BETTER, WORSE, points
@@ -62,7 +62,7 @@ def differences(comparison: Comparison) -> Figure:
     figure = new_figure(WIDTH, 1.9 + len(metrics) * (0.62 * len(pairs) + 0.75))
     for ax, metric in zip(panels(figure, len(metrics), 1), metrics, strict=True):
         _difference_panel(ax, comparison, metric)
-        ax.set_title(f"{metric.title[0].upper()}{metric.title[1:]}", fontweight="bold")
+        ax.set_title(capital(metric.title), fontweight="bold")
         unit = "percentage points" if metric.percent else metric.title
         ax.set_xlabel(f"Difference in {unit}{_smallest_found(pairs, metric)}")
     handles = [
