@@ -21,19 +21,26 @@ from comparison.file_formats import Comparison, metric_key
 from comparison.reviewer_file_formats import DecisionCurves, DecisionDifference, Robustness, SubgroupsOfPair
 from report.blocks import scale_of, title_in_points
 from report.comparison_figures import BAND, WIDTH, arm_styles, write_heading
+from report.verdict import headline_pairs
 from stats.metric_registry import Metric, compared_metrics
 from stats.paired_tests import points
 
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":")  # of one arm after the other
-MOST_PAIRS = 6  # panels of differences; the first pairs hold the headline
+MOST_PAIRS = 6  # panels of differences
 
 
 # --- decision curves -------------------------------------------------------------------------------
 @styled
 def decision_curve(comparison: Comparison) -> Figure:
-    """Draw the net benefit of every arm; below it the difference of up to six pairs with its pointwise band."""
+    """Draw the net benefit of every arm; below it the difference of up to six pairs with its pointwise band.
+
+    Of more pairs, those that answer the question and the first of the others.
+    """
     curves = comparison["decision_curves"]
-    pairs = curves["pairs"][:MOST_PAIRS]
+    asked = [{pair["a"], pair["b"]} for pair in headline_pairs(comparison)]
+    places = range(len(curves["pairs"]))
+    asked_first = sorted(places, key=lambda n: {curves["pairs"][n]["a"], curves["pairs"][n]["b"]} not in asked)
+    pairs = [curves["pairs"][n] for n in sorted(asked_first[:MOST_PAIRS])]
     rows = -(-len(pairs) // 2)
     figure = new_figure(WIDTH, 4.6 + 0.24 * len(curves["arms"]) + 1.75 * rows)
     grid = figure.add_gridspec(1 + rows, 2, height_ratios=[2.4, *[1] * rows])

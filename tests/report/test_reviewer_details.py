@@ -213,6 +213,12 @@ def test_decision_curves_and_differences_are_those_of_the_file(content):
     assert "calibrated probabilities" in texts(figure) and "pointwise 95 % CI" in texts(figure)
 
 
+def test_of_too_many_pairs_those_that_answer_the_question_are_drawn(content, monkeypatch):
+    monkeypatch.setattr(reviewer_figures, "MOST_PAIRS", 2)
+    _, *others = reviewer_figures.decision_curve(content).axes
+    assert [ax.get_title("left") for ax in others] == ["augmented −\nbaseline", "control_duplicate −\naugmented"]
+
+
 def test_a_single_arm_has_a_curve_and_no_difference(content):
     curves = content["decision_curves"]
     alone = {**content, "decision_curves": {**curves, "pairs": []}}
