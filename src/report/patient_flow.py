@@ -44,7 +44,7 @@ def count_flow(arms: Mapping[str, Arm], data: DataFolder | None) -> PatientFlow:
     notes = []
     if data is None:
         notes.append("The data folder was not read, so the numbers come from the arms' result files alone.")
-    elif others := _arms_of_other_data(arms, data):
+    elif others := [name for name, arm in arms.items() if _used_other_data(arm, data)]:
         notes.append(f"The data folder holds other data, or another split, than {', '.join(others)} used.")
         if len(others) == sum(arm.metrics is not None for arm in arms.values()):
             notes[-1] += " So the numbers come from the arms' result files alone."
@@ -75,10 +75,10 @@ def count_flow(arms: Mapping[str, Arm], data: DataFolder | None) -> PatientFlow:
     }
 
 
-def _arms_of_other_data(arms: Mapping[str, Arm], data: DataFolder) -> list[str]:
+def _used_other_data(arm: Arm, data: DataFolder) -> bool:
+    """Tell whether an arm's metrics name another table or another split."""
     own = (data.splits.sha256, data.dataset.data_sha256)
-    used = {name: arm.metrics for name, arm in arms.items() if arm.metrics}
-    return [name for name, metrics in used.items() if (metrics["split_sha256"], metrics["data_sha256"]) != own]
+    return arm.metrics is not None and (arm.metrics["split_sha256"], arm.metrics["data_sha256"]) != own
 
 
 def _at_import(data: DataFolder | None) -> tuple[int | None, list[LeftOut], list[str]]:
@@ -154,7 +154,7 @@ class _Counter:
             "patients": metrics["n_train_patients"] if self.patients_known else None,
             "positive": metrics["n_train_positive"],
         }
-        if self.data is None or _arms_of_other_data({arm.name: arm}, self.data):
+        if self.data is None or _used_other_data(arm, self.data):
             return [], said
         left_out: list[LeftOut] = []
         splits, fraction = self.data.splits, metrics["train_fraction"]
@@ -192,7 +192,7 @@ class _Counter:
 
     def _images_of_test_set(self, arm: Arm) -> pd.DataFrame | None:
         """Return the part of the data folder that an arm's predictions lie in; None if in no part."""
-        if self.data is None or arm.predictions is None or _arms_of_other_data({arm.name: arm}, self.data):
+        if self.data is None or arm.predictions is None or _used_other_data(arm, self.data):
             return None
         images, official = self.data.splits.images, self.data.official
         parts = [images[images["role"] == TEST], *([official.images] if official and official.labelled else [])]
