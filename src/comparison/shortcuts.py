@@ -83,6 +83,8 @@ def _check_need(arm: Arm, side: int | None) -> None:
     size = config.get("image_size")
     if side is None or size is None:
         raise UserError("its metrics do not say how many pixels its synthetic images have")
+    if "few_labels" in arm.recorded:
+        raise UserError("its synthetic images have soft labels, and the test asks whether blur passes for one label")
     if side >= size:
         raise _NotNeeded(f"its synthetic images have {side} px, the classifier sees {size} px")
 

@@ -21,7 +21,7 @@ from comparison.shortcuts import CANNOT_SAY, CLEAR, FLAGGED, NOT_NEEDED, NOT_TES
 from data_loader import ImageSet, load_images
 from dataset.records import load_dataset
 from dataset.splits import TEST, load_or_create_splits, select
-from fake_results import write_arm, write_synthetic
+from fake_results import fake_few_labels, write_arm, write_synthetic
 from gan_data import save_generator
 from phantom.dataset import make_phantom_dataset
 from utils import save_csv, save_json, sha256_file
@@ -181,6 +181,13 @@ def test_images_as_sharp_as_real_ones_need_no_test(study, synthetic, config, sta
     study.add("augmented", 4.0, n_synthetic=24, synthetic=synthetic, config=config)
     found = study.test()
     assert found["state"] == state and words in found["why"] and found["difference"] is None
+
+
+def test_soft_labels_are_not_tested(study):
+    study.add("baseline", 0.0)
+    study.add("semi", 4.0, few_labels=fake_few_labels(), **TRAINED)
+    found = study.test()
+    assert found["state"] == NOT_TESTED and "have soft labels" in found["why"]
 
 
 def test_what_is_missing_is_named(study):
