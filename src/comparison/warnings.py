@@ -47,7 +47,7 @@ def _unstated(arms: Sequence[Arm]) -> list[str]:
         metrics = arm.recorded
         stated = " ".join(metrics.get("red_flags", []))
         skipped = (metrics.get("skipped_images") or {}).get("count")
-        if _synthetic(arm).get("verified") is False and not stated:
+        if _synthetic(arm).get("verified") is False and "generator" not in stated:
             unknown = "nothing says which images their generator saw"
             flags.append(f"{arm.name}: its synthetic images are UNVERIFIED: {unknown}")
         if skipped and "--skip-bad-images" not in stated:

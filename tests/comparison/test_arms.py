@@ -408,6 +408,7 @@ def flags_of(tmp_path, *arms: dict) -> str:
         ({"weights_sha256": "f" * 64}, "DIFFERENT FILES OF WEIGHTS: baseline None, augmented ffffffffffff"),
         ({"optimizer_steps": 99}, "DIFFERENT NUMBERS OF STEPS: baseline 84, augmented 99"),
         ({"synthetic": {"verified": False}}, "augmented: its synthetic images are UNVERIFIED"),
+        ({"synthetic": {"verified": False}, "red_flags": ["a flag of the data"]}, "synthetic images are UNVERIFIED"),
         ({"skipped_images": {"count": 2, "image_ids": []}}, "augmented: 2 missing or unreadable images"),
         ({"grouped_by": "image_id"}, "augmented: images are grouped by image id"),
         ({"red_flags": ["the images have no manifest"]}, "augmented: the images have no manifest"),
