@@ -74,7 +74,7 @@ def history_content(
         "steps": step,
         "images_seen": step * plan.schedule.batch_size,
         "metrics": metrics,
-        "best": None if best is None else {key: best[key] for key in BestGenerator.__annotations__},
+        "best": None if best is None else {key: dict(best)[key] for key in BestGenerator.__annotations__},
         "final_metrics": final_metrics,
         "warnings": past_warnings(progress.stats),
         "epochs": progress.history,
