@@ -47,6 +47,8 @@ class Findings:
         """Note the images ``odd`` (bool [N]); a red flag if they are many."""
         if odd.any():
             named = f"{name_some(list(table.loc[odd, 'image_id']), 5)} of {len(table):,} {what}"
+            if odd.sum() == len(table) > 1:
+                named = f"all {len(table):,} images {what}"
             (self.red_flags if odd.mean() >= OFTEN else self.notes).append(named)
 
 

@@ -127,6 +127,12 @@ ODD = {
 }  # fmt: skip
 
 
+def test_what_holds_for_all_images_names_none(tmp_path, chests):
+    change, says = ODD["small"]
+    (flag,) = check(table_of(tmp_path, with_some(chests, change, len(chests)))).red_flags
+    assert flag.startswith(f"images: all {len(chests)} images {says}")
+
+
 @pytest.mark.parametrize("kind", ODD)
 def test_oddities_are_flagged_if_they_are_many_and_noted_if_they_are_few(tmp_path, chests, kind):
     change, says = ODD[kind]
