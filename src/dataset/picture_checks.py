@@ -46,10 +46,9 @@ class Findings:
     def add_odd(self, odd: np.ndarray, table: pd.DataFrame, what: str) -> None:
         """Note the images ``odd`` (bool [N]); a red flag if they are many."""
         if odd.any():
-            named = f"{name_some(list(table.loc[odd, 'image_id']), 5)} of {len(table):,} {what}"
-            if odd.sum() == len(table) > 1:
-                named = f"all {len(table):,} images {what}"
-            (self.red_flags if odd.mean() >= OFTEN else self.notes).append(named)
+            some = f"{name_some(list(table.loc[odd, 'image_id']), 5)} of {len(table):,}"
+            which = f"all {len(table):,} images" if odd.sum() == len(table) > 1 else some
+            (self.red_flags if odd.mean() >= OFTEN else self.notes).append(f"{which} {what}")
 
 
 def check_pictures(
