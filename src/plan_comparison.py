@@ -18,7 +18,7 @@ from common.command_line import argument_parser, parser_of_words, run_script
 from common.plan_files import ComparisonPlan, PlannedImages, PlannedStudy
 from dataset.options import cache_folder
 from studies.commands import data_words
-from studies.options import PLANNING_OPTIONS, STUDY_OPTIONS, arms_of_study, wrong_few_labels
+from studies.options import PLANNING_OPTIONS, STUDY_OPTIONS, arms_of_study, wrong_cross_fit, wrong_few_labels
 from studies.planned_options import commands_of_study, planned_options, study_numbers, values_of
 from utils import UserError, load_json, plain, public_path, save_json, sha256_file
 
@@ -39,16 +39,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def study_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of run_study.py, as the sections of --config and --study-args give them."""
-    parser = parser_of_words(STUDY_OPTIONS, "run_study.py")
-    parsed, unknown = parser.parse_known_args(args.study_args)
+    parsed, unknown = parser_of_words(STUDY_OPTIONS, "run_study.py").parse_known_args(args.study_args)
     if unknown:
         raise UserError(f"--study-args: run_study.py has no option {unknown[0]}")
-    excluded = {
-        "--splits": args.splits, "--generation-args": args.generation_args, "--k-folds": parsed.k_folds,
-        "--fractions": parsed.fractions != parser.get_default("fractions"),
-    }  # fmt: skip
-    if parsed.cross_fit and (wrong := [flag for flag, is_given in excluded.items() if is_given]):
-        raise UserError(f"{wrong[0]} and --cross-fit exclude each other: run_study.py takes no {wrong[0]} with it")
+    if parsed.cross_fit and args.generation_args:
+        raise UserError("--generation-args and --cross-fit exclude each other: run_study.py gives it itself")
     if args.study_args and not parsed.cross_fit:
         raise UserError("run_study.py without --cross-fit cannot be planned: a curve asks many questions, not one")
     if parsed.gans_from:
@@ -58,7 +53,7 @@ def study_options(args: argparse.Namespace) -> dict[str, Any]:
     given = {name: value for name, value in vars(args).items() if name in vars(parsed) and name != "plan"}
     options = {**vars(parsed), **given, "plan": None}
     options["arms"] = arms_of_study(options["arms"], options["labelled_patients"])
-    if problem := wrong_few_labels(options):
+    if problem := wrong_cross_fit(options) or wrong_few_labels(options):
         raise UserError(problem)
     return options
 

@@ -39,7 +39,7 @@ from gan.options import read_settings
 from gan.settings import Settings
 from networks.backbones import BACKBONES
 from studies.commands import study_words, uses_images
-from studies.options import STUDY_OPTIONS, arms_of_study, wrong_doses, wrong_few_labels
+from studies.options import STUDY_OPTIONS, arms_of_study, wrong_cross_fit, wrong_doses, wrong_few_labels
 from studies.plan import (
     Part,
     arm_step_name,
@@ -88,13 +88,7 @@ def parse_study_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--gan-seeds is for --cross-fit, which is not given")
     if args.cross_fit is None and args.gans_from:
         parser.error("--gans-from is for --cross-fit, which is not given")
-    if args.cross_fit is not None:
-        if args.fractions != parser.get_default("fractions"):
-            parser.error("--fractions and --cross-fit exclude each other: every fold trains on all its patients")
-        if args.splits or args.k_folds:
-            flag = "--splits" if args.splits else "--k-folds"
-            parser.error(f"{flag} and --cross-fit exclude each other: the outer folds are its splits")
-    if problem := wrong_doses(vars(args)):
+    if problem := wrong_cross_fit(vars(args)) or wrong_doses(vars(args)):
         parser.error(problem)
     args.arms = arms_of_study(args.arms, args.labelled_patients)
     if problem := wrong_few_labels(vars(args)):

@@ -20,6 +20,8 @@ from gan.options import GENERATION_OPTIONS
 from gan.options import OPTIONS as GAN_OPTIONS
 from studies.steps import MAKE_NOTHING, passed_on_words
 
+FRACTIONS = [0.05, 0.25, 1.0]  # of a low-data study, unless others are asked for
+
 
 def study_fractions(text: str) -> list[float]:
     """Read an argparse value: "1,0.05" -> [0.05, 1.0], each above 0 and at most 1."""
@@ -65,6 +67,17 @@ def wrong_few_labels(options: Mapping[str, Any]) -> str | None:
         return f"--arms: {unfit[0]} {reason}; choose from {', '.join(known)}"
     if few and any(word.split("=")[0] in ("--classes", "--conditional") for word in options["gan_args"]):
         return "--gan-args: with --labelled-patients the GAN is told no label: leave --conditional and --classes out"
+    return None
+
+
+def wrong_cross_fit(options: Mapping[str, Any]) -> str | None:
+    """Say which of the other ``options`` --cross-fit excludes; None if none was given."""
+    if options["cross_fit"] is None:
+        return None
+    if options["fractions"] != FRACTIONS:
+        return "--fractions and --cross-fit exclude each other: every fold trains on all its patients"
+    if flag := "--splits" if options["splits"] else "--k-folds" if options["k_folds"] else "":
+        return f"{flag} and --cross-fit exclude each other: the outer folds are its splits"
     return None
 
 
@@ -165,7 +178,7 @@ STUDY_OPTIONS = (
            default=paths.STUDY_DIR, metavar="PATH"),
     Option("--fractions",
            "shares of the training patients; smaller ones lie within larger ones (default: 0.05,0.25,1)",
-           type=study_fractions, default=[0.05, 0.25, 1.0], metavar="F,..."),
+           type=study_fractions, default=FRACTIONS, metavar="F,..."),
     Option("--cross-fit",
            "instead of fractions: K outer folds over all labelled images, grouped by patient; each fold has a GAN of "
            "its own, and every image is predicted by models that never saw its patient (default: not)",
