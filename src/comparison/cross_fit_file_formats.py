@@ -97,7 +97,7 @@ class FewLabelStudy(TypedDict):
     n_hidden: Annotated[list[int], "training images whose labels are hidden, of each fold"]
     models: Annotated[int, "baselines whose mean labels images softly"]
     kept: Annotated[
-        dict[str, KeptShare | None], "by metric; null unless the interval of control_pseudo - baseline excludes 0"
+        dict[str, KeptShare | None], "by metric; null unless the interval of control_pseudo - baseline is above 0"
     ]
     near_copies: Annotated[list[CopiesOfFold], "of each fold and GAN"]
 

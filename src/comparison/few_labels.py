@@ -50,15 +50,15 @@ def _copies(fold: int, semi: Arm) -> CopiesOfFold | None:
 
 
 def _kept_share(found: Found, metric: str) -> KeptShare | None:
-    """Return (semi - baseline) / (control_pseudo - baseline); None unless the interval of the latter excludes 0.
+    """Return (semi - baseline) / (control_pseudo - baseline); None unless the interval of the latter is above 0.
 
     The resamples of both differences draw the same patients, so their ratios are those of one draw each.
     """
     made, real = (found.get((BASELINE, arm, metric)) for arm in (SEMI, CONTROL_PSEUDO))
     if made is None or real is None or made.test.difference is None or not real.test.difference:
         return None
-    low, high = real.test.ci95 or (0.0, 0.0)
-    if low <= 0 <= high or len(made.values) != len(real.values):
+    low, _ = real.test.ci95 or (0.0, 0.0)
+    if low <= 0 or len(made.values) != len(real.values):
         return None
     ratios = made.values / np.where(real.values == 0, np.nan, real.values)
     return {"share": made.test.difference / real.test.difference, "share_ci95": percentile_interval(ratios)}
@@ -68,8 +68,8 @@ def few_label_notes(study: FewLabelStudy, gans: int) -> list[str]:
     """Say what the numbers mean."""
     notes = [
         f"the labels of {study['labelled_patients']:,} patients were known in each training set "
-        f"({_range(study['n_labelled'])} images); those of the other {_range(study['n_hidden'])} images were hidden "
-        "from everything that was trained, the GANs included",
+        f"({range_in_words(study['n_labelled'])} images); those of the other "
+        f"{range_in_words(study['n_hidden'])} images were hidden from everything that was trained, the GANs included",
         "the baselines that label images softly are those of the same fold and the same labelled patients "
         f"({study['models']} averaged); part of what semi and control_pseudo gain may be that of averaging them",
     ]
@@ -83,6 +83,7 @@ def few_label_notes(study: FewLabelStudy, gans: int) -> list[str]:
     return notes
 
 
-def _range(values: Sequence[int]) -> str:
+def range_in_words(values: Sequence[int]) -> str:
+    """Write the smallest and the largest of the folds' numbers; one number if they are equal."""
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from comparison.cross_fit_file_formats import CrossFitComparison, CrossFitPair
+from comparison.few_labels import range_in_words
 from comparison.file_formats import metric_entry
 from comparison.planned_pairs import EXPLORATORY, planning_sentence
 from dataset.patients import grouping_sentence
@@ -101,10 +102,10 @@ def _arm_table(content: CrossFitComparison) -> Table:
         for metric in metrics:
             scale, digits = scale_of(metric)
             cells.append(with_interval(metric_entry(arm, metric), metric_entry(arm, metric, "ci95"), scale, digits))
-        images = f"{min(arm['n_train_images']):,} to {max(arm['n_train_images']):,}"
-        made = f" + {max(arm['n_synthetic']):,} synthetic" if any(arm["n_synthetic"]) else ""
+        images = range_in_words(arm["n_train_images"])
+        made = f" + {range_in_words(arm['n_synthetic'])} synthetic" if any(arm["n_synthetic"]) else ""
         if any(hidden := arm.get("n_unlabelled", [0])):
-            made += f" + {max(hidden):,} without their labels"
+            made += f" + {range_in_words(hidden)} without their labels"
         called = f"{100 * arm['called_positive']:.1f}"
         rows.append([name, *cells, called, images + made, str(arm["runs"])])
     always = percent(content["images"]["always_negative_accuracy"])

@@ -35,6 +35,6 @@ def few_label_blocks(content: CrossFitComparison) -> list[Block]:
 
 def _kept_in_words(kept: KeptShare | None) -> str:
     if kept is None:
-        return "not said, because the interval of the real images' gain holds 0"
+        return "not said, because the interval of the real images' gain is not above 0"
     low, high = kept["share_ci95"]
     return f"{percent(kept['share'])} (95 % CI {percent(low)} to {percent(high)})"

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 NOTHING_MORE: Mapping[str, str] = MappingProxyType({})
 FINISHED, STARTED, OUTDATED = "finished", "started", "outdated"
+CHECKS_AT_ONCE = 4  # processes that check options, each of which takes seconds to start
 # With these a script ends well and has made nothing.
 MAKE_NOTHING = {"--estimate", "--dry-run", "--preview-augmentations", "--version", "--help", "-h"}
 
@@ -87,13 +88,18 @@ def check_options(steps: list[Step], variables: Mapping[str, str] = NOTHING_MORE
 
     ``variables``: environment variables of the scripts beside those of this process.
     """
-    for step in steps:
+    environment = os.environ | {CHECK_ONLY: "1", "PYTHONIOENCODING": "utf-8:backslashreplace", **variables}
+
+    def check(step: Step) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(SRC / f"{step.script}.py"), *step.options, *step.cache]
-        environment = os.environ | {CHECK_ONLY: "1", "PYTHONIOENCODING": "utf-8:backslashreplace", **variables}
-        checked = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=environment)
-        if checked.returncode != 0:
-            log.error((checked.stderr.strip().splitlines() or [f"{step.script}.py cannot be started"])[-1])
-            sys.exit(checked.returncode if checked.returncode > 0 else 1)
+        return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=environment)
+
+    with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
+        for step, checked in zip(steps, pool.map(check, steps), strict=True):
+            if checked.returncode != 0:
+                pool.shutdown(wait=False, cancel_futures=True)
+                log.error((checked.stderr.strip().splitlines() or [f"{step.script}.py cannot be started"])[-1])
+                sys.exit(checked.returncode if checked.returncode > 0 else 1)
 
 
 # --- running ---------------------------------------------------------------------------------------

@@ -91,8 +91,9 @@ def test_the_report_says_what_synthetic_images_keep_and_how_many_are_near_copies
     assert "+ 40 without their labels" in text
 
 
-def test_without_a_gain_of_real_images_no_share_is_said(commands, monkeypatch):
-    monkeypatch.setitem(SKILL, "control_pseudo", 0.2)
+@pytest.mark.parametrize("skill", [0.2, -1.0])
+def test_without_a_gain_of_real_images_no_share_is_said(skill, commands, monkeypatch):
+    monkeypatch.setitem(SKILL, "control_pseudo", skill)
     run_study.main([*OPTIONS, "--labelled-patients", "8"])
     folder = paths.few_labels_study(STUDY, 8)
     assert load_json(paths.cross_fit_results(folder))["few_labels"]["kept"]["auroc"] is None
