@@ -190,6 +190,7 @@ def phantom_files(folder: Path) -> list[Path]:
 
 # --- beside the plain way --------------------------------------------------------------------------
 
+
 def usable_weights(asked: str) -> Literal["imagenet", "none"]:
     """Return "imagenet" or "none"; raises ``UserError`` if "imagenet" was asked for and is not available."""
     if asked == "none":

@@ -166,13 +166,13 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
     cpu = ["--cpu"] if args.cpu else []
     seed, held_to = ["--seed", str(args.seed)], plan_words(args.plan)
     size = ["--image-size", str(args.image_size)]
+    epochs = ["--epochs", str(args.epochs), *repeat_words(args.repeats)]
     gan_length = [] if sets_length(args.gan_args) else ["--epochs", str(args.gan_epochs)]
     pictures = ["--no-real-images"] if args.no_real_images else []
     label = label_words(args.gan_args)
     words = Words(
         data=data_words(args.splits, args.patient_map, args.patient_column, args.skip_bad_images, args.bits),
-        classifier=["--epochs", str(args.epochs), *repeat_words(args.repeats), *size, *seed, *cpu, *held_to,
-                    *args.classifier_args],
+        classifier=[*epochs, *size, *seed, *cpu, *held_to, *args.classifier_args],
         gan=[*gan_length, *size, *seed, *cpu, *held_to, *pictures, *args.gan_args],
         generation=["--num-images", str(args.num_images), *seed, *cpu, *held_to, *label, *args.generation_args],
         cache=cache_words(args.cache_dir, args.no_cache),

@@ -502,9 +502,7 @@ def test_no_real_images_shows_none_and_says_so(finished, tmp_path, monkeypatch, 
     assert "every picture that would show a real X-ray was left out" in one_line(read_report(tmp_path))
 
 
-def test_no_real_images_leaves_the_heat_maps_out_and_the_neighbours_alone(
-    finished, tmp_path, monkeypatch, unrendered
-):
+def test_no_real_images_leaves_the_heat_maps_out_and_the_neighbours_alone(finished, tmp_path, monkeypatch, unrendered):
     from report import image_figures as plots_images
 
     asked = []

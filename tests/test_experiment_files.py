@@ -118,9 +118,7 @@ def test_the_committed_results_were_made_with_the_recipes(recipe, script, result
 
 
 # --- their name in results -------------------------------------------------------------------------
-def test_the_classifier_names_its_file_and_goes_on_with_another_of_the_same_values(
-    make_dataset, in_tmp, thin_network
-):
+def test_the_classifier_names_its_file_and_goes_on_with_another_of_the_same_values(make_dataset, in_tmp, thin_network):
     data, words = make_dataset(n=48), frozen(in_tmp)
     options = {word[2:]: value for word, value in zip(words[::2], words[1::2], strict=True)}
     text = f"data-dir: {data}\nk-folds: 2\n" + "".join(f"{key}: {value}\n" for key, value in options.items())

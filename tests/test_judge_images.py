@@ -198,5 +198,5 @@ def test_numbers_on_the_page_are_those_of_the_json(folders, tmp_path):
     found = judge(folders)
     page = (tmp_path / "out/judgement.html").read_text(encoding="utf-8")
     for row in table_rows(found["axes"]):
-        assert f"<th scope=\"row\">{row[0]}</th><td>{row[1]}</td>" in page.replace("\n  ", "").replace("\n", "")
+        assert f'<th scope="row">{row[0]}</th><td>{row[1]}</td>' in page.replace("\n  ", "").replace("\n", "")
     assert json.dumps(found["config"]).count(str(tmp_path)) == 0

@@ -79,8 +79,9 @@ def test_thresholds_are_found_in_the_results_of_the_same_recipe(home):
     found = run("--images", "x", "--results-dir", str(home / METRICS), model="bare.pth")
     assert [row["decision_youden"] for row in found] == [row["decision_youden"] for row in run("--images", "x")]
     save_checkpoint("other.pth", content | {"operating_points": None, "recipe_sha256": "other"})
-    assert {row["decision_youden"] for row in run("--images", "x", "--results-dir", str(home / METRICS),
-                                                  model="other.pth")} == {""}
+    assert {
+        row["decision_youden"] for row in run("--images", "x", "--results-dir", str(home / METRICS), model="other.pth")
+    } == {""}
     assert points["runs"] == 1
 
 

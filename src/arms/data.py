@@ -304,8 +304,12 @@ def _test_records(
 
 
 def _checked_synthetic(
-    use: SyntheticUse, options: DataOptions, patient_of: dict[str, str], by_nih: bool,
-    train: pd.DataFrame, test: pd.DataFrame,
+    use: SyntheticUse,
+    options: DataOptions,
+    patient_of: dict[str, str],
+    by_nih: bool,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
 ) -> dict[int, SyntheticSet]:
     """Load the images of all folders together (key 0) and those of their fold folders."""
     allow_unverified = use.allow_unverified or not use.trained_on  # counting does no harm

@@ -230,7 +230,7 @@ _ARMS = (
             measured_against=(BASELINE, CONTROL_PSEUDO, CONTROL_DUPLICATE), few_labels=True, soft_labels=True),
     ArmKind(CONTROL_PSEUDO, "control with softly labelled real images",
             "a control: few labelled real images, and real ones that an ensemble of baselines labels softly",
-            6, {"control": "pseudo-labels"}, Synthetic.COUNTED, add_unlabelled, half,
+            7, {"control": "pseudo-labels"}, Synthetic.COUNTED, add_unlabelled, half,
             few_labels=True, soft_labels=True),
 )  # fmt: skip
 # Name -> arm, in the order of lists, figures and training.

@@ -74,7 +74,11 @@ def run_measured(command: Sequence[str], log: Path, limit: float | None = None) 
 def _exit_code(command: Sequence[str], log: Path, limit: float | None) -> float:
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
             env=os.environ | UNPLANNED,
         )
     try:

@@ -43,9 +43,7 @@ BACKBONES = {
         Backbone("resnet18", "ResNet-18", 512, "fc", "layer4", "IMAGENET1K_V1", 1.8, 45),
         Backbone("resnet34", "ResNet-34", 512, "fc", "layer4", "IMAGENET1K_V1", 3.7, 85),
         Backbone("densenet121", "DenseNet-121", 1024, "classifier", "features.norm5", "IMAGENET1K_V1", 2.8, 28),
-        Backbone(
-            "efficientnet_b0", "EfficientNet-B0", 1280, "classifier.1", "features.8", "IMAGENET1K_V1", 0.4, 16
-        ),
+        Backbone("efficientnet_b0", "EfficientNet-B0", 1280, "classifier.1", "features.8", "IMAGENET1K_V1", 0.4, 16),
         Backbone("convnext_tiny", "ConvNeXt-Tiny", 768, "classifier.2", "features.7", "IMAGENET1K_V1", 4.5, 111),
         Backbone(LITE0, "EfficientNet-Lite0", 1280, "classifier", "bn2", "", 0.4, 13),
     )

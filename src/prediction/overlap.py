@@ -125,9 +125,7 @@ def _words(families: Collection[str]) -> str:
 
 
 # --- pictures ----------------------------------------------------------------------------------------
-def compare_pictures(
-    external: ImageSet, training: ImageSet, cache_dir: str | Path | None, workers: int
-) -> Overlap:
+def compare_pictures(external: ImageSet, training: ImageSet, cache_dir: str | Path | None, workers: int) -> Overlap:
     """Find external images that show pictures of ``training`` images (with a column ``used``: trained on).
 
     All images of a patient who is seen on such a picture count. It takes N * M * 16,200 multiplications.

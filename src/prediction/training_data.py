@@ -122,4 +122,3 @@ def _learned_elsewhere(arms: Sequence[Arm]) -> dict[str, frozenset[str]]:
             if name:
                 names[name] = None
     return {name: families_of(name) for name in names}
-

@@ -169,9 +169,7 @@ def _indent(box: Box) -> float:
     return INDENT if box.kind == "aside" else 0.0
 
 
-def _draw_column(
-    ax: Axes, boxes: Sequence[Box], place: tuple[float, float], start: float | None, width: float
-) -> None:
+def _draw_column(ax: Axes, boxes: Sequence[Box], place: tuple[float, float], start: float | None, width: float) -> None:
     """Draw boxes from ``place`` (x, y) downwards; a line leads to each that follows the last one that stayed.
 
     ``start``: where the box above ends, None without one; ``width``: of the column, all in inches.

@@ -173,8 +173,7 @@ def _tables_of_pair(pair: SubgroupsOfPair) -> list[Block]:
         columns = ("subgroup (positives of images)", *map(title_in_points, metrics))
         tables.append(Table(columns, rows, f"{name} (95 % CI)"))
     contrasts = [
-        (f"{row['group']} {row['value']} minus {row['reference']}", *_cells(row, metrics))
-        for row in interactions
+        (f"{row['group']} {row['value']} minus {row['reference']}", *_cells(row, metrics)) for row in interactions
     ]
     if contrasts:
         headings = [heading for metric in metrics for heading in (title_in_points(metric), "p")]

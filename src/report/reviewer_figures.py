@@ -109,9 +109,7 @@ def subgroup_differences(comparison: Comparison, pairs: Sequence[SubgroupsOfPair
     metrics = compared_metrics()
     heights = [0.75 + 0.36 * len(pair["differences"]) for pair in pairs]
     figure = new_figure(WIDTH, 1.3 + sum(heights))
-    axes = panels(
-        figure, len(pairs), len(metrics), sharey="row", sharex="col", gridspec_kw={"height_ratios": heights}
-    )
+    axes = panels(figure, len(pairs), len(metrics), sharey="row", sharex="col", gridspec_kw={"height_ratios": heights})
     for column, metric in enumerate(metrics):
         reach = _reach(pairs, metric, comparison["settings"]["margin"])
         axes[column].set_xlim(-reach, reach)

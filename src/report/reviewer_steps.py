@@ -92,9 +92,7 @@ def _load(arm: Arm, image_ids: list[str], sources: Sources) -> np.ndarray:
     return np.asarray(load_images(records, TILE, workers=sources.workers, bits=sources.bits).pixels)
 
 
-def _draw_worst_errors(
-    arms: Mapping[str, Arm], comparison: Comparison, sources: Sources, outcome: Outcome
-) -> None:
+def _draw_worst_errors(arms: Mapping[str, Arm], comparison: Comparison, sources: Sources, outcome: Outcome) -> None:
     sections = []
     for name, item in comparison.get("worst_errors", {}).items():
         if rows := item["worst"]:

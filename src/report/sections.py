@@ -123,9 +123,7 @@ def sections(findings: Findings) -> list[Section]:
     ]  # fmt: skip
     shown = {picture.section for picture in findings.pictures}
     return [
-        Section(key, heading, blocks, FOLDED.get(key, ""))
-        for key, heading, blocks in parts
-        if blocks or key in shown
+        Section(key, heading, blocks, FOLDED.get(key, "")) for key, heading, blocks in parts if blocks or key in shown
     ]
 
 

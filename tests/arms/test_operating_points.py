@@ -61,8 +61,10 @@ def test_points_are_those_of_the_fold_predictions(tmp_path):
     assert points["youden"]["threshold"] == pytest.approx(float(apply_temperature(np.array([raw]), temperature)[0]))
     assert points["sensitivity_90"]["sensitivity"] >= 0.9
     assert (points["n_images"], points["n_patients"], points["n_positive"]) == (N, N // 2, int(labels.sum()))
-    for value, bounds in [(points["temperature"], points["temperature_ci95"]),
-                          *((points[r]["threshold"], points[r]["threshold_ci95"]) for r in chosen if r in points)]:
+    for value, bounds in [
+        (points["temperature"], points["temperature_ci95"]),
+        *((points[r]["threshold"], points[r]["threshold_ci95"]) for r in chosen if r in points),
+    ]:
         assert bounds[0] <= value <= bounds[1] and bounds[0] < bounds[1]
     assert note.startswith(CHOSEN_ON) and "200 training images of 100 patients (5 folds, baseline)" in note
 

@@ -28,7 +28,6 @@ log = logging.getLogger("x")
 """
 
 
-
 def run(code: str, folder: Path, shell: str = "{}", **environment: str | None) -> subprocess.CompletedProcess:
     """Run a script whose main() is ``code``; ``shell`` says what is done with it, None removes a variable."""
     body = "\n    ".join(code.splitlines())
@@ -176,7 +175,7 @@ SMALLER = "out of memory; a smaller --batch-size or --workers needs less"
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        ("RuntimeError(\"DefaultCPUAllocator: can't allocate memory: you tried to allocate\")", SMALLER),
+        ('RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried to allocate")', SMALLER),
         ("OSError(12, 'Cannot allocate memory')", SMALLER),
         (
             "OSError(28, 'No space left on device', 'x.png')",

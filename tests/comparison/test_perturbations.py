@@ -19,9 +19,8 @@ def changed(name: str, pixels: np.ndarray, image_id: str = "a", seed: int = 0) -
 def test_brightness_and_contrast_by_hand():
     pixels = np.full((4, 4), 100, dtype=np.uint8)
     pixels[:2] = 200  # mean 150
-    assert changed("brightness +15 %", pixels)[0, 0] == round(200 + 38.25) and changed(
-        "brightness −15 %", pixels
-    )[3, 3] == round(100 - 38.25)
+    assert changed("brightness +15 %", pixels)[0, 0] == round(200 + 38.25)
+    assert changed("brightness −15 %", pixels)[3, 3] == round(100 - 38.25)
     assert changed("contrast × 0.7", pixels)[[0, 3], 0].tolist() == [185, 115]
     assert changed("contrast × 1.3", pixels)[[0, 3], 0].tolist() == [215, 85]
     assert changed("brightness +15 %", np.full((4, 4), 250, np.uint8)).max() == 255, "clipped, never wrapped"

@@ -102,7 +102,6 @@ def test_a_data_folder_that_names_its_source_is_named(study, tmp_path):
     value, source = fields(paths.dataset_card(tmp_path))["Name and source"]
     assert value == "Kaggle data set: owner/rsna\\|x" and "dataset" in source
 
-
     paths.download_marker(folder).write_text("damaged")
     write_cards(replace(study, data=replace(study.data, dataset=dataset)), tmp_path)
     assert fields(paths.dataset_card(tmp_path))["Name and source"][0].startswith(ASK)
