@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,18 +50,17 @@ CHECK, ANALYSE = "check the data", "analyse"  # the first and the last step
 # The arms that the augmented classifier must beat beside the baseline.
 CONTROLS = [name for name in ARMS[AUGMENTED].measured_against if ARMS[name].is_control]
 
-# Sized for eight minutes on two cores, and for classifiers that clearly learn. No step needs the network: none
+# Sized for five minutes on two cores, and for classifiers that clearly learn. No step needs the network: none
 # asks for pretrained weights.
 DEMO = {
-    "phantoms": ["--num-images", "600", "--num-test-images", "24", "--image-size", "64"],
+    "phantoms": ["--num-images", "480", "--num-test-images", "24", "--image-size", "64"],
     "check": ["--image-size", "48"],
     "classifier": [
         "--backbone", "resnet18", "--weights", "none", "--unfreeze", "--image-size", "48", "--epochs", "6",
         "--augment", "light", "--weight-decay", "0.05", "--schedule", "onecycle",
     ],
-    "folds": ["--k-folds", "2"],
-    "gan": ["--preset", "best", "--kimg", "10", "--batch-size", "16", "--save-interval", "500",
-            "--checkpoint-interval", "25"],
+    "gan": ["--preset", "best", "--kimg", "16", "--batch-size", "16", "--feature-maps-g", "16", "--feature-maps-d", "16",
+            "--save-interval", "500", "--checkpoint-interval", "25"],
     "generation": ["--num-images", "100"],
     "analysis": ["--extractor", "classifier", "--robustness", "60"],
 }  # fmt: skip
@@ -93,19 +93,20 @@ DEMO_SHARES = {
 
 
 def comparison_steps(
-    folders: Folders, words: Words, *, check: list[str], folds: list[str], analysis: list[str], splits: Path,
-    controls: bool,
+    folders: Folders, words: Words, *, check: list[str], folds: Mapping[str, int], analysis: list[str],
+    splits: Path, controls: bool,
 ) -> list[Step]:  # fmt: skip
     """List the commands from a data folder to a report.
 
-    ``check``: options of data_loader.py; ``folds``: of the baseline and of the augmented arm; ``analysis``: of
-    analyze_results.py; ``splits``: the file that the check of the data writes; ``controls``: train also what
-    synthetic images must beat.
+    ``check``: options of data_loader.py; ``folds``: how many an arm is trained with, 0 where it is not named, whose
+    epochs are the baseline's; ``analysis``: options of analyze_results.py; ``splits``: the file that the check of
+    the data writes; ``controls``: train also what synthetic images must beat.
     """
 
     def arm(name: str) -> Step:
-        # A control's folds would say nothing that the comparison asks for: its epochs are the baseline's.
-        own = [*words.classifier, "--k-folds", "0"] if ARMS[name].is_control else [*folds, *words.classifier]
+        own = [*words.classifier, "--k-folds", "0"]
+        if name in folds:
+            own = ["--k-folds", str(folds[name]), *words.classifier]
         needs = [CHECK, step_of_arm(BASELINE), MAKE_IMAGES] if uses_images(name) else [CHECK]
         return arm_step(step_of_arm(name), name, folders, replace(words, classifier=own), needs)
 
@@ -149,7 +150,7 @@ def demo_plan(repeats: int) -> tuple[Folders, list[Step]]:
         folders,
         words,
         check=DEMO["check"],
-        folds=DEMO["folds"],
+        folds={BASELINE: 2},
         analysis=DEMO["analysis"],
         splits=folders.data / paths.SPLITS,
         controls=True,
@@ -181,7 +182,7 @@ def plan(args: argparse.Namespace) -> tuple[Folders, list[Step]]:
         folders,
         words,
         check=size,
-        folds=["--k-folds", str(args.k_folds)],
+        folds={BASELINE: args.k_folds, AUGMENTED: args.k_folds},
         analysis=[*cpu, *held_to, *pictures, *args.analysis_args],
         splits=Path(args.splits or folders.data / paths.SPLITS),
         controls=not args.no_controls,

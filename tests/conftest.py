@@ -205,24 +205,24 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def thin_backbone(name: str) -> nn.Module:
-    """Build two convolutions in place of ``SMALL``, with names as in a ResNet, by which weights are found in a file."""
+    """Build two convolutions in place of a ResNet, with names as in one, by which weights are found in a file."""
     from torch import nn
 
-    from networks.backbones import BACKBONES
+    from networks.backbones import BACKBONES, DEFAULT
 
-    assert name == SMALL
+    assert name in (SMALL, DEFAULT)
     features = BACKBONES[name].features
     layers = {
         "conv1": nn.Conv2d(3, 16, 3, stride=2, padding=1), "bn1": nn.BatchNorm2d(16), "relu1": nn.ReLU(),
         "conv2": nn.Conv2d(16, features, 3, stride=2, padding=1), "bn2": nn.BatchNorm2d(features), "relu2": nn.ReLU(),
-        "pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(),
     }  # fmt: skip
-    return nn.Sequential(OrderedDict(layer1=nn.Sequential(nn.Sequential(OrderedDict(layers)))))
+    block = nn.Sequential(nn.Sequential(OrderedDict(layers)))
+    return nn.Sequential(OrderedDict(layer4=block, avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
 
 
 @pytest.fixture
 def thin_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let ``thin_backbone`` stand in for ``SMALL``, whose files of 45 MB take longer than what a test is about."""
+    """Let ``thin_backbone`` stand in for ResNets, whose files of 45 to 100 MB take longer than a test's subject."""
     monkeypatch.setattr("classifier.build_backbone", thin_backbone)
 
 
@@ -242,12 +242,13 @@ def quick(monkeypatch: pytest.MonkeyPatch, unrendered: None) -> None:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data, models and results of a ResNet-18 baseline, two folds, two repeats; not to be changed."""
+    """A folder with data, models and results of a thin baseline, two folds, two repeats; not to be changed."""
     from classifier_runs import frozen, run
 
     folder = tmp_path_factory.mktemp("trained")
     data_dir = make_small_dataset(folder / "data/processed", n=96)
-    with contextlib.chdir(folder):
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("classifier.build_backbone", thin_backbone)
         options = [*frozen(folder, SMALL), "--k-folds", "2", "--repeats", "2"]
         run("--data-dir", str(data_dir), *options)
     return folder

@@ -273,6 +273,7 @@ def test_nothing_claims_anything_and_nothing_names_this_machine(analysed, finish
             assert not CLAIMS.search(words), (file.name, CLAIMS.search(words))
 
 
+@pytest.mark.slow
 def test_same_flags_same_files(analysed, finished, tmp_path):
     main(flags(finished, analysis_dir=tmp_path / "again"))
     for file in analysed.iterdir():
@@ -371,6 +372,7 @@ def test_without_any_extractor_fid_is_missing_not_wrong(finished, tmp_path, quic
         main(wanted)
 
 
+@pytest.mark.slow
 def test_efficientnet_lite0_adds_rows_and_changes_none(finished, tmp_path, monkeypatch, quick):
     """With its package it comes last of its own accord, and first if it is named."""
     few = ["--skip-ssim", "--num-fid", "4"]

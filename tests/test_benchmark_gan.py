@@ -23,6 +23,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(scorer, "load_scorer", lambda *_: ready)
 
 
+@pytest.mark.slow
 def test_the_whole_command_with_fakes(quick, in_tmp, monkeypatch, capsys):
     fakes = {name: fake(in_tmp, name) for name in ("noise", "both", "fails")}
     monkeypatch.setattr("benchmarks.generators.contenders.contenders", lambda: fakes)

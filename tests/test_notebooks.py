@@ -65,18 +65,21 @@ def outputs(notebook: nbformat.NotebookNode) -> tuple[str, int]:
     return "\n".join(texts), sum("image/png" in item for item in data)
 
 
+@pytest.mark.slow
 def test_explore_dataset_runs_on_phantoms(project, monkeypatch, tmp_path):
     text, pictures = outputs(run("explore_dataset", project, monkeypatch, tmp_path))
     assert pictures == 5  # classes, patients, boxes, and two kinds of negatives
     assert "n = 120 images of" in text and "grouped by NIH patient" in text
 
 
+@pytest.mark.slow
 def test_inspect_results_runs_on_what_the_scripts_left(project, monkeypatch, tmp_path):
     text, pictures = outputs(run("inspect_results", project, monkeypatch, tmp_path))
     assert pictures == 3  # images that changed, real beside synthetic, the GAN's losses
     assert "COMPARISON REPORT" in text and "augmented" in text and "It cannot tell." in text
 
 
+@pytest.mark.slow
 def test_inspect_results_needs_one_arm_only(project, monkeypatch, tmp_path):
     alone = tmp_path / "alone"
     records, _ = held_out_records(project / paths.DATA_DIR)

@@ -20,6 +20,8 @@ from prediction import runs
 from prediction.output_table import COLUMNS
 from utils import UserError, load_checkpoint, save_checkpoint
 
+pytestmark = pytest.mark.usefixtures("thin_network")
+
 
 @pytest.fixture
 def home(trained: Path, in_tmp: Path) -> Path:

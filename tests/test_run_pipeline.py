@@ -129,11 +129,11 @@ def test_wrong_usage_is_exit_code_2(in_tmp, capsys, wrong, said):
 PROMISED = """\
 data/processed/splits.json data/synthetic/manifest.json data/synthetic/synthetic_00001.png
 models/baseline_resnet50.pth models/augmented_resnet50.pth
-models/best_overall_baseline_resnet50.pth models/best_overall_augmented_resnet50.pth
+models/best_overall_baseline_resnet50.pth
 models/gan/generator_final.pth models/gan/discriminator_final.pth
 results/metrics/baseline_training_history.json results/metrics/augmented_training_history.json
 results/metrics/baseline_final_metrics.json results/metrics/augmented_final_metrics.json
-results/metrics/baseline_cv_summary.json results/metrics/augmented_cv_summary.json
+results/metrics/baseline_cv_summary.json
 results/metrics/gan_training_history.json
 results/figures/baseline_loss.png results/figures/augmented_loss.png results/figures/baseline_acc.png
 results/figures/augmented_acc.png results/figures/cv_comparison.png results/figures/gan_loss_curve.png
@@ -156,7 +156,6 @@ def test_the_demo_writes_everything_that_is_promised(in_tmp, monkeypatch, capfd)
         "phantoms": ["--num-images", "240", "--num-test-images", "6", "--image-size", "64"],
         "check": ["--image-size", "32"],
         "classifier": ["--weights", "none", "--unfreeze", "--image-size", "32", "--epochs", "2"],
-        "folds": ["--k-folds", "2"],
         "gan": ["--image-size", "32", "--num-channels", "1", "--kimg", "1", "--perceptual", "off"],
         "generation": ["--num-images", "40"],
         "analysis": ["--extractor", "classifier", "--robustness", "20"],

@@ -29,10 +29,10 @@ def folder(tmp_path_factory) -> Path:
 
 
 class TestBaselineWithFolds:
-    """One run of the default network with 3 folds, whose files these tests look at."""
+    """One run of the default options with 3 folds, whose files these tests look at."""
 
     @pytest.fixture(autouse=True)
-    def trained(self, folder, monkeypatch, request):
+    def trained(self, folder, monkeypatch, request, thin_network):
         monkeypatch.chdir(folder)
         if not (folder / "results").exists():
             make = request.getfixturevalue("make_dataset")
@@ -377,14 +377,14 @@ class TestWithoutFolds:
 
 @pytest.mark.usefixtures("unrendered")
 class TestUnfrozen:
-    def test_it_learns_bright_squares(self, make_dataset, in_tmp):
+    def test_it_learns_bright_squares(self, make_dataset, in_tmp, thin_network):
         make_dataset()
         learning = ["--epochs", "8", "--epochs-final", "8", "--schedule", "onecycle", "--augment", "light"]
         run(*QUICK, *learning, "--batch-size", "12", "--k-folds", "0")
         metrics = load_json(METRICS / "baseline_final_metrics.json")
         assert metrics["auroc"] > 0.9
         state = load_checkpoint(paths.classifier_model("models", "baseline_", SMALL))["state_dict"]
-        assert "backbone.bn1.running_mean" in state and "head.weight" in state
+        assert "backbone.layer4.0.bn1.running_mean" in state and "head.weight" in state
 
     def test_interrupted_and_resumed_is_uninterrupted(self, make_dataset, in_tmp, monkeypatch, capsys, thin_network):
         from arms import training as arm_training

@@ -92,6 +92,7 @@ def test_a_batch_is_shared_evenly_with_two_images_each_or_refused(batch_size, fi
 
 
 # --- two processes ---------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_exchange_of_two_processes(tmp_path):
     """Each process asserts what it ought to see; the main one alone is heard."""
     code = f"""
@@ -133,6 +134,7 @@ import sys"""
     assert "heard too" in err_0 and "heard too" not in err_1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("end", "exit_code"), [("raise UserError('no')", 1), ("os._exit(7)", 7)])
 def test_a_process_that_ends_ends_the_other(end, exit_code):
     code = f"""
@@ -190,6 +192,7 @@ def main():
     return torch.load(file)
 
 
+@pytest.mark.slow
 def test_two_processes_fit_what_one_fits(trained_by_two):
     """Without BatchNorm the mean of the shares' gradients is the gradient of the batch."""
     first, second = trained_by_two["fits"]
@@ -203,6 +206,7 @@ def test_two_processes_fit_what_one_fits(trained_by_two):
         np.testing.assert_allclose(first[2][name], values, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_and_running_statistics_are_means_of_the_shares(trained_by_two):
     means = trained_by_two["means"]
     shares = [network_after(slice(rank, None, 2)) for rank in (0, 1)]

@@ -350,6 +350,7 @@ def test_no_identifier_of_a_header_is_told(tmp_path, caplog, recwarn, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the writer
 def test_no_identifier_of_a_header_is_in_outputs_logs_and_caches(folders, tmp_path):
     data_dir = shutil.copytree(folders[1], tmp_path / "data")

@@ -295,6 +295,7 @@ class TestParity:
         assert (head_logits(model, features) - live).abs().max() < 5e-4
         assert (head_logits(model, features.astype(np.float16)) - live).abs().max() < 1e-3
 
+    @pytest.mark.slow
     def test_bf16_changes_probabilities_and_auroc_little(self, model, pixels):
         exact = live_logits(model, pixels)
         coarse = head_logits(model, FeatureExtractor(model, CPU, "bf16")(pixels).astype(np.float16))
@@ -303,7 +304,7 @@ class TestParity:
         assert 0.6 < auroc(labels, exact.numpy()) < 0.99
         assert abs(auroc(labels, coarse.numpy()) - auroc(labels, exact.numpy())) < 0.003
 
-    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
     def test_an_images_features_do_not_depend_on_the_images_beside_it(self, model, pixels, precision):
         extract = FeatureExtractor(model, CPU, precision)
         whole = extract(pixels)

@@ -23,6 +23,8 @@ from prediction.external import predict_run
 from prediction.models import load_models
 from utils import UserError, load_checkpoint, load_json, save_checkpoint, save_json
 
+pytestmark = pytest.mark.usefixtures("thin_network")
+
 
 @pytest.fixture
 def here(trained, tmp_path, monkeypatch):

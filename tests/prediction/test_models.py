@@ -15,6 +15,7 @@ from prediction.models import Predictor, load_models, require_one_recipe
 from utils import UserError, load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("thin_network")
 
 
 def pixels_of(table, folder):

@@ -10,6 +10,7 @@ from stats import planned_power
 from stats.planned_power import area_variance, planned_difference
 
 
+@pytest.mark.slow
 def test_variance_of_an_auroc_is_that_of_simulated_exponential_scores():
     """Hanley and McNeil's terms are exact for exponential scores: AUROC = r / (1 + r) at rates 1 and r."""
     rng, ratio, n_pos, n_neg = np.random.default_rng(1), 4.0, 40, 120

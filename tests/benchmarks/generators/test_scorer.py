@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from benchmarks.generators import scorer
 from fake_contenders import SIDE
 
 
+@pytest.mark.slow
 def test_the_scorer_is_trained_once_and_never_on_heldout_patients(data, tmp_path, monkeypatch):
     seen = []
     original = scorer.train_scorer
