@@ -292,6 +292,7 @@ def test_ctrl_c_while_unpacking_leaves_nothing_half_done(kaggle, monkeypatch):
     assert_nothing_in_place()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="a process cannot be sent Ctrl-C alone on Windows")
 def test_ctrl_c_while_downloading_keeps_what_is_there(kaggle):
     kaggle.delay = 0.5  # seconds per 64 KiB: the whole would take more than twenty

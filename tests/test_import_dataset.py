@@ -277,6 +277,7 @@ def splits_of(folder: Path) -> dict:
     return load_json(load_or_create_splits(load_dataset(folder)).path)
 
 
+@pytest.mark.slow
 def test_dicom_of_phantoms_gives_the_splits_of_their_png(tmp_path):
     phantoms = make_phantom_dataset(tmp_path / "png", num_images=40, image_size=32, num_test_images=0)
     source, the_map = export_phantoms(phantoms, tmp_path / "source"), phantoms / paths.PATIENT_MAP

@@ -477,14 +477,14 @@ class TestBadData:
             run(*frozen(in_tmp), "--use-synthetic", "--epochs", "1", "--schedule", "onecycle")
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "thin_network")
 class TestBackbones:
     @pytest.mark.parametrize(
         ("backbone", "flags"),
         [("resnet18", [*QUICK, "--epochs", "1"]), ("efficientnet_lite0", ["--image-size", "32", "--epochs", "2"])],
     )
     def test_another_backbone_has_files_of_its_name(self, make_dataset, in_tmp, backbone, flags):
-        """EfficientNet-Lite0 has real ImageNet weights here, frozen; ResNet-18 is trained from scratch."""
+        """EfficientNet-Lite0 has real ImageNet weights here, frozen; a thin ResNet is trained from scratch."""
         make_dataset()
         run("--backbone", backbone, *flags, "--k-folds", "2")
         assert {file.name for file in Path("models").glob("*.pth")} == {

@@ -513,6 +513,7 @@ def test_perceptual_auto_goes_on_without_weights_and_records_it(data_dir, tmp_pa
     assert content["epochs"][0]["g_perceptual"] is None
 
 
+@pytest.mark.slow
 def test_an_estimate_downloads_nothing_and_writes_only_the_splits(data_dir, tmp_path, monkeypatch, capsys):
     """Although the perceptual loss, which is asked for, is timed: with weights that are not there."""
     measure, measured = time_estimate.gan_speeds, []

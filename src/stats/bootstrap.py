@@ -41,8 +41,12 @@ class PatientDraws:
         self.n_patients = int(self.group.max()) + 1
         rng = np.random.default_rng(seed)
         self.counts = np.empty((n_resamples, self.n_patients), dtype=np.uint16)
-        for row in self.counts:
-            row[:] = np.bincount(rng.integers(0, self.n_patients, self.n_patients), minlength=self.n_patients)
+        step = max(1, BLOCK_ELEMENTS // self.n_patients)
+        for start in range(0, n_resamples, step):
+            rows = self.counts[start : start + step]
+            drawn = rng.integers(0, self.n_patients, rows.shape)
+            drawn += np.arange(len(rows))[:, None] * self.n_patients  # a place for each patient of each resample
+            rows[:] = np.bincount(drawn.ravel(), minlength=rows.size).reshape(rows.shape)
 
     def weights(self, resamples: slice = slice(None)) -> np.ndarray:
         """Float [R, N]: how often each image is in each resample."""

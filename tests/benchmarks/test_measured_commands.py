@@ -33,6 +33,7 @@ def test_a_failure_ends_with_the_last_line_and_no_folder(tmp_path):
         run_measured([sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "log")
 
 
+@pytest.mark.slow
 def test_a_command_over_time_is_killed_with_its_children(tmp_path):
     file = tmp_path / "pid"
     child = f"import os, time; open({str(file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
