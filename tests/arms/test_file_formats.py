@@ -44,11 +44,12 @@ def test_committed_files_are_as_described():
     assert {str(file.relative_to(ROOT)): found for file in files if (found := problems(file))} == {}
 
 
-class TestWrittenFiles:
-    @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory) -> Path:
-        return tmp_path_factory.mktemp("written")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("written")
 
+
+class TestWrittenFiles:
     @pytest.fixture(autouse=True)
     def trained(self, folder, make_dataset, monkeypatch, thin_network) -> None:
         """A baseline of two repeats with folds, and an augmented arm with them, trained once."""
