@@ -651,6 +651,18 @@ def test_unverified_images_and_a_foreign_split_are_flagged(finished, tmp_path, q
     assert others in quality["flags"][0] and quality["manifest_sha256"] is None
 
 
+def test_a_warning_of_the_generator_stands_once(finished, tmp_path, quick):
+    shutil.copytree(finished / "metrics", tmp_path / "metrics")
+    write_synthetic(tmp_path / "synthetic", finished / "data", red_flags=["GAN training: too short"])
+    places = {"analysis_dir": tmp_path / "out", "metrics_dir": tmp_path / "metrics", "model_dir": "no"}
+    main(flags(finished, synthetic_dir=tmp_path / "synthetic", **places))
+    assert "comparison of images: GAN training: too short" in one_line(read_report(tmp_path / "out"))
+    file = paths.final_metrics(tmp_path / "metrics", "augmented_")
+    file.write_text(json.dumps(load_json(file) | {"red_flags": ["GAN training: too short"]}))
+    main(flags(finished, synthetic_dir=tmp_path / "synthetic", **places))
+    assert one_line(read_report(tmp_path / "out")).count("GAN training: too short") == 1
+
+
 # --- bad input -------------------------------------------------------------------------------------
 def test_broken_files_are_named(tmp_path):
     write_arm(tmp_path, "baseline", fake_records())

@@ -110,15 +110,20 @@ def look_at_images(options: ImageOptions, arms: Mapping[str, Arm], outcome: Outc
     official = load_official_test(options.data_dir, options.patient_map, options.patient_column)
     data = DataFolder(dataset, splits, official)
     draw_heat_maps(options, arms, data, outcome)
-    synthetic = _load_synthetic(options, data, outcome)
+    synthetic = _load_synthetic(options, data, {*stated, *dataset.red_flags}, outcome)
     if synthetic is None:
         return ImageResults(data=data)
     return compare_images(options, arms, data, synthetic, outcome)
 
 
 # --- loading ---------------------------------------------------------------------------------------
-def _load_synthetic(options: ImageOptions, data: DataFolder, outcome: Outcome) -> SyntheticSet | None:
-    """Load the synthetic images; None, with the reason in ``outcome``, if there are none to compare."""
+def _load_synthetic(
+    options: ImageOptions, data: DataFolder, stated: set[str], outcome: Outcome
+) -> SyntheticSet | None:  # fmt: skip
+    """Load the synthetic images; None, with the reason in ``outcome``, if there are none to compare.
+
+    ``stated``: flags of arms and data, which the manifest repeats and the report need not.
+    """
     dataset, splits = data.dataset, data.splits
     patient_of = known_patients(dataset, data.official)
     test_images = {image_id: patient_of[image_id] for image_id in select(dataset, splits, TEST)["image_id"]}
@@ -131,8 +136,7 @@ def _load_synthetic(options: ImageOptions, data: DataFolder, outcome: Outcome) -
         reason = str(error).replace(str(Path(options.synthetic_dir)), public_path(options.synthetic_dir))
         outcome.without(f"comparison of synthetic with real images: {reason}")
         return None
-    own = [flag for flag in synthetic.red_flags if flag not in dataset.red_flags]  # a manifest repeats the data's
-    outcome.warnings += [f"comparison of images: {flag}" for flag in own]
+    outcome.warnings += [f"comparison of images: {flag}" for flag in synthetic.red_flags if flag not in stated]
     return synthetic
 
 
