@@ -171,7 +171,8 @@ def test_the_demo_writes_everything_that_is_promised(in_tmp, monkeypatch, capfd)
     for file in Path("demo/results").rglob("*.png"):
         with Image.open(file) as image:
             image.verify()
-    augmented = json.loads(Path("demo/results/metrics/augmented_cv_summary.json").read_text(encoding="utf-8"))
-    assert augmented["contaminated"] is True
+    augmented = json.loads(Path("demo/results/metrics/augmented_final_metrics.json").read_text(encoding="utf-8"))
+    assert augmented["n_synthetic"] == 40
+    assert not Path("demo/results/metrics/augmented_cv_summary.json").exists(), "its GAN has seen all folds"
     run_pipeline.main(["--demo"])
     assert capfd.readouterr().out.count("already finished") == 8
