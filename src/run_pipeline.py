@@ -3,7 +3,7 @@
 Each step is a command that could be typed by hand; it is printed, then run. A finished step is skipped when
 the pipeline is run again with the same options, an interrupted one is taken up where it stopped.
 
-    python src/run_pipeline.py --demo        # on chest phantoms, below ./demo, five minutes
+    python src/run_pipeline.py --demo        # on chest phantoms, below ./demo, six minutes
     python src/run_pipeline.py               # on ./data/processed, downloaded first if it is not there
 """
 
@@ -51,7 +51,7 @@ CHECK, ANALYSE = "check the data", "analyse"  # the first and the last step
 # The arms that the augmented classifier must beat beside the baseline.
 CONTROLS = [name for name in ARMS[AUGMENTED].measured_against if ARMS[name].is_control]
 
-# Sized for five minutes on two cores, and for classifiers that clearly learn. No step needs the network: none
+# Sized for six minutes on two cores, and for classifiers that clearly learn. No step needs the network: none
 # asks for pretrained weights.
 DEMO = {
     "phantoms": ["--num-images", "600", "--num-test-images", "24", "--image-size", "64"],
@@ -166,7 +166,7 @@ def demo_environment() -> dict[str, str]:
     """Return the environment of the demo's steps: no plan is about them, and a core is left to other programs.
 
     Threads wait for one another. If one of two shares its core with a busy program, training takes five times as long
-    as with a single thread; on two cores with nothing beside it, a single thread takes a fifth longer.
+    as with a single thread; on two cores with nothing beside it, a single thread takes two fifths longer.
     """
     threads = os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) - 1)
     return {**UNPLANNED, "OMP_NUM_THREADS": str(threads)}
