@@ -42,6 +42,7 @@ from studies.commands import (
 )
 from studies.options import PIPELINE_OPTIONS
 from studies.steps import Step, check_options, run_steps
+from utils import usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ def demo_environment() -> dict[str, str]:
     Threads wait for one another. If one of two shares its core with a busy program, training takes five times as long
     as with a single thread; on two cores with nothing beside it, a single thread takes two fifths longer.
     """
-    threads = os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) - 1)
+    threads = os.environ.get("OMP_NUM_THREADS") or max(1, usable_cores() - 1)
     return {**UNPLANNED, "OMP_NUM_THREADS": str(threads)}
 
 

@@ -174,6 +174,13 @@ def prepare_arithmetic(device: torch.device, precision: str, compiled: bool = Fa
         raise UserError(f"this machine cannot compile networks ({reason}): leave --compile out") from None
 
 
+def usable_cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def environment(device: torch.device | None = None) -> dict[str, Any]:
     """Return the versions and hardware that a result depends on; no host name, user name or path."""
     import numpy as np

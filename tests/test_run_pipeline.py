@@ -1,7 +1,6 @@
 """The pipeline starts other scripts: stub scripts show how, one slow test runs the real sequence."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -47,7 +46,7 @@ def test_the_plan_passes_options_on_and_downloads_what_is_missing(in_tmp):
 
 @pytest.mark.parametrize(("cores", "own", "threads"), [(2, "", "1"), (8, "", "7"), (1, "", "1"), (8, "3", "3")])
 def test_the_demo_leaves_a_core_to_other_programs(cores, own, threads, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(run_pipeline, "usable_cores", lambda: cores)
     monkeypatch.setenv("OMP_NUM_THREADS", own)
     assert run_pipeline.demo_environment()["OMP_NUM_THREADS"] == threads
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.file_formats import Machine, MachinePeaks
-from utils import environment
+from utils import environment, usable_cores
 
 
 # --- facts -----------------------------------------------------------------------------------------
@@ -26,13 +25,6 @@ def machine_facts(device: torch.device) -> Machine:
         "python": facts["python"],
         "torch": facts["torch"],
     }
-
-
-def usable_cores() -> int:
-    """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 # --- timing ----------------------------------------------------------------------------------------
