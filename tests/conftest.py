@@ -192,16 +192,20 @@ def data_dir(baseline: Path, in_tmp: Path, thin_network: None) -> Path:
     return in_tmp / "data/processed"
 
 
-@pytest.fixture
-def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made but not rendered, which takes half of a small run: their files hold one pixel."""
+def leave_unrendered(patch: pytest.MonkeyPatch) -> None:
+    """Let figures be made but not rendered, which takes half of a small run: their files hold one pixel."""
     from matplotlib.figure import Figure
 
     def save(_: Figure, file: Path, **__: Any) -> None:
         Image.new("L", (1, 1)).save(file, format="PNG")
 
-    monkeypatch.setattr(Figure, "draw_without_rendering", lambda _: None)
-    monkeypatch.setattr(Figure, "savefig", save)
+    patch.setattr(Figure, "draw_without_rendering", lambda _: None)
+    patch.setattr(Figure, "savefig", save)
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_unrendered(monkeypatch)
 
 
 def thin_backbone(name: str) -> nn.Module:

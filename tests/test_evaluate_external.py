@@ -24,6 +24,7 @@ from utils import UserError, load_json, save_csv, save_json, sha256_file
 METRICS = Path("results/metrics")
 FOLDER = paths.external_folder(METRICS, "hospital_b")
 FLAG = "the patients of 3 of 90 images are unknown"
+pytestmark = pytest.mark.usefixtures("unrendered")
 
 
 def write_external(skills: dict[str, float], runs: int = 1, **changes) -> None:

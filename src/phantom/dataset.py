@@ -6,7 +6,6 @@ Nothing here comes from a patient. Person k and image i of a part ("train" or "t
 
 from __future__ import annotations
 
-import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -31,7 +30,7 @@ from phantom.anatomy import Anatomy, draw_anatomy, draw_chest, draw_pose, vary_b
 from phantom.findings import FRAME, Box, Patch
 from phantom.people import NORMAL, OPACITY, Record, generator, phantom_records
 from phantom.shapes import Pose, smooth_noise
-from utils import UserError, load_json, save_csv, save_json
+from utils import UserError, load_json, save_csv, save_json, usable_cores
 
 VERSION = 1  # of the drawing; raise it when the same seed gives other images
 BOX_COLUMNS = ("x", "y", "width", "height")
@@ -144,7 +143,7 @@ def make_phantom_dataset(
     _claim(folder, settings)
     records = phantom_records(num_images, seed) + phantom_records(num_test_images, seed, "test")
     if workers is None:
-        workers = 1 if len(records) * max(image_size, 128) ** 2 < SMALL_JOB else os.cpu_count() or 1
+        workers = 1 if len(records) * max(image_size, 128) ** 2 < SMALL_JOB else usable_cores()
     work = partial(_write_image, folder=folder, image_size=image_size, seed=seed)
     _write_tables(folder, records, _map(work, records, workers, progress))
     return folder

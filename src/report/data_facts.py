@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from common import paths
+from comparison.few_labels import range_in_words
 from dataset.labels import POSITIVE_CLASS
 from dataset.patients import GROUPED_BY_IMAGE, grouping_sentence
 from report.blocks import count, percent
@@ -136,8 +137,7 @@ def folds(study: Study) -> Fact | None:
     rows = folds_of_arms(study.flow)
     if not rows:
         return None
-    words = [f"{names}: {len(of)} folds of {min(f['images'] for f in of)} to {max(f['images'] for f in of)} images"
-             for names, of in rows]  # fmt: skip
+    words = [f"{names}: {len(of)} folds of {range_in_words([f['images'] for f in of])} images" for names, of in rows]
     return Fact(f"{'; '.join(words)}, {_whole(study)}, for choices made before the test", f"{FLOW}: arms.folds")
 
 

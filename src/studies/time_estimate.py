@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from common import distributed
 from common.progress import duration_in_words
 from gan.settings import NEEDED_KIMG, in_kimg
 from networks.backbones import DEFAULT
+from utils import usable_cores
 
 if TYPE_CHECKING:
     import torch
@@ -153,7 +153,7 @@ def decoding_seconds(images: Sequence[Path], image_size: int) -> float:
     for image in some:
         with contextlib.suppress(OSError):  # the run itself will say so
             read_image(image, image_size)
-    return (time.perf_counter() - start) / max(1, len(some)) / min(4, os.cpu_count() or 1)
+    return (time.perf_counter() - start) / max(1, len(some)) / min(4, usable_cores())
 
 
 def classifier_speeds(work: ClassifierWork, device: torch.device) -> Speeds:

@@ -15,7 +15,7 @@ from arms import registry
 from arms.result_files import find_arms, why_not_comparable
 from classifier_runs import METRICS, QUICK, frozen, make_synthetic, run
 from common import paths
-from conftest import make_small_dataset, thin_backbone
+from conftest import leave_unrendered, make_small_dataset, thin_backbone
 from dataset.hidden_labels import FewLabels, draw_labelled
 from dataset.records import load_dataset
 from dataset.splits import TRAIN, load_or_create_splits, select
@@ -41,6 +41,7 @@ def trained_arms(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("few")
     with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr("classifier.build_backbone", thin_backbone)
+        leave_unrendered(patch)
         make_small_dataset(folder / "data/processed", n=64)
         train = training_images()
         make_synthetic(Path("data/synthetic"), 60, list(train["image_id"]), list(train["patient"]), label=None)
@@ -50,7 +51,7 @@ def trained_arms(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def copied(trained_arms, in_tmp, thin_network) -> list[str]:
+def copied(trained_arms, in_tmp, thin_network, unrendered) -> list[str]:
     """The same in the working folder, and the options that trained it."""
     shutil.copytree(trained_arms, in_tmp, dirs_exist_ok=True)
     return [*frozen(in_tmp, "resnet18"), *FEW, "--repeats", "2"]

@@ -51,7 +51,7 @@ def folder(tmp_path_factory) -> Path:
 
 class TestWrittenFiles:
     @pytest.fixture(autouse=True)
-    def trained(self, folder, make_dataset, monkeypatch, thin_network) -> None:
+    def trained(self, folder, make_dataset, monkeypatch, thin_network, unrendered) -> None:
         """A baseline of two repeats with folds, and an augmented arm with them, trained once."""
         monkeypatch.chdir(folder)
         if (folder / METRICS / "augmented_final_metrics.json").is_file():

@@ -8,6 +8,7 @@ import pytest
 import train_gan
 from common import paths
 from common.file_formats import describe_format, format_problems
+from conftest import leave_unrendered
 from gan import evaluation, file_formats, trainer
 from gan_data import make_dataset
 from utils import load_checkpoint, load_json
@@ -28,6 +29,7 @@ def written(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "SHARE", 1e9)
         patch.setattr(trainer, "STATS_EVERY", 4)
+        leave_unrendered(patch)
         train_gan.main([*where, "--output-dir", str(folder), *FLAGS])
     return folder
 

@@ -8,7 +8,6 @@ root. Both paths use the same networks, so that both can be given the same weigh
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from data_loader import IMAGENET_MEAN, IMAGENET_STD
 from dcgan import Discriminator, Generator
 from gan.settings import SMOOTHING
 from networks.vgg16 import MAPS, VGG16Features
+from utils import usable_cores
 
 
 # --- images ----------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ class PlainImages(Dataset):
 
 def plain_loader(images: PlainImages, batch_size: int, workers: int, shuffle: bool) -> DataLoader:
     """Load ``images`` in batches with ``workers`` processes."""
-    workers = min(workers, os.cpu_count() or workers)  # PyTorch warns about more
+    workers = min(workers, usable_cores())  # PyTorch warns about more
     return DataLoader(images, batch_size=batch_size, shuffle=shuffle, num_workers=workers)
 
 
