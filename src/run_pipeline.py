@@ -3,7 +3,7 @@
 Each step is a command that could be typed by hand; it is printed, then run. A finished step is skipped when
 the pipeline is run again with the same options, an interrupted one is taken up where it stopped.
 
-    python src/run_pipeline.py --demo        # on chest phantoms, below ./demo, six minutes
+    python src/run_pipeline.py --demo        # on chest phantoms, below ./demo, four to six minutes
     python src/run_pipeline.py               # on ./data/processed, downloaded first if it is not there
 """
 
@@ -52,8 +52,8 @@ CHECK, ANALYSE = "check the data", "analyse"  # the first and the last step
 # The arms that the augmented classifier must beat beside the baseline.
 CONTROLS = [name for name in ARMS[AUGMENTED].measured_against if ARMS[name].is_control]
 
-# Sized for six minutes on two cores, and for classifiers that clearly learn. No step needs the network: none
-# asks for pretrained weights.
+# Sized for six minutes on two cores without bfloat16, and for classifiers that clearly learn. No step needs the
+# network: none asks for pretrained weights.
 DEMO = {
     "phantoms": ["--num-images", "600", "--num-test-images", "24", "--image-size", "64"],
     "check": ["--image-size", "48"],
