@@ -28,7 +28,6 @@ SMALL = [
     "--feature-maps-d", "4", "--batch-size", "4", "--vis-batch-size", "4", "--workers", "1", "--cpu",
     "--precision", "fp32", "--perceptual", "off", "--no-cache",
 ]  # fmt: skip
-pytestmark = pytest.mark.usefixtures("unrendered")
 
 
 @pytest.fixture(scope="module")
