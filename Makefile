@@ -3,7 +3,7 @@
 # make test-fast ROOM=gan  those of one room (tests/gan) or script (ROOM=train_gan)
 # make test-slow  the slow tests (20 minutes on two cores)
 # make campaign MINUTES=60  kill the scripts and mutate their inputs, on one thread; the same command goes on
-# make simulations  do the intervals of cross-fitted studies hold the truth? hours on one thread; goes on
+# make simulations  do the intervals of cross-fitted studies hold the truth? an hour or more on one thread; goes on
 # make lint       ruff, types (mypy), layers of imports (import-linter, tests/test_layering.py)
 # make docs       write docs/help/ anew from the scripts' --help
 #

@@ -17,7 +17,8 @@ from utils import derive_seed, save_json
 
 CELLS = (
     *(Cell(pair, n) for n in (600, 1200, 2400) for pair in ("equal", "other", "better")),
-    Cell("equal", 600, gans=2), Cell("better", 600, gans=2), Cell("equal", 600, runs=3), Cell("better", 1200, runs=3),
+    Cell("equal", 600, runs=3), Cell("better", 1200, runs=3), Cell("equal", 600, gans=2), Cell("better", 600, gans=2),
+    Cell("equal", 1200, gans=2), Cell("other", 1200, gans=2),
 )  # fmt: skip
 BATCH = 25  # comparisons between two writings
 
