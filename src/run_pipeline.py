@@ -3,7 +3,7 @@
 Each step is a command that could be typed by hand; it is printed, then run. A finished step is skipped when
 the pipeline is run again with the same options, an interrupted one is taken up where it stopped.
 
-    python src/run_pipeline.py --demo        # on chest phantoms, below ./demo, four to six minutes
+    python src/run_pipeline.py --demo        # on chest phantoms, below ./demo, two to six minutes
     python src/run_pipeline.py               # on ./data/processed, downloaded first if it is not there
 """
 
