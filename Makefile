@@ -1,5 +1,5 @@
 # make demo       install, then run the whole pipeline on made-up chest phantoms (two to six minutes on two cores)
-# make test       install, then every test that is not slow (five minutes on two cores)
+# make test       install, then every test that is not slow (three to five minutes on two cores)
 # make test-fast ROOM=gan  those of one room (tests/gan) or script (ROOM=train_gan)
 # make test-slow  the slow tests (20 minutes on two cores)
 # make campaign MINUTES=60  kill the scripts and mutate their inputs, on one thread; the same command goes on
