@@ -29,6 +29,7 @@ from gan.step import image_noise
 from utils import UserError
 
 NOISE_STREAM = "synthetic"
+CPU_BATCH = 16  # images that pass the network at once on a CPU: more no longer fit into its caches
 
 
 class ImageMaker:
@@ -47,11 +48,14 @@ class ImageMaker:
         """Make images uint8 [N, S, S] of the given numbers (from 1), each of seed, class and number alone."""
         rows = [image_noise(self.seed, NOISE_STREAM, index, 1, self.input_dim) for index in indices]
         z = torch.cat(rows).to(self.device)
-        label = None if self.label is None else z.new_full((len(z),), self.label, dtype=torch.int64)
         # On GPUs: no TensorFloat-32, whose 10 bits would move pixels by a level, and no search for kernels.
         with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
-            images: Tensor = self.network(z, label)  # [N, C, S, S] in [-1, 1]
-            return from_gan_range(images).cpu().numpy()
+            parts = z.split(CPU_BATCH) if self.device.type == "cpu" else [z]
+            return torch.cat([from_gan_range(self.network(part, self._labels(part))) for part in parts]).cpu().numpy()
+
+    def _labels(self, z: Tensor) -> Tensor | None:
+        """Return the class of every row of ``z``, int64 [N]; None for a generator without classes."""
+        return None if self.label is None else z.new_full((len(z),), self.label, dtype=torch.int64)
 
 
 def class_to_make(generator: Generator, checkpoint: dict[str, Any], path: str, label: str | None) -> int | None:

@@ -10,6 +10,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -260,23 +261,63 @@ def measure_warm_baseline(bench: Bench) -> SpeedRow:
 
 
 def measure_growth(bench: Bench) -> SpeedRow:
-    """Measure by how many per cent the cost of more images differs from proportion to their number."""
+    """Measure by how many per cent the cost of more images differs from proportion to their number.
+
+    The cost is processor time where the work is done by processors and the system tells it, else wall time. Between
+    the commands the same constant work is timed alike: what it varies by is the machine's doing.
+    """
     sizes = bench.sizes
     data = [phantom_folder(bench, count, sizes.small_side) for count in sizes.growth]
-    times = [[run_cold(bench, folder, "growth")[0].seconds for folder in data] for _ in range(sizes.command_repeats)]
-    medians = [statistics.median(column) for column in zip(*times, strict=True)]
-    _, one, two, four = medians
-    if two <= one:
+    controls = [seconds_of_constant_work(bench)]
+    rounds: list[list[CommandCost]] = []
+    for _ in range(sizes.command_repeats):
+        rounds.append([])
+        for folder in data:
+            rounds[-1].append(run_cold(bench, folder, "growth")[0])
+            controls.append(seconds_of_constant_work(bench))
+    wall = [[cost.seconds for cost in costs] for costs in rounds]
+    processor = [[cost.cpu_seconds for cost in costs if cost.cpu_seconds is not None] for costs in rounds]
+    in_processor_time = bench.device.type == "cpu" and all(len(row) == len(data) for row in processor)
+    medians = [statistics.median(column) for column in zip(*(processor if in_processor_time else wall), strict=True)]
+    deviation = beyond_proportion(medians)
+    if deviation is None:
         return not_measured("growth", f"{sizes.growth[2]:,} images took no longer than {sizes.growth[1]:,}")
-    deviation = 100 * abs((four - two) / (2 * (two - one)) - 1)
+    by_wall = beyond_proportion([statistics.median(column) for column in zip(*wall, strict=True)])
     measurements = ", ".join(f"{n:,}: {t:.1f} s" for n, t in zip(sizes.growth, medians, strict=True))
     few = "" if sizes.growth[-1] >= 4000 else "; so few images that the start of the command weighs more"
     return measured(
-        "growth", max(deviation, 0.1),
-        note=f"{measurements} (whole command, {sizes.side} px, nothing cached, median of "
-        f"{sizes.command_repeats}); t({sizes.growth[3]:,}) - t({sizes.growth[2]:,}) = {four - two:.1f} s, "
-        f"2 x (t({sizes.growth[2]:,}) - t({sizes.growth[1]:,})) = {2 * (two - one):.1f} s{few}",
+        "growth", max(abs(deviation), 0.1),
+        note=f"{measurements} ({'processor' if in_processor_time else 'wall'} time of the whole command, "
+        f"{sizes.side} px, nothing cached, median of {sizes.command_repeats}); the step from {sizes.growth[2]:,} to "
+        f"{sizes.growth[3]:,} beside twice that from {sizes.growth[1]:,} to {sizes.growth[2]:,}: {deviation:+.1f} %, "
+        f"by wall time {'not known' if by_wall is None else f'{by_wall:+.1f} %'}; constant work between the commands: "
+        f"{min(controls):.2f} to {max(controls):.2f} s, {100 * (max(controls) / min(controls) - 1):.0f} % apart{few}",
     )  # fmt: skip
+
+
+def seconds_of_constant_work(bench: Bench) -> float:
+    """Time matrix products that are always the same: processor time of all threads, or wall time on a GPU."""
+    a = torch.ones(bench.sizes.matrix, bench.sizes.matrix, device=bench.device)
+
+    def work() -> None:
+        for _ in range(3):
+            a @ a
+
+    if bench.device.type != "cpu":
+        return wall_seconds(work, bench.device)
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def beyond_proportion(seconds: Sequence[float]) -> float | None:
+    """Return by how many per cent the last doubling of the images costs more than twice the one before.
+
+    ``seconds``: of four numbers of images, each twice the one before. The constant part of a command, which the
+    differences do not hold, counts as none. None if the doubling before costs nothing.
+    """
+    _, one, two, four = seconds
+    return 100 * ((four - two) / (2 * (two - one)) - 1) if two > one else None
 
 
 def measure_lite0(bench: Bench) -> SpeedRow:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.measured_commands import CommandCost
 from benchmarks.speed import commands, plan, results
 from dataset.records import load_dataset
 from networks.backbones import DEFAULT, LITE0
@@ -40,6 +43,27 @@ def test_rows_of_whole_commands(bench):
     assert warm["extrapolated"] and warm["ours"] > 1.0
     growth = commands.measure_growth(bench)
     assert growth["status"] in ("measured", "not_measured") and growth["note"]
+
+
+def test_growth_is_of_processor_time_and_says_what_the_machine_varies_by(bench, monkeypatch):
+    """Wall times of a busy machine grow faster than the work."""
+
+    def cost_of(_bench, folder, _name):
+        n = int(folder.name.split("_")[1])
+        return CommandCost(seconds=0.1 * n**1.5, cpu_seconds=5 + 0.1 * n, peak_bytes=None), folder
+
+    monkeypatch.setattr(commands, "run_cold", cost_of)
+    bench = replace(bench, sizes=replace(bench.sizes, growth=(30, 60, 120, 240)))
+    monkeypatch.setattr(commands, "phantom_folder", lambda _bench, count, _side: Path(f"phantoms_{count}_64px"))
+    row = commands.measure_growth(bench)
+    assert row["ours"] == pytest.approx(0.1) and "30: 8.0 s, 60: 11.0 s" in row["note"]
+    assert "+0.0 %, by wall time +41.4 %" in row["note"]  # 240^1.5 - 120^1.5 beside 2 (120^1.5 - 60^1.5)
+    assert re.search(r"constant work between the commands: [\d.]+ to [\d.]+ s, \d+ % apart", row["note"])
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [([1, 2, 4, 8], 0), ([3, 4, 6, 11], 25), ([3, 4, 4, 8], None)])
+def test_beyond_proportion(seconds, expected):
+    assert commands.beyond_proportion(seconds) == expected
 
 
 def test_a_baseline_that_fails_says_so():
