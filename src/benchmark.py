@@ -158,6 +158,7 @@ def estimate_experiment(args: argparse.Namespace) -> None:
     """Print how long each stage of the experiment takes, and what would make it shorter."""
     from benchmarks.machine import machine_facts
     from benchmarks.speed import experiment as experiments
+    from studies.time_estimate import busy_words
 
     folder = args.data_dir
     if folder is None:
@@ -176,7 +177,7 @@ def estimate_experiment(args: argparse.Namespace) -> None:
     again = experiments.stage_seconds(experiment, speeds, warm=True)
     log.info("\n".join(experiments.stage_table(first, again)))
     where = f"{facts['gpu']}, " if facts["gpu"] else ""
-    log.info(f"on {where}{facts['cpu']}, {facts['cores']} cores; fitting on computed features takes seconds")
+    log.info(f"on {where}{facts['cpu']}, {facts['cores']} cores{busy_words()}")
     ways = experiments.shorter_ways(experiment, speeds, args.cpu)
     log.info(experiments.describe_shorter(sum(first.values()), ways))
 

@@ -54,6 +54,7 @@ from studies.time_estimate import (
     IMAGES_TO_DECODE,
     ClassifierWork,
     GANWork,
+    busy_words,
     study_seconds,
     study_speeds,
 )
@@ -173,7 +174,7 @@ def log_estimate(
     for (_, step), value in zip(due, times, strict=True):
         seconds[step.script] = seconds.get(step.script, 0.0) + value
     shares = ", ".join(f"{script}.py {duration_in_words(value)}" for script, value in seconds.items())
-    log.info(f"ABOUT {duration_in_words(sum(times))} for {len(due)} steps: {shares}")
+    log.info(f"ABOUT {duration_in_words(sum(times))} for {len(due)} steps: {shares}{busy_words()}")
     n_models = args.repeats + 1 if args.repeats > 1 else 1  # one of each run, and the arm's own
     n_arms = sum(step.script == "train_classifier" for _, step in due)
     gigabytes = BACKBONES[classifier.backbone].megabytes * n_arms * n_models / 1000

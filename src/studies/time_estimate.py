@@ -7,10 +7,12 @@ adds up ``study_seconds``. Of several processes (torchrun) one alone measures, w
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from studies.steps import Step
 
 PROBE_SECONDS = 2.0  # at least, of each kind of work; one call if that takes longer
+ASKING_SECONDS = 0.5  # for which all cores are asked for, to see how many are free
+BUSY = 0.85  # with less than this share of the cores, the machine is called busy
 SCRIPT_SECONDS = 12.0  # of a script for imports, metadata and results, by experience
 IMAGES_TO_DECODE = 8
 GENERATED_BATCH, GENERATED_WORKERS = 64, 4  # the defaults of generate_synthetic.py
@@ -144,15 +148,38 @@ def seconds_per_call(call: Callable[[], object], device: torch.device) -> float:
     return (time.perf_counter() - start) / calls
 
 
+def share_of_cores() -> float:
+    """Return the share of the usable cores that this process gets while it asks for all of them, in (0, 1]."""
+
+    def ask(_: int) -> float:
+        start, end = time.thread_time(), time.perf_counter() + ASKING_SECONDS
+        while time.perf_counter() < end:
+            hashlib.sha256(bytes(2**20))  # leaves the interpreter to the other threads
+        return time.thread_time() - start
+
+    cores, start = usable_cores(), time.perf_counter()
+    with ThreadPoolExecutor(cores) as pool:
+        used = sum(pool.map(ask, range(cores)))
+    return min(1.0, used / (cores * (time.perf_counter() - start)))
+
+
+def busy_words() -> str:
+    """Say that other programs slow this machine, and so what is timed now; "" if they do not."""
+    share = share_of_cores()
+    if share >= BUSY:
+        return ""
+    return f"; other programs take {100 * (1 - share):.0f} % of the cores now, without them it takes less"
+
+
 def decoding_seconds(images: Sequence[Path], image_size: int) -> float:
     """Seconds per image if as many threads decode as the scripts take; a few of ``images`` are decoded."""
-    from dataset.images import read_image
+    from dataset.picture_facts import read_and_measure
 
     some = images[:IMAGES_TO_DECODE]
     start = time.perf_counter()
     for image in some:
         with contextlib.suppress(OSError):  # the run itself will say so
-            read_image(image, image_size)
+            read_and_measure(image, image_size)
     return (time.perf_counter() - start) / max(1, len(some)) / min(4, usable_cores())
 
 
@@ -298,7 +325,7 @@ def estimate_generation(make: ImageMaker, n_images: int, batch_size: int, worker
 def describe_estimate(seconds: float, basis: str, shorter: Mapping[str, float]) -> str:
     """Write an estimate in a line; ``shorter``: option -> seconds of the run with it."""
     offers = sorted((less, flag) for flag, less in shorter.items() if less <= WORTH_OFFERING * seconds)
-    text = f"ABOUT {duration_in_words(seconds)} ({basis}, measured just now)"
+    text = f"ABOUT {duration_in_words(seconds)} ({basis}, measured just now{busy_words()})"
     if offers:
         words = (f"{flag} {duration_in_words(less)}" for less, flag in offers[:MOST_OFFERS])
         text += f"; shorter: {', '.join(words)}"

@@ -26,6 +26,7 @@ from studies.commands import MAKE_IMAGES, TRAIN_GAN
 from studies.plan import Part, arm_step_name
 from studies.steps import Step
 from studies.time_estimate import SCRIPT_SECONDS, ClassifierWork, GANWork, Speeds, describe_estimate
+from utils import usable_cores
 
 CPU = torch.device("cpu")
 SPEEDS = Speeds(step=0.5, prediction=0.01, gan=0.002, generation=0.001, decoding=0.003)
@@ -50,10 +51,19 @@ def tiny_gan(*options: str) -> Settings:
 @pytest.fixture(autouse=True)
 def one_call_of_each_kind(monkeypatch):
     monkeypatch.setattr(time_estimate, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(time_estimate, "share_of_cores", lambda: 1.0)
 
 
 def files_below(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_share_of_the_cores_is_what_the_process_gets(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(time_estimate, "ASKING_SECONDS", 0.1)
+    assert 0 < time_estimate.share_of_cores() <= 1
+    monkeypatch.setattr(time_estimate, "usable_cores", lambda: 4 * usable_cores())  # three of four are taken
+    assert 0 < time_estimate.share_of_cores() <= 0.3
 
 
 class TestSums:
@@ -99,6 +109,11 @@ class TestWords:
         assert describe_estimate(100.0, "x", {"--a": 91.0}) == "ABOUT 2 min (x, measured just now)"
         line = describe_estimate(1000.0, "x", {"--a": 800.0, "--b": 80.0, "--c": 85.0, "--d": 70.0})
         assert line.endswith("shorter: --d 70 s, --b 80 s, --c 85 s")
+
+    def test_a_busy_machine_is_called_so(self, monkeypatch):
+        monkeypatch.setattr(time_estimate, "share_of_cores", lambda: 0.6)
+        line = describe_estimate(100.0, "x", {})
+        assert line.endswith("just now; other programs take 40 % of the cores now, without them it takes less)")
 
     def test_the_gan(self, monkeypatch):
         def speeds(settings: Settings, device: torch.device) -> Speeds:
