@@ -125,10 +125,19 @@ def _close_pairs(a: np.ndarray, b: np.ndarray | None, desc: str) -> Iterator[tup
                 distances = _distances_at_best_shift(centres[first:], windows).T  # [C, M - first]
                 if b is None:  # each pair once, and no image with itself
                     distances[np.tril_indices(len(part), m=distances.shape[1])] = np.inf
-                nearest = np.argsort(distances, axis=1, kind="stable")[:, :CLOSEST]
+                nearest = _nearest(distances)
                 values = np.take_along_axis(distances, nearest, axis=1)
                 limits = np.where(np.arange(nearest.shape[1]) == 0, NEAR, CLOSE)
                 row, rank = np.nonzero(values < limits)
                 if len(row):
                     yield np.stack([start + row, first + nearest[row, rank]], axis=1), mirrored
             bar.update(len(part))
+
+
+def _nearest(distances: np.ndarray) -> np.ndarray:
+    """Return the columns of the ``CLOSEST`` smallest ``distances`` [C, M] of each row, the nearest first."""
+    some = np.arange(distances.shape[1])[None].repeat(len(distances), axis=0)
+    if distances.shape[1] > CLOSEST:  # sorting whole rows takes longer than computing them
+        some = np.argpartition(distances, CLOSEST - 1, axis=1)[:, :CLOSEST]
+    order = np.argsort(np.take_along_axis(distances, some, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(some, order, axis=1)

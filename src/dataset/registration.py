@@ -8,6 +8,8 @@ two people do not fit onto each other, however alike their chests are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
@@ -26,7 +28,7 @@ SCORE_SIDE, SCORE_SIGMA = 64, 1.5  # details finer than 1.5 of 64 pixels are com
 # nearest 800 none above 0.41 at 128. Of the likely pairs of 700 made-up chests of 64
 # pixels, which differ less, none is above both.
 SAME, SAME_GRAIN = 0.92, 0.75
-PROMISING = 0.45  # score after the coarsest fit; below it, finer fits are not tried
+PROMISING = 0.45  # score after the coarsest fit; below it, finer fits are not tried and it is the score
 PARTS = 8  # parts of the image along each side
 LEAST_DETAIL, LEAST_PARTS = 0.25, 0.25  # gray levels in a part that counts; share of parts that must count
 BATCH = 128  # pairs at once: 200 MB at 128 pixels
@@ -37,35 +39,41 @@ def show_same_picture(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Their details agree at 64 pixels and, less strictly, those twice as fine: made-up chests can be alike at 64.
     """
-    return (match_scores(a, b) >= SAME) & (match_scores(a, b, SIDES[-1]) >= SAME_GRAIN)
+    scores = _match_scores(a, b, (SCORE_SIDE, SIDES[-1]))
+    return (scores[:, 0] >= SAME) & (scores[:, 1] >= SAME_GRAIN)
 
 
-def match_scores(a: np.ndarray, b: np.ndarray, side: int = SCORE_SIDE) -> np.ndarray:
-    """Score pairs of images uint8 [K, S, S] and [K, T, T] at ``side`` pixels, row by row: float32 [K], -1 to 1.
+def match_scores(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Score pairs of images uint8 [K, S, S] and [K, T, T] at 64 pixels, row by row: float32 [K], -1 to 1.
 
     The median over 8 x 8 parts of the correlation of fine details, after registration. 1: the same picture,
     whatever its brightness; a copy that was compressed, blurred, shifted or cropped a little stays above 0.8.
     0 for images without details.
     """
-    scores = np.zeros(len(a), dtype=np.float32)
+    return _match_scores(a, b, (SCORE_SIDE,))[:, 0]
+
+
+def _match_scores(a: np.ndarray, b: np.ndarray, sides: Sequence[int]) -> np.ndarray:
+    """Score pairs at each of ``sides``: float32 [K, sides]."""
+    scores = np.zeros((len(a), len(sides)), dtype=np.float32)
     for start in range(0, len(a), BATCH):
         part = slice(start, start + BATCH)
         one, other = (torch.from_numpy(np.asarray(images[part], dtype=np.float32)) for images in (a, b))
-        scores[part] = _scores_of_batch(one, other, side).numpy()
+        scores[part] = _scores_of_batch(one, other, sides).numpy()
     return scores
 
 
-def _scores_of_batch(a: Tensor, b: Tensor, score_side: int) -> Tensor:
-    """Score pairs [K] after registration at the coarsest size, and the promising ones at all sizes."""
+def _scores_of_batch(a: Tensor, b: Tensor, score_sides: Sequence[int]) -> Tensor:
+    """Score pairs at ``score_sides``, [K, score sides], after registration at all sizes; see ``PROMISING``."""
     maps = _fit_at(*_bands(a, b, SIDES[0]), None)
-    scores = _scores(a, b, maps, SCORE_SIDE)
-    promising = scores >= PROMISING
+    scores = _scores(a, b, maps, SCORE_SIDE)[:, None].repeat(1, len(score_sides))
+    promising = scores[:, 0] >= PROMISING
     if promising.any():
         a, b, maps = a[promising], b[promising], maps[promising]
         finest = max(SCORE_SIDE, min(a.shape[-1], b.shape[-1]))
         for side in (side for side in SIDES[1:] if side <= finest):
             maps = _fit_at(*_bands(a, b, side), maps)
-        scores[promising] = _scores(a, b, maps, score_side)
+        scores[promising] = torch.stack([_scores(a, b, maps, side) for side in score_sides], dim=1)
     return scores
 
 
@@ -120,15 +128,18 @@ def _fit_at(a: Tensor, b: Tensor, maps: Tensor | None) -> Tensor:
     places = functional.affine_grid(identity, [1, 1, side, side], align_corners=False).reshape(-1, 2)
     base = torch.cat([places, torch.ones(len(places), 1)], dim=1).T  # x, y, 1: [3, side * side]
     target, best, kept = a.flatten(1), torch.full((len(a),), -2.0), maps
+    jacobian = torch.empty(len(a), 8, side * side)
     for _ in range(STEPS):
         grid, inside = _grid(maps, side)
         moved = functional.grid_sample(moving, grid, padding_mode="border", align_corners=False).flatten(2)
         found = _correlation(moved[:, 0], target, inside)
         kept = torch.where((found > best)[:, None, None], maps, kept)
         best = torch.maximum(best, found)
-        ones = torch.ones_like(target)[:, None]
-        columns = [moved[:, 1:2] * base, moved[:, 2:3] * base, moved[:, :1], ones]
-        jacobian = torch.cat(columns, dim=1) * inside[:, None]  # [K, 8, side * side]
+        # Written in place: at 128 pixels, moving these numbers takes longer than computing with them.
+        moved *= inside[:, None]
+        torch.mul(moved[:, 1:2], base, out=jacobian[:, :3])
+        torch.mul(moved[:, 2:3], base, out=jacobian[:, 3:6])
+        jacobian[:, 6], jacobian[:, 7] = moved[:, 0], inside
         normal = jacobian @ jacobian.mT
         normal += 1e-6 * (normal.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None] + 1e-6) * torch.eye(8)
         solved = torch.linalg.solve(normal, jacobian @ target[:, :, None])[:, :, 0]
