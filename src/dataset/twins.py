@@ -32,7 +32,8 @@ THUMBNAIL, CONFIRMED_AT = 64, 256  # pixels
 SMALLEST = 32  # pixels; smaller images are too alike to be told apart
 LARGEST_GROUP = 20  # images; more that show one picture are a placeholder or a fault
 WORTH_OPENING = 0.7  # score of thumbnails; of 17 kinds of planted copies none that counts as a twin is below it
-PAIRS_AT_ONCE = 1024  # whose files are open together: 130 MB
+PAIRS_AT_ONCE = 512
+MOST_OPENED = 2**15  # images of likely pairs that are kept, 2 GB; X-rays that are so alike are few, phantoms are many
 WORKERS = 4  # threads that decode
 WORTH_SAYING = 5.0  # seconds
 NAMED = 3  # pairs that a message names
@@ -120,8 +121,8 @@ def _search(files: Sequence[Path]) -> list[list[int]]:
     return pairs
 
 
-def _decode(files: Sequence[Path], side: int, workers: int, desc: str) -> list[np.ndarray | None]:
-    """Decode to uint8 [side, side]; None where a file cannot be read or is too small."""
+def _decode(files: Sequence[Path], side: int, workers: int, desc: str = "") -> list[np.ndarray | None]:
+    """Decode to uint8 [side, side]; None where a file cannot be read or is too small. Without ``desc`` no bar."""
 
     def read(file: Path) -> np.ndarray | None:
         try:
@@ -130,7 +131,7 @@ def _decode(files: Sequence[Path], side: int, workers: int, desc: str) -> list[n
             return None
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        return list(progress_bar(pool.map(read, files), total=len(files), desc=desc, unit="img", disable=not files))
+        return list(progress_bar(pool.map(read, files), total=len(files), desc=desc, unit="img", disable=not desc))
 
 
 def confirm_pairs(files: Sequence[Path], pairs: np.ndarray, mirrored: np.ndarray, workers: int) -> list[list[int]]:
@@ -143,17 +144,21 @@ def confirm_pairs(files: Sequence[Path], pairs: np.ndarray, mirrored: np.ndarray
     from dataset.registration import show_same_picture
 
     confirmed = set()
-    for start in range(0, len(pairs), PAIRS_AT_ONCE):
-        part, flipped = pairs[start : start + PAIRS_AT_ONCE], mirrored[start : start + PAIRS_AT_ONCE]
-        rows = np.unique(part)
-        pixels = dict(zip(rows, _decode([files[row] for row in rows], CONFIRMED_AT, workers, "twins"), strict=True))
-        kept = [place for place, pair in enumerate(part) if all(pixels[row] is not None for row in pair)]
-        if not kept:
-            continue
-        one = np.stack([pixels[part[place, 0]][:, :: -1 if flipped[place] else 1] for place in kept])
-        other = np.stack([pixels[part[place, 1]] for place in kept])
-        same = show_same_picture(one, other)
-        confirmed |= {tuple(part[place].tolist()) for place, is_same in zip(kept, same, strict=True) if is_same}
+    opened: dict[int, Any] = {}  # row -> its pixels, None if it cannot be read
+    with progress_bar(total=len(pairs), desc="likely twins", unit="pair", disable=len(pairs) <= PAIRS_AT_ONCE) as bar:
+        for start in range(0, len(pairs), PAIRS_AT_ONCE):
+            part, flipped = pairs[start : start + PAIRS_AT_ONCE], mirrored[start : start + PAIRS_AT_ONCE]
+            if len(opened) > MOST_OPENED:
+                opened.clear()
+            new = [row for row in np.unique(part).tolist() if row not in opened]
+            opened.update(zip(new, _decode([files[row] for row in new], CONFIRMED_AT, workers), strict=True))
+            kept = [place for place, pair in enumerate(part) if all(opened[row] is not None for row in pair)]
+            if kept:
+                one = np.stack([opened[part[place, 0]][:, :: -1 if flipped[place] else 1] for place in kept])
+                other = np.stack([opened[part[place, 1]] for place in kept])
+                same = show_same_picture(one, other)
+                confirmed |= {tuple(part[place].tolist()) for place, is_same in zip(kept, same, strict=True) if is_same}
+            bar.update(len(part))
     return [list(pair) for pair in sorted(confirmed)]
 
 

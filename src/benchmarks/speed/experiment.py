@@ -41,7 +41,10 @@ from utils import UserError, select_device
 TEST_SHARE = 0.25  # of the labelled images, where no outer folds are asked for
 ANALYSIS_SECONDS = 2 * SCRIPT_SECONDS  # by experience: 25 s for 1,200 images
 VIEWS = 8  # of each image, offered in place of augmenting anew
-DECODE = "decode the images"
+DECODE, TWINS = "decode the images", "look for twins"
+# Seconds for an image and for a pair that the search for twins takes on two cores beside decoding, by experience:
+# 1.5 s for 1,200 X-rays, 70 s for all pairs of 26,684. Phantoms, which are more alike, take longer.
+TWIN_IMAGE, TWIN_PAIR = 0.0012, 1e-7
 PROBE_PIXELS = 4 * 224**2  # of a batch that is timed on a CPU
 SMALLER = 0.6  # of the side: sizes up to this share are offered
 
@@ -173,7 +176,9 @@ def stage_seconds(experiment: Experiment, speeds: Speeds, warm: bool = False) ->
     """Return the seconds of each stage; ``warm``: images are decoded, and features that are kept are computed."""
     work, stages = experiment.classifier, dict[str, float]()
     features = work.views * experiment.n_training + experiment.n_scored if work.features_once else 0
-    stages[DECODE] = 0.0 if warm else experiment.n_images * speeds.decoding
+    n = experiment.n_images
+    stages[TWINS] = 0.0 if warm else n * (speeds.decoding + TWIN_IMAGE) + n**2 * TWIN_PAIR
+    stages[DECODE] = 0.0 if warm else n * speeds.decoding
     if features:
         first = f"first pass through {BACKBONES[work.backbone].title}"
         stages[first] = 0.0 if warm else features * speeds.prediction

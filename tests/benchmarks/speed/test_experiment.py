@@ -81,6 +81,7 @@ def test_an_image_size_holds_for_both_networks():
 def test_stages_of_a_frozen_backbone_cost_the_first_time_only():
     first, again = (experiments.stage_seconds(planned(), SPEEDS, warm=warm) for warm in (False, True))
     assert first["decode the images"] == pytest.approx(120) and again["decode the images"] == 0
+    assert 120 < first["look for twins"] < 130 and again["look for twins"] == 0  # they are decoded once more
     assert first["first pass through ResNet-50"] == pytest.approx(12)
     assert first["train baseline"] == again["train baseline"] == SCRIPT_SECONDS
     assert first["train augmented"] == pytest.approx(SCRIPT_SECONDS + 5000 * 0.11)
