@@ -265,6 +265,15 @@ def test_found_twins_are_kept_in_the_cache(with_twins, tmp_path, monkeypatch):
     assert find_twins(dataset.images, tmp_path) == found
 
 
+def test_twins_are_the_same_however_few_files_are_open(with_twins, monkeypatch):
+    images = with_twins(copies=3).images
+    found = find_twins(images, None)
+    twins._found.clear()
+    monkeypatch.setattr(twins, "PAIRS_AT_ONCE", 1)
+    monkeypatch.setattr(twins, "MOST_OPENED", 1)
+    assert len(found) == 3 and find_twins(images, None) == found
+
+
 def test_too_many_images_of_one_picture_are_refused(with_twins):
     dataset = with_twins(copies=1, times=20)
     with pytest.raises(UserError, match="21 images of different patients show one picture"):

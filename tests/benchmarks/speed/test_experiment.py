@@ -11,7 +11,7 @@ import pytest
 import benchmark
 from benchmarks.speed import experiment as experiments
 from studies.commands import MAKE_IMAGES, TRAIN_GAN
-from studies.time_estimate import SCRIPT_SECONDS, Speeds
+from studies.time_estimate import HEAD_SECONDS, SCRIPT_SECONDS, Speeds
 from utils import UserError
 
 CROSS_FIT = Path(__file__).resolve().parents[3] / "experiments" / "rsna-1500-cross-fit.yaml"
@@ -83,9 +83,10 @@ def test_stages_of_a_frozen_backbone_cost_the_first_time_only():
     assert first["decode the images"] == pytest.approx(120) and again["decode the images"] == 0
     assert 120 < first["look for twins"] < 130 and again["look for twins"] == 0  # they are decoded once more
     assert first["first pass through ResNet-50"] == pytest.approx(12)
-    assert first["train baseline"] == again["train baseline"] == SCRIPT_SECONDS
-    assert first["train augmented"] == pytest.approx(SCRIPT_SECONDS + 5000 * 0.11)
-    assert again["train augmented"] == SCRIPT_SECONDS
+    head = 29 * (4 + 1) * 15 * 32 * HEAD_SECONDS  # steps of folds and final model in batches of 32: some 1.4 s
+    assert first["train baseline"] == again["train baseline"] == pytest.approx(SCRIPT_SECONDS + head)
+    assert first["train augmented"] == pytest.approx(SCRIPT_SECONDS + 5000 * 0.11 + head)
+    assert again["train augmented"] == pytest.approx(SCRIPT_SECONDS + head)
     assert first[TRAIN_GAN] == again[TRAIN_GAN] == pytest.approx(SCRIPT_SECONDS + 50 * 192 * 0.02)
     assert first[MAKE_IMAGES] == pytest.approx(SCRIPT_SECONDS + 25)
 
@@ -101,7 +102,8 @@ def test_stages_of_all_layers_take_the_steps_of_every_fold_and_run():
 def test_outer_folds_repeat_the_commands_and_not_the_decoding():
     few, many = (planned("--cross-fit", k, "--study-args", "--gan-seeds 2") for k in ("5", "10"))
     one, two = (experiments.stage_seconds(made, SPEEDS, warm=True) for made in (few, many))
-    assert two["train baseline"] == 2 * one["train baseline"] == 20 * SCRIPT_SECONDS
+    assert one["train baseline"] == pytest.approx(10 * SCRIPT_SECONDS, rel=0.2)
+    assert two["train baseline"] == pytest.approx(2 * one["train baseline"], rel=0.2)  # each trains on more images
     assert experiments.stage_seconds(many, SPEEDS)["decode the images"] == pytest.approx(120)
 
 
