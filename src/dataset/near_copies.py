@@ -136,8 +136,9 @@ def _close_pairs(a: np.ndarray, b: np.ndarray | None, desc: str) -> Iterator[tup
 
 def _nearest(distances: np.ndarray) -> np.ndarray:
     """Return the columns of the ``CLOSEST`` smallest ``distances`` [C, M] of each row, the nearest first."""
-    some = np.arange(distances.shape[1])[None].repeat(len(distances), axis=0)
-    if distances.shape[1] > CLOSEST:  # sorting whole rows takes longer than computing them
-        some = np.argpartition(distances, CLOSEST - 1, axis=1)[:, :CLOSEST]
+    if distances.shape[1] <= CLOSEST:
+        return np.argsort(distances, axis=1, kind="stable")
+    # Sorting whole rows takes longer than computing them.
+    some = np.argpartition(distances, CLOSEST - 1, axis=1)[:, :CLOSEST]
     order = np.argsort(np.take_along_axis(distances, some, axis=1), axis=1, kind="stable")
     return np.take_along_axis(some, order, axis=1)
